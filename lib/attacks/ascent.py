@@ -1,0 +1,138 @@
+"""The one loop of the paper: ascend an objective inside an L-infinity ball by sign steps.
+
+An attack chooses the objective (what to maximise, per image), the schedule (start, step, steps) and the gradient rule
+(plain, momentum, translation-smoothed). See decision.py and features.py for the declarations.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib import linf
+
+Objective = Callable[[Tensor], Tensor]
+Rule = Callable[[Tensor], Tensor]
+
+
+def ascend(
+    objective: Objective,
+    x: Tensor,
+    *,
+    eps: float | Tensor,
+    step: float | Tensor,
+    steps: int,
+    start: Tensor | None = None,
+    rule: Rule | None = None,
+    snapshots: Sequence[int] | None = None,
+) -> Tensor:
+    """Adversaries `[B,3,H,W]` in [0,1], rounded to 8 bits, within `eps` of the images.
+
+    objective: images `[B,3,H,W]` -> one value per image `[B]`, to maximise.
+    x: the clean images; a float tensor in [0,1] (half precision is raised to float32).
+    eps, step: in [0,1] units, a number or one per image `[B,1,1,1]`.
+    start: the first iterate (default x). It may lie outside the ball and outside [0,1]; the first step projects it.
+    rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
+    snapshots: numbers of steps at which to record; the result is then `[len(snapshots),B,3,H,W]` from one run.
+
+    Raises TypeError for integer images, ValueError for a wrong shape, values outside [0,1] (already normalised
+    images), a negative budget, or snapshots that do not ascend within 1..steps, FloatingPointError for a gradient that
+    is not finite.
+    """
+    x = checked(x)
+    check_schedule(eps, steps, snapshots)
+    wanted = list(snapshots or [steps])
+    x_adv = x if start is None else start.detach()
+    recorded = []
+    for done in range(1, steps + 1):
+        direction = gradient(objective, x_adv)
+        direction = direction if rule is None else rule(direction)
+        x_adv = linf.project(linf.sign_step(x_adv, direction, step), x, eps)
+        if done in wanted:
+            recorded.append(linf.quantise(x_adv, x, eps))
+    return torch.stack(recorded) if snapshots else recorded[0]
+
+
+def gradient(objective: Objective, x: Tensor) -> Tensor:
+    """d(sum of objective)/dx; parameters collect nothing. FloatingPointError names the images whose gradient is not
+    finite."""
+    x = x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        value = objective(x)
+        (grad,) = torch.autograd.grad(value.sum(), x)
+    if not torch.isfinite(grad).all():
+        bad = (~torch.isfinite(grad)).flatten(1).any(1).nonzero().flatten().tolist()
+        raise FloatingPointError(
+            f"the attack's gradient is not finite for images {bad} of the batch; check the network"
+        )
+    return grad.detach()
+
+
+def checked(x: Tensor) -> Tensor:
+    """The images, half precision raised to float32; one clear error for what is not a batch of images in [0,1]."""
+    if not torch.is_floating_point(x):
+        raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
+    if x.ndim != 4:
+        raise ValueError(f"images must have shape [B,C,H,W], got {list(x.shape)}")
+    if x.numel() and not (x.min() >= 0 and x.max() <= 1):
+        low, high = x.min().item(), x.max().item()
+        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; the network normalises them itself")
+    return x.detach() if x.dtype == torch.float64 else x.detach().float()
+
+
+def check_schedule(eps: float | Tensor, steps: int, snapshots: Sequence[int] | None) -> None:
+    """One clear error for a budget, a number of steps or snapshots that mean nothing."""
+    if not bool((torch.as_tensor(eps) >= 0).all()):
+        raise ValueError(f"eps must be 0 or more, got {eps}")
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, got {steps}")
+    chosen = list(snapshots or [])
+    if chosen != sorted(set(chosen)) or (chosen and not 1 <= chosen[0] <= chosen[-1] <= steps):
+        raise ValueError(f"snapshots must ascend within 1..{steps}, got {chosen}")
+
+
+def momentum(decay: float = 1.0) -> Rule:
+    """MI-FGSM's rule: g <- decay * g + grad / mean|grad|, the mean taken per image.
+
+    Source: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image).
+    """
+    memory: Tensor | None = None
+
+    def accumulate(grad: Tensor) -> Tensor:
+        nonlocal memory
+        size = grad.abs().mean(dim=(1, 2, 3), keepdim=True)
+        # An image whose gradient vanishes keeps its direction instead of becoming NaN.
+        unit = grad / torch.where(size > 0, size, torch.ones_like(size))
+        memory = unit if memory is None else decay * memory + unit
+        return memory
+
+    return accumulate
+
+
+def smoothed(kernel: Tensor, then: Rule) -> Rule:
+    """Translation-invariant rule: convolve the gradient with `kernel` `[k,k]` (zero padding), then apply `then`.
+
+    Source: Translation-Invariant-Attacks, attack_iter.py: depthwise, SAME padding, before the normalisation.
+    """
+
+    def smooth(grad: Tensor) -> Tensor:
+        channels = grad.shape[1]
+        weight = kernel.to(grad).expand(channels, 1, *kernel.shape)
+        return then(F.conv2d(grad, weight, padding=kernel.shape[-1] // 2, groups=channels))
+
+    return smooth
+
+
+@contextlib.contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Run with the networks in inference mode; afterwards every submodule is as it was."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,201 @@
+"""Attacks on a network's decision: FGSM, R-FGSM, I-FGSM, MI-FGSM, DIM, DIM-TI, PGD.
+
+Defaults are the supplement's Appendix F. In all of them
+- surrogate: a network (images `[B,3,H,W]` in [0,1] -> logits `[B,K]`) or a list of networks, whose logits are averaged;
+- x: images `[B,3,H,W]`, float, in [0,1];  y: true labels `[B]`, or None for the surrogate's own prediction on x
+  (what the released MI-FGSM and TI code uses);
+- eps, step, alpha: in [0,1] units, a number or one per image `[B,1,1,1]`;
+- ids: the images' identifiers, which key their random draws together with `seed`;
+- snapshots: see `lib.attacks.ascent.ascend`, which also lists the errors.
+
+The result is `[B,3,H,W]`, rounded to 8 bits, within eps. The released Inception attacks add 0.4 times the cross-entropy
+of the auxiliary head; timm's and torchvision's networks have none at inference, so it is left out.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.attacks.ascent import Objective, Rule, ascend, checked, evaluating, momentum, smoothed
+from lib.attacks.diversity import diverse, translation_kernel
+from lib.rng import Streams
+
+Surrogate = nn.Module | Sequence[nn.Module]
+LEVEL = 1 / 255
+
+
+def fgsm(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, eps=16 * LEVEL, step=None) -> Tensor:
+    """Fast gradient sign method: one step of size eps (supplement, Appendix F: step 16)."""
+    return i_fgsm(surrogate, x, y, eps=eps, step=eps if step is None else step, steps=1)
+
+
+def r_fgsm(
+    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, ids: Sequence, seed=0, eps=16 * LEVEL, alpha=16 / 3 * LEVEL
+) -> Tensor:
+    """FGSM after a random step: alpha in a random direction, then eps - alpha along the gradient.
+
+    Supplement, Appendix F. The direction is the sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
+    """
+    x = checked(x)
+    noise = Streams(seed, ids, "r_fgsm").normal(*x.shape[1:]).to(x)
+    start = (x + alpha * noise.sign()).clamp(0, 1)
+    return _ascend_loss(surrogate, x, y, eps=eps, step=eps - alpha, steps=1, start=start)
+
+
+def i_fgsm(
+    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, eps=16 * LEVEL, step=1.6 * LEVEL, steps=10, snapshots=None
+) -> Tensor:
+    """Iterative FGSM from the clean image (supplement, Appendix F: 10 iterations, step 1.6)."""
+    return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, snapshots=snapshots)
+
+
+def mi_fgsm(
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor | None,
+    *,
+    eps=16 * LEVEL,
+    step=1.6 * LEVEL,
+    steps=10,
+    decay=1.0,
+    snapshots=None,
+) -> Tensor:
+    """Momentum iterative FGSM (supplement, Appendix F: 10 iterations, step 1.6, decay 1; Dong et al. 2018)."""
+    rule = momentum(decay)
+    return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots)
+
+
+def dim(
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor | None,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=16 * LEVEL,
+    step=1.6 * LEVEL,
+    steps=10,
+    decay=1.0,
+    probability=0.7,
+    snapshots=None,
+) -> Tensor:
+    """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018).
+
+    Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults differ (probability 0.5, no
+    momentum): pass probability=0.5, decay=0.
+    """
+    rule = momentum(decay)
+    return _ascend_diverse(
+        surrogate, x, y, ids, seed, probability, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots
+    )
+
+
+def dim_ti(
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor | None,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=16 * LEVEL,
+    step=1.6 * LEVEL,
+    steps=10,
+    decay=1.0,
+    probability=0.7,
+    kernel=15,
+    edge=3.0,
+    snapshots=None,
+) -> Tensor:
+    """DIM with the gradient smoothed by the `kernel` x `kernel` Gaussian first (Dong et al. 2019; see diversity.py)."""
+    rule = smoothed(translation_kernel(kernel, edge), momentum(decay))
+    return _ascend_diverse(
+        surrogate, x, y, ids, seed, probability, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots
+    )
+
+
+def pgd(
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor | None,
+    *,
+    ids: Sequence = (),
+    seed=0,
+    eps=16 * LEVEL,
+    step=1.6 * LEVEL,
+    steps=10,
+    start="uniform",
+    target: Tensor | None = None,
+    snapshots=None,
+) -> Tensor:
+    """Projected gradient: away from y, or towards `target` `[B]` where one is given (`random_targets`).
+
+    Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
+    clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
+    """
+    x = checked(x)
+    if start not in ("uniform", "clean"):
+        raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
+    first = None
+    if start == "uniform":
+        first = x + eps * (2 * Streams(seed, ids, "pgd").uniform(*x.shape[1:]).to(x) - 1)
+    sign = 1 if target is None else -1
+    label = y if target is None else target
+    return _ascend_loss(
+        surrogate, x, label, eps=eps, step=step, steps=steps, start=first, sign=sign, snapshots=snapshots
+    )
+
+
+def targeted_pgd(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, **schedule) -> Tensor:
+    """PGD towards a random wrong class of each image (Table 1; supplement, Appendix B.1)."""
+    x = checked(x)
+    with torch.no_grad(), evaluating(*members(surrogate)):
+        classes = members(surrogate)[0](x[:1]).shape[1]
+    target = random_targets(y, classes, ids=ids, seed=seed)
+    return pgd(surrogate, x, y, ids=ids, seed=seed, target=target, **schedule)
+
+
+def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
+    """One target per image, uniform over the wrong classes, `[B]` (ImageNet-Adversarial-Training, adv_model.py)."""
+    shift = Streams(seed, ids, "target").integers(1, classes)
+    return (y + shift.to(y.device)) % classes
+
+
+def members(surrogate: Surrogate) -> list[nn.Module]:
+    """The networks of an ensemble, or the one network in a list."""
+    return [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+
+
+def mean_logits(networks: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    """The unweighted mean of the networks' logits (Dong et al. 2018, ensemble in logits)."""
+    return lambda x: torch.stack([network(x) for network in networks]).mean(0)
+
+
+def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, sign: int = 1) -> Objective:
+    """The cross-entropy of y per image, times `sign`."""
+    return lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none")
+
+
+def _ascend_loss(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, sign=1, **schedule) -> Tensor:
+    networks = members(surrogate)
+    return _ascend_logits(networks, mean_logits(networks), x, y, sign, **schedule)
+
+
+def _ascend_diverse(surrogate: Surrogate, x: Tensor, y: Tensor | None, ids, seed, probability, **schedule) -> Tensor:
+    networks = members(surrogate)
+    views = [diverse(net, Streams(seed, ids, f"dim/{k}"), probability) for k, net in enumerate(networks)]
+    return _ascend_logits(networks, mean_logits(views), x, y, 1, **schedule)
+
+
+def _ascend_logits(networks, logits, x, y, sign: int, *, rule: Rule | None = None, **schedule) -> Tensor:
+    x = checked(x)
+    with evaluating(*networks):
+        label = predictions(networks, x) if y is None else y
+        return ascend(cross_entropy(logits, label, sign), x, rule=rule, **schedule)
+
+
+@torch.no_grad()
+def predictions(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """The ensemble's most likely class per image, `[B]`."""
+    return mean_logits(networks)(x).argmax(1)

@@ -1,0 +1,130 @@
+"""Attacks on a network's features: SSP (one perturbation per image) and FFF (one perturbation for all images)."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lib import linf
+from lib.attacks.ascent import Objective, ascend, checked, evaluating
+from lib.networks.responses import Responses
+from lib.rng import Streams, generator
+
+LEVEL = 1 / 255
+
+
+def ssp(
+    extractor: nn.Module,
+    x: Tensor,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=16 * LEVEL,
+    step=2.55 * LEVEL,
+    steps=100,
+    start="noise",
+    snapshots=None,
+) -> Tensor:
+    """Self-supervised perturbation: as far as possible from the clean image in a network's features; no labels.
+
+    extractor: images `[B,3,H,W]` in [0,1] -> features `[B,...]`, usually `Tap(network, layer)`; the paper's is VGG-16's
+    conv3-3 after its ReLU (supplement, Appendix F; ssp.py:50).  x, ids, seed, eps, step: as in `decision.py`.
+    start: "noise", a standard normal image that meets x only in the first projection, as the released ssp.py:80 does;
+    or "perturbed", x plus uniform noise within eps, as its README describes.  step: 0.01 = 2.55/255 (ssp.py:21).
+    Result `[B,3,H,W]`, or `[len(snapshots),B,3,H,W]`. Errors: see `ascend`.
+    """
+    x = checked(x)
+    if start not in ("noise", "perturbed"):
+        raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
+    streams = Streams(seed, ids, "ssp")
+    if start == "noise":
+        first = streams.normal(*x.shape[1:]).to(x)
+    else:
+        first = linf.project(x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1), x, eps)
+    with evaluating(extractor):
+        objective = feature_distance(extractor, x)
+        return ascend(objective, x, eps=eps, step=step, steps=steps, start=first, snapshots=snapshots)
+
+
+def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
+    """Mean squared distance of the features to those of x, per image; x's features are computed once."""
+    with torch.no_grad():
+        clean = extractor(x)
+    return lambda x_adv: (extractor(x_adv) - clean).square().flatten(1).mean(1)
+
+
+def fff(
+    network: nn.Module,
+    taps: Sequence[str],
+    shape: tuple[int, int, int],
+    *,
+    seed=0,
+    eps=16 * LEVEL,
+    iterations=10_000,
+    lr=0.1,
+    halve_every=300,
+    validate: Callable[[Tensor], float] | None = None,
+) -> Tensor:
+    """Fast Feature Fool: one perturbation `[1,3,H,W]` within eps, trained without any data.
+
+    Minimises -sum over the layers of log(mean|activation|) when the network sees the perturbation alone (around its
+    mean image), with Adam on the 0-255 scale from a uniform start; every `halve_every` iterations the variable is
+    halved, which frees pixels that are stuck at the clip bound.
+
+    network: a `Normalised` network.  taps: names of the layers, in the order in which they run.  shape: (3, H, W).
+    lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py; 10,000 iterations: supplement,
+    Appendix F.  validate: perturbation -> fooling rate; where given, training stops as the released code does: checked
+    at iteration 200 and every 300 after, it ends after 5 checks without improvement and returns the best.
+    """
+    noise = torch.rand(1, *shape, generator=generator(seed, "fff")).to(network.mean)
+    levels = (eps * 255 * (2 * noise - 1)).requires_grad_(True)
+    optimiser = torch.optim.Adam([levels], lr=lr)
+    stopping = EarlyStopping(validate) if validate else None
+    with evaluating(network), Responses(network, taps) as responses:
+        for iteration in range(1, iterations + 1):
+            perturbation = levels.clamp(-eps * 255, eps * 255) / 255
+            loss = -sum(a.abs().mean().log() for a in responses(network.mean + perturbation))
+            (levels.grad,) = torch.autograd.grad(loss, levels)
+            optimiser.step()
+            if iteration % halve_every == 0:
+                levels.data.div_(2)
+            if stopping and stopping.finished(iteration, rounded(levels, eps)):
+                return stopping.best
+    return stopping.best if stopping and stopping.best is not None else rounded(levels, eps)
+
+
+def rounded(levels: Tensor, eps: float) -> Tensor:
+    """The perturbation in [0,1] units, clipped to eps and rounded to 8 bits."""
+    return levels.detach().clamp(-eps * 255, eps * 255).round() / 255
+
+
+class EarlyStopping:
+    """fast-feature-fool's stopping rule: the best perturbation by fooling rate, patience of five checks."""
+
+    def __init__(self, validate: Callable[[Tensor], float], first=200, every=300, patience=5):
+        self.validate, self.first, self.every, self.patience = validate, first, every, patience
+        self.best: Tensor | None = None
+        self.rate = float("-inf")
+        self.stale = 0
+
+    def finished(self, iteration: int, perturbation: Tensor) -> bool:
+        """Check if it is time to; True when patience has run out."""
+        if iteration < self.first or (iteration - self.first) % self.every:
+            return False
+        rate = self.validate(perturbation)
+        if rate > self.rate:
+            self.best, self.rate, self.stale = perturbation, rate, 0
+        else:
+            self.stale += 1
+        return self.stale >= self.patience
+
+
+def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
+    """The universal perturbation `[1,3,H,W]` added to images `[B,3,H,W]`, projected and rounded to 8 bits.
+
+    ValueError when the sizes differ: a perturbation is trained for one image size.
+    """
+    x = checked(x)
+    if perturbation.shape[1:] != x.shape[1:]:
+        raise ValueError(f"a perturbation of {list(perturbation.shape[1:])} does not fit images {list(x.shape[1:])}")
+    return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)
