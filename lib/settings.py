@@ -134,7 +134,9 @@ class NetworkSpec(Strict):
     """
 
     role: str
-    family: Literal["torchvision", "timm", "small", "vgg16_conv3_3", "resnet50_stride1", "mobilenetv2_same"]
+    family: Literal[
+        "torchvision", "timm", "small", "vgg16_conv3_3", "resnet50_stride1", "mobilenetv2_same", "resnet_v2_slim"
+    ]
     architecture: str
     weights: str | None = None
     sha256: str | None = None

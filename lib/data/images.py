@@ -1,0 +1,136 @@
+"""The real classification images: NeurIPS-2017 development set and ImageNet validation images, as 8-bit tensors."""
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from lib.settings import ROOT
+
+CLASSES = 1000
+NEURIPS_SUFFIXES = (".png", ".webp")
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """images: uint8 `[N,3,H,W]`, RGB; labels: int64 `[N]`, 0-based; ids: one name per image."""
+
+    images: Tensor
+    labels: Tensor
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def slice(self, start: int, stop: int) -> "ImageSet":
+        """The images from `start` to before `stop`."""
+        return ImageSet(self.images[start:stop], self.labels[start:stop], self.ids[start:stop])
+
+
+def find(name: str) -> Path | None:
+    """The folder of a real data set: data/<name> in the repository, else $COMPANION_ASSETS/<name>, else None."""
+    assets = os.environ.get("COMPANION_ASSETS")
+    places = [ROOT / "data" / name, *([Path(assets) / name] if assets else [])]
+    return next((place for place in places if place.is_dir()), None)
+
+
+def root(name: str) -> Path:
+    """`find`, or a FileNotFoundError in one line that names the command to get the data."""
+    place = find(name)
+    if place is None:
+        raise FileNotFoundError(
+            f"{name}: neither data/{name} nor $COMPANION_ASSETS/{name} exists; run: python -m lib.data {name}"
+        )
+    return place
+
+
+def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSet:
+    """The first `count` images (default: all) of `root`/images.csv, in its order, as `side` x `side` pixels.
+
+    The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
+    """
+    rows = _rows(root / "images.csv", ("ImageId", "TrueLabel"), count)
+    return _image_set(
+        ids=[row["ImageId"] for row in rows],
+        labels=[_label(row["TrueLabel"], row["ImageId"], first=1) for row in rows],
+        paths=[_neurips_file(root, row["ImageId"]) for row in rows],
+        side=side,
+    )
+
+
+def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageSet:
+    """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
+
+    `label` is 0-based, in torchvision's order of the classes. Files are images/FILE.
+    """
+    rows = _rows(root / "labels.csv", ("file", "label"), count, order="file")
+    return _image_set(
+        ids=[Path(row["file"]).stem for row in rows],
+        labels=[_label(row["label"], row["file"], first=0) for row in rows],
+        paths=[root / "images" / row["file"] for row in rows],
+        side=side,
+    )
+
+
+def read_image(path: Path, side: int | None = None) -> Tensor:
+    """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
+
+    FileNotFoundError or ValueError in one line, naming the file, if it is missing or cannot be decoded.
+    """
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image; how to get it: python -m lib.data list") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
+    if side and image.size != (side, side):
+        image = image.resize((side, side), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: int) -> ImageSet:
+    images = torch.empty(len(ids), 3, side, side, dtype=torch.uint8)
+    for slot, path in zip(images, paths, strict=True):
+        slot.copy_(read_image(path, side))
+    return ImageSet(images, torch.tensor(labels, dtype=torch.int64), ids)
+
+
+def _rows(path: Path, columns: tuple[str, ...], count: int | None, order: str | None = None) -> list[dict[str, str]]:
+    """The first `count` rows of a CSV file, optionally sorted by one column; ValueError for a missing column."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; how to get it: python -m lib.data list")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(reader.fieldnames or ['nothing'])}")
+        rows = list(reader)
+    if order:
+        rows.sort(key=lambda row: row[order])
+    if count is not None and count > len(rows):
+        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(rows)}")
+    return rows[:count]
+
+
+def _label(text: str | None, image: str, first: int) -> int:
+    """0-based label from a CSV cell whose labels start at `first`."""
+    try:
+        label = int(text or "") - first
+    except ValueError:
+        raise ValueError(f"{image}: label '{text}' is no whole number") from None
+    if not 0 <= label < CLASSES:
+        raise ValueError(f"{image}: label {text} is outside {first} to {first + CLASSES - 1}")
+    return label
+
+
+def _neurips_file(root: Path, image: str) -> Path:
+    """The image's file; the first candidate if there is none, so that reading it reports it."""
+    candidates = [root / "images" / f"{image}{suffix}" for suffix in NEURIPS_SUFFIXES]
+    return next((path for path in candidates if path.is_file()), candidates[0])

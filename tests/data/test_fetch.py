@@ -1,0 +1,177 @@
+import argparse
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from lib.data import fetch, images
+
+IDS = ["a", "b", "c"]
+TABLE = "ImageId,URL,TrueLabel\n" + "".join(f"{name},x,{label}\n" for label, name in enumerate(IDS, start=1))
+
+
+def png(side=fetch.SIDE, colour=(10, 20, 30)):
+    buffer = BytesIO()
+    Image.new("RGB", (side, side), colour).save(buffer, "png")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server():
+    """A loopback server: `files` it serves, `faults` (status, or 'short') it gives first, `requests` it got."""
+    state = SimpleNamespace(files={"/set/dev_dataset.csv": TABLE.encode()}, faults={}, requests=[])
+    state.files |= {f"/set/images/{name}.png": png() for name in IDS}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests.append(self.path)
+            fault = state.faults[self.path].pop(0) if state.faults.get(self.path) else None
+            content = state.files.get(self.path)
+            self.send_response(fault if isinstance(fault, int) else 200 if content else 404)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            self.wfile.write((content or b"")[: 20 if fault == "short" else None])
+
+        def log_message(self, *_):
+            pass
+
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    state.url = f"http://127.0.0.1:{listener.server_port}/set"
+    yield state
+    listener.shutdown()
+    listener.server_close()
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
+    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
+    return tmp_path
+
+
+def run(*arguments):
+    """What `python -m lib.data` does with these arguments."""
+    parser = argparse.ArgumentParser()
+    fetch.add_commands(parser.add_subparsers(required=True))
+    options = parser.parse_args(arguments)
+    return options.run(options)
+
+
+def leftovers(folder):
+    return list(folder.rglob("*.part"))
+
+
+def test_download_gives_a_set_that_loads(server, places):
+    run("neurips2017", "--url", server.url)
+    folder = places / "repository" / "data" / "neurips2017"
+    data = images.load_neurips2017(folder, side=fetch.SIDE)
+    assert data.ids == IDS and data.labels.tolist() == [0, 1, 2]
+    assert data.images[0, :, 0, 0].tolist() == [10, 20, 30]
+    assert not leftovers(folder)
+
+
+def test_second_run_asks_for_nothing(server):
+    run("neurips2017", "--url", server.url)
+    server.requests.clear()
+    run("neurips2017", "--url", server.url)
+    assert server.requests == []
+
+
+def test_interrupted_run_goes_on_and_a_damaged_image_is_fetched_again(server, places):
+    run("neurips2017", "--url", server.url)
+    folder = places / "repository" / "data" / "neurips2017" / "images"
+    (folder / "a.png").unlink()
+    (folder / "b.png").write_bytes(png()[:60])
+    server.requests.clear()
+    run("neurips2017", "--url", server.url)
+    assert sorted(server.requests) == ["/set/images/a.png", "/set/images/b.png"]
+    assert (folder / "b.png").read_bytes() == png()
+
+
+@pytest.mark.parametrize("fault", [503, 429, "short"])
+def test_passing_faults_are_tried_again(server, places, fault):
+    server.faults = {"/set/images/b.png": [fault, fault], "/set/dev_dataset.csv": [fault]}
+    run("neurips2017", "--url", server.url)
+    assert len(images.load_neurips2017(places / "repository" / "data" / "neurips2017", side=fetch.SIDE)) == 3
+    assert server.requests.count("/set/images/b.png") == 3
+
+
+@pytest.mark.parametrize(("content", "reason"), [(None, "404"), (b"<html>", "corrupt"), (png(8), "8x8, not 299x299")])
+def test_image_that_cannot_be_had_is_reported_and_the_others_stay(server, places, content, reason):
+    server.files["/set/images/b.png"] = content
+    with pytest.raises(ConnectionError, match=rf"^1 of 3 images are missing \(.*b\.png: .*{reason}.*\); run it again$"):
+        run("neurips2017", "--url", server.url)
+    folder = places / "repository" / "data" / "neurips2017" / "images"
+    assert sorted(path.name for path in folder.iterdir()) == ["a.png", "c.png"]
+    assert server.requests.count("/set/images/b.png") == (1 if content is None else fetch.TRIES)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>moved</html>", "is no table with the columns"),
+        (TABLE.replace("b,x", "../../b,x").encode(), r"holds an ImageId that is no name: '\.\./\.\./b'"),
+    ],
+)
+def test_a_wrong_table_is_refused(server, places, content, reason):
+    server.files["/set/dev_dataset.csv"] = content
+    with pytest.raises(ConnectionError, match=rf"dev_dataset\.csv: {reason}"):
+        run("neurips2017", "--url", server.url)
+    assert not (places / "repository" / "data" / "neurips2017" / "images.csv").exists()
+
+
+def test_assets_are_linked_not_copied(places, monkeypatch):
+    assets = places / "assets" / "neurips2017"
+    assets.mkdir(parents=True)
+    monkeypatch.setenv("COMPANION_ASSETS", str(places / "assets"))
+    for _ in range(2):
+        run("neurips2017")
+        link = places / "repository" / "data" / "neurips2017"
+        assert link.is_symlink() and link.samefile(assets)
+
+
+def test_link_to_a_folder_that_is_gone_is_replaced(server, places):
+    link = places / "repository" / "data" / "neurips2017"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(places / "gone")
+    run("neurips2017", "--url", server.url)
+    assert not link.is_symlink()
+    assert len(images.load_neurips2017(link, side=fetch.SIDE)) == 3
+
+
+def test_imagenet_is_linked_from_a_folder_that_holds_it(places):
+    folder = places / "mine"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "v.jpeg").write_bytes(png())
+    (folder / "labels.csv").write_text("file,label\nv.jpeg,3\n")
+    run("imagenet_val", "--from", str(folder))
+    assert images.load_imagenet_val(images.root("imagenet_val"), side=8).labels.tolist() == [3]
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv"):
+        run("imagenet_val", "--from", str(places))
+
+
+def test_imagenet_link_replaces_nothing_else(places):
+    test_imagenet_is_linked_from_a_folder_that_holds_it(places)
+    (places / "repository" / "data" / "imagenet_val").unlink()
+    (places / "repository" / "data" / "imagenet_val").mkdir()
+    with pytest.raises(FileExistsError, match="data/imagenet_val exists already"):
+        run("imagenet_val", "--from", str(places / "mine"))
+
+
+def test_imagenet_without_a_folder_says_what_to_do():
+    with pytest.raises(FileNotFoundError, match=r"cannot be downloaded\. .*image-net\.org.*--from FOLDER$"):
+        run("imagenet_val")
+
+
+def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
+    (places / "repository" / "data" / "neurips2017").mkdir(parents=True)
+    run("list")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["data", "set", "found", "where", "how", "to", "get", "it"]
+    assert lines[2].split()[:2] == ["neurips2017", "yes"]
+    assert lines[3].split()[:3] == ["imagenet_val", "no", "-"]

@@ -1,0 +1,116 @@
+import hashlib
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from lib.networks import weights
+
+
+class Harmful:
+    """Unpickling this would call `print`."""
+
+    def __reduce__(self):
+        return print, ("unpickled",)
+
+
+def network():
+    return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+
+
+def test_verify_accepts_the_right_sum_and_none(tmp_path):
+    file = tmp_path / "w.npz"
+    file.write_bytes(b"weights")
+    weights.verify(file, hashlib.sha256(b"weights").hexdigest())
+    weights.verify(file, None)
+
+
+def test_verify_names_file_expected_found_and_the_remedy(tmp_path):
+    file = tmp_path / "w.npz"
+    file.write_bytes(b"weights")
+    found = hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(ValueError, match=rf"w\.npz: SHA-256 is {found}, expected {'0' * 64}; delete .* get the file"):
+        weights.verify(file, "0" * 64)
+
+
+@pytest.mark.parametrize("suffix", weights.SUFFIXES)
+def test_every_format_gives_the_state_back(tmp_path, suffix):
+    state, file = network().state_dict(), tmp_path / f"w{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(state, file)
+    elif suffix == ".npz":
+        np.savez(file, **{key: value.numpy() for key, value in state.items()})
+    else:
+        torch.save(state, file)
+    read = weights.read(file)
+    assert read.keys() == state.keys()
+    assert all(torch.equal(read[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("suffix", weights.SUFFIXES)
+def test_corrupt_file_is_one_line(tmp_path, suffix):
+    file = tmp_path / f"w{suffix}"
+    file.write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match=rf"^w\{suffix}: ") as error:
+        weights.read(file)
+    assert "\n" not in str(error.value)
+
+
+def test_pickled_objects_are_refused_and_not_run(tmp_path, capsys):
+    torch.save({"a": Harmful()}, tmp_path / "w.pt")
+    np.savez(tmp_path / "w.npz", a=np.array([Harmful()], dtype=object))
+    for file in ("w.pt", "w.npz"):
+        with pytest.raises(ValueError, match=f"^{file}: "):
+            weights.read(tmp_path / file)
+    assert "unpickled" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("entry", ["model", "state_dict"])
+@pytest.mark.parametrize("prefix", ["module.model.", "module.attacker.model.", "module.", ""])
+def test_training_checkpoints_are_unwrapped(tmp_path, entry, prefix):
+    state = network().state_dict()
+    checkpoint = {entry: {prefix + key: value for key, value in state.items()}, "epoch": 90}
+    torch.save(checkpoint, tmp_path / "w.pt")
+    assert weights.read(tmp_path / "w.pt").keys() == state.keys()
+
+
+def test_load_copies_every_key_and_widens_half_precision():
+    source, target = network(), network()
+    source[1].running_mean.fill_(3)
+    state = {key: value.half() for key, value in source.state_dict().items() if "num_batches" not in key}
+    weights.load(target, state, "w.npz")
+    assert target[0].weight.dtype == torch.float32
+    assert torch.equal(target[0].weight, source[0].weight.half().float())
+    assert torch.equal(target[1].running_mean, torch.full((3,), 3.0))
+
+
+def _without(state):
+    del state["0.bias"], state["1.weight"]
+
+
+def _with_extra(state):
+    state["2.weight"] = torch.zeros(1)
+
+
+def _misshaped(state):
+    state["0.weight"] = torch.zeros(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without, r"^w\.npz: missing key '0\.bias' and 1 more for Sequential$"),
+        (_with_extra, r"^w\.npz: unexpected key '2\.weight' for Sequential$"),
+        (_misshaped, r"^w\.npz: key '0\.weight' has shape \[3, 4\], expected \[3, 2\]$"),
+    ],
+)
+def test_wrong_keys_are_named_and_nothing_is_loaded(change, message):
+    target = network()
+    before = target[0].weight.clone()
+    state = dict(network().state_dict())
+    change(state)
+    with pytest.raises(ValueError, match=message):
+        weights.load(target, state, "w.npz")
+    assert torch.equal(target[0].weight, before)

@@ -1,0 +1,100 @@
+"""What needs the real images and weights: skipped without COMPANION_ASSETS."""
+
+import functools
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib import zoo
+from lib.data.images import load_imagenet_val, load_neurips2017
+from lib.networks import weights
+from lib.networks.converted import mobilenetv2_same, resnet50_stride1
+from lib.networks.vgg import VGG16Conv33
+from lib.settings import load as load_settings
+
+pytestmark = pytest.mark.skipif("COMPANION_ASSETS" not in os.environ, reason="no assets")
+
+COUNT = 24
+
+
+@functools.cache
+def sample():
+    return load_settings("sample")
+
+
+def assets():
+    return Path(os.environ["COMPANION_ASSETS"])
+
+
+@pytest.fixture(scope="module")
+def neurips():
+    return load_neurips2017(assets() / "neurips2017", side=224, count=COUNT)
+
+
+def logits(name, data, count):
+    """The network's logits for the first `count` images."""
+    with torch.inference_mode():
+        return zoo.load(name, sample())(data.images[:count] / 255)
+
+
+def correct(name, data, count):
+    """How many of the first `count` images the network classifies correctly."""
+    return (logits(name, data, count).argmax(1) == data.labels[:count]).sum().item()
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "right"), [("SqueezeNet-1.1", 24, 19), ("MobileNetV2", 12, 11), ("ResNet-50", 12, 11)]
+)
+def test_real_networks_recognise_real_photographs(neurips, name, count, right):
+    """The first 24 images give SqueezeNet 1.1 79 %; all 350, 61.7 % (MobileNetV2 85.7 %, ResNet-50 86.3 %)."""
+    assert abs(correct(name, neurips, count) - right) <= 1
+
+
+@pytest.mark.parametrize(("name", "loss"), [("MobileNetV2", 0.234), ("ResNet-50", 0.182)])
+def test_converted_weights_run_in_the_architecture_they_were_trained_in(neurips, name, loss):
+    """The library's own stride (ResNet-50) or padding (MobileNetV2) gives 0.613 and 0.440 on these 12 images."""
+    assert F.cross_entropy(logits(name, neurips, 12), neurips.labels[:12]).item() == pytest.approx(loss, abs=0.05)
+
+
+def test_labels_of_the_two_sets_mean_the_same_classes():
+    data = load_imagenet_val(assets() / "imagenet_val", side=224, count=COUNT)
+    assert correct("SqueezeNet-1.1", data, COUNT) >= 8
+
+
+def test_neurips_set_has_the_size_and_range_of_its_description():
+    data = load_neurips2017(assets() / "neurips2017", side=8)
+    assert len(data) == len(set(data.ids)) == 350
+    assert 0 <= data.labels.min() and data.labels.max() <= 999
+
+
+def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
+    with torch.inference_mode():
+        features = zoo.extractor("VGG-16", sample())(neurips.images[:4] / 255)
+    assert features.shape == (4, 256, 56, 56)
+    assert features.mean().item() == pytest.approx(177, rel=0.2)
+    assert features.std().item() == pytest.approx(441, rel=0.2)
+    assert (features.amax((0, 2, 3)) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("build", "file"),
+    [
+        (VGG16Conv33, "vgg16_conv3_3_oxford.npz"),
+        (resnet50_stride1, "resnet50_pruned_q8.npz"),
+        (mobilenetv2_same, "mobilenetv2_100_tf.npz"),
+    ],
+)
+def test_every_key_of_a_file_reaches_the_network(build, file):
+    network = build()
+    weights.load(network, weights.read(assets() / "weights" / file), file)
+    with np.load(assets() / "weights" / file) as arrays:
+        state = network.state_dict()
+        assert all(np.array_equal(state[key].numpy(), arrays[key].astype(np.float32)) for key in arrays.files)
+
+
+def test_every_network_of_the_sample_scale_is_found():
+    assert all(row["found"] for row in zoo.status(sample()))

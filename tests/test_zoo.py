@@ -1,0 +1,193 @@
+import hashlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+
+from lib import zoo
+from lib.networks.taps import Tap
+from lib.networks.vgg import VGG16Conv33
+from lib.settings import NetworkSpec
+
+VGG = {"role": "features", "family": "vgg16_conv3_3", "architecture": "vgg16_conv3_3", "weights": "weights/vgg.npz"}
+SQUEEZENET = {"role": "victim", "family": "torchvision", "architecture": "squeezenet1_1", "weights": "IMAGENET1K_V1"}
+TIMM = {"role": "victim", "family": "timm", "architecture": "test_resnet", "weights": "r160_in1k"}
+
+
+def settings(**networks):
+    return SimpleNamespace(name="sample", networks={name: NetworkSpec(**spec) for name, spec in networks.items()})
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    """Nothing outside `tmp_path` is seen: repository, assets, torchvision's and timm's caches."""
+    monkeypatch.setattr(zoo, "ROOT", tmp_path / "repository")
+    monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
+    return tmp_path
+
+
+@pytest.fixture
+def no_download(monkeypatch):
+    def fail(spec):
+        raise OSError("no network here")
+
+    monkeypatch.setattr(zoo, "_download", fail)
+
+
+def write_vgg(folder, seed=0):
+    """A VGG-16 file with random weights in `folder`/weights; the network and the file's SHA-256."""
+    torch.manual_seed(seed)
+    network = VGG16Conv33()
+    file = folder / "weights" / "vgg.npz"
+    file.parent.mkdir(parents=True)
+    np.savez(file, **{key: value.numpy() for key, value in network.state_dict().items()})
+    return network, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_local_file_is_normalised_frozen_and_in_eval_mode(places):
+    network, sha256 = write_vgg(places / "assets")
+    spec = VGG | {"sha256": sha256, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)}
+    victim = zoo.load("VGG-16", settings(**{"VGG-16": spec}))
+    x = torch.rand(1, 3, 8, 8)
+    normalised = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
+    assert torch.equal(victim(x), network(normalised))
+    assert not any(module.training for module in victim.modules())
+    assert not any(parameter.requires_grad for parameter in victim.parameters())
+
+
+def test_repository_comes_before_the_assets(places):
+    write_vgg(places / "assets", seed=0)
+    network, _ = write_vgg(places / "repository", seed=1)
+    loaded = zoo.load("VGG-16", settings(**{"VGG-16": VGG}))
+    assert torch.equal(loaded.network.features[0].weight, network.features[0].weight)
+
+
+def test_wrong_sha256_is_refused(places):
+    write_vgg(places / "assets")
+    with pytest.raises(ValueError, match=r"^vgg\.npz: SHA-256 is [0-9a-f]{64}, expected 0{64}"):
+        zoo.load("VGG-16", settings(**{"VGG-16": VGG | {"sha256": "0" * 64}}))
+
+
+def test_extractor_takes_the_scale_files_tap_the_papers_names_and_module_names(places):
+    network, _ = write_vgg(places / "assets")
+    scale = settings(**{"VGG-16": VGG | {"mean": (0, 0, 0), "std": (1, 1, 1), "tap": "relu3_3"}})
+    x = torch.rand(1, 3, 8, 8)
+    default = zoo.extractor("VGG-16", scale)
+    assert isinstance(default, Tap)
+    assert torch.equal(default(x), network(x))
+    for tap in ("relu1_2", "features.3"):
+        assert torch.equal(zoo.extractor("VGG-16", scale, tap)(x), network.features[:4](x))
+
+
+def test_extractor_without_a_tap_is_an_error(places):
+    write_vgg(places / "assets")
+    with pytest.raises(ValueError, match="VGG-16: no tap given"):
+        zoo.extractor("VGG-16", settings(**{"VGG-16": VGG}))
+
+
+def test_small_network_comes_from_the_models_of_its_scale(places):
+    from lib.networks.small import ARCHITECTURES
+
+    architecture = next(iter(ARCHITECTURES))
+    network = ARCHITECTURES[architecture](5).eval()
+    folder = places / "repository" / "models" / "sample"
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(network.state_dict(), folder / "stand-in.safetensors")
+    spec = {"role": "Inc-v3", "family": "small", "architecture": architecture, "classes": 5}
+    loaded = zoo.load("stand-in", settings(**{"stand-in": spec | {"mean": (0, 0, 0), "std": (1, 1, 1)}}))
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(loaded(x), network(x))
+
+
+def test_torchvision_tag_is_read_from_the_cache_of_torch_hub(places, no_download):
+    network = torchvision.models.squeezenet1_1().eval()
+    checkpoints = places / "torch" / "hub" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(network.state_dict(), checkpoints / "squeezenet1_1-b8a52dc0.pth")
+    loaded = zoo.load("S", settings(S=SQUEEZENET | {"mean": (0, 0, 0), "std": (1, 1, 1)}))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(x), network(x))
+
+
+def test_timm_tag_is_read_from_the_hub_cache(places, no_download, monkeypatch):
+    import timm
+
+    network = timm.create_model("test_resnet", pretrained=False).eval()
+    file = places / "model.safetensors"
+    safetensors.torch.save_file(network.state_dict(), file)
+    cached = {("timm/test_resnet.r160_in1k", "model.safetensors"): str(file)}
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *key: cached.get(key))
+    loaded = zoo.load("T", settings(T=TIMM | {"mean": (0, 0, 0), "std": (1, 1, 1)}))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(loaded(x), network(x))
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (VGG, r"^N: no weights \(weights/vgg\.npz\); to get them: set COMPANION_ASSETS"),
+        (VGG | {"how": "see example.org"}, r"^N: no weights .* to get them: see example\.org$"),
+        (VGG | {"family": "small", "weights": None}, r"^N: no weights \(models/sample/N\.safetensors\); .* dvc repro$"),
+        (SQUEEZENET, r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* fetch N --scale sample$"),
+        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* fetch N --scale sample$"),
+    ],
+)
+def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        zoo.load("N", settings(N=spec))
+
+
+def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch):
+    content = b"weights"
+    source, good = places / "published.pth", hashlib.sha256(content).hexdigest()[:8]
+    source.write_bytes(content)
+    for digits in (good, "00000000"):
+        target = places / "checkpoints" / f"squeezenet1_1-{digits}.pth"
+        monkeypatch.setattr(zoo, "_torchvision_weights", lambda spec, target=target: (source.as_uri(), target))
+        if digits == good:
+            assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
+        else:
+            with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(invalid hash value"):
+                zoo.fetch("S", settings(S=SQUEEZENET))
+            assert not target.exists()
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"no network 'VGG16' in scales/sample\.yaml; did you mean 'VGG-16'"):
+        zoo.load("VGG16", settings(**{"VGG-16": VGG, "Inc-v3": TIMM}))
+    with pytest.raises(ValueError, match=r"squeezenet1_1 has no weights 'V9', only IMAGENET1K_V1"):
+        zoo.load("S", settings(S=SQUEEZENET | {"weights": "V9"}))
+
+
+def test_status_tells_what_is_there_and_downloads_nothing(places, monkeypatch):
+    monkeypatch.setattr(zoo, "_download", lambda spec: pytest.fail("downloaded"))
+    write_vgg(places / "assets")
+    rows = zoo.status(settings(V=VGG, S=SQUEEZENET, T=TIMM | {"how": "ask"}))
+    assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
+    assert rows[1]["how to get it"] == "python -m lib.zoo fetch S --scale sample"
+    assert rows[2]["how to get it"] == "ask"
+
+
+def test_commands(places, monkeypatch, capsys):
+    write_vgg(places / "assets")
+    monkeypatch.setattr(zoo, "load_settings", lambda scale: settings(V=VGG, W=VGG | {"weights": "weights/w.npz"}))
+    assert zoo.main(["--scale", "sample"]) == 0
+    table = capsys.readouterr().out
+    assert "weights/vgg.npz" in table and "yes" in table and "no" in table
+    assert zoo.main(["fetch", "V", "--scale", "sample"]) == 0
+    assert "vgg.npz" in capsys.readouterr().out
+    assert zoo.main(["fetch", "W", "--scale", "sample"]) == 1
+    assert capsys.readouterr().err.startswith("error: W: no weights (weights/w.npz)")
+
+
+def test_import_leaves_the_large_libraries_alone():
+    code = "import sys, lib.zoo; sys.exit(any(name in sys.modules for name in ('timm', 'torchvision')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
