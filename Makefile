@@ -8,7 +8,7 @@ export PYTHONPATH := $(CURDIR)
 
 repro: data  ## run the whole pipeline at the scale that params.yaml names
 	$(BIN)/dvc repro
-	@$(BIN)/python -m lib.run --where
+	@$(BIN)/python -m lib.run
 
 test: data  ## run the tests
 	$(BIN)/python -m pytest -q tests

@@ -151,15 +151,11 @@ class NetworkSpec(Strict):
 
 
 class Data(Strict):
-    """A set of classification images.
-
-    side: pixels.  count: images per number (default all).  sha256: pins exactly those images, labels and ids.
-    """
+    """A set of classification images. side: pixels.  count: images per number (default all)."""
 
     name: Literal["world", "neurips2017", "imagenet_val"]
     side: int
     count: int | None = None
-    sha256: str | None = None
 
 
 class AppendixF(Strict):
@@ -176,7 +172,12 @@ class AppendixF(Strict):
     victim: str
     iterations: list[int]
     images: int
-    attacks: dict[str, dict[str, float | int | str]] = {}
+    attacks: dict[str, dict[str, int | float | str]] = {}
+
+    @model_validator(mode="after")
+    def known_attacks(self) -> "AppendixF":
+        Attacks.model_validate(self.attacks)
+        return self
 
 
 class AppendixA(Strict):

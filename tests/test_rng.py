@@ -10,7 +10,8 @@ def test_an_image_draws_the_same_whatever_its_neighbours():
 
 
 def test_seed_image_and_purpose_all_matter():
-    draws = [Streams(*parts).uniform(8) for parts in [(0, ["a"], "p"), (1, ["a"], "p"), (0, ["b"], "p"), (0, ["a"], "q")]]
+    keys = [(0, ["a"], "p"), (1, ["a"], "p"), (0, ["b"], "p"), (0, ["a"], "q")]
+    draws = [Streams(*parts).uniform(8) for parts in keys]
     assert all(not torch.equal(draws[0], other) for other in draws[1:])
 
 

@@ -24,7 +24,9 @@ def run(name, network, x, y, ids=IDS, **parameters):
     """One attack by its name, whatever it takes. `ids` and labels belong to the images."""
     attack = ATTACKS[name]
     if name == "FFF":
-        delta = features.fff(Normal(network).to(x.dtype if x.dtype == torch.float64 else torch.float32), ["2", "4"], tuple(x.shape[1:]), iterations=20, **parameters)
+        dtype = next(network.parameters()).dtype
+        shape = tuple(x.shape[1:])
+        delta = features.fff(Normal(network).to(dtype), ["2", "4"], shape, iterations=20, **parameters)
         return features.add_perturbation(x, delta, parameters.get("eps", 16 / 255))
     first = looked_at(attack, network)
     labels = [y] if attack.labels else []

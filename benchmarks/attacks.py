@@ -1,0 +1,96 @@
+"""How fast the attacks are, as ratios measured in one run: `make bench`.
+
+Floor: ten forward and backward passes with respect to the input, nothing else; an attack of ten steps cannot be faster
+in the same precision. SSP is compared with the loop of the released ssp.py (clean features in every step, parameter
+gradients). Random weights: they cost what trained ones cost. Images 224x224.
+"""
+
+import time
+
+import torch
+import torchvision
+from tabulate import tabulate
+
+from lib.attacks import decision, features
+from lib.networks.normalised import Normalised
+from lib.networks.precision import Bf16
+from lib.networks.taps import Tap
+
+STEPS, BATCH, REPEATS = 10, 4, 3
+IDS = range(BATCH)
+
+
+def seconds(run) -> float:
+    """The fastest of a few runs."""
+    times = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begun)
+    return min(times)
+
+
+def floor(network, x) -> None:
+    """Ten plain forward and backward passes with respect to the input."""
+    for _ in range(STEPS):
+        image = x.clone().requires_grad_(True)
+        torch.autograd.grad(network(image).square().mean(), image)
+
+
+def released_ssp(vgg, x) -> torch.Tensor:
+    """What the released ssp.py does per step: both images through the network, gradients for the parameters too."""
+    x_adv = torch.randn_like(x)
+    for _ in range(STEPS):
+        image = x_adv.clone().requires_grad_(True)
+        torch.nn.functional.mse_loss(vgg(image), vgg(x)).backward()
+        x_adv = torch.clamp(
+            torch.min(torch.max(image.detach() + 0.01 * image.grad.sign(), x - 16 / 255), x + 16 / 255), 0, 1
+        )
+    return x_adv
+
+
+def against_floor(x: torch.Tensor, y: torch.Tensor) -> str:
+    """Ten steps of each attack on ResNet-18, as multiples of the floor."""
+    network = Normalised(torchvision.models.resnet18()).eval().to(x.device).requires_grad_(False)
+    runs = {
+        "I-FGSM": lambda: decision.i_fgsm(network, x, y),
+        "MI-FGSM": lambda: decision.mi_fgsm(network, x, y),
+        "DIM": lambda: decision.dim(network, x, y, ids=IDS),
+        "DIM-TI": lambda: decision.dim_ti(network, x, y, ids=IDS),
+        "I-FGSM, bf16": lambda: decision.i_fgsm(Bf16(network), x, y),
+    }
+    base = seconds(lambda: floor(network, x))
+    rows = [[name, seconds(run) / base] for name, run in runs.items()]
+    return tabulate(rows, ["attack on ResNet-18", "time / floor"], floatfmt=".2f")
+
+
+def against_released_ssp(x: torch.Tensor) -> str:
+    """Ten steps of SSP from VGG-16's conv3-3, as speed-ups over the released loop."""
+    vgg = torchvision.models.vgg16().features[:16]
+    network = Normalised(vgg).eval().to(x.device)
+    base = seconds(lambda: released_ssp(network, x))
+    network.requires_grad_(False)
+    rows = [["the released loop", 1.0]]
+
+    def measure(name: str, extractor: torch.nn.Module) -> None:
+        rows.append([name, base / seconds(lambda: features.ssp(extractor, x, ids=IDS, steps=STEPS))])
+
+    measure("clean features once, no parameter gradients", Tap(network, "15"))
+    network.to(memory_format=torch.channels_last)
+    measure("and channels_last", Tap(network, "15"))
+    measure("and bf16", Bf16(Tap(network, "15")))
+    return tabulate(rows, ["SSP", "times faster"], floatfmt=".2f")
+
+
+def main() -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    x = (torch.randint(0, 256, (BATCH, 3, 224, 224)) / 255).to(device)
+    y = torch.zeros(BATCH, dtype=torch.int64, device=device)
+    print(against_floor(x, y), against_released_ssp(x), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

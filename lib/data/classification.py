@@ -1,0 +1,31 @@
+"""Classification images: the embedded world and the real data sets, by the name that a scale file gives them."""
+
+import torch
+
+from lib.data import images, world
+from lib.data.images import ImageSet
+from lib.settings import ROOT, Data
+
+
+def classification_images(source: Data, count: int | None = None) -> ImageSet:
+    """The first `count` images (default: the scale's own count) of a data set, `source.side` pixels square.
+
+    FileNotFoundError in one line names the command that gets missing data; ValueError for a side or a count that the
+    data set does not have.
+    """
+    count = count or source.count
+    if source.name == "world":
+        return _world(source, count)
+    load = {"neurips2017": images.load_neurips2017, "imagenet_val": images.load_imagenet_val}[source.name]
+    return load(images.root(source.name), source.side, count)
+
+
+def _world(source: Data, count: int | None) -> ImageSet:
+    """The natural test scenes of the embedded world."""
+    if source.side != world.SIDE:
+        raise ValueError(f"the embedded world has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
+    scenes = world.load(ROOT / "data" / "world", "test")
+    if count is not None and count > len(scenes.ids):
+        raise ValueError(f"{count} images asked for, but the embedded world has {len(scenes.ids)} test scenes")
+    pixels = torch.from_numpy(scenes.images[:count]).permute(0, 3, 1, 2).contiguous()
+    return ImageSet(pixels, torch.from_numpy(scenes.labels[:count]), list(scenes.ids[:count]))

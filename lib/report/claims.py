@@ -1,0 +1,93 @@
+"""Verdicts on what the paper says, computed from paired differences; never written by hand."""
+
+from typing import Literal
+
+import pandas as pd
+
+from lib.report.intervals import Estimate
+from lib.report.tables import paired
+
+Expected = Literal["rises", "falls", "stays"]
+
+# A change within this many percentage points counts as none.
+MARGIN = 5.0
+
+# What the supplement says of accuracy after ten iterations (lines 126 and 137).
+AFTER_TEN: dict[str, Expected] = {"I-FGSM": "rises", "MI-FGSM": "stays", "DIM": "stays", "SSP": "falls"}
+
+
+def verdict(change: Estimate, expected: Expected) -> str:
+    """reproduced, not reproduced, or inconclusive, from the 95 % interval of a change in percentage points.
+
+    rises, falls: reproduced when the interval lies on that side of 0, not reproduced when on the other.
+    stays: reproduced when the interval lies within MARGIN, not reproduced when wholly outside.
+    """
+    if expected == "stays":
+        inside = -MARGIN <= change.low and change.high <= MARGIN
+        outside = change.low > MARGIN or change.high < -MARGIN
+    else:
+        low, high = (change.low, change.high) if expected == "rises" else (-change.high, -change.low)
+        inside, outside = low > 0, high < 0
+    return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+
+
+def more_iterations(frame: pd.DataFrame, few: int, many: int) -> pd.DataFrame:
+    """Figure 6 in numbers: how each attack's victim changes between `few` and `many` iterations."""
+    rows = []
+    for attack, expected in AFTER_TEN.items():
+        cells = {steps: frame[(frame["attack"] == attack) & (frame["steps"] == steps)]["top1"] for steps in (few, many)}
+        change = paired(frame, "top1", {"attack": attack, "steps": many}, {"attack": attack, "steps": few})
+        rows.append(
+            {
+                "attack": attack,
+                f"accuracy at {few}": 100 * cells[few].mean(),
+                f"accuracy at {many}": 100 * cells[many].mean(),
+                "change": change,
+                "n": change.n,
+                "paper: accuracy": expected,
+                "verdict": verdict(change, expected),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def beyond_noise(frame: pd.DataFrame, attack: str, points: float = 30) -> pd.DataFrame:
+    """What the attack takes from each victim beyond random sign noise of the same size, and whether `points` more."""
+    rows = []
+    for victim in dict.fromkeys(frame["victim"]):
+        part = frame[frame["victim"] == victim]
+        extra = paired(part, "top1", {"attack": "Noise"}, {"attack": attack})
+        shown = {name: 100 * part[part["attack"] == name]["top1"].mean() for name in ("none", "Noise", attack)}
+        rows.append(
+            {
+                "victim": victim,
+                "clean": shown["none"],
+                "noise": shown["Noise"],
+                attack: shown[attack],
+                "beyond noise": extra,
+                "n": extra.n,
+                f"{points:.0f} points": "yes" if extra.value >= points else "no",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_sources(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """Figure 1 in numbers: does SSP fool more from the first source's features than from the second's?
+
+    frame: rows of the last iteration with a column `source`. Pairs whose sources were not run are left out.
+    """
+    rows = []
+    there = set(frame["source"])
+    for better, worse in pairs:
+        if {better, worse} <= there:
+            gain = paired(frame, "fooled", {"source": better}, {"source": worse})
+            rows.append(
+                {
+                    "claim": f"{better} fools more than {worse}",
+                    "gain": gain,
+                    "n": gain.n,
+                    "verdict": verdict(gain, "rises"),
+                }
+            )
+    return pd.DataFrame(rows)

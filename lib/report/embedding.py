@@ -1,0 +1,47 @@
+"""Figure 3: t-SNE of logits and features, and the silhouette score that says how far the classes lie apart."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+
+
+def pick(labels: np.ndarray, groups: dict | None, classes: int, seed: int) -> pd.DataFrame:
+    """Which images to show: columns image (its index) and class.
+
+    groups: name -> ranges of labels (both ends included), each one class; without it, `classes` labels drawn at
+    random.
+    """
+    if groups is None:
+        drawn = np.random.default_rng(seed).choice(np.unique(labels), classes, replace=False)
+        groups = {f"class {label}": [(label, label)] for label in sorted(drawn)}
+    rows = [
+        {"image": index, "class": name}
+        for name, ranges in groups.items()
+        for index, label in enumerate(labels)
+        if any(first <= label <= last for first, last in ranges)
+    ]
+    return pd.DataFrame(rows)
+
+
+def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) -> pd.DataFrame:
+    """The t-SNE of `vectors` `[n,...]` (flattened): columns space, class, x, y, silhouette, silhouette_original.
+
+    Perplexity 30, or a quarter of n where that is less; started from the principal components. silhouette is that of
+    the drawing, silhouette_original that of the vectors; -1 to 1, about 0 where classes overlap.
+    """
+    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
+    perplexity = min(30, len(flat) // 4)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
+    return pd.DataFrame(
+        {
+            "space": space,
+            "class": list(classes),
+            "x": points[:, 0],
+            "y": points[:, 1],
+            "silhouette": float(silhouette_score(points, classes)),
+            "silhouette_original": float(silhouette_score(flat, classes)),
+        }
+    )

@@ -1,0 +1,161 @@
+"""One function per figure: from its stored data to a matplotlib Figure. No attack runs here, and torch is not needed.
+
+Figures are named `figure_01` and so on, after the paper's, and `transfer` (the matrix of attacks and victims). FIGURES
+says where each gets its data.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import Image
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.report.results import Results
+
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+WIDTH = 6.5
+
+
+class Drawing(NamedTuple):
+    """How a figure is redrawn. item: as in the paper.  data: "data" (CSV) or "pictures" (npz), both by name."""
+
+    item: str
+    title: str
+    draw: Callable
+    data: str
+
+
+def style() -> None:
+    """One look for all figures: readable in print, colour-blind safe, byte-identical for equal content."""
+    sns.set_theme(context="paper", style="whitegrid", palette="colorblind", font_scale=1.1)
+    matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True})
+
+
+def curves(data: pd.DataFrame, line: str, ylabel: str) -> Figure:
+    """A value against the number of iterations, one line per `line`, with 95 % bands and distinct markers."""
+    style()
+    figure = Figure(figsize=(WIDTH, 3.6))
+    axes = figure.add_subplot()
+    for (name, part), colour, marker in zip(
+        data.groupby(line, sort=False), sns.color_palette("colorblind"), MARKERS, strict=False
+    ):
+        axes.plot(part["steps"], part["value"], color=colour, marker=marker, label=name)
+        axes.fill_between(part["steps"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
+    ticks = sorted(set(data["steps"]))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="number of attack iterations", ylabel=ylabel, ylim=(0, 100))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
+
+
+def figure_01(data: pd.DataFrame) -> Figure:
+    """Figure 1: fooling rate of SSP from the feature space of several networks."""
+    victim, n = data["victim"].iloc[0], data["n"].iloc[0]
+    return curves(data, "source", f"fooling rate on {victim} (%), n = {n}")
+
+
+def figure_06(data: pd.DataFrame) -> Figure:
+    """Figure 6: accuracy of the victim under several attacks."""
+    victim, n = data["victim"].iloc[0], data["n"].iloc[0]
+    figure = curves(
+        data.assign(line=data["attack"] + " from " + data["surrogate"]), "line", f"accuracy of {victim} (%)"
+    )
+    axes = figure.axes[0]
+    axes.axhline(data["clean"].iloc[0], color="0.4", linestyle="--", linewidth=1)
+    axes.axhline(data["noise"].iloc[0], color="0.4", linestyle=":", linewidth=1)
+    note = {"color": "0.3", "fontsize": 8, "ha": "right", "va": "bottom"}
+    axes.text(data["steps"].max(), data["clean"].iloc[0], f"clean images, n = {n}", **note)
+    axes.text(data["steps"].max(), data["noise"].iloc[0], "random sign noise of the same size", **note)
+    return figure
+
+
+def figure_02(pictures: dict[str, np.ndarray]) -> Figure:
+    """Figure 2: adversaries found in the feature spaces of several networks. images: `[columns,rows,H,W,3]` uint8."""
+    style()
+    images, names = pictures["images"], [str(name) for name in pictures["names"]]
+    columns, rows = images.shape[:2]
+    figure = Figure(figsize=(WIDTH, WIDTH * rows / columns + 0.3))
+    for row in range(rows):
+        for column in range(columns):
+            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
+            show(axes, images[column, row], names[column] if row == 0 else "")
+    return figure
+
+
+def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """One image without axes; small ones are enlarged without smoothing."""
+    axes.imshow(image, interpolation="nearest" if image.shape[0] < 128 else "antialiased")
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=8)
+
+
+def figure_03(data: pd.DataFrame) -> Figure:
+    """Figure 3: t-SNE of logits beside t-SNE of features, one panel each, with the silhouette score in the title."""
+    style()
+    panels = list(data.groupby("space", sort=False))
+    classes = list(dict.fromkeys(data["class"]))
+    colours = dict(zip(classes, sns.color_palette("colorblind", len(classes)), strict=True))
+    figure = Figure(figsize=(WIDTH, 3.0))
+    for index, (space, part) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), index + 1)
+        for (name, points), marker in zip(part.groupby("class", sort=False), MARKERS * 3, strict=False):
+            axes.scatter(points["x"], points["y"], s=10, color=colours[name], marker=marker, label=name, linewidths=0)
+        axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        axes.set_title(f"{space}\nsilhouette {part['silhouette'].iloc[0]:.2f}", fontsize=8)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7, markerscale=1.5)
+    return figure
+
+
+def transfer(data: pd.DataFrame) -> Figure:
+    """The transfer matrix as a heat map: accuracy of every victim under every attack."""
+    style()
+    attacks = list(dict.fromkeys(data["attack"]))
+    victims = list(dict.fromkeys(data["victim"]))
+    matrix = data.pivot(index="attack", columns="victim", values="value").loc[attacks, victims]
+    figure = Figure(figsize=(WIDTH, 0.32 * len(attacks) + 1.2))
+    axes = figure.add_subplot()
+    bar = {"label": f"accuracy (%), n = {data['n'].iloc[0]}"}
+    sns.heatmap(matrix, annot=True, fmt=".0f", cmap="viridis", vmin=0, vmax=100, ax=axes, cbar_kws=bar)
+    axes.set(xlabel="", ylabel="")
+    axes.tick_params(axis="x", rotation=35)
+    axes.tick_params(axis="y", rotation=0)
+    return figure
+
+
+FIGURES: dict[str, Drawing] = {
+    "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "data"),
+    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", figure_02, "pictures"),
+    "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "data"),
+    "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "data"),
+    "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "data"),
+}
+
+
+NOTES = {"mini": "embedded world, stand-in networks", "sample": "real images, modest networks", "paper": "paper scale"}
+
+
+def redraw(results: Results, name: str) -> Figure:
+    """A figure from its stored data, with the scale written below it.
+
+    KeyError for an unknown name, FileNotFoundError where nothing is stored yet.
+    """
+    drawing = FIGURES[name]
+    load = results.load_data if drawing.data == "data" else results.load_pictures
+    figure = drawing.draw(load(name))
+    note = f"{drawing.item}, scale {results.scale}: {NOTES.get(results.scale, results.scale)}"
+    figure.suptitle(note, fontsize=7, color="0.4", x=0.01, ha="left")
+    return figure
+
+
+def shown(results: Results, name: str) -> Image:
+    """Redraw, write SVG and PNG, and return the PNG for a notebook to show."""
+    paths = results.save_figure(name, redraw(results, name))
+    return Image(filename=str(next(path for path in paths if path.suffix == ".png")))

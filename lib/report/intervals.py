@@ -1,0 +1,44 @@
+"""Means with 95 % bootstrap intervals over images, paired where two cells share their images."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean in percent, its 95 % interval, and the number of images."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.1f} [{self.low:.1f}, {self.high:.1f}]"
+
+
+def percent(outcomes: np.ndarray) -> Estimate:
+    """The share of true outcomes in percent. outcomes: one bool (or number) per image `[n]`."""
+    outcomes = np.asarray(outcomes, dtype=float)
+    if not len(outcomes):
+        raise ValueError("no images: a mean over nothing has no value")
+    low, high = bootstrap(outcomes)
+    return Estimate(100 * outcomes.mean(), 100 * low, 100 * high, len(outcomes))
+
+
+def difference(after: np.ndarray, before: np.ndarray) -> Estimate:
+    """Mean of after - before in percentage points, both `[n]` over the same images in the same order."""
+    return percent(np.asarray(after, dtype=float) - np.asarray(before, dtype=float))
+
+
+def bootstrap(outcomes: np.ndarray) -> tuple[float, float]:
+    """The percentile bootstrap's 95 % interval of the mean, from a fixed seed."""
+    if len(outcomes) == 1 or np.ptp(outcomes) == 0:
+        return float(outcomes.mean()), float(outcomes.mean())
+    interval = stats.bootstrap(
+        (outcomes,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(interval.low), float(interval.high)

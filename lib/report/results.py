@@ -1,0 +1,86 @@
+"""Where the results of a scale lie, and how they are written: tables, figures and their data, metrics.
+
+results/<scale>/tables/table_05.csv and .md, figures/figure_06.svg and .png, data/figure_06.csv (what the figure shows),
+pictures/figure_02.npz (images; kept out of git where they are photographs), metrics/f_attack_parameters.json.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.figure import Figure
+
+from lib.report.intervals import Estimate
+from lib.settings import ROOT
+
+
+class Results:
+    """The results folder of one scale."""
+
+    def __init__(self, scale: str, root: Path = ROOT / "results"):
+        self.scale = scale
+        self.root = Path(root) / scale
+
+    def path(self, kind: str, name: str) -> Path:
+        """results/<scale>/<kind>/<name>, its folder made."""
+        path = self.root / kind / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def save_table(self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None) -> Markdown:
+        """Write a table as Markdown and CSV; returns it for the notebook to show.
+
+        numbers: what the CSV holds instead, where the table is a condensed view (one row per cell).
+        """
+        (table if numbers is None else numbers).to_csv(
+            self.path("tables", f"{name}.csv"), index=False, float_format="%.4g"
+        )
+        text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
+        text = text.to_markdown(index=False, floatfmt=".1f", disable_numparse=False) + "\n"
+        self.path("tables", f"{name}.md").write_text(text)
+        return Markdown(text)
+
+    def save_data(self, name: str, data: pd.DataFrame) -> pd.DataFrame:
+        """Write what a figure shows."""
+        data.to_csv(self.path("data", f"{name}.csv"), index=False, float_format="%.6g")
+        return data
+
+    def save_pictures(self, name: str, **arrays: np.ndarray) -> None:
+        """Write the images that a figure shows, and what labels them."""
+        np.savez_compressed(self.path("pictures", f"{name}.npz"), **arrays)
+
+    def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
+        """Write a figure; byte-identical for equal content."""
+        paths = [self.path("figures", f"{name}.{suffix}") for suffix in formats]
+        for path in paths:
+            dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])
+            figure.savefig(path, metadata=dated, dpi=200)
+        return paths
+
+    def save_metrics(self, name: str, metrics: dict) -> None:
+        """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
+        rounded = json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 2))
+        self.path("metrics", f"{name}.json").write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n")
+
+    def load_data(self, name: str) -> pd.DataFrame:
+        """What a figure shows; FileNotFoundError names the command that computes it."""
+        return pd.read_csv(self._existing("data", f"{name}.csv"), keep_default_na=False)
+
+    def load_pictures(self, name: str) -> dict[str, np.ndarray]:
+        """The images that a figure shows; FileNotFoundError names the command that computes them."""
+        with np.load(self._existing("pictures", f"{name}.npz"), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def load_table(self, name: str) -> pd.DataFrame:
+        """A table as it was saved; FileNotFoundError names the command that computes it."""
+        return pd.read_csv(self._existing("tables", f"{name}.csv"), keep_default_na=False)
+
+    def _existing(self, kind: str, name: str) -> Path:
+        path = self.root / kind / name
+        if not path.exists():
+            raise FileNotFoundError(
+                f"results/{self.scale}/{kind}/{name} is not there yet; compute it with: dvc repro (scale: {self.scale})"
+            )
+        return path

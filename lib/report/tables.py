@@ -1,0 +1,139 @@
+"""From the tidy frame of an experiment (one row per adversary, victim and image) to the tables."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lib.report import published
+from lib.report.intervals import Estimate, difference, percent
+from lib.settings import Attacks, Scale
+
+STAND_IN = "stand-in"
+
+# What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
+SOURCES = {
+    "noise": "not in the paper: the baseline of the same size",
+    "fgsm": "F: step size 16",
+    "r_fgsm": "F: 16/3 in a random direction, then 16 - 16/3 along the gradient",
+    "i_fgsm": "F: 10 iterations, step 1.6",
+    "mi_fgsm": "F: 10 iterations, step 1.6, decay 1",
+    "dim": "F: probability 0.7, 10 iterations, step 1.6; decay as MI-FGSM",
+    "dim_ti": "G, Figure 8; kernel of the released code (sigma 7/3 pixels)",
+    "pgd": "B: ten iterations, random targets; step and start of Feature Denoising's evaluation",
+    "ssp": "F: VGG-16 conv3-3, at most 100 iterations; step 2.55 and start of the released ssp.py",
+    "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
+}
+
+
+def estimates(frame: pd.DataFrame, by: Sequence[str], outcome: str) -> pd.DataFrame:
+    """The mean of a 0/1 column in percent per group, with its interval: columns `by`, value, low, high, n."""
+    groups = frame.groupby(list(by), sort=False)[outcome]
+    rows = [dict(zip(by, key, strict=True)) | percent(part.to_numpy())._asdict() for key, part in groups]
+    return pd.DataFrame(rows)
+
+
+def paired(frame: pd.DataFrame, outcome: str, after: dict, before: dict) -> Estimate:
+    """The difference in percentage points between two cells over the same images.
+
+    after, before: column -> value, which select one cell each.
+    """
+    first, second = (_cell(frame, outcome, where) for where in (after, before))
+    if list(first.index) != list(second.index):
+        raise ValueError(f"the cells {after} and {before} do not share their images")
+    return difference(first.to_numpy(), second.to_numpy())
+
+
+def _cell(frame: pd.DataFrame, outcome: str, where: dict) -> pd.Series:
+    chosen = frame
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    return chosen.set_index("image")[outcome].sort_index()
+
+
+def table_05(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
+    """Table 5: T-1 and T-5 of every victim on the clean images, beside the paper's."""
+    top1, top5 = (estimates(frame, ["victim"], column).set_index("victim") for column in ("top1", "top5"))
+    rows = []
+    for victim in top1.index:
+        rows.append(
+            {
+                "victim": victim,
+                "network": describe(scale, victim),
+                "T-1": Estimate(*top1.loc[victim]),
+                "T-1 (paper)": printed("table_05", victim, "T-1"),
+                "T-5": Estimate(*top5.loc[victim]),
+                "T-5 (paper)": printed("table_05", victim, "T-5"),
+                "n": int(top1.loc[victim, "n"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def transfer(numbers: pd.DataFrame) -> pd.DataFrame:
+    """The transfer matrix: a row per attack, a column per victim, accuracy in percent with its interval."""
+    victims = list(dict.fromkeys(numbers["victim"]))
+    rows = []
+    for (attack, surrogate), part in numbers.groupby(["attack", "surrogate"], sort=False):
+        cells = part.set_index("victim")
+        shown = {victim: Estimate(*cells.loc[victim, ["value", "low", "high", "n"]]) for victim in victims}
+        rows.append({"attack": attack, "surrogate": surrogate or "-", **shown, "n": int(part["n"].iloc[0])})
+    return pd.DataFrame(rows)
+
+
+def parameters(attacks: Attacks, overrides: dict[str, dict]) -> pd.DataFrame:
+    """Appendix F's parameters as they stand in params.yaml (budgets and steps in 0-255 levels).
+
+    overrides: what the scale changes, by section; shown in a column of its own.
+    """
+    rows = []
+    for name, chosen in attacks:
+        rows.append(
+            {
+                "attack": name.upper().replace("_", "-"),
+                "parameters": _listed(dict(chosen)),
+                "changed at this scale": _listed(overrides.get(name, {})) or "-",
+                "source": SOURCES[name],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _listed(values: dict) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
+    """Which network plays which of the paper's at this scale."""
+    rows = [{"name": name, "network": describe(scale, name), "role": scale.networks[name].role} for name in names]
+    return pd.DataFrame(rows)
+
+
+def iterations(frame: pd.DataFrame) -> pd.DataFrame:
+    """What Figure 6 shows: accuracy per attack and number of steps, with the clean and noise levels beside it."""
+    level = {name: 100 * frame[frame["attack"] == name]["top1"].mean() for name in ("none", "Noise")}
+    attacked = frame[~frame["attack"].isin(level)]
+    numbers = estimates(attacked, ["attack", "surrogate", "steps", "victim"], "top1")
+    return numbers.assign(clean=level["none"], noise=level["Noise"])
+
+
+def nested(numbers: pd.DataFrame, first: str, second: str) -> dict[str, dict[str, float]]:
+    """A long table as {first: {second: value}}, for `dvc metrics`."""
+    return {
+        key: dict(zip(part[second].astype(str), part["value"], strict=True))
+        for key, part in numbers.groupby(first, sort=False)
+    }
+
+
+def describe(scale: Scale, name: str) -> str:
+    """What plays a network of the paper at this scale; a stand-in is called one."""
+    spec = scale.networks[name]
+    kind = STAND_IN if spec.family == "small" else spec.family
+    return f"{kind} {spec.architecture}"
+
+
+def printed(table: str, row: str, column: str) -> str:
+    """The paper's number as text, or a dash where it prints none."""
+    number = published.value(table, row, column)
+    return "-" if number is None else f"{number:.1f}"

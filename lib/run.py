@@ -1,0 +1,121 @@
+"""Run one notebook as a pipeline stage: python -m lib.run f_attack_parameters --scale mini
+
+Executes notebooks/<name>.ipynb through papermill's API, shows what its cells print while they run, and writes
+results/<scale>/notebooks/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
+so that the executed notebook is byte-identical when nothing changed. A failing cell ends with one line: the cell, the
+line and the message.
+"""
+
+import argparse
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from lib import settings
+
+KERNEL = "python3"
+
+
+def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: object) -> Path:
+    """Execute a notebook at a scale; the path of the result.
+
+    parameters: further values for its parameters cell.  FileNotFoundError for an unknown notebook,
+    PapermillExecutionError for a failing cell (the notebook up to there is kept beside the result as *.failed.ipynb).
+    """
+    source = root / "notebooks" / f"{name}.ipynb"
+    if not source.exists():
+        known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
+        raise FileNotFoundError(f"no notebook '{name}'; there are {known}")
+    target = root / "results" / scale / "notebooks" / f"{name}.ipynb"
+    failed = target.with_suffix(".failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Without this, papermill warns at every start that a parameter or a language is unknown.
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill.execute_notebook(
+        str(source),
+        str(failed),
+        parameters={"scale": scale, **parameters},
+        kernel_name=KERNEL,
+        language="python",
+        cwd=str(root),
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        # The kernel warns at every start that its loopback connection is not encrypted.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+    )
+    notebook = stable(nbformat.read(failed, as_version=4))
+    nbformat.write(notebook, failed)
+    os.replace(failed, target)
+    return target
+
+
+def stable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook without times, random cell ids, progress bars and paths."""
+    notebook.metadata = {
+        "kernelspec": {"name": KERNEL, "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell["id"] = f"cell-{number}"
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+def explain(error: PapermillExecutionError) -> str:
+    """One line: the cell, the line of the cell and the message."""
+    frames = [_plain(entry) for entry in error.traceback]
+    # The first frame in a cell is the line of the notebook itself; later ones are functions that it called.
+    lines = next((frame.splitlines() for frame in frames if frame.startswith("Cell In")), [])
+    marked = next((line.removeprefix("---->").strip() for line in lines if line.startswith("---->")), "")
+    number, _, source = marked.partition(" ")
+    place = f"cell {error.cell_index}, line {number}: {source.strip()}" if marked else f"cell {error.cell_index}"
+    return f"{place}: {error.ename}: {' '.join(_plain(error.evalue).split())}"
+
+
+def _plain(text: str) -> str:
+    """Without the colours of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def whereabouts(scale: str, root: Path = settings.ROOT) -> str:
+    """Where the results of a scale are, and which notebooks have run."""
+    folder = root / "results" / scale
+    executed = sorted(path.relative_to(root) for path in (folder / "notebooks").glob("*.ipynb"))
+    lines = [f"Results of the scale '{scale}': results/{scale}/ (tables/, figures/, metrics/)"]
+    lines += [f"  read {path}" for path in executed] or ["  no notebook has run yet: dvc repro"]
+    return "\n".join([*lines, "  redraw a figure with: .venv/bin/python -m lib.figures list"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.splitlines()[0])
+    parser.add_argument("notebook", nargs="?", help="without one: say where the results are")
+    parser.add_argument("--scale", help="default: params.yaml's scale")
+    chosen = parser.parse_args(arguments)
+    if chosen.notebook is None:
+        print(whereabouts(chosen.scale or settings.params().scale))
+        return 0
+    try:
+        path = execute(chosen.notebook, chosen.scale or settings.params().scale)
+    except PapermillExecutionError as error:
+        print(f"notebooks/{chosen.notebook}.ipynb: {explain(error)}", file=sys.stderr)
+        return 1
+    except (FileNotFoundError, ValueError) as error:
+        print(f"lib.run: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {path.relative_to(settings.ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""Classification: predict and score. Drawing pictures of predictions is `lib.report.figures`' work."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+class Prediction(NamedTuple):
+    """What a victim says of N images: its `k` most likely classes `[N,k]`, best first, and their probabilities."""
+
+    classes: np.ndarray
+    confidence: np.ndarray
+
+
+@torch.no_grad()
+def predict(victim: nn.Module, images: Tensor, *, batch: int = 50, device: str = "cpu", k: int = 5) -> Prediction:
+    """The victim's top-k classes of 8-bit images `[N,3,H,W]` (uint8)."""
+    top = [victim(unit_images(part, device)).softmax(1).topk(k) for part in images.split(batch)]
+    return Prediction(
+        torch.cat([t.indices for t in top]).cpu().numpy(), torch.cat([t.values for t in top]).cpu().numpy()
+    )
+
+
+def unit_images(images: Tensor, device: str = "cpu") -> Tensor:
+    """8-bit images as float32 in [0,1] on `device`."""
+    return images.to(device).float() / 255
+
+
+def top_k(prediction: Prediction, labels: np.ndarray, k: int) -> np.ndarray:
+    """Per image: is the label among the k most likely classes? `[N]` bool."""
+    return (prediction.classes[:, :k] == labels[:, None]).any(1)
