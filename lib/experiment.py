@@ -103,15 +103,25 @@ def adversaries(
     return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, stacked, strict=True)]
 
 
-def all_attacks(study: Study, surrogate: str, feature_surrogate: str, changed: dict[str, dict]) -> list[Adversaries]:
+def all_attacks(
+    study: Study,
+    surrogate: str,
+    feature_surrogate: str,
+    changed: dict[str, dict],
+    done: Sequence[Adversaries] = (),
+) -> list[Adversaries]:
     """Every attack of `lib.attacks.ATTACKS` with its parameters, the clean images first.
 
-    changed: parameters that differ from params.yaml, by section.
+    changed: parameters that differ from params.yaml, by section.  done: cells that may be taken as they are, where
+    attack, surrogate, budget and steps agree (a run with snapshots gives the shorter runs too).
     """
+    known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
     for name, attack in attacks.ATTACKS.items():
         chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
-        cells += adversaries(study, name, chosen, **changed.get(attack.section, {}))
+        values = getattr(study.params.attacks, attack.section).model_dump() | changed.get(attack.section, {})
+        ready = known.get((name, chosen, values["eps"], values.get("steps")))
+        cells += [ready] if ready else adversaries(study, name, chosen, **changed.get(attack.section, {}))
     return cells
 
 

@@ -56,7 +56,7 @@ def extractor(name: str, settings: Scale, tap: str | None = None, device: str | 
 
 
 def cut(network: nn.Module, name: str, settings: Scale, tap: str | None = None) -> Tap:
-    """A loaded network cut at `tap` (default: the scale file's), a module name or, for VGG-16, a layer like `relu3_3`."""
+    """A loaded network cut at `tap` (default: the scale file's): a module name or, for VGG-16, one like `relu3_3`."""
     return Tap(network, layer(name, settings, _tap(name, settings, tap)))
 
 

@@ -1,5 +1,6 @@
 """What needs the real images and weights: skipped without COMPANION_ASSETS."""
 
+import dataclasses
 import functools
 import os
 from pathlib import Path
@@ -11,10 +12,12 @@ import torch.nn.functional as F
 
 from lib import zoo
 from lib.data.images import load_imagenet_val, load_neurips2017
+from lib.experiment import adversaries, clean, frame, open_study
 from lib.networks import weights
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
+from lib.store import Store
 
 pytestmark = pytest.mark.skipif("COMPANION_ASSETS" not in os.environ, reason="no assets")
 
@@ -98,3 +101,14 @@ def test_every_key_of_a_file_reaches_the_network(build, file):
 
 def test_every_network_of_the_sample_scale_is_found():
     assert all(row["found"] for row in zoo.status(sample()))
+
+
+def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path):
+    """A smoke version of Appendix F at the sample scale: 8 images, 10 steps of SSP from the real VGG-16."""
+    study = dataclasses.replace(open_study("sample", 8), store=Store(tmp_path))
+    cells = [clean(study), *adversaries(study, "Noise"), *adversaries(study, "SSP", "VGG-16", steps=10)]
+    rows = frame(study, cells, ["SqueezeNet-1.1"])
+    accuracy = rows.groupby("attack")["top1"].mean()
+    assert accuracy["SSP"] <= accuracy["Noise"] - 0.25
+    moved = (cells[2].images.int() - cells[0].images.int()).abs()
+    assert moved.max() == 16 and len(rows) == 24

@@ -1,5 +1,7 @@
 """Classification images: the embedded world and the real data sets, by the name that a scale file gives them."""
 
+from collections.abc import Sequence
+
 import torch
 
 from lib.data import images, world
@@ -18,6 +20,15 @@ def classification_images(source: Data, count: int | None = None) -> ImageSet:
         return _world(source, count)
     load = {"neurips2017": images.load_neurips2017, "imagenet_val": images.load_imagenet_val}[source.name]
     return load(images.root(source.name), source.side, count)
+
+
+def class_names(source: Data) -> Sequence[str]:
+    """The names of a data set's classes, by label."""
+    if source.name == "world":
+        return world.CLASSES
+    from torchvision.models import ResNet50_Weights  # a second that only ImageNet's names need
+
+    return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
 
 
 def _world(source: Data, count: int | None) -> ImageSet:

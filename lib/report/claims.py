@@ -72,22 +72,19 @@ def beyond_noise(frame: pd.DataFrame, attack: str, points: float = 30) -> pd.Dat
     return pd.DataFrame(rows)
 
 
-def compare_sources(frame: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+def compare_sources(frame: pd.DataFrame, pairs: list[tuple[str, str]], steps: list[int]) -> pd.DataFrame:
     """Figure 1 in numbers: does SSP fool more from the first source's features than from the second's?
 
-    frame: rows of the last iteration with a column `source`. Pairs whose sources were not run are left out.
+    frame: rows with columns `source` and `steps`.  steps: the numbers of iterations to compare at; the paper's figure
+    does not say. Pairs whose sources were not run are left out.
     """
     rows = []
     there = set(frame["source"])
     for better, worse in pairs:
-        if {better, worse} <= there:
-            gain = paired(frame, "fooled", {"source": better}, {"source": worse})
+        for count in steps if {better, worse} <= there else []:
+            gain = paired(frame[frame["steps"] == count], "fooled", {"source": better}, {"source": worse})
+            claim = f"{better} fools more than {worse}"
             rows.append(
-                {
-                    "claim": f"{better} fools more than {worse}",
-                    "gain": gain,
-                    "n": gain.n,
-                    "verdict": verdict(gain, "rises"),
-                }
+                {"claim": claim, "iterations": count, "gain": gain, "n": gain.n, "verdict": verdict(gain, "rises")}
             )
     return pd.DataFrame(rows)

@@ -8,15 +8,15 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
 
-def pick(labels: np.ndarray, groups: dict | None, classes: int, seed: int) -> pd.DataFrame:
+def pick(labels: np.ndarray, names: Sequence[str], groups: dict | None, classes: int, seed: int) -> pd.DataFrame:
     """Which images to show: columns image (its index) and class.
 
-    groups: name -> ranges of labels (both ends included), each one class; without it, `classes` labels drawn at
-    random.
+    names: of the classes, by label.  groups: name -> ranges of labels (both ends included), each one class; without
+    it, `classes` labels drawn at random.
     """
     if groups is None:
         drawn = np.random.default_rng(seed).choice(np.unique(labels), classes, replace=False)
-        groups = {f"class {label}": [(label, label)] for label in sorted(drawn)}
+        groups = {names[label]: [(label, label)] for label in sorted(drawn)}
     rows = [
         {"image": index, "class": name}
         for name, ranges in groups.items()

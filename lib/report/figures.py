@@ -70,9 +70,11 @@ def figure_06(data: pd.DataFrame) -> Figure:
     axes = figure.axes[0]
     axes.axhline(data["clean"].iloc[0], color="0.4", linestyle="--", linewidth=1)
     axes.axhline(data["noise"].iloc[0], color="0.4", linestyle=":", linewidth=1)
-    note = {"color": "0.3", "fontsize": 8, "ha": "right", "va": "bottom"}
-    axes.text(data["steps"].max(), data["clean"].iloc[0], f"clean images, n = {n}", **note)
-    axes.text(data["steps"].max(), data["noise"].iloc[0], "random sign noise of the same size", **note)
+    note = {"x": data["steps"].max(), "color": "0.3", "fontsize": 8, "ha": "right"}
+    axes.text(y=data["clean"].iloc[0] + 1, s=f"clean images, n = {n}", va="bottom", **note)
+    axes.text(y=data["noise"].iloc[0] - 1, s="random sign noise of the same size", va="top", **note)
+    axes.set_ylim(0, 108)
+    axes.set_yticks(range(0, 101, 20))
     return figure
 
 

@@ -29,16 +29,19 @@ class Results:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def save_table(self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None) -> Markdown:
+    def save_table(
+        self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1
+    ) -> Markdown:
         """Write a table as Markdown and CSV; returns it for the notebook to show.
 
         numbers: what the CSV holds instead, where the table is a condensed view (one row per cell).
+        digits: behind the point, in the Markdown.
         """
         (table if numbers is None else numbers).to_csv(
             self.path("tables", f"{name}.csv"), index=False, float_format="%.4g"
         )
         text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
-        text = text.to_markdown(index=False, floatfmt=".1f", disable_numparse=False) + "\n"
+        text = text.to_markdown(index=False, floatfmt=f".{digits}f") + "\n"
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 

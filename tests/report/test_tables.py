@@ -130,8 +130,8 @@ def test_beyond_noise_is_measured_from_noise_not_from_clean():
 
 
 def test_sources_that_were_not_run_are_not_judged():
-    frame = pd.concat(
-        [rows("SSP", [False] * 9 + [True]).assign(source="A"), rows("SSP", [True] * 9 + [False]).assign(source="B")]
-    )
-    table = claims.compare_sources(frame, [("A", "B"), ("C", "B")])
-    assert table["claim"].tolist() == ["A fools more than B"] and table["verdict"].tolist() == ["reproduced"]
+    few = [rows("SSP", [False] * 9 + [True], steps=1).assign(source=source) for source in "AB"]
+    many = [rows("SSP", [k < 1] * 9 + [True], steps=5).assign(source=s) for k, s in enumerate("BA")]
+    table = claims.compare_sources(pd.concat(few + many), [("A", "B"), ("C", "B")], [1, 5])
+    assert table["claim"].tolist() == ["A fools more than B"] * 2 and table["iterations"].tolist() == [1, 5]
+    assert table["verdict"].tolist() == ["inconclusive", "reproduced"]

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from lib.report import embedding
+
+NAMES = ["zero", "one", "two", "three"]
+
+
+def test_groups_collect_ranges_of_labels_with_both_ends():
+    labels = np.array([0, 1, 2, 3, 1])
+    points = embedding.pick(labels, NAMES, {"low": [(0, 1)], "ends": [(3, 3)]}, 9, 0)
+    assert dict(zip(points["image"], points["class"], strict=True)) == {0: "low", 1: "low", 4: "low", 3: "ends"}
+
+
+def test_without_groups_classes_are_drawn_and_called_by_name():
+    labels = np.arange(40) % 4
+    points = embedding.pick(labels, NAMES, None, 2, seed=0)
+    assert len(points) == 20 and points["class"].nunique() == 2
+    assert all(NAMES[labels[row["image"]]] == row["class"] for _, row in points.iterrows())
+
+
+def test_separate_clusters_score_high_and_shuffled_ones_about_zero():
+    rng = np.random.default_rng(0)
+    classes = np.array(["a", "b", "c"]).repeat(20)
+    vectors = rng.normal(size=(60, 2, 3)) + 20 * (np.arange(60) // 20)[:, None, None]
+    apart = embedding.embed("s", vectors, classes, 0)
+    mixed = embedding.embed("s", vectors, rng.permutation(classes), 0)
+    assert apart["silhouette"].iloc[0] > 0.6 and apart["silhouette_original"].iloc[0] > 0.6
+    assert abs(mixed["silhouette"].iloc[0]) < 0.15
+
+
+def test_the_embedding_is_repeatable():
+    vectors = np.random.default_rng(1).normal(size=(30, 5))
+    classes = ["a", "b"] * 15
+    first, second = (embedding.embed("s", vectors, classes, 3) for _ in range(2))
+    assert first.equals(second) and first.columns[:2].tolist() == ["space", "class"]
+
+
+def test_too_few_points_for_the_usual_perplexity_still_work():
+    assert len(embedding.embed("s", np.random.default_rng(0).normal(size=(12, 4)), ["a", "b"] * 6, 0)) == 12
+
+
+def test_one_class_has_no_silhouette():
+    with pytest.raises(ValueError):
+        embedding.embed("s", np.random.default_rng(0).normal(size=(20, 4)), ["a"] * 20, 0)
