@@ -1,16 +1,17 @@
 # The commands of this project. `make repro` and `make test` need only Python >= 3.11, git and make.
 PYTHON ?= python3
 BIN := .venv/bin
+UV := uv==0.13.9
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: repro test lint lab bench data lock
+.PHONY: repro test lint lab bench lock
 
-repro: data  ## run the whole pipeline at the scale that params.yaml names
+repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
 	$(BIN)/dvc repro
 	@$(BIN)/python -m lib.run
 
-test: data  ## run the tests
+test: data/world/world.json  ## run the tests
 	$(BIN)/python -m pytest -q tests
 
 lint: .venv/installed  ## ruff on code and notebooks; no outputs in the source notebooks
@@ -21,19 +22,21 @@ lint: .venv/installed  ## ruff on code and notebooks; no outputs in the source n
 lab: .venv/installed  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
 
-bench: data  ## speed against the plain loop, as ratios measured in one run
+bench: .venv/installed  ## speed against the plain loop, as ratios measured in one run
 	$(BIN)/python benchmarks/attacks.py
-
-data: .venv/installed  ## the embedded world, from the DVC remote inside this repository
-	@test -e data/world/world.json || $(BIN)/dvc pull --quiet data.dvc
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
+# The embedded world, from the DVC remote inside this repository; again whenever data.dvc changes.
+data/world/world.json: data.dvc | .venv/installed
+	$(BIN)/dvc pull --quiet --force data.dvc
+	touch $@
+
 # uv installs the 6 GB of pinned packages in a fraction of pip's time.
 .venv/installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
-	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
+	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet $(UV); }
 	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
 	touch $@

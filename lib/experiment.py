@@ -24,13 +24,15 @@ from lib.store import Store, code_digest, digest
 from lib.tasks.classification import Prediction, predict, top_k, unit_images
 
 LIB = Path(__file__).resolve().parent
-ATTACK_CODE = [LIB / "attacks", LIB / "networks", LIB / "linf.py", LIB / "rng.py"]
+# Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
+ATTACK_CODE = code_digest([LIB / "attacks", LIB / "networks", LIB / "linf.py", LIB / "rng.py"])
+JUDGE_CODE = code_digest([LIB / "tasks" / "classification.py", LIB / "networks"])
 LEVELS_TO_UNIT = {"eps", "step", "alpha"}
 
 
 @dataclass
 class Study:
-    """Everything that the cells of an experiment share."""
+    """Everything that the cells of an experiment share. params: params.yaml with the scale's changes."""
 
     params: Params
     scale: Scale
@@ -66,7 +68,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     chosen = settings.load(scale)
     images = classification_images(source or chosen.data, count)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Study(settings.params(), chosen, images, Store(settings.ROOT / ".store"), device)
+    return Study(settings.params_at(chosen), chosen, images, Store(settings.ROOT / ".store"), device)
 
 
 def clean(study: Study) -> Adversaries:
@@ -107,29 +109,27 @@ def all_attacks(
     study: Study,
     surrogate: str,
     feature_surrogate: str,
-    changed: dict[str, dict],
     done: Sequence[Adversaries] = (),
 ) -> list[Adversaries]:
     """Every attack of `lib.attacks.ATTACKS` with its parameters, the clean images first.
 
-    changed: parameters that differ from params.yaml, by section.  done: cells that may be taken as they are, where
-    attack, surrogate, budget and steps agree (a run with snapshots gives the shorter runs too).
+    done: cells of the same study, made without overrides, that are taken as they are where attack, surrogate, budget
+    and steps agree: a run with snapshots gives the shorter runs too.
     """
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
     for name, attack in attacks.ATTACKS.items():
         chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
-        values = getattr(study.params.attacks, attack.section).model_dump() | changed.get(attack.section, {})
-        ready = known.get((name, chosen, values["eps"], values.get("steps")))
-        cells += [ready] if ready else adversaries(study, name, chosen, **changed.get(attack.section, {}))
+        values = getattr(study.params.attacks, attack.section)
+        ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))
+        cells += [ready] if ready else adversaries(study, name, chosen)
     return cells
 
 
 def judge(study: Study, victim: str, images: Tensor) -> Prediction:
     """The victim's five most likely classes of 8-bit images, through the store."""
     network = study.network(victim)
-    code = code_digest([LIB / "tasks" / "classification.py", LIB / "networks"])
-    key = digest("judge", images.numpy(), network_digest(network), code, study.device)
+    key = digest("judge", images.numpy(), network_digest(network), JUDGE_CODE, study.device)
     found = study.store.get(
         key, lambda: predict(network, images, batch=study.scale.batch, device=study.device)._asdict()
     )
@@ -195,7 +195,7 @@ def _target(study: Study, on: str, names: list[str], tap: str | None) -> list[nn
 
 def _per_image(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Tensor]:
     """Shards `[snapshots,b,3,H,W]` of an attack that treats every image by itself."""
-    identity = [attack, chosen, [network_digest(net) for net in target], code_digest(ATTACK_CODE), study.params.seed]
+    identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE, study.params.seed]
     arguments = {name: unit(value) if name in LEVELS_TO_UNIT else value for name, value in chosen.items()}
     shards = []
     for start in tqdm(range(0, len(study.images.ids), study.scale.batch), desc=f"{attack} on {' + '.join(names)}"):
@@ -221,9 +221,7 @@ def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen
     network, eps = target[0], unit(chosen["eps"])
     shape = tuple(study.images.images.shape[1:])
     taps = [zoo.layer(names[0], study.scale, tap) for tap in study.scale.networks[names[0]].activations]
-    key = digest(
-        attack, chosen, taps, list(shape), network_digest(network), code_digest(ATTACK_CODE), study.params.seed
-    )
+    key = digest(attack, chosen, taps, list(shape), network_digest(network), ATTACK_CODE, study.params.seed)
     arguments = {**chosen, "eps": eps, "seed": study.params.seed}
     found = study.store.get(key, lambda: {"perturbation": recipe.run(network, taps, shape, **arguments).cpu().numpy()})
     perturbation = torch.from_numpy(found["perturbation"])

@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
     chosen = parser.parse_args(arguments)
     try:
-        results = Results(chosen.scale or settings.params().scale)
+        results = Results(settings.load(chosen.scale).name)
         print(run(results, chosen.item, chosen.format))
     except (ValueError, FileNotFoundError) as error:
         print(f"lib.figures: {error}", file=sys.stderr)

@@ -47,8 +47,8 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
         progress_bar=False,
         stdout_file=sys.stdout,
         stderr_file=sys.stderr,
-        # The kernel warns at every start that its loopback connection is not encrypted.
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        # The kernel warns at every start that its loopback connection is not encrypted, and again when a cell fails.
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
     notebook = stable(nbformat.read(failed, as_version=4))
     nbformat.write(notebook, failed)
@@ -90,7 +90,9 @@ def _plain(text: str) -> str:
 def whereabouts(scale: str, root: Path = settings.ROOT) -> str:
     """Where the results of a scale are, and which notebooks have run."""
     folder = root / "results" / scale
-    executed = sorted(path.relative_to(root) for path in (folder / "notebooks").glob("*.ipynb"))
+    executed = sorted(
+        path.relative_to(root) for path in (folder / "notebooks").glob("*.ipynb") if ".failed" not in path.name
+    )
     lines = [f"Results of the scale '{scale}': results/{scale}/ (tables/, figures/, metrics/)"]
     lines += [f"  read {path}" for path in executed] or ["  no notebook has run yet: dvc repro"]
     return "\n".join([*lines, "  redraw a figure with: .venv/bin/python -m lib.figures list"])
@@ -102,11 +104,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebook", nargs="?", help="without one: say where the results are")
     parser.add_argument("--scale", help="default: params.yaml's scale")
     chosen = parser.parse_args(arguments)
-    if chosen.notebook is None:
-        print(whereabouts(chosen.scale or settings.params().scale))
-        return 0
     try:
-        path = execute(chosen.notebook, chosen.scale or settings.params().scale)
+        scale = settings.load(chosen.scale).name
+        if chosen.notebook is None:
+            print(whereabouts(scale))
+            return 0
+        path = execute(chosen.notebook, scale)
     except PapermillExecutionError as error:
         print(f"notebooks/{chosen.notebook}.ipynb: {explain(error)}", file=sys.stderr)
         return 1

@@ -162,8 +162,7 @@ class AppendixF(Strict):
     """notebooks/f_attack_parameters.ipynb
 
     victims: Table 5 and the transfer matrix.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP and
-    FFF.  victim, iterations: Figure 6.  images: per number of Figure 6 and of the matrix.  attacks: parameters that
-    differ from params.yaml at this scale, by section.
+    FFF.  victim, iterations: Figure 6.  images: per number of Figure 6 and of the matrix.
     """
 
     victims: list[str]
@@ -172,12 +171,6 @@ class AppendixF(Strict):
     victim: str
     iterations: list[int]
     images: int
-    attacks: dict[str, dict[str, int | float | str]] = {}
-
-    @model_validator(mode="after")
-    def known_attacks(self) -> "AppendixF":
-        Attacks.model_validate(self.attacks)
-        return self
 
 
 class AppendixA(Strict):
@@ -204,23 +197,31 @@ class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
 
     precision: of the surrogates while they are attacked.  batch: images per step and per stored shard.
+    attacks: parameters that differ from params.yaml at this scale, by section.
     """
 
     name: str = ""
     precision: Literal["fp32", "bf16"] = "fp32"
     batch: int = 50
+    attacks: dict[str, dict[str, int | float | str]] = {}
     data: Data
     networks: dict[str, NetworkSpec]
     stand_ins: dict[str, StandIn] = {}
     f: AppendixF
     a: AppendixA
 
+    @model_validator(mode="after")
+    def known_attacks(self) -> "Scale":
+        Attacks.model_validate(self.attacks)
+        return self
+
 
 def _read(path: Path) -> dict:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path.name} not found; valid scales are {', '.join(SCALES)}") from None
+        known = f"; the scales are {', '.join(SCALES)}" if path.parent.name == "scales" else ""
+        raise FileNotFoundError(f"{path.parent.name}/{path.name} not found{known}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
 
@@ -237,6 +238,14 @@ def _validate(model: type[Strict], data: dict, where: str) -> Any:
 def params(root: Path = ROOT) -> Params:
     """The validated params.yaml. ValueError in one line for an unknown key or a bad value."""
     return _validate(Params, _read(root / "params.yaml"), "params.yaml")
+
+
+def params_at(scale: Scale, root: Path = ROOT) -> Params:
+    """params.yaml with the attack parameters that the scale changes."""
+    chosen = params(root)
+    sections = chosen.attacks.model_dump()
+    changed = {name: sections[name] | values for name, values in scale.attacks.items()}
+    return chosen.model_copy(update={"attacks": Attacks.model_validate(sections | changed)})
 
 
 def load(scale: str | None = None, root: Path = ROOT) -> Scale:

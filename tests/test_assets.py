@@ -19,7 +19,7 @@ from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store
 
-pytestmark = pytest.mark.skipif("COMPANION_ASSETS" not in os.environ, reason="no assets")
+pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
 COUNT = 24
 

@@ -25,7 +25,7 @@ def small(name: str, seed: int) -> Normalised:
 @pytest.fixture
 def study(tmp_path):
     """Seven random images in shards of three, two untrained networks, an empty store."""
-    scale = settings.load("mini").model_copy(update={"batch": 3})
+    scale = settings.load("mini").model_copy(update={"batch": 3}, deep=True)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (7, 3, 48, 48), generator=generator, dtype=torch.uint8)
     data = ImageSet(images, torch.arange(7), [f"i{k}" for k in range(7)])
@@ -47,13 +47,17 @@ def test_adversaries_are_those_of_the_attack_itself(study):
 
 def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     study.params = settings.Params(attacks=settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2)))
-    cells = all_attacks(study, "VGG-16", "VGG-16", {"dim": {"steps": 1}})
+    cells = all_attacks(study, "VGG-16", "VGG-16")
     assert [cell.attack for cell in cells] == ["none", *experiment.attacks.ATTACKS]
     clean_images = study.images.images.int()
     for cell in cells[1:]:
         assert (cell.images.int() - clean_images).abs().max() <= cell.eps == 16
         assert cell.images.dtype == torch.uint8 and cell.images.shape == clean_images.shape
-    assert {cell.attack: cell.steps for cell in cells}["DIM"] == 1
+    # The cells can be taken from a run with snapshots, but only where every setting agrees.
+    longer = adversaries(study, "SSP", "VGG-16", snapshots=[2, 3])
+    again = all_attacks(study, "VGG-16", "VGG-16", done=longer)
+    assert again[-1] is longer[0] and torch.equal(again[-1].images, cells[-1].images)
+    assert all_attacks(study, "VGG-16", "VGG-16", done=longer[1:])[-1].steps == 2
 
 
 def test_snapshots_become_one_cell_each(study):
@@ -85,8 +89,13 @@ def test_nothing_is_computed_twice(study, monkeypatch):
         lambda study: study.images.images.add_(1),
         lambda study: study.networks["VGG-16"].network.head.weight.data.add_(0.1),
         lambda study: study.networks["VGG-16"].mean.add_(0.1),
+        lambda study: setattr(study.networks["VGG-16"], "resize", 40),
+        lambda study: setattr(study, "scale", study.scale.model_copy(update={"precision": "bf16"})),
+        lambda study: study.scale.networks.update(
+            {"VGG-16": study.scale.networks["VGG-16"].model_copy(update={"tap": "features.relu2_2"})}
+        ),
     ],
-    ids=["seed", "images", "weights", "normalisation"],
+    ids=["seed", "images", "weights", "normalisation", "resize", "precision", "tap"],
 )
 def test_what_a_result_depends_on_is_in_its_key(study, change):
     adversaries(study, "SSP", "VGG-16", steps=1)

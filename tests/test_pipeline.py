@@ -91,25 +91,28 @@ def stages() -> dict[str, dict]:
     }
 
 
-def entry_points(command: str) -> set[Path]:
+def entry_points(command: str, folder: Path) -> set[Path]:
     module = re.search(r"python -m lib\.(\w+)", command).group(1)
     base = ROOT / "lib" / module
     files = {base / "__main__.py", base / "__init__.py"} if base.is_dir() else {base.with_suffix(".py")}
     for name in re.findall(r"lib\.run (\w+)", command):
         book = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
         source = "\n".join("".join(c["source"]) for c in book["cells"] if c["cell_type"] == "code")
-        script = ROOT / ".store" / f"{name}_imports.py"
-        script.parent.mkdir(exist_ok=True)
+        script = folder / f"{name}_imports.py"
         script.write_text(source)
         files.add(script)
     return files
 
 
 @pytest.mark.parametrize("name", stages())
-def test_a_stage_depends_on_all_the_code_that_it_imports(name):
+def test_a_stage_depends_on_all_the_code_that_it_imports(name, tmp_path):
     stage = stages()[name]
     listed = [ROOT / dep for dep in stage["deps"] if dep.startswith("lib/")]
-    needed = closure(entry_points(stage["cmd"]))
+    needed = closure(entry_points(stage["cmd"], tmp_path))
+    if name.startswith("train"):
+        # A new section for another appendix must not train all networks again: mini.yaml spells out every field of a
+        # stand-in, and that is tracked as the stage's params.
+        needed -= {ROOT / "lib" / "settings.py"}
     missing = {
         path
         for path in needed

@@ -58,13 +58,20 @@ def test_a_bad_value_says_where_it_stands(root):
 
 
 def test_parameters_that_a_scale_changes_are_checked_too(root):
-    change(root / "scales" / "mini.yaml", lambda data: data["f"].update(attacks={"fff": {"iteration": 5}}))
+    change(root / "scales" / "mini.yaml", lambda data: data.update(attacks={"fff": {"iteration": 5}}))
     with pytest.raises(ValueError, match="unknown key 'iteration'; did you mean 'iterations'"):
         settings.load("mini", root)
 
 
+def test_a_scale_changes_only_the_parameters_that_it_names():
+    scale = settings.load("mini").model_copy(update={"attacks": {"fff": {"iterations": 7}}})
+    merged, paper = settings.params_at(scale).attacks, settings.params().attacks
+    assert merged.fff.iterations == 7 and merged.fff.lr == paper.fff.lr
+    assert merged.model_copy(update={"fff": paper.fff}) == paper
+
+
 def test_an_unknown_scale_lists_the_valid_ones():
-    with pytest.raises(FileNotFoundError, match=r"huge.yaml not found; valid scales are mini, sample, paper"):
+    with pytest.raises(FileNotFoundError, match=r"scales/huge.yaml not found; the scales are mini, sample, paper"):
         settings.load("huge")
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import linf
+from lib.rng import Streams
 
 Objective = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
@@ -80,6 +81,15 @@ def checked(x: Tensor) -> Tensor:
         low, high = x.min().item(), x.max().item()
         raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; the network normalises them itself")
     return x.detach() if x.dtype == torch.float64 else x.detach().float()
+
+
+def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
+    """One stream of random numbers per image; ValueError unless there is one id per image."""
+    if len(ids) != len(x):
+        raise ValueError(
+            f"{len(ids)} ids for {len(x)} images; every image needs its own, which keys its random numbers"
+        )
+    return Streams(seed, ids, purpose)
 
 
 def check_schedule(eps: float | Tensor, steps: int, snapshots: Sequence[int] | None) -> None:

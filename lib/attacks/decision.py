@@ -18,9 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.attacks.ascent import Objective, Rule, ascend, checked, evaluating, momentum, smoothed
+from lib.attacks.ascent import Objective, Rule, ascend, checked, draws, evaluating, momentum, smoothed
 from lib.attacks.diversity import diverse, translation_kernel
-from lib.rng import Streams
 
 Surrogate = nn.Module | Sequence[nn.Module]
 LEVEL = 1 / 255
@@ -32,14 +31,18 @@ def fgsm(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, eps=16 * LEVEL, s
 
 
 def r_fgsm(
-    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, ids: Sequence, seed=0, eps=16 * LEVEL, alpha=16 / 3 * LEVEL
+    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, ids: Sequence, seed=0, eps=16 * LEVEL, alpha=None
 ) -> Tensor:
     """FGSM after a random step: alpha in a random direction, then eps - alpha along the gradient.
 
-    Supplement, Appendix F. The direction is the sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
+    alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
+    sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
     """
     x = checked(x)
-    noise = Streams(seed, ids, "r_fgsm").normal(*x.shape[1:]).to(x)
+    alpha = eps / 3 if alpha is None else alpha
+    if bool((torch.as_tensor(eps - alpha) < 0).any()):
+        raise ValueError(f"alpha {alpha:.4g} exceeds the budget {eps:.4g}: the gradient step would go backwards")
+    noise = draws(x, ids, seed, "r_fgsm").normal(*x.shape[1:]).to(x)
     start = (x + alpha * noise.sign()).clamp(0, 1)
     return _ascend_loss(surrogate, x, y, eps=eps, step=eps - alpha, steps=1, start=start)
 
@@ -139,7 +142,7 @@ def pgd(
         raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
     first = None
     if start == "uniform":
-        first = x + eps * (2 * Streams(seed, ids, "pgd").uniform(*x.shape[1:]).to(x) - 1)
+        first = x + eps * (2 * draws(x, ids, seed, "pgd").uniform(*x.shape[1:]).to(x) - 1)
     sign = 1 if target is None else -1
     label = y if target is None else target
     return _ascend_loss(
@@ -150,6 +153,8 @@ def pgd(
 def targeted_pgd(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, **schedule) -> Tensor:
     """PGD towards a random wrong class of each image (Table 1; supplement, Appendix B.1)."""
     x = checked(x)
+    if y is None:
+        raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
     with torch.no_grad(), evaluating(*members(surrogate)):
         classes = members(surrogate)[0](x[:1]).shape[1]
     target = random_targets(y, classes, ids=ids, seed=seed)
@@ -158,7 +163,7 @@ def targeted_pgd(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, s
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
     """One target per image, uniform over the wrong classes, `[B]` (ImageNet-Adversarial-Training, adv_model.py)."""
-    shift = Streams(seed, ids, "target").integers(1, classes)
+    shift = draws(y, ids, seed, "target").integers(1, classes)
     return (y + shift.to(y.device)) % classes
 
 
@@ -183,8 +188,9 @@ def _ascend_loss(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, sign=1, *
 
 
 def _ascend_diverse(surrogate: Surrogate, x: Tensor, y: Tensor | None, ids, seed, probability, **schedule) -> Tensor:
+    x = checked(x)
     networks = members(surrogate)
-    views = [diverse(net, Streams(seed, ids, f"dim/{k}"), probability) for k, net in enumerate(networks)]
+    views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
     return _ascend_logits(networks, mean_logits(views), x, y, 1, **schedule)
 
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import Objective, ascend, checked, evaluating
+from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
 from lib.networks.responses import Responses
-from lib.rng import Streams, generator
+from lib.rng import generator
 
 LEVEL = 1 / 255
 
@@ -36,7 +36,7 @@ def ssp(
     x = checked(x)
     if start not in ("noise", "perturbed"):
         raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
-    streams = Streams(seed, ids, "ssp")
+    streams = draws(x, ids, seed, "ssp")
     if start == "noise":
         first = streams.normal(*x.shape[1:]).to(x)
     else:
@@ -86,7 +86,8 @@ def fff(
             loss = -sum(a.abs().mean().log() for a in responses(network.mean + perturbation))
             (levels.grad,) = torch.autograd.grad(loss, levels)
             optimiser.step()
-            if iteration % halve_every == 0:
+            # Halving is for going on: a perturbation halved last would use half of its budget.
+            if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
             if stopping and stopping.finished(iteration, rounded(levels, eps)):
                 return stopping.best

@@ -15,7 +15,7 @@ def classification_images(source: Data, count: int | None = None) -> ImageSet:
     FileNotFoundError in one line names the command that gets missing data; ValueError for a side or a count that the
     data set does not have.
     """
-    count = count or source.count
+    count = source.count if count is None else count
     if source.name == "world":
         return _world(source, count)
     load = {"neurips2017": images.load_neurips2017, "imagenet_val": images.load_imagenet_val}[source.name]

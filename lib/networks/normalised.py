@@ -30,6 +30,10 @@ class Normalised(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
+    def extra_repr(self) -> str:
+        """What its weights and buffers do not say; stored results are keyed by it."""
+        return f"resize={self.resize}, background={self.background}"
+
     def forward(self, x: Tensor) -> Tensor:
         if self.resize and x.shape[-2:] != (self.resize, self.resize):
             x = F.interpolate(x, (self.resize, self.resize), mode="bilinear", antialias=True, align_corners=False)

@@ -43,6 +43,10 @@ class Tap(nn.Module):
         # An attack that saves the mode, calls eval() and restores the mode must restore the network's own.
         self.training = network.training
 
+    def extra_repr(self) -> str:
+        """What distinguishes two taps of one network; stored results are keyed by it."""
+        return f"tap={self.tap}"
+
     def forward(self, x: Tensor) -> Tensor:
         handle = tapped_module(self.network, self.tap).register_forward_hook(_stop)
         try:

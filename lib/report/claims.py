@@ -4,7 +4,7 @@ from typing import Literal
 
 import pandas as pd
 
-from lib.report.intervals import Estimate
+from lib.report.intervals import Estimate, percent
 from lib.report.tables import paired
 
 Expected = Literal["rises", "falls", "stays"]
@@ -40,8 +40,8 @@ def more_iterations(frame: pd.DataFrame, few: int, many: int) -> pd.DataFrame:
         rows.append(
             {
                 "attack": attack,
-                f"accuracy at {few}": 100 * cells[few].mean(),
-                f"accuracy at {many}": 100 * cells[many].mean(),
+                f"accuracy at {few}": percent(cells[few].to_numpy()),
+                f"accuracy at {many}": percent(cells[many].to_numpy()),
                 "change": change,
                 "n": change.n,
                 "paper: accuracy": expected,
@@ -57,7 +57,7 @@ def beyond_noise(frame: pd.DataFrame, attack: str, points: float = 30) -> pd.Dat
     for victim in dict.fromkeys(frame["victim"]):
         part = frame[frame["victim"] == victim]
         extra = paired(part, "top1", {"attack": "Noise"}, {"attack": attack})
-        shown = {name: 100 * part[part["attack"] == name]["top1"].mean() for name in ("none", "Noise", attack)}
+        shown = {name: percent(part[part["attack"] == name]["top1"].to_numpy()) for name in ("none", "Noise", attack)}
         rows.append(
             {
                 "victim": victim,

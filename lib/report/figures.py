@@ -4,18 +4,22 @@ Figures are named `figure_01` and so on, after the paper's, and `transfer` (the 
 says where each gets its data.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.report.results import Results
+
+if TYPE_CHECKING:
+    from IPython.display import Image
 
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
 WIDTH = 6.5
@@ -141,7 +145,11 @@ FIGURES: dict[str, Drawing] = {
 }
 
 
-NOTES = {"mini": "embedded world, stand-in networks", "sample": "real images, modest networks", "paper": "paper scale"}
+NOTES = {
+    "mini": "embedded world, stand-in networks",
+    "sample": "real images, modest networks, attacks in bfloat16",
+    "paper": "paper scale",
+}
 
 
 def redraw(results: Results, name: str) -> Figure:
@@ -159,5 +167,7 @@ def redraw(results: Results, name: str) -> Figure:
 
 def shown(results: Results, name: str) -> Image:
     """Redraw, write SVG and PNG, and return the PNG for a notebook to show."""
+    from IPython.display import Image  # half a second that only a notebook needs
+
     paths = results.save_figure(name, redraw(results, name))
     return Image(filename=str(next(path for path in paths if path.suffix == ".png")))

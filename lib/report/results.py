@@ -4,16 +4,22 @@ results/<scale>/tables/table_05.csv and .md, figures/figure_06.svg and .png, dat
 pictures/figure_02.npz (images; kept out of git where they are photographs), metrics/f_attack_parameters.json.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
-from matplotlib.figure import Figure
 
 from lib.report.intervals import Estimate
 from lib.settings import ROOT
+
+# Slow to import, and redrawing a figure or printing a table needs only some of it.
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+    from matplotlib.figure import Figure
 
 
 class Results:
@@ -37,6 +43,8 @@ class Results:
         numbers: what the CSV holds instead, where the table is a condensed view (one row per cell).
         digits: behind the point, in the Markdown.
         """
+        from IPython.display import Markdown
+
         (table if numbers is None else numbers).to_csv(
             self.path("tables", f"{name}.csv"), index=False, float_format="%.4g"
         )

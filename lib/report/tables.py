@@ -70,31 +70,50 @@ def table_05(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
 
 
 def transfer(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The transfer matrix: a row per attack, a column per victim, accuracy in percent with its interval."""
+    """The transfer matrix: a row per attack, a column per victim, accuracy in percent with its interval.
+
+    Below stands what the paper prints of it: clean accuracy (Table 5) and SSP's (Table 3).
+    """
     victims = list(dict.fromkeys(numbers["victim"]))
     rows = []
     for (attack, surrogate), part in numbers.groupby(["attack", "surrogate"], sort=False):
         cells = part.set_index("victim")
         shown = {victim: Estimate(*cells.loc[victim, ["value", "low", "high", "n"]]) for victim in victims}
-        rows.append({"attack": attack, "surrogate": surrogate or "-", **shown, "n": int(part["n"].iloc[0])})
+        rows.append({"attack": attack, "surrogate": surrogate or "-", **shown, "n": str(part["n"].iloc[0])})
+    for attack, cell in {"none (paper)": ("table_05", "T-1"), "SSP (paper)": ("table_03", "SSP")}.items():
+        values = {victim: printed(cell[0], *_place(cell, victim)) for victim in victims}
+        rows.append({"attack": attack, "surrogate": "-", **values, "n": "1000"})
     return pd.DataFrame(rows)
 
 
-def parameters(attacks: Attacks, overrides: dict[str, dict]) -> pd.DataFrame:
-    """Appendix F's parameters as they stand in params.yaml (budgets and steps in 0-255 levels).
+def _place(cell: tuple[str, str], victim: str) -> tuple[str, str]:
+    """Row and column of a victim: Table 5 has victims as rows, Table 3 as columns."""
+    return (victim, cell[1]) if cell[0] == "table_05" else (cell[1], victim)
 
-    overrides: what the scale changes, by section; shown in a column of its own.
-    """
+
+def parameters(used: Attacks, paper: Attacks) -> pd.DataFrame:
+    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ."""
     rows = []
-    for name, chosen in attacks:
+    for name, chosen in used:
+        values, original = dict(chosen), dict(getattr(paper, name))
         rows.append(
             {
                 "attack": name.upper().replace("_", "-"),
-                "parameters": _listed(dict(chosen)),
-                "changed at this scale": _listed(overrides.get(name, {})) or "-",
+                "parameters": _listed(values),
+                "paper scale": _listed({key: original[key] for key in values if values[key] != original[key]})
+                or "same",
                 "source": SOURCES[name],
             }
         )
+    return pd.DataFrame(rows)
+
+
+def white_box(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each victim on clean images, under noise, and under its own FGSM: accuracy in percent with its interval."""
+    rows = []
+    for victim, part in frame.groupby("victim", sort=False):
+        cells = {attack: percent(outcome.to_numpy()) for attack, outcome in part.groupby("attack", sort=False)["top1"]}
+        rows.append({"victim": victim, **cells, "n": part["image"].nunique()})
     return pd.DataFrame(rows)
 
 

@@ -25,6 +25,7 @@ from lib.data.world import World
 from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.rng import Streams, generator
+from lib.store import code_digest, digest
 from lib.training.augment import augmented
 
 NOISE = 16 / 255  # strongest noise in training, and the sign noise of the evaluation
@@ -32,6 +33,8 @@ WEIGHT_DECAY = 0.05
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
 CHECKPOINT_SECONDS = 15.0
+LIB = Path(__file__).resolve().parents[1]
+CODE = code_digest([LIB / "training", LIB / "networks" / "small.py", LIB / "attacks"])
 
 
 def build(architecture: str, classes: int) -> Normalised:
@@ -110,14 +113,14 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
 class Run:
     """The state of one training: network, optimiser, step and seconds; kept in a checkpoint between steps."""
 
-    def __init__(self, spec: Any, classes: int, steps: int, checkpoint: Path):
+    def __init__(self, spec: Any, classes: int, steps: int, checkpoint: Path, inputs: str = ""):
         torch.manual_seed(spec.seed)
         self.spec, self.steps, self.checkpoint = spec, steps, checkpoint
         self.victim = build(spec.architecture, classes).to(memory_format=torch.channels_last)
         self.optimiser = torch.optim.AdamW(self.victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
         self.step, self.seconds = 0, 0.0
-        # A checkpoint of another recipe or length must not be continued.
-        self.identity = repr((spec, classes, steps))
+        # A checkpoint of another recipe, length, data set, source network or code must not be continued.
+        self.identity = repr((spec, classes, steps, inputs, CODE))
         if checkpoint.is_file():
             self._resume()
 
@@ -164,7 +167,9 @@ def _batch(count: int, batch: int, step: int, seed: int) -> Tensor:
 def fit(spec: Any, world: World, classes: int, checkpoint: Path, sources: Sequence[nn.Module] = ()) -> Run:
     """Train, or continue from `checkpoint`; sources: trained networks for the recipe "ensemble"."""
     data, labels = images(world), torch.from_numpy(world.labels)
-    run = Run(spec, classes, spec.epochs * (len(data) // spec.batch), checkpoint)
+    weights = [tensor.numpy() for source in sources for tensor in source.state_dict().values()]
+    inputs = digest(world.images, world.labels, *weights)
+    run = Run(spec, classes, spec.epochs * (len(data) // spec.batch), checkpoint, inputs)
     run.victim.train()
     begun = saved = time.monotonic()
     before = run.seconds
@@ -184,7 +189,7 @@ def fit(spec: Any, world: World, classes: int, checkpoint: Path, sources: Sequen
 def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
     """Share of the images `[B,3,H,W]` in [0,1] whose class is y."""
     with torch.inference_mode():
-        return torch.cat([victim(part).argmax(1) for part in x.split(100)]).eq(y).float().mean().item()
+        return torch.cat([victim(part).argmax(1) for part in x.split(100)]).eq(y).double().mean().item()
 
 
 def evaluate(victim: nn.Module, world: World) -> dict[str, float]:

@@ -158,6 +158,23 @@ def test_a_gradient_that_is_not_finite_names_the_images(name, x, y):
         run(name, Broken(), x, y)
 
 
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.random and name != "FFF"])
+@pytest.mark.parametrize("ids", [[], ["a"], list("abcdefg")])
+def test_every_image_needs_its_own_id(name, network, x, y, ids):
+    with pytest.raises(ValueError, match=f"{len(ids)} ids for 6 images"):
+        run(name, network, x, y, ids=ids)
+
+
+def test_a_random_step_larger_than_the_budget_is_refused(network, x, y):
+    with pytest.raises(ValueError, match="exceeds the budget"):
+        decision.r_fgsm(network, x, y, ids=IDS, eps=4 / 255, alpha=5 / 255)
+
+
+def test_targets_cannot_be_drawn_without_labels(network, x):
+    with pytest.raises(ValueError, match="needs the true labels"):
+        decision.targeted_pgd(network, x, None, ids=IDS)
+
+
 def test_steps_and_snapshots_must_make_sense(network, x, y):
     with pytest.raises(ValueError, match="steps must be 1 or more"):
         decision.i_fgsm(network, x, y, steps=0)

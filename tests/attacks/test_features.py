@@ -137,10 +137,20 @@ def test_fff_first_step_is_adam_s(normalised):
 def test_halving_frees_what_is_stuck_at_the_clip_bound(normalised):
     # Pixels pass the bound, where the clipped gradient is zero, and stay there unless they are halved.
     def stuck(halve_every):
-        delta = features.fff(normalised, ["2"], (3, 16, 16), iterations=40, lr=1.0, halve_every=halve_every)
+        delta = features.fff(normalised, ["2"], (3, 16, 16), iterations=41, lr=1.0, halve_every=halve_every)
         return (delta.abs() * 255 > 15.5).float().mean()
 
     assert stuck(1000) > 0.9 and stuck(40) < 0.1
+
+
+def test_the_last_iteration_does_not_halve_the_result(normalised):
+    delta = features.fff(normalised, ["2"], (3, 16, 16), iterations=80, lr=1.0, halve_every=40)
+    assert (delta.abs() * 255).mean() > 14
+
+
+def test_fff_depends_on_its_seed(normalised):
+    first, second = (features.fff(normalised, ["2"], (3, 16, 16), iterations=3, seed=seed) for seed in (0, 1))
+    assert not torch.equal(first, second)
 
 
 def test_fff_stops_when_five_checks_bring_nothing_and_returns_the_best(normalised):

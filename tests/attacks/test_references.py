@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 
 from lib.attacks import decision
+from lib.attacks.diversity import resize_and_pad, translation_kernel
 from lib.rng import Streams
 
 LEVEL = 1 / 255
@@ -105,6 +107,35 @@ def test_r_fgsm_steps_alpha_at_random_and_then_the_rest(linear, data):
     moved = start + (16 - 16 / 3) * LEVEL * np.sign(numpy_gradient(linear, start, y.numpy()))
     reference = np.clip(np.clip(moved, x.numpy() - 16 * LEVEL, x.numpy() + 16 * LEVEL), 0, 1)
     same(decision.r_fgsm(linear, x, y, ids="abcd"), on_grid(reference))
+
+
+def test_dim_ti_smooths_before_it_normalises_and_remembers(linear, data):
+    # Without resizing DIM-TI is momentum over smoothed gradients: scipy's correlation, zeros outside, before mean|g|.
+    (images, y), kernel = data, translation_kernel().double().numpy()
+    x = images.numpy()
+    x_adv, memory = x, 0
+    for _ in range(10):
+        g = numpy_gradient(linear, x_adv, y.numpy())
+        g = np.stack([[ndimage.correlate(plane, kernel, mode="constant") for plane in image] for image in g])
+        memory = memory + g / np.abs(g).mean((1, 2, 3), keepdims=True)
+        x_adv = np.clip(np.clip(x_adv + 1.6 * LEVEL * np.sign(memory), x - 16 * LEVEL, x + 16 * LEVEL), 0, 1)
+    same(decision.dim_ti(linear, images, y, ids=range(4), probability=0.0), on_grid(x_adv))
+
+
+def test_dim_is_momentum_over_gradients_through_the_resize(network, x, y):
+    # Every image is resized here; the reference replays the same draws through autograd.
+    streams = Streams(0, range(6), "dim/0")
+    x_adv, memory = x, 0
+    for _ in range(5):
+        streams.uniform()
+        image = x_adv.clone().requires_grad_(True)
+        loss = F.cross_entropy(network(resize_and_pad(image, streams)), y, reduction="sum")
+        (g,) = torch.autograd.grad(loss, image)
+        memory = memory + g / g.abs().mean((1, 2, 3), keepdim=True)
+        x_adv = torch.clamp(
+            torch.min(torch.max(x_adv + 1.6 * LEVEL * memory.sign(), x - 16 * LEVEL), x + 16 * LEVEL), 0, 1
+        )
+    same(decision.dim(network, x, y, ids=range(6), steps=5, probability=1.0), on_grid(x_adv.numpy()))
 
 
 def test_an_ensemble_averages_logits(data):

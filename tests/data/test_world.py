@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.linear_model import RidgeClassifier
 
 from lib.data import __main__ as command_line
 from lib.data import world
 from lib.data.scenes import BACKGROUNDS, CLASSES, PIXEL_CLASSES, SIDE, STYLES, draw
+from lib.settings import ROOT
 
+PINNED = ROOT / "data" / "world"
 COUNTS = {(split, style): 60 if style == "natural" else 55 for split in ("train", "test") for style in STYLES}
 
 
@@ -182,3 +185,31 @@ def test_the_command_line_ends_a_missing_world_in_one_line(tmp_path, monkeypatch
     with pytest.raises(SystemExit, match="dvc pull") as caught:
         _command(monkeypatch, "world", "--check", "--root", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_the_pinned_scenes_are_those_that_the_generator_draws():
+    for split, style in world.COUNTS:
+        stored = world.load(PINNED, split, style)
+        assert len(stored.ids) == world.COUNTS[split, style]
+        for index in (0, 17, len(stored.ids) - 1):
+            drawn = world.draw(world.SEED, split, index, style)
+            assert np.abs(drawn.image.astype(int) - stored.images[index]).max() <= 1
+            assert drawn.label == stored.labels[index]
+
+
+def test_a_linear_classifier_on_pixels_stays_under_60_percent():
+    train, test = (world.load(PINNED, split) for split in ("train", "test"))
+    flat = [split.images.reshape(len(split.images), -1) / 255 for split in (train, test)]
+    best = max(RidgeClassifier(alpha=a).fit(flat[0], train.labels).score(flat[1], test.labels) for a in (100, 1000))
+    assert 1 / 12 < best < 0.6
+
+
+def test_the_committed_stand_ins_are_accurate_and_withstand_noise():
+    """results/mini/metrics/networks: what the pipeline measured when it trained them."""
+    records = {
+        path.stem: json.loads(path.read_text()) for path in (ROOT / "results/mini/metrics/networks").glob("*.json")
+    }
+    assert len(records) == 11
+    for name, record in records.items():
+        assert record["accuracy"] >= 0.9, name
+        assert record["accuracy"] - record["accuracy_noise"] <= 0.15, name

@@ -22,8 +22,16 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.90 <= covered <= 0.996
 
 
-def test_outcomes_that_agree_leave_no_interval():
-    assert percent(np.ones(50, bool))[:3] == (100.0, 100.0, 100.0)
+@pytest.mark.parametrize("n", [1, 50, 200])
+def test_where_all_images_agree_the_interval_is_the_exact_binomial_one(n):
+    exact = stats.binomtest(n, n).proportion_ci(method="exact")
+    assert percent(np.ones(n, bool))[:3] == pytest.approx((100.0, 100 * exact.low, 100.0))
+    assert percent(np.zeros(n, bool))[:3] == pytest.approx((0.0, 0.0, 100 * (1 - exact.low)))
+
+
+def test_no_change_in_any_image_is_not_certainty_that_there_is_none():
+    change = difference(np.ones(50), np.ones(50))
+    assert change.value == 0 and change.low == -change.high and change.high == pytest.approx(7.1, abs=0.1)
 
 
 def test_pairing_narrows_a_difference():

@@ -67,14 +67,29 @@ def test_the_transfer_matrix_puts_each_number_in_its_cell():
     assert cells == {("A", "X"): 25.0, ("A", "Y"): 50.0, ("B", "X"): 75.0, ("B", "Y"): 100.0}
 
 
-def test_every_parameter_of_params_yaml_is_in_the_table():
-    attacks = settings.params().attacks
-    table = tables.parameters(attacks, {"fff": {"iterations": 7}}).set_index("attack")
-    for name, chosen in attacks:
+def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
+    paper = settings.params().attacks
+    used = paper.model_copy(update={"fff": paper.fff.model_copy(update={"iterations": 7})})
+    table = tables.parameters(used, paper).set_index("attack")
+    for name, chosen in used:
         shown = table.loc[name.upper().replace("_", "-"), "parameters"]
         for key, value in chosen:
             assert f"{key} {value:.4g}" in shown if isinstance(value, float) else f"{key} {value}" in shown
-    assert table.loc["FFF", "changed at this scale"] == "iterations 7"
+    assert table.loc["FFF", "paper scale"] == "iterations 10000" and table.loc["SSP", "paper scale"] == "same"
+
+
+def test_white_box_accuracy_stands_beside_clean_and_noise():
+    frame = pd.concat([rows("none", [True] * 4), rows("Noise", [True] * 3 + [False]), rows("FGSM", [False] * 4)])
+    (row,) = tables.white_box(frame).to_dict("records")
+    assert (row["none"].value, row["Noise"].value, row["FGSM"].value, row["n"]) == (100.0, 75.0, 0.0, 4)
+
+
+def test_the_matrix_ends_with_what_the_paper_prints():
+    numbers = tables.estimates(
+        rows("SSP", [True, False], victim="IncRes-v2ens"), ["attack", "surrogate", "victim"], "top1"
+    )
+    table = tables.transfer(numbers).set_index("attack")
+    assert table.loc["none (paper)", "IncRes-v2ens"] == "97.8" and table.loc["SSP (paper)", "IncRes-v2ens"] == "58.0"
 
 
 def test_the_published_numbers_are_those_of_the_supplement():

@@ -116,6 +116,7 @@ def test_a_checkpoint_of_another_recipe_is_not_continued(data, tmp_path):
     run.save(1.0)
     assert classifiers.Run(spec(), 2, 18, path).step == 5
     assert classifiers.Run(spec(lr=1e-3), 2, 18, path).step == 0
+    assert classifiers.Run(spec(), 2, 18, path, inputs="other data").step == 0
 
 
 def test_seeds_decide_the_weights(data, tmp_path):

@@ -1,0 +1,82 @@
+"""Both notebooks, executed as stages are, in a copy of the project with untrained networks and a handful of images."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from lib.networks.small import ARCHITECTURES
+from lib.settings import ROOT
+
+STEPS = [1, 2, 10]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The code, the embedded world, and a scale "smoke" that takes seconds."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("lib", "notebooks"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "data").mkdir()
+    (root / "data" / "world").symlink_to(ROOT / "data" / "world")
+    scale = yaml.safe_load((ROOT / "scales" / "mini.yaml").read_text())
+    scale["data"]["count"], scale["batch"] = 12, 4
+    scale["attacks"] = {"ssp": {"steps": 10}, "fff": {"iterations": 3}}
+    scale["f"] |= {"images": 6, "iterations": STEPS}
+    scale["a"] |= {"images": 6, "iterations": STEPS, "shown": 2, "classes": 3}
+    scale["a"]["tsne_data"]["count"] = 60
+    (root / "scales").mkdir()
+    (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
+    (root / "models" / "smoke").mkdir(parents=True)
+    for seed, (name, spec) in enumerate(scale["networks"].items()):
+        torch.manual_seed(seed)
+        network = ARCHITECTURES[spec["architecture"]](12)
+        save_file(network.state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
+    return root
+
+
+def run(project, name):
+    """One stage of the smoke scale; the files that it wrote, by their path below results/smoke."""
+    command = [sys.executable, "-m", "lib.run", name, "--scale", "smoke"]
+    environment = os.environ | {"PYTHONPATH": str(project)}
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = project / "results" / "smoke"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def declared(name):
+    """What dvc.yaml says the stage writes, below results/<scale>."""
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][name]
+    outs = [next(iter(out)) for out in stage["outs"] + stage["metrics"]]
+    return {out.removeprefix("results/${scale}/") for out in outs}
+
+
+@pytest.mark.parametrize("name", ["f_attack_parameters", "a_why_ssp_works"])
+def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(project, name):
+    shutil.rmtree(project / "results", ignore_errors=True)
+    first = run(project, name)
+    assert set(first) == declared(name)
+    assert run(project, name) == first
+
+
+def test_the_tables_cover_every_victim_attack_and_step(project):
+    run(project, "f_attack_parameters")
+    folder = project / "results" / "smoke"
+    scale = yaml.safe_load((project / "scales" / "smoke.yaml").read_text())
+    transfer = pd.read_csv(folder / "tables" / "transfer.csv", keep_default_na=False)
+    assert set(transfer["victim"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 11
+    assert (transfer["n"] == 6).all() and transfer["value"].between(transfer["low"], transfer["high"]).all()
+    curve = pd.read_csv(folder / "data" / "figure_06.csv")
+    assert sorted(set(curve["steps"])) == STEPS and set(curve["attack"]) == {"I-FGSM", "MI-FGSM", "DIM", "SSP"}
+    metrics = json.loads((folder / "metrics" / "f_attack_parameters.json").read_text())
+    same = transfer[(transfer["attack"] == "SSP") & (transfer["victim"] == "Inc-v3")]["value"].iloc[0]
+    assert metrics["transfer"]["SSP"]["Inc-v3"] == pytest.approx(same, abs=0.01)
