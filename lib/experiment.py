@@ -89,11 +89,14 @@ def adversaries(
 
     attack: a name in `lib.attacks.ATTACKS`.  surrogate: a network of the scale, or several for an ensemble.
     tap: the layer of a feature attack, if not the one that the scale names.  overrides: parameters of params.yaml to
-    change for this run, in its units (eps=8).
+    change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
     """
+    if attack not in attacks.ATTACKS:
+        raise ValueError(f"no attack '{attack}'; there are {', '.join(attacks.ATTACKS)}")
     recipe = attacks.ATTACKS[attack]
     names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
-    chosen = getattr(study.params.attacks, recipe.section).model_dump() | overrides
+    section = getattr(study.params.attacks, recipe.section)
+    chosen = settings.validated(type(section), section.model_dump() | overrides, attack).model_dump()
     if snapshots:
         chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
     target = _target(study, recipe.on, names, tap)

@@ -226,7 +226,8 @@ def _read(path: Path) -> dict:
         raise ValueError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _validate(model: type[Strict], data: dict, where: str) -> Any:
+def validated(model: type[Strict], data: dict, where: str) -> Any:
+    """`data` as a `model`; ValueError in one line that begins with `where`."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -237,7 +238,7 @@ def _validate(model: type[Strict], data: dict, where: str) -> Any:
 
 def params(root: Path = ROOT) -> Params:
     """The validated params.yaml. ValueError in one line for an unknown key or a bad value."""
-    return _validate(Params, _read(root / "params.yaml"), "params.yaml")
+    return validated(Params, _read(root / "params.yaml"), "params.yaml")
 
 
 def params_at(scale: Scale, root: Path = ROOT) -> Params:
@@ -252,4 +253,4 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
     """The validated scales/<scale>.yaml (default: the scale that params.yaml names)."""
     name = scale or params(root).scale
     data = _read(root / "scales" / f"{name}.yaml")
-    return _validate(Scale, {**data, "name": name}, f"scales/{name}.yaml")
+    return validated(Scale, {**data, "name": name}, f"scales/{name}.yaml")

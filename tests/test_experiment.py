@@ -66,6 +66,20 @@ def test_snapshots_become_one_cell_each(study):
     assert torch.equal(cells[0].images, adversaries(study, "SSP", "VGG-16", steps=1)[0].images)
 
 
+@pytest.mark.parametrize(
+    "attack, changed, message",
+    [
+        ("SPP", {}, "no attack 'SPP'; there are Noise, FGSM"),
+        ("SSP", {"stepps": 3}, "SSP: top level: unknown key 'stepps'; did you mean 'steps'"),
+        ("SSP", {"tap": "features.relu9_9"}, "no tap 'features.relu9_9'; close names: features.relu"),
+    ],
+)
+def test_what_does_not_exist_is_named_in_one_line(study, attack, changed, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        adversaries(study, attack, "VGG-16", **changed)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_ensemble_is_named_after_its_members(study):
     (cell,) = adversaries(study, "I-FGSM", ["VGG-16", "Inc-v3"], steps=1)
     assert cell.surrogate == "VGG-16 + Inc-v3"
