@@ -72,7 +72,7 @@ def table_05(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
 def transfer(numbers: pd.DataFrame) -> pd.DataFrame:
     """The transfer matrix: a row per attack, a column per victim, accuracy in percent with its interval.
 
-    Below stands what the paper prints of it: clean accuracy (Table 5) and SSP's (Table 3).
+    Below stands what the paper prints of these victims: clean accuracy (Table 5) and SSP's (Table 3).
     """
     victims = list(dict.fromkeys(numbers["victim"]))
     rows = []
@@ -82,7 +82,8 @@ def transfer(numbers: pd.DataFrame) -> pd.DataFrame:
         rows.append({"attack": attack, "surrogate": surrogate or "-", **shown, "n": str(part["n"].iloc[0])})
     for attack, cell in {"none (paper)": ("table_05", "T-1"), "SSP (paper)": ("table_03", "SSP")}.items():
         values = {victim: printed(cell[0], *_place(cell, victim)) for victim in victims}
-        rows.append({"attack": attack, "surrogate": "-", **values, "n": "1000"})
+        if set(values.values()) != {"-"}:
+            rows.append({"attack": attack, "surrogate": "-", **values, "n": "1000"})
     return pd.DataFrame(rows)
 
 

@@ -89,6 +89,7 @@ def test_the_matrix_ends_with_what_the_paper_prints():
         rows("SSP", [True, False], victim="IncRes-v2ens"), ["attack", "surrogate", "victim"], "top1"
     )
     table = tables.transfer(numbers).set_index("attack")
+    assert "SSP (paper)" not in tables.transfer(numbers.assign(victim="MobileNetV2"))["attack"].tolist()
     assert table.loc["none (paper)", "IncRes-v2ens"] == "97.8" and table.loc["SSP (paper)", "IncRes-v2ens"] == "58.0"
 
 
