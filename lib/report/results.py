@@ -45,9 +45,8 @@ class Results:
         """
         from IPython.display import Markdown
 
-        (table if numbers is None else numbers).to_csv(
-            self.path("tables", f"{name}.csv"), index=False, float_format="%.4g"
-        )
+        plain = spread(table) if numbers is None else numbers
+        plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
         text = text.to_markdown(index=False, floatfmt=f".{digits}f") + "\n"
         self.path("tables", f"{name}.md").write_text(text)
@@ -95,3 +94,19 @@ class Results:
                 f"results/{self.scale}/{kind}/{name} is not there yet; compute it with: dvc repro (scale: {self.scale})"
             )
         return path
+
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Every column of estimates as three of numbers: itself, its low and its high end."""
+    columns = {}
+    for name, column in table.items():
+        columns[name] = column.map(lambda cell: cell.value) if _estimated(column) else column
+        if _estimated(column):
+            columns |= {
+                f"{name} {end}": column.map(lambda cell, end=end: getattr(cell, end)) for end in ("low", "high")
+            }
+    return pd.DataFrame(columns)
+
+
+def _estimated(column: pd.Series) -> bool:
+    return bool(column.map(type).eq(Estimate).all())

@@ -113,7 +113,8 @@ def white_box(frame: pd.DataFrame) -> pd.DataFrame:
     """Each victim on clean images, under noise, and under its own FGSM: accuracy in percent with its interval."""
     rows = []
     for victim, part in frame.groupby("victim", sort=False):
-        cells = {attack: percent(outcome.to_numpy()) for attack, outcome in part.groupby("attack", sort=False)["top1"]}
+        accuracy = {attack: percent(outcome.to_numpy()) for attack, outcome in part.groupby("attack")["top1"]}
+        cells = {"clean": accuracy["none"], "noise": accuracy["Noise"], "own FGSM": accuracy["FGSM"]}
         rows.append({"victim": victim, **cells, "n": part["image"].nunique()})
     return pd.DataFrame(rows)
 

@@ -81,7 +81,7 @@ def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
 def test_white_box_accuracy_stands_beside_clean_and_noise():
     frame = pd.concat([rows("none", [True] * 4), rows("Noise", [True] * 3 + [False]), rows("FGSM", [False] * 4)])
     (row,) = tables.white_box(frame).to_dict("records")
-    assert (row["none"].value, row["Noise"].value, row["FGSM"].value, row["n"]) == (100.0, 75.0, 0.0, 4)
+    assert (row["clean"].value, row["noise"].value, row["own FGSM"].value, row["n"]) == (100.0, 75.0, 0.0, 4)
 
 
 def test_the_matrix_ends_with_what_the_paper_prints():
