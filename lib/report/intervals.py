@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 RESAMPLES = 2000
 
@@ -45,6 +44,8 @@ def bootstrap(outcomes: np.ndarray) -> tuple[float, float]:
     if np.ptp(outcomes) == 0:
         margin = 1 - 0.025 ** (1 / len(outcomes))
         return float(outcomes[0]) - margin, float(outcomes[0]) + margin
+    from scipy import stats  # two seconds that redrawing a figure need not wait for
+
     interval = stats.bootstrap(
         (outcomes,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
