@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
+SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)
 
@@ -9,7 +10,9 @@ export PYTHONPATH := $(CURDIR)
 
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
 	$(BIN)/dvc repro
-	@$(BIN)/python -m lib.run
+	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
+	@ls results/$(SCALE)/notebooks/*.ipynb
+	@echo "Redraw a figure with: .venv/bin/python -m lib.figures list"
 
 test: data/world/world.json  ## run the tests
 	$(BIN)/python -m pytest -q tests

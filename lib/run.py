@@ -87,28 +87,14 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def whereabouts(scale: str, root: Path = settings.ROOT) -> str:
-    """Where the results of a scale are, and which notebooks have run."""
-    folder = root / "results" / scale
-    executed = sorted(
-        path.relative_to(root) for path in (folder / "notebooks").glob("*.ipynb") if ".failed" not in path.name
-    )
-    lines = [f"Results of the scale '{scale}': results/{scale}/ (tables/, figures/, metrics/)"]
-    lines += [f"  read {path}" for path in executed] or ["  no notebook has run yet: dvc repro"]
-    return "\n".join([*lines, "  redraw a figure with: .venv/bin/python -m lib.figures list"])
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", nargs="?", help="without one: say where the results are")
+    parser.add_argument("notebook")
     parser.add_argument("--scale", help="default: params.yaml's scale")
     chosen = parser.parse_args(arguments)
     try:
         scale = settings.load(chosen.scale).name
-        if chosen.notebook is None:
-            print(whereabouts(scale))
-            return 0
         path = execute(chosen.notebook, scale)
     except PapermillExecutionError as error:
         print(f"notebooks/{chosen.notebook}.ipynb: {explain(error)}", file=sys.stderr)
