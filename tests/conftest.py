@@ -5,6 +5,18 @@ import torch
 from torch import nn
 
 
+class Counting(nn.Module):
+    """The identity; counts how often it was called."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x
+
+
 def tiny_network(seed: int = 0, classes: int = 10) -> nn.Module:
     """A small classifier with every kind of state that an attack could disturb; any image size from 8 up."""
     torch.manual_seed(seed)

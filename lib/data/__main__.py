@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 from lib.data import contact, fetch, world
-
-ROOT = Path(__file__).resolve().parents[2]
+from lib.settings import ROOT
 
 
 def draw_world(arguments: argparse.Namespace) -> None:

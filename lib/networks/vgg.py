@@ -18,7 +18,6 @@ def _tap_names() -> dict[str, str]:
 
 
 TAPS = _tap_names()
-RELUS = [tap for name, tap in TAPS.items() if name.startswith("relu")]
 
 
 class VGG16Conv33(nn.Module):

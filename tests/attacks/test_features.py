@@ -6,19 +6,7 @@ from lib.attacks import features
 from lib.networks.normalised import Normalised
 from lib.networks.taps import Tap
 from lib.rng import Streams
-from tests.conftest import eight_bit_images, tiny_network
-
-
-class Counting(nn.Module):
-    """The identity as a feature map; counts its calls."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return x
+from tests.conftest import Counting, eight_bit_images, tiny_network
 
 
 @pytest.mark.parametrize("start", ["noise", "perturbed"])

@@ -4,18 +4,7 @@ from torch import nn
 
 from lib.networks.normalised import Normalised
 from lib.networks.taps import Tap
-
-
-class Counting(nn.Module):
-    """Passes its input on and counts how often it was asked to."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return x
+from tests.conftest import Counting
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from torch import nn
 
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.taps import Tap
-from lib.networks.vgg import RELUS, TAPS, VGG16Conv33
+from lib.networks.vgg import TAPS, VGG16Conv33
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,9 @@ def test_tap_names_point_at_torchvisions_activations_and_pools(torchvision_featu
 
 
 def test_relus_are_the_thirteen_activations_in_order():
-    assert len(RELUS) == 13
-    assert RELUS == sorted(RELUS, key=lambda tap: int(tap.removeprefix("features.")))
+    relus = [tap for name, tap in TAPS.items() if name.startswith("relu")]
+    assert len(relus) == 13
+    assert relus == sorted(relus, key=lambda tap: int(tap.removeprefix("features.")))
 
 
 def test_converted_resnet50_strides_on_its_first_convolution():
