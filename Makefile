@@ -25,8 +25,9 @@ lint: .venv/installed  ## ruff on code and notebooks; no outputs in the source n
 lab: .venv/installed  ## JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=. notebooks
 
-bench: .venv/installed  ## speed against the plain loop, as ratios measured in one run
+bench: .venv/installed  ## speed against the plain loop and against peers, as ratios measured in one run
 	$(BIN)/python benchmarks/attacks.py
+	$(BIN)/python benchmarks/transforms.py
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -1,0 +1,94 @@
+"""Transforms as defenses (supplement, Appendix E): JPEG compression, total-variation minimisation, median filtering.
+
+All take images `[B,3,H,W]`, float, in [0,1], on any device, and return the same shape, float32, in [0,1], on the same
+device. Every image is treated alone: the result does not depend on the batch. No gradient passes through.
+ValueError in one line for images of another shape, type or range, and for options that mean nothing.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+
+from lib.defenses import bregman
+from lib.defenses.ranks import window_median
+
+# Planes are filtered on the CPU in pieces of about this many pixels, which stay in its cache.
+PIECE = 2**16
+
+
+def jpeg(x: Tensor, *, quality: int = 75, hardware: bool = False) -> Tensor:
+    """JPEG compression at `quality` 1..100 (supplement, Appendix E: 75, 50, 20); x is rounded to 8 bits first.
+
+    libjpeg-turbo through torchvision, bit for bit what Pillow writes and reads: chroma at half size (4:2:0).
+    hardware: for images on CUDA, nvJPEG where torchvision has it. That is faster, but not the same defense: torchvision
+    has nvJPEG keep the chroma at full size (4:4:4; torchvision, csrc/io/image/cuda/encode_jpegs_cuda.cpp,
+    `encode_jpeg`), which alone changes photographs by 2 to 5 grey levels RMSE (Pillow, subsampling 0 against 2).
+    """
+    x = checked(x)
+    if quality not in range(1, 101):
+        raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
+    codec = x.device if hardware and x.is_cuda and nvjpeg_works(x.device) else torch.device("cpu")
+    images = list((x * 255).round().to(torch.uint8).to(codec))
+    files = [file.cpu() for file in encode_jpeg(images, int(quality))]
+    return torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)).to(x.device).float() / 255
+
+
+@functools.cache
+def nvjpeg_works(device: torch.device) -> bool:
+    """Whether torchvision encodes and decodes on this CUDA device; some of its builds cannot."""
+    try:
+        file = encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8, device=device))
+        decode_jpeg(file.cpu(), ImageReadMode.RGB, device)
+    except RuntimeError:
+        return False
+    return True
+
+
+def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance: float = 1e-3) -> Tensor:
+    """Total-variation minimisation by split Bregman (supplement, Appendix E: weights 30 and 10).
+
+    weight: as in `skimage.restoration.denoise_tv_bregman`: the smaller, the smoother.
+    max_iterations, tolerance: scikit-image's defaults; a plane stops when its sweep changes it by less, RMSE in [0,1].
+    Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
+    before. ValueError for images less than two pixels high or wide. See bregman.py for how.
+    """
+    x = checked(x)
+    if not 0 < weight < math.inf:
+        raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
+    if max_iterations < 1 or not tolerance >= 0:
+        raise ValueError(
+            f"TVM needs max_iterations >= 1 and tolerance >= 0, got max_iterations {max_iterations}, "
+            f"tolerance {tolerance}"
+        )
+    if min(x.shape[-2:]) < 2:
+        raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
+    solve = bregman.batched if x.is_cuda else bregman.scikit_image
+    return solve(x.flatten(0, 1), weight, max_iterations, tolerance).clamp(0, 1).view_as(x)
+
+
+def median(x: Tensor, *, window: int = 3) -> Tensor:
+    """The median of the `window` x `window` pixels (3 or 5) around each, per channel (supplement, Appendix E: 3).
+
+    At the border the image is reflected, its edge repeated: exactly scipy.ndimage.median_filter, mode "reflect".
+    """
+    x = checked(x)
+    if window not in (3, 5):
+        raise ValueError(f"the window of the median must be 3 or 5, got {window}")
+    planes = x.flatten(0, 1)
+    piece = len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel())
+    return torch.cat([window_median(part, window) for part in planes.split(piece)]).view_as(x)
+
+
+def checked(x: Tensor) -> Tensor:
+    """The images as contiguous float32 without gradient; ValueError for what is not images `[B,3,H,W]` in [0,1]."""
+    if not torch.is_floating_point(x):
+        raise ValueError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
+    if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
+        raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}")
+    low, high = x.min().item(), x.max().item()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; a defense acts before normalisation")
+    return x.detach().float().contiguous()
