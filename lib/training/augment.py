@@ -79,8 +79,12 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     return out
 
 
-def augmented(images: Tensor, g: torch.Generator, noise: float) -> Tensor:
-    """A training batch of uint8 images `[B,3,H,W]`: shift, light, blur, noise of up to `noise`, compression."""
-    x = shifted(images, g).float() / 255
+def photographed(x: Tensor, g: torch.Generator, noise: float) -> Tensor:
+    """Light, blur, noise of up to `noise`, compression: what moves no pixel, so that labels of pixels stay true."""
     x = noisy(blurred(relit(x, g), g).clamp(0, 1), g, noise)
     return compressed(x, g).clamp(0, 1)
+
+
+def augmented(images: Tensor, g: torch.Generator, noise: float) -> Tensor:
+    """A training batch of uint8 images `[B,3,H,W]`: shifted, then as `photographed`."""
+    return photographed(shifted(images, g).float() / 255, g, noise)

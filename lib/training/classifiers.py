@@ -8,9 +8,7 @@ step in 0-255 units), seed.
 import hashlib
 import json
 import math
-import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lib.attacks.decision import fgsm, pgd
 from lib.data.world import World
@@ -26,13 +23,12 @@ from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.rng import Streams, generator
 from lib.store import code_digest, digest
+from lib.training import loop
 from lib.training.augment import augmented
 
 NOISE = 16 / 255  # strongest noise in training, and the sign noise of the evaluation
 WEIGHT_DECAY = 0.05
-WARM_UP = 0.2  # share of the steps during which the learning rate rises
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
-CHECKPOINT_SECONDS = 15.0
 LIB = Path(__file__).resolve().parents[1]
 CODE = code_digest([LIB / "training", LIB / "networks" / "small.py", LIB / "attacks"])
 
@@ -56,13 +52,6 @@ def restore(architecture: str, classes: int, path: Path) -> Normalised:
 def images(world: World) -> Tensor:
     """All images of a split, uint8 `[N,3,H,W]`."""
     return torch.from_numpy(world.images).permute(0, 3, 1, 2).contiguous()
-
-
-def learning_rate(peak: float, done: float) -> float:
-    """Linear rise, then half a cosine down to 0; `done` is the finished share of the training."""
-    if done < WARM_UP:
-        return peak * (done / WARM_UP * 0.95 + 0.05)
-    return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def kurakin_eps(count: int, eps: float, g: torch.Generator) -> Tensor:
@@ -99,91 +88,39 @@ def adversaries(
     return torch.cat([attacked, x[half:]])
 
 
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def fit(
+    spec: Any, world: World, classes: int, checkpoint: Path, sources: Sequence[nn.Module] = ()
+) -> tuple[Normalised, float]:
+    """Train, or continue from `checkpoint`: the network in eval mode, and the seconds of training.
 
+    sources: trained networks for the recipe "ensemble".
+    """
+    data, labels = images(world), torch.from_numpy(world.labels)
+    torch.manual_seed(spec.seed)
+    victim = build(spec.architecture, classes).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    steps = spec.epochs * (len(data) // spec.batch)
 
-class Run:
-    """The state of one training: network, optimiser, step and seconds; kept in a checkpoint between steps."""
-
-    def __init__(self, spec: Any, classes: int, steps: int, checkpoint: Path, inputs: str = ""):
-        torch.manual_seed(spec.seed)
-        self.spec, self.steps, self.checkpoint = spec, steps, checkpoint
-        self.victim = build(spec.architecture, classes).to(memory_format=torch.channels_last)
-        self.optimiser = torch.optim.AdamW(self.victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
-        self.step, self.seconds = 0, 0.0
-        # A checkpoint of another recipe, length, data set, source network or code must not be continued.
-        self.identity = repr((spec, classes, steps, inputs, CODE))
-        if checkpoint.is_file():
-            self._resume()
-
-    def _resume(self) -> None:
-        stored = torch.load(self.checkpoint, weights_only=True)
-        if stored["identity"] != self.identity:
-            return
-        self.victim.load_state_dict(stored["victim"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.step, self.seconds = stored["step"], stored["seconds"]
-
-    def save(self, seconds: float) -> None:
-        """Keep everything that the next step depends on."""
-        state = {"identity": self.identity, "victim": self.victim.state_dict(), "step": self.step, "seconds": seconds}
-        state["optimiser"] = self.optimiser.state_dict()
-        write_whole(self.checkpoint, lambda file: torch.save(state, file))
-
-    def advance(self, data: Tensor, labels: Tensor, sources: Sequence[nn.Module]) -> float:
-        """One training step; gives its loss."""
-        spec, g = self.spec, generator(self.spec.seed, "batch", self.step)
-        chosen = _batch(len(data), spec.batch, self.step, spec.seed)
-        x = augmented(data[chosen], g, NOISE).contiguous(memory_format=torch.channels_last)
-        y = labels[chosen]
+    def advance(step: int) -> float:
+        chosen, done = loop.shuffled(len(data), spec.batch, step, spec.seed), step / steps
+        x = augmented(data[chosen], generator(spec.seed, "batch", step), NOISE)
+        x, y = x.contiguous(memory_format=torch.channels_last), labels[chosen]
         with torch.autocast("cpu", torch.bfloat16):
-            x = adversaries(spec, self.victim, sources, x, y, self.step, self.step / self.steps)
-            logits = self.victim(x)
+            x = adversaries(spec, victim, sources, x, y, step, done)
+            logits = victim(x)
         loss = F.cross_entropy(logits.float(), y)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(spec.lr, self.step / self.steps)
-        self.optimiser.zero_grad()
+        for group in optimiser.param_groups:
+            group["lr"] = loop.rise_and_fall(spec.lr, done)
+        optimiser.zero_grad()
         loss.backward()
-        self.optimiser.step()
-        self.step += 1
+        optimiser.step()
         return loss.item()
 
-
-def _batch(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch."""
-    epoch, place = divmod(step, count // batch)
-    order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    return order[place * batch : (place + 1) * batch]
-
-
-def fit(spec: Any, world: World, classes: int, checkpoint: Path, sources: Sequence[nn.Module] = ()) -> Run:
-    """Train, or continue from `checkpoint`; sources: trained networks for the recipe "ensemble"."""
-    data, labels = images(world), torch.from_numpy(world.labels)
+    # A checkpoint of another recipe, length, data set, source network or code must not be continued.
     weights = [tensor.numpy() for source in sources for tensor in source.state_dict().values()]
-    inputs = digest(world.images, world.labels, *weights)
-    run = Run(spec, classes, spec.epochs * (len(data) // spec.batch), checkpoint, inputs)
-    run.victim.train()
-    begun = saved = time.monotonic()
-    before = run.seconds
-    with tqdm(total=run.steps, initial=run.step, desc=checkpoint.stem, mininterval=1) as progress:
-        while run.step < run.steps:
-            loss = run.advance(data, labels, sources)
-            progress.update()
-            progress.set_postfix(loss=f"{loss:.2f}", refresh=False)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
-                saved = time.monotonic()
-                run.save(before + saved - begun)
-    run.seconds = before + time.monotonic() - begun
-    run.victim.eval()
-    return run
+    identity = digest(repr((spec, classes)), world.images, world.labels, *weights, CODE)
+    seconds = loop.run(advance, {"victim": victim, "optimiser": optimiser}, steps, checkpoint, identity)
+    return victim.eval(), seconds
 
 
 def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -213,15 +150,15 @@ def train(
     Returns the record: images, the accuracies, seconds, parameters, sha256 of the weights file.
     """
     checkpoint = out.with_suffix(".ckpt")
-    run = fit(spec, world, classes, checkpoint, sources)
-    network = run.victim.network
+    victim, seconds = fit(spec, world, classes, checkpoint, sources)
+    network = victim.network
     content = save({name: value.contiguous() for name, value in network.state_dict().items()})
-    facts = evaluate(run.victim, test) | {
-        "seconds": round(run.seconds, 1),
+    facts = evaluate(victim, test) | {
+        "seconds": round(seconds, 1),
         "parameters": sum(p.numel() for p in network.parameters()),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    write_whole(out, lambda file: file.write(content))
-    write_whole(record, lambda file: file.write((json.dumps(facts, indent=2) + "\n").encode()))
+    loop.write_whole(out, lambda file: file.write(content))
+    loop.write_whole(record, lambda file: file.write((json.dumps(facts, indent=2) + "\n").encode()))
     checkpoint.unlink(missing_ok=True)
     return facts

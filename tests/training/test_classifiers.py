@@ -17,7 +17,7 @@ from lib.data.world import World
 from lib.rng import generator
 from lib.settings import StandIn
 from lib.training import __main__ as command_line
-from lib.training import augment, classifiers
+from lib.training import augment, classifiers, loop
 
 EPS = 16
 
@@ -60,8 +60,8 @@ def loss(network: nn.Module, x, y) -> torch.Tensor:
         return nn.functional.cross_entropy(network.eval()(x), y, reduction="none")
 
 
-def weights(run: classifiers.Run) -> dict:
-    return {name: value.clone() for name, value in run.victim.state_dict().items()}
+def weights(fitted: tuple[nn.Module, float]) -> dict:
+    return {name: value.clone() for name, value in fitted[0].state_dict().items()}
 
 
 def test_training_learns_and_the_record_is_true(data, tmp_path):
@@ -82,41 +82,27 @@ def test_training_learns_and_the_record_is_true(data, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", ["natural", "ensemble"])
-def test_a_killed_run_ends_with_the_same_weights(data, tmp_path, monkeypatch, recipe, victim):
+def test_a_killed_run_ends_with_the_same_weights(data, tmp_path, interruptions, recipe, victim):
     sources = [victim] if recipe == "ensemble" else []
-    whole = classifiers.fit(spec(recipe, epochs=2), data, 2, tmp_path / "whole.ckpt", sources)
-    monkeypatch.setattr(classifiers, "CHECKPOINT_SECONDS", 0.0)
-    advance = classifiers.Run.advance
 
-    def killed(self, *rest):
-        if self.step == 7:
-            raise KeyboardInterrupt
-        return advance(self, *rest)
+    def train(name):
+        return classifiers.fit(spec(recipe, epochs=2), data, 2, tmp_path / f"{name}.ckpt", sources)
 
-    monkeypatch.setattr(classifiers.Run, "advance", killed)
-    with pytest.raises(KeyboardInterrupt):
-        classifiers.fit(spec(recipe, epochs=2), data, 2, tmp_path / "killed.ckpt", sources)
-    steps = []
-
-    def counted(self, *rest):
-        steps.append(self.step)
-        return advance(self, *rest)
-
-    monkeypatch.setattr(classifiers.Run, "advance", counted)
-    resumed = classifiers.fit(spec(recipe, epochs=2), data, 2, tmp_path / "killed.ckpt", sources)
+    whole = train("whole")
+    interruptions.stop(7, lambda: train("killed"))
+    resumed, steps = interruptions.steps(lambda: train("killed"))
     assert steps == list(range(7, 12))  # it did go on, and did not start again
     for name, value in weights(whole).items():
         assert torch.equal(value, weights(resumed)[name]), name
 
 
-def test_a_checkpoint_of_another_recipe_is_not_continued(data, tmp_path):
+@pytest.mark.parametrize("changed", ["recipe", "data"])
+def test_a_checkpoint_of_another_recipe_or_data_is_not_continued(data, tmp_path, interruptions, changed):
     path = tmp_path / "x.ckpt"
-    run = classifiers.Run(spec(), 2, 18, path)
-    run.step = 5
-    run.save(1.0)
-    assert classifiers.Run(spec(), 2, 18, path).step == 5
-    assert classifiers.Run(spec(lr=1e-3), 2, 18, path).step == 0
-    assert classifiers.Run(spec(), 2, 18, path, inputs="other data").step == 0
+    interruptions.stop(7, lambda: classifiers.fit(spec(epochs=2), data, 2, path))
+    recipe = spec(epochs=2, lr=1e-3 if changed == "recipe" else 4e-3)
+    scenes = tiny_world(96, 5) if changed == "data" else data
+    assert interruptions.steps(lambda: classifiers.fit(recipe, scenes, 2, path))[1][0] == 0
 
 
 def test_seeds_decide_the_weights(data, tmp_path):
@@ -172,7 +158,7 @@ def test_kurakin_budgets_follow_the_truncated_normal_distribution():
 
 
 def test_the_learning_rate_rises_then_falls_to_nothing():
-    rates = [classifiers.learning_rate(1.0, k / 100) for k in range(101)]
+    rates = [loop.rise_and_fall(1.0, k / 100) for k in range(101)]
     assert max(rates) == pytest.approx(1.0) and rates[-1] == pytest.approx(0) and rates[0] > 0
     peak = rates.index(max(rates))
     assert all(a < b for a, b in pairwise(rates[: peak + 1])) and all(a > b for a, b in pairwise(rates[peak:]))
@@ -180,7 +166,7 @@ def test_the_learning_rate_rises_then_falls_to_nothing():
 
 def test_every_epoch_sees_each_image_once():
     for epoch in range(2):
-        seen = torch.cat([classifiers._batch(96, 16, 6 * epoch + place, 0) for place in range(6)])
+        seen = torch.cat([loop.shuffled(96, 16, 6 * epoch + place, 0) for place in range(6)])
         assert sorted(seen.tolist()) == list(range(96))
 
 
