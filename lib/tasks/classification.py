@@ -1,5 +1,6 @@
 """Classification: predict and score. Drawing pictures of predictions is `lib.report.figures`' work."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +16,21 @@ class Prediction(NamedTuple):
 
 
 @torch.no_grad()
-def predict(victim: nn.Module, images: Tensor, *, batch: int = 50, device: str = "cpu", k: int = 5) -> Prediction:
-    """The victim's top-k classes of 8-bit images `[N,3,H,W]` (uint8)."""
-    top = [victim(unit_images(part, device)).softmax(1).topk(k) for part in images.split(batch)]
+def predict(
+    victim: nn.Module,
+    images: Tensor,
+    *,
+    batch: int = 50,
+    device: str = "cpu",
+    k: int = 5,
+    defense: Callable[[Tensor], Tensor] | None = None,
+) -> Prediction:
+    """The victim's top-k classes of 8-bit images `[N,3,H,W]` (uint8).
+
+    defense: images in [0,1] -> images, in front of the victim.
+    """
+    parts = (unit_images(part, device) for part in images.split(batch))
+    top = [victim(defense(x) if defense else x).softmax(1).topk(k) for x in parts]
     return Prediction(
         torch.cat([t.indices for t in top]).cpu().numpy(), torch.cat([t.values for t in top]).cpu().numpy()
     )

