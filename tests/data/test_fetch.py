@@ -1,13 +1,12 @@
-import argparse
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
-from lib.data import fetch, images
+from lib.data import download, fetch, images
+from tests.data.conftest import leftovers, run
+
+pytestmark = pytest.mark.usefixtures("places")
 
 IDS = ["a", "b", "c"]
 TABLE = "ImageId,URL,TrueLabel\n" + "".join(f"{name},x,{label}\n" for label, name in enumerate(IDS, start=1))
@@ -20,50 +19,11 @@ def png(side=fetch.SIDE, colour=(10, 20, 30)):
 
 
 @pytest.fixture
-def server():
-    """A loopback server: `files` it serves, `faults` (status, or 'short') it gives first, `requests` it got."""
-    state = SimpleNamespace(files={"/set/dev_dataset.csv": TABLE.encode()}, faults={}, requests=[])
-    state.files |= {f"/set/images/{name}.png": png() for name in IDS}
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            state.requests.append(self.path)
-            fault = state.faults[self.path].pop(0) if state.faults.get(self.path) else None
-            content = state.files.get(self.path)
-            self.send_response(fault if isinstance(fault, int) else 200 if content else 404)
-            self.send_header("Content-Length", str(len(content or b"")))
-            self.end_headers()
-            self.wfile.write((content or b"")[: 20 if fault == "short" else None])
-
-        def log_message(self, *_):
-            pass
-
-    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
-    state.url = f"http://127.0.0.1:{listener.server_port}/set"
-    yield state
-    listener.shutdown()
-    listener.server_close()
-
-
-@pytest.fixture(autouse=True)
-def places(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: None)
-    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
-    return tmp_path
-
-
-def run(*arguments):
-    """What `python -m lib.data` does with these arguments."""
-    parser = argparse.ArgumentParser()
-    fetch.add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args(arguments)
-    return options.run(options)
-
-
-def leftovers(folder):
-    return list(folder.rglob("*.part"))
+def server(server):
+    """The loopback server with a set of three images."""
+    server.files = {"/set/dev_dataset.csv": TABLE.encode()}
+    server.files |= {f"/set/images/{name}.png": png() for name in IDS}
+    return server
 
 
 def test_download_gives_a_set_that_loads(server, places):
@@ -108,7 +68,7 @@ def test_image_that_cannot_be_had_is_reported_and_the_others_stay(server, places
         run("neurips2017", "--url", server.url)
     folder = places / "repository" / "data" / "neurips2017" / "images"
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "c.png"]
-    assert server.requests.count("/set/images/b.png") == (1 if content is None else fetch.TRIES)
+    assert server.requests.count("/set/images/b.png") == (1 if content is None else download.TRIES)
 
 
 @pytest.mark.parametrize(
@@ -175,3 +135,5 @@ def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
     assert lines[0].split() == ["data", "set", "found", "where", "how", "to", "get", "it"]
     assert lines[2].split()[:2] == ["neurips2017", "yes"]
     assert lines[3].split()[:3] == ["imagenet_val", "no", "-"]
+    assert any(line.split() == ["camvid", "no", "-", "python", "-m", "lib.data", "camvid"] for line in lines)
+    assert any(line.split() == ["coco", "no", "-", "python", "-m", "lib.data", "coco"] for line in lines)

@@ -1,0 +1,129 @@
+"""Images with boxes: the embedded world and COCO, as 8-bit images of any size with ground truth in COCO's format."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.images import read_image
+from lib.data.world import CLASSES, World
+
+GET_COCO = "get it with: python -m lib.data coco"
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """images: one uint8 `[3,H,W]` each, RGB, at their own size; ids: one name per image; image_ids: its id in truth.
+
+    truth: COCO's `images`, `annotations`, `categories` (boxes x, y, width, height), of these images only.
+    """
+
+    images: list[Tensor]
+    ids: list[str]
+    image_ids: list[int]
+    truth: dict
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def load_coco(root: Path, count: int | None = None) -> DetectionSet:
+    """The first `count` images (default: all) of COCO val2017 by image id, with every annotation, crowds included.
+
+    `root` holds val2017/ and annotations/instances_val2017.json. FileNotFoundError or ValueError in one line for a
+    missing or damaged file, an image of another size than annotated, or a `count` beyond what there is.
+    """
+    path = root / "annotations" / "instances_val2017.json"
+    whole = read_annotations(path)
+    entries = sorted(whole["images"], key=lambda entry: entry["id"])
+    if count is not None and count > len(entries):
+        raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
+    entries = entries[:count]
+    image_ids = [entry["id"] for entry in entries]
+    wanted = set(image_ids)
+    return DetectionSet(
+        images=[_photograph(root / "val2017", entry) for entry in entries],
+        ids=[Path(entry["file_name"]).stem for entry in entries],
+        image_ids=image_ids,
+        truth={
+            "images": entries,
+            "annotations": [a for a in whole["annotations"] if a["image_id"] in wanted],
+            "categories": whole["categories"],
+        },
+    )
+
+
+def read_annotations(path: Path) -> dict:
+    """A file of COCO's instance annotations. One-line errors, as in `load_coco`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; {GET_COCO}")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path}: corrupt annotations ({error}); delete it and {GET_COCO}") from None
+    parts = ("images", "annotations", "categories")
+    missing = [part for part in parts if not isinstance(content, dict) or part not in content]
+    if missing:
+        raise ValueError(f"{path}: holds no '{missing[0]}', so it is no file of COCO's instance annotations")
+    return content
+
+
+def from_world(world: World, count: int | None = None) -> DetectionSet:
+    """The first `count` scenes (default: all) of the embedded world in COCO's format.
+
+    Categories 1 to 12 are `world.CLASSES`; boxes, areas and masks (RLE) are those of each object's visible pixels, of
+    which every object of the world has some. ValueError for a `count` beyond what there is.
+    """
+    if count is not None and count > len(world.ids):
+        raise ValueError(f"{count} images asked for, but the embedded world has {len(world.ids)} scenes")
+    pixels = torch.from_numpy(world.images[:count]).permute(0, 3, 1, 2).contiguous()
+    image_ids = list(range(1, len(pixels) + 1))
+    annotations = [
+        {"image_id": image_id, **thing}
+        for image_id, boxes, objects, instances in zip(
+            image_ids, world.boxes, world.objects, world.instances, strict=False
+        )
+        for thing in _things(boxes, objects, instances)
+    ]
+    height, width = pixels.shape[-2:]
+    truth = {
+        "images": [{"id": image_id, "width": width, "height": height} for image_id in image_ids],
+        "annotations": [{"id": number, **thing} for number, thing in enumerate(annotations, 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)],
+    }
+    return DetectionSet(list(pixels), list(world.ids[:count]), image_ids, truth)
+
+
+def _things(boxes: np.ndarray, objects: np.ndarray, instances: np.ndarray) -> list[dict]:
+    """The objects of one scene as COCO annotations without ids."""
+    from pycocotools import mask
+
+    things = []
+    for number, ((x0, y0, x1, y1), kind) in enumerate(zip(boxes.tolist(), objects.tolist(), strict=True), 1):
+        inside = instances == number
+        runs = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+        things.append(
+            {
+                "category_id": kind + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": int(inside.sum()),
+                "iscrowd": 0,
+                "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
+            }
+        )
+    return things
+
+
+def _photograph(folder: Path, entry: dict) -> Tensor:
+    """One image of COCO at full size, checked against the size that the annotations state."""
+    path = folder / entry["file_name"]
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such image; {GET_COCO}")
+    image = read_image(path)
+    height, width = image.shape[-2:]
+    if (width, height) != (entry["width"], entry["height"]):
+        raise ValueError(f"{path}: is {width}x{height}, but annotated as {entry['width']}x{entry['height']}")
+    return image

@@ -1,0 +1,171 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask
+
+from lib.data import world
+from lib.data.detection import from_world, load_coco
+from lib.settings import ROOT
+
+POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
+RUNS = {"counts": [20, 10, 570], "size": [20, 30]}
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """Three images of COCO's layout, not in order of their ids; the second by id is grey, the third has no object."""
+    root = tmp_path / "coco"
+    (root / "val2017").mkdir(parents=True)
+    (root / "annotations").mkdir()
+    rng = np.random.default_rng(0)
+    for name, shape in (
+        ("000000000139.jpg", (20, 30, 3)),
+        ("000000000285.jpg", (16, 12)),
+        ("000000000632.jpg", (8, 8)),
+    ):
+        Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(root / "val2017" / name)
+    content = {
+        "info": {"year": 2017},
+        "images": [
+            {"id": 632, "file_name": "000000000632.jpg", "width": 8, "height": 8},
+            {"id": 139, "file_name": "000000000139.jpg", "width": 30, "height": 20},
+            {"id": 285, "file_name": "000000000285.jpg", "width": 12, "height": 16},
+        ],
+        "annotations": [
+            annotation(1, 285, 90, POLYGON, iscrowd=0),
+            annotation(2, 139, 1, POLYGON, iscrowd=0),
+            annotation(3, 139, 1, RUNS, iscrowd=1),
+        ],
+        "categories": [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}],
+    }
+    write(root, content)
+    return root
+
+
+def annotation(number, image, category, segmentation, iscrowd):
+    return {"id": number, "image_id": image, "category_id": category, "bbox": [1, 1, 8, 8], "area": 32.0,
+            "iscrowd": iscrowd, "segmentation": segmentation}  # fmt: skip
+
+
+def listing(root):
+    return root / "annotations" / "instances_val2017.json"
+
+
+def write(root, content):
+    listing(root).write_text(json.dumps(content))
+
+
+def pixels(path):
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+
+
+# --- COCO
+
+
+def test_images_come_in_the_order_of_their_ids_at_their_own_size(coco):
+    data = load_coco(coco)
+    assert data.image_ids == [139, 285, 632] and len(data) == 3
+    assert data.ids == ["000000000139", "000000000285", "000000000632"]
+    assert [tuple(image.shape) for image in data.images] == [(3, 20, 30), (3, 16, 12), (3, 8, 8)]
+    for name, image in zip(data.ids, data.images, strict=True):
+        assert image.dtype == torch.uint8 and torch.equal(image, pixels(coco / "val2017" / f"{name}.jpg"))
+
+
+def test_masks_and_crowds_are_kept(coco):
+    annotations = load_coco(coco).truth["annotations"]
+    assert [(a["id"], a["iscrowd"], a["segmentation"]) for a in annotations] == [
+        (1, 0, POLYGON),
+        (2, 0, POLYGON),
+        (3, 1, RUNS),
+    ]
+
+
+def test_count_takes_the_first_images_and_their_truth_only(coco):
+    data = load_coco(coco, count=1)
+    assert data.image_ids == [139] and len(data.images) == 1
+    assert [entry["id"] for entry in data.truth["images"]] == [139]
+    assert [a["id"] for a in data.truth["annotations"]] == [2, 3]
+    assert len(data.truth["categories"]) == 2
+
+
+def test_more_images_than_there_are_is_an_error(coco):
+    with pytest.raises(ValueError, match=r"^coco: 4 images asked for, but .*instances_val2017\.json lists 3$"):
+        load_coco(coco, count=4)
+
+
+def test_a_missing_file_is_named_with_the_command_that_gets_it(coco):
+    (coco / "val2017" / "000000000285.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; get it with: python -m lib\.data coco$"):
+        load_coco(coco)
+    assert len(load_coco(coco, count=1)) == 1
+    listing(coco).unlink()
+    with pytest.raises(FileNotFoundError, match=r"val2017\.json: no such file; get it with: python -m lib\.data coco$"):
+        load_coco(coco)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"images": [', b"\xff\xfe\x00"])
+def test_damaged_annotations_are_named_in_one_line(coco, content):
+    listing(coco).write_bytes(content)
+    with pytest.raises(ValueError, match=r"instances_val2017\.json: corrupt annotations \(.*lib\.data coco$") as error:
+        load_coco(coco)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [[], {"images": [], "annotations": []}])
+def test_annotations_of_another_kind_are_refused(coco, content):
+    write(coco, content)
+    with pytest.raises(ValueError, match=r"holds no '(images|categories)', so it is no file of COCO's"):
+        load_coco(coco)
+
+
+def test_an_image_of_another_size_than_annotated_is_refused(coco):
+    Image.new("RGB", (12, 17)).save(coco / "val2017" / "000000000285.jpg")
+    with pytest.raises(ValueError, match=r"000000000285\.jpg: is 12x17, but annotated as 12x16$"):
+        load_coco(coco)
+
+
+# --- the embedded world
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return world.load(ROOT / "data" / "world", "test")
+
+
+def test_a_world_has_its_scenes_and_classes(scenes):
+    data = from_world(scenes, 9)
+    assert data.ids == scenes.ids[:9] and data.image_ids == list(range(1, 10))
+    assert [category["name"] for category in data.truth["categories"]] == list(world.CLASSES)
+    assert [category["id"] for category in data.truth["categories"]] == list(range(1, 13))
+    assert np.array_equal(torch.stack(data.images).permute(0, 2, 3, 1).numpy(), scenes.images[:9])
+    assert len(from_world(scenes)) == len(scenes.ids)
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools' own
+def test_every_object_has_its_class_box_and_visible_pixels(scenes):
+    """Boxes and masks say the same: the box around a mask is the object's box."""
+    data = from_world(scenes, 30)
+    annotations = iter(data.truth["annotations"])
+    for scene, image_id in enumerate(data.image_ids):
+        for k, (x0, y0, x1, y1) in enumerate(scenes.boxes[scene].tolist()):
+            thing = next(annotations)
+            inside = mask.decode(thing["segmentation"])
+            assert np.array_equal(inside, scenes.instances[scene] == k + 1)
+            assert thing["image_id"] == image_id and thing["category_id"] == scenes.objects[scene][k] + 1
+            assert thing["bbox"] == [x0, y0, x1 - x0, y1 - y0] == mask.toBbox(thing["segmentation"]).tolist()
+            assert thing["area"] == inside.sum() > 0 and thing["iscrowd"] == 0
+    assert next(annotations, None) is None
+    assert [a["id"] for a in data.truth["annotations"]] == list(range(1, len(data.truth["annotations"]) + 1))
+
+
+def test_a_world_s_truth_is_plain_json(scenes):
+    truth = from_world(scenes, 3).truth
+    assert json.loads(json.dumps(truth)) == truth
+
+
+def test_more_scenes_than_there_are_is_an_error(scenes):
+    with pytest.raises(ValueError, match=r"^9999 images asked for, but the embedded world has 400 scenes$"):
+        from_world(scenes, 9999)
