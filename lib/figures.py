@@ -14,6 +14,8 @@ from lib.report.results import Results
 
 TABLES = {
     "table_05": "clean accuracy of the victims",
+    "table_06": "SegNet-Basic under SSP, behind every transform",
+    "table_07": "detection under SSP, behind every transform",
     "parameters": "attack parameters",
     "transfer": "attacks x victims",
 }

@@ -105,11 +105,12 @@ class Attacks(Strict):
 
 
 class Params(Strict):
-    """params.yaml: the paper's constants and the scale to run."""
+    """params.yaml: the paper's constants and the scale to run. defenses: name -> kind and options (lib/defenses)."""
 
     scale: str = "mini"
     seed: int = 0
     attacks: Attacks = Attacks()
+    defenses: dict[str, dict[str, int | float | str]] = {}
 
 
 class StandIn(Strict):
@@ -127,15 +128,74 @@ class StandIn(Strict):
     seed: int = 0
 
 
+class Scenes(Strict):
+    """Images with labelled pixels (world, camvid) or boxes (world, coco).
+
+    sides: height and width, for camvid (default 360x480).  count: images (default all).  batch: images per step and per
+    stored shard, where it is not the scale's.
+    """
+
+    name: Literal["world", "camvid", "coco"]
+    labels: Literal["pixels", "boxes"]
+    sides: tuple[int, int] | None = None
+    count: int | None = None
+    batch: int | None = None
+
+    @model_validator(mode="after")
+    def labels_there(self) -> "Scenes":
+        if (self.name, self.labels) in {("camvid", "boxes"), ("coco", "pixels")}:
+            raise ValueError(f"{self.name} has no labelled {self.labels} here")
+        return self
+
+
+class SegmenterSpec(Strict):
+    """One SegNet-Basic to train (lib/training/segmenter.py). maps: channels.  steps: iterations of `batch` images.
+
+    decay: of the learning rate; the published solver keeps it constant.  augment: "flip" mirrors, "full" also changes
+    light, sharpness and noise.
+    """
+
+    data: Scenes
+    maps: int = 64
+    steps: int = 10_000
+    batch: int = 4
+    lr: float = 0.1
+    decay: Literal["constant", "cosine"] = "constant"
+    augment: Literal["none", "flip", "full"] = "none"
+    seed: int = 0
+
+
+class DetectorSpec(Strict):
+    """One small detector that the pipeline trains (lib/training/detectors.py) from a trained classifier's backbone."""
+
+    detector: Literal["retinanet", "mask_rcnn"]
+    backbone: str
+    epochs: int
+    batch: int = 32
+    lr: float = 2e-3
+    seed: int = 0
+
+
 class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
-    tap: the layer that SSP reads.  activations: the layers that FFF drives.  how: how to get the weights.
+    tap: the layer that SSP reads.  activations: the layers that FFF drives.  maps: of a SegNet-Basic.
+    how: how to get the weights.
     """
 
     role: str
+    task: Literal["classification", "segmentation", "detection"] = "classification"
     family: Literal[
-        "torchvision", "timm", "small", "vgg16_conv3_3", "resnet50_stride1", "mobilenetv2_same", "resnet_v2_slim"
+        "torchvision",
+        "timm",
+        "small",
+        "vgg16_conv3_3",
+        "resnet50_stride1",
+        "mobilenetv2_same",
+        "resnet_v2_slim",
+        "segnet_basic",
+        "small_detector",
+        "yolox_onnx",
     ]
     architecture: str
     weights: str | None = None
@@ -147,6 +207,7 @@ class NetworkSpec(Strict):
     background: bool = False
     tap: str | None = None
     activations: list[str] = []
+    maps: int = 64
     how: str = ""
 
 
@@ -193,6 +254,31 @@ class AppendixA(Strict):
     classes: int = 6
 
 
+class TransformTest(Strict):
+    """One half of Appendix E: the images, the victims (the first is the table's), how many SSP steps, what to show.
+
+    shown: how many images of the figure.  threshold: the score from which a detection is drawn.
+    """
+
+    data: Scenes
+    victims: list[str]
+    steps: int
+    shown: int
+    threshold: float = 0.5
+
+
+class AppendixE(Strict):
+    """notebooks/e_transforms.ipynb
+
+    surrogate: whose features SSP attacks.  budgets: of the trend; Tables 6 and 7 print 8 and 16.
+    """
+
+    surrogate: str
+    budgets: list[int]
+    segmentation: TransformTest
+    detection: TransformTest
+
+
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
 
@@ -207,8 +293,11 @@ class Scale(Strict):
     data: Data
     networks: dict[str, NetworkSpec]
     stand_ins: dict[str, StandIn] = {}
+    segmenters: dict[str, SegmenterSpec] = {}
+    detectors: dict[str, DetectorSpec] = {}
     f: AppendixF
     a: AppendixA
+    e: AppendixE
 
     @model_validator(mode="after")
     def known_attacks(self) -> "Scale":

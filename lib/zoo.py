@@ -22,17 +22,24 @@ from torch import nn
 from lib.networks import weights as files
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.normalised import Normalised
+from lib.networks.onnx import OnnxYolox
 from lib.networks.resnet_v2 import ResNetV2
+from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
 from lib.networks.vgg import TAPS, VGG16Conv33
 from lib.settings import ROOT, NetworkSpec, Scale
 from lib.settings import load as load_settings
 
+# Families that the pipeline trains itself; their weights lie in models/<scale>/.
+TRAINED = ("small", "segnet_basic", "small_detector")
 CONVERTED = {"resnet50_stride1": resnet50_stride1, "mobilenetv2_same": mobilenetv2_same, "resnet_v2_slim": ResNetV2}
 
 
 def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.Module:
-    """The network called `name`, frozen, in eval mode: images `[B,3,H,W]` in [0,1] to logits `[B,classes]`.
+    """The network called `name`, frozen, in eval mode, for images in [0,1].
+
+    A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
+    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do.
 
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with a file.
@@ -40,13 +47,16 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     spec = _spec(name, settings)
     path = _obtain(name, spec, settings)
     files.verify(path, spec.sha256)
-    if _library(spec) == "timm":
+    if spec.family == "yolox_onnx":
+        network = OnnxYolox(path)
+    elif _library(spec) == "timm":
         network = _timm(spec, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     else:
         network = _build(spec)
         files.load(network, files.read(path), path.name)
-    normalised = Normalised(network, spec.mean, spec.std, spec.resize, spec.background)
-    return normalised.eval().requires_grad_(False).to(device)
+    if spec.task == "classification":
+        network = Normalised(network, spec.mean, spec.std, spec.resize, spec.background)
+    return network.eval().requires_grad_(False).to(device)
 
 
 def extractor(name: str, settings: Scale, tap: str | None = None, device: str | torch.device = "cpu") -> Tap:
@@ -108,13 +118,20 @@ def _build(spec: NetworkSpec) -> nn.Module:
     if spec.family == "torchvision":
         import torchvision
 
-        return torchvision.models.get_model(spec.architecture, weights=None, num_classes=spec.classes)
+        bare = {"weights_backbone": None} if spec.task == "detection" else {}
+        return torchvision.models.get_model(spec.architecture, weights=None, num_classes=spec.classes, **bare)
     if spec.family == "timm":
         return _timm(spec, pretrained=False)
     if spec.family == "small":
         from lib.networks.small import ARCHITECTURES
 
         return ARCHITECTURES[spec.architecture](spec.classes)
+    if spec.family == "small_detector":
+        from lib.networks.detectors import DETECTORS
+
+        return DETECTORS[spec.architecture](spec.classes)
+    if spec.family == "segnet_basic":
+        return SegNetBasic(spec.classes, spec.maps)
     if spec.family == "vgg16_conv3_3":
         return VGG16Conv33()
     return CONVERTED[spec.family](spec.classes)
@@ -136,7 +153,7 @@ def _library(spec: NetworkSpec) -> str | None:
 
 def _file(name: str, spec: NetworkSpec, settings: Scale) -> str | None:
     """The weights file of a network that is not a library's, as written in the scale file."""
-    return spec.weights or (f"models/{settings.name}/{name}.safetensors" if spec.family == "small" else None)
+    return spec.weights or (f"models/{settings.name}/{name}.safetensors" if spec.family in TRAINED else None)
 
 
 def _torchvision_weights(spec: NetworkSpec) -> tuple[str, Path]:
@@ -207,7 +224,7 @@ def _how(name: str, spec: NetworkSpec, settings: Scale) -> str:
         return spec.how
     if _library(spec):
         return f"python -m lib.zoo fetch {name} --scale {settings.name}"
-    if spec.family == "small":
+    if spec.family in TRAINED:
         return "trained by the pipeline: dvc repro"
     return "set COMPANION_ASSETS to the folder that holds it"
 

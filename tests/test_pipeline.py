@@ -13,12 +13,14 @@ import yaml
 
 from lib.settings import ROOT
 
-# Each room may import itself and what stands before it (and `settings`, which imports nothing).
+# Each room may import itself and what stands before it (and `settings`, which imports nothing). Training comes after
+# tasks, because it scores what it has trained.
 ORDER = [
     {"settings", "linf", "rng", "store", "networks"},
     {"zoo", "data"},
-    {"attacks"},
-    {"training", "tasks"},
+    {"attacks", "defenses"},
+    {"tasks"},
+    {"training"},
     {"experiment"},
     {"report", "run"},
     {"figures"},
@@ -92,8 +94,8 @@ def stages() -> dict[str, dict]:
 
 
 def entry_points(command: str, folder: Path) -> set[Path]:
-    module = re.search(r"python -m lib\.(\w+)", command).group(1)
-    base = ROOT / "lib" / module
+    module = re.search(r"python -m lib\.([\w.]+)", command).group(1)
+    base = ROOT / "lib" / Path(*module.split("."))
     files = {base / "__main__.py", base / "__init__.py"} if base.is_dir() else {base.with_suffix(".py")}
     for name in re.findall(r"lib\.run (\w+)", command):
         book = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
@@ -134,9 +136,17 @@ def test_a_source_notebook_has_no_outputs_and_defines_nothing(path):
 
 def test_every_stand_in_has_its_stage_and_every_stage_its_stand_in():
     document = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    trained = document["train"]["foreach"] + document["train_ensemble"]["foreach"]
     mini = yaml.safe_load((ROOT / "scales" / "mini.yaml").read_text())
-    assert sorted(trained) == sorted(mini["stand_ins"]) == sorted(mini["networks"])
+    sections = {
+        "stand_ins": ("train", "train_ensemble"),
+        "segmenters": ("train_segmenter",),
+        "detectors": ("train_detector",),
+    }
+    trained = {
+        key: sorted(name for stage in names for name in document[stage]["foreach"]) for key, names in sections.items()
+    }
+    assert trained == {key: sorted(mini[key]) for key in sections}
+    assert sorted(name for names in trained.values() for name in names) == sorted(mini["networks"])
 
 
 def test_the_lock_file_has_hashes_and_no_addresses():

@@ -9,23 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib
-import matplotlib.style
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lib.report.predictions import figure_04, figure_05
 from lib.report.results import Results
+from lib.report.style import COLOURS, MARKERS, WIDTH, show, style
 
 if TYPE_CHECKING:
     from IPython.display import Image
-
-# seaborn's "colorblind" palette and, below, its style sheets as matplotlib ships them: importing seaborn itself takes
-# longer than redrawing a figure may.
-COLOURS = ["#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133", "#56B4E9"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-WIDTH = 6.5
 
 
 class Drawing(NamedTuple):
@@ -35,12 +28,6 @@ class Drawing(NamedTuple):
     title: str
     draw: Callable
     data: str
-
-
-def style() -> None:
-    """One look for all figures: readable in print, colour-blind safe, byte-identical for equal content."""
-    matplotlib.style.use(["default", "seaborn-v0_8-paper", "seaborn-v0_8-whitegrid"])
-    matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True, "font.size": 10})
 
 
 def curves(data: pd.DataFrame, line: str, ylabel: str) -> Figure:
@@ -96,13 +83,6 @@ def figure_02(pictures: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-def show(axes: Axes, image: np.ndarray, title: str = "") -> None:
-    """One image without axes; small ones are enlarged without smoothing."""
-    axes.imshow(image, interpolation="nearest" if image.shape[0] < 128 else "antialiased")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=8)
-
-
 def figure_03(data: pd.DataFrame) -> Figure:
     """Figure 3: t-SNE of logits beside t-SNE of features, one panel each, with the silhouette score in the title."""
     style()
@@ -118,6 +98,29 @@ def figure_03(data: pd.DataFrame) -> Figure:
         axes.set_title(f"{space}\nsilhouette {part['silhouette'].iloc[0]:.2f}", fontsize=8)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7, markerscale=1.5)
+    return figure
+
+
+def budgets(data: pd.DataFrame) -> Figure:
+    """The trend of accuracy against budget: a panel per victim, a line per transform, random noise dashed."""
+    style()
+    panels = list(data.groupby(["task", "victim", "metric", "n"], sort=False))
+    figure = Figure(figsize=(WIDTH, 3.2))
+    lines = list(dict.fromkeys(data["line"]))
+    for index, ((_, victim, metric, n), part) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), index)
+        for name, points in part.groupby("line", sort=False):
+            look = {"color": "0.4", "linestyle": ":"} if "noise" in name else {"color": COLOURS[lines.index(name)]}
+            marker = MARKERS[lines.index(name) % len(MARKERS)]
+            axes.plot(points["eps"], points["value"], marker=marker, markersize=4, label=name, **look)
+            axes.fill_between(
+                points["eps"], points["low"], points["high"], alpha=0.08, linewidth=0, color=look["color"]
+            )
+        axes.set(xlabel="budget (levels)", ylim=(0, 100), xticks=sorted(set(part["eps"])))
+        axes.set_ylabel(f"{metric} (%)")
+        axes.set_title(f"{victim}, n = {n}", fontsize=8)
+    handles = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
     return figure
 
 
@@ -143,7 +146,10 @@ FIGURES: dict[str, Drawing] = {
     "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "data"),
     "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", figure_02, "pictures"),
     "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "data"),
+    "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", figure_04, "pictures"),
+    "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", figure_05, "pictures"),
     "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "data"),
+    "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", budgets, "data"),
     "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "data"),
 }
 

@@ -1,5 +1,6 @@
 """Means with 95 % bootstrap intervals over images, paired where two cells share their images."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,29 @@ def difference(after: np.ndarray, before: np.ndarray) -> Estimate:
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     low, high = bootstrap(change)
     return Estimate(100 * change.mean(), 100 * low, 100 * high, len(change))
+
+
+def mean(values: np.ndarray) -> Estimate:
+    """The mean of one number per image `[n]`, in their own unit."""
+    values = np.asarray(values, dtype=float)
+    return Estimate(float(values.mean()), *bootstrap(values), len(values))
+
+
+def of_sums(statistic: Callable[[np.ndarray], float], parts: np.ndarray, less: np.ndarray | None = None) -> Estimate:
+    """A statistic of what all images add up to, with its bootstrap interval over images.
+
+    parts: one array per image `[n,...]`, such as confusion matrices.  statistic: their sum -> percent.  less: other
+    parts of the same images, whose statistic is taken off; then the result is a paired difference in points.
+    """
+    both = [parts] if less is None else [parts, less]
+    counts = np.random.default_rng(0).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
+    values = np.zeros(RESAMPLES + 1)
+    for sign, part in zip((1, -1), both, strict=False):
+        flat = part.reshape(len(part), -1).astype(float)
+        sums = np.vstack([flat.sum(0), counts @ flat]).reshape(-1, *part.shape[1:])
+        values += sign * np.array([statistic(one) for one in sums])
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return Estimate(float(values[0]), float(low), float(high), len(parts))
 
 
 def bootstrap(outcomes: np.ndarray) -> tuple[float, float]:

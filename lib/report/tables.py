@@ -9,6 +9,7 @@ from lib.report.intervals import Estimate, difference, percent
 from lib.settings import Attacks, Scale
 
 STAND_IN = "stand-in"
+PUBLISHED_MAPS = 64  # of SegNet-Basic
 
 # What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
 SOURCES = {
@@ -150,7 +151,9 @@ def nested(numbers: pd.DataFrame, first: str, second: str) -> dict[str, dict[str
 def describe(scale: Scale, name: str) -> str:
     """What plays a network of the paper at this scale; a stand-in is called one."""
     spec = scale.networks[name]
-    kind = STAND_IN if spec.family == "small" else spec.family
+    if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
+        return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
+    kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
     return f"{kind} {spec.architecture}"
 
 

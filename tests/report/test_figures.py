@@ -36,6 +36,46 @@ def results(tmp_path):
         for v in "XYZ"
     ]
     stored.save_data("transfer", pd.DataFrame(grid))
+    maps = np.random.default_rng(1).integers(0, 3, (2, 2, 24, 32), dtype=np.uint8)
+    streets = np.random.default_rng(2).integers(0, 256, (2, 2, 24, 32, 3), dtype=np.uint8)
+    colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
+    classes = np.array(["road", "sky", "car", "never seen"])
+    stored.save_pictures(
+        "figure_04",
+        images=streets[0],
+        before=maps[0],
+        adversaries=streets[1],
+        after=maps[1],
+        classes=classes,
+        colours=colours,
+    )
+    found = {"threshold": np.array(0.5)}
+    for row, sides in enumerate([(30, 40), (60, 40)]):
+        for kind, count in (("clean", 2), ("adversary", 0)):
+            found |= {
+                f"image_{row}_{kind}": np.zeros((*sides, 3), np.uint8),
+                f"boxes_{row}_{kind}": np.array([[2, 3, 12, 23], [5, 5, 9, 9]], np.float32)[:count],
+                f"scores_{row}_{kind}": np.array([0.9, 0.6], np.float32)[:count],
+                f"names_{row}_{kind}": np.array(["dog", "cat"])[:count],
+            }
+    stored.save_pictures("figure_05", **found)
+    trend = [
+        {
+            "task": t,
+            "victim": v,
+            "metric": m,
+            "line": line,
+            "eps": e,
+            "value": 90.0 - e,
+            "low": 80.0 - e,
+            "high": 95.0 - e,
+            "n": 9,
+        }
+        for t, v, m in (("segmentation", "S", "pixels"), ("detection", "D", "mAP@0.5"))
+        for line in ("no defense", "JPEG 75", "random sign noise")
+        for e in (0, 8, 16)
+    ]
+    stored.save_data("budgets", pd.DataFrame(trend))
     return stored
 
 
@@ -99,3 +139,35 @@ def test_redrawing_loads_no_torch_and_nothing_else_that_is_slow():
 def test_the_list_says_what_is_stored(results):
     text = command.listing(results)
     assert "figure_06   stored" in text and "table table_05    missing" in text
+
+
+def test_figure_4_draws_predictions_in_the_colours_of_their_classes(results):
+    figure = redraw(results, "figure_04")
+    pictures = results.load_pictures("figure_04")
+    shown = [axes.get_images()[0].get_array() for axes in figure.axes]
+    assert len(shown) == 8  # two rows of image, prediction, adversary, its prediction
+    for row in range(2):
+        _, before, adversary, after = shown[4 * row : 4 * row + 4]
+        assert np.array_equal(before, pictures["colours"][pictures["before"][row]])
+        assert np.array_equal(after, pictures["colours"][pictures["after"][row]])
+        assert np.array_equal(adversary, pictures["adversaries"][row])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["road", "sky", "car"]
+
+
+def test_figure_5_draws_every_box_around_its_pixels(results):
+    figure = redraw(results, "figure_05")
+    clean, attacked = figure.axes[:2]
+    corners = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in clean.patches]
+    assert corners == [(1.5, 2.5, 10, 20), (4.5, 4.5, 4, 4)]
+    assert [text.get_text() for text in clean.texts] == ["dog 0.90", "cat 0.60"] and not attacked.patches
+
+
+def test_the_trend_has_a_panel_per_task_and_a_line_per_transform(results):
+    figure = redraw(results, "budgets")
+    assert [axes.get_title() for axes in figure.axes] == ["S, n = 9", "D, n = 9"]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
+    assert lines["JPEG 75"] == [[0, 90], [8, 82], [16, 74]] and set(lines) == {
+        "no defense",
+        "JPEG 75",
+        "random sign noise",
+    }

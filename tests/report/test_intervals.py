@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lib.report.intervals import difference, percent
+from lib.report.intervals import difference, mean, of_sums, percent
 
 
 def test_the_interval_is_close_to_the_exact_binomial_one():
@@ -46,3 +46,36 @@ def test_pairing_narrows_a_difference():
 def test_no_images_is_an_error():
     with pytest.raises(ValueError, match="no images"):
         percent(np.array([]))
+
+
+def test_a_mean_keeps_its_unit():
+    values = np.random.default_rng(0).normal(33.0, 2.0, 400)
+    estimate = mean(values)
+    assert estimate.value == pytest.approx(values.mean()) and estimate.n == 400
+    # The normal approximation of the standard error.
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+
+
+def share(total: np.ndarray) -> float:
+    return 100 * total[0] / total[1]
+
+
+def test_of_sums_is_the_statistic_of_the_sum_and_resamples_images():
+    rng = np.random.default_rng(0)
+    right = rng.integers(0, 100, 50)
+    parts = np.stack([right, np.full(50, 100)], 1)
+    estimate = of_sums(share, parts)
+    assert estimate.value == pytest.approx(right.mean()) and estimate.n == 50
+    # With equally many pixels in every image it is the bootstrap of a mean.
+    assert (estimate.low, estimate.high) == pytest.approx(percent(right / 100)[1:3], abs=1.0)
+
+
+def test_large_images_weigh_more():
+    assert of_sums(share, np.array([[0, 10], [90, 90]])).value == 90
+
+
+def test_paired_sums_have_no_width_where_every_image_changes_alike():
+    parts = np.stack([np.arange(10, 40), np.full(30, 100)], 1)
+    less = parts - [[7, 0]]
+    assert of_sums(share, parts, less)[:3] == pytest.approx((7, 7, 7))
+    assert of_sums(share, less, parts).value == pytest.approx(-7)

@@ -1,15 +1,14 @@
-"""The grid attack x budget x victim, computed through the store, as one tidy frame.
+"""A study: images, networks, parameters and a store; and the adversaries of every attack, through the store.
 
-A notebook opens a `Study` (the scale, its images, its store), asks for `adversaries`, and has victims judge them.
 Every shard of images is stored as soon as it is done, so a killed run continues where it stopped.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,29 +16,40 @@ from tqdm import tqdm
 from lib import attacks, settings, zoo
 from lib.attacks.features import add_perturbation
 from lib.data.classification import classification_images
+from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
+from lib.data.labelled import labelled
+from lib.data.segmentation import SegmentationSet
 from lib.networks.precision import Bf16
-from lib.settings import Data, Params, Scale, unit
+from lib.settings import Data, Params, Scale, Scenes, unit
 from lib.store import Store, code_digest, digest
-from lib.tasks.classification import Prediction, predict, top_k, unit_images
+from lib.tasks.classification import unit_images
 
-LIB = Path(__file__).resolve().parent
+LIB = Path(__file__).resolve().parents[1]
 # Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
-ATTACK_CODE = code_digest([LIB / "attacks", LIB / "networks", LIB / "linf.py", LIB / "rng.py"])
-JUDGE_CODE = code_digest([LIB / "tasks" / "classification.py", LIB / "networks"])
+ATTACK_CODE = code_digest([LIB / "attacks", LIB / "networks" / "responses.py", LIB / "linf.py", LIB / "rng.py"])
 LEVELS_TO_UNIT = {"eps", "step", "alpha"}
+
+Images = Tensor | Sequence[Tensor]
 
 
 @dataclass
 class Study:
-    """Everything that the cells of an experiment share. params: params.yaml with the scale's changes."""
+    """Everything that the cells of an experiment share.
+
+    params: params.yaml with the scale's changes.  batch: images per step and per stored shard (default: the scale's).
+    """
 
     params: Params
     scale: Scale
-    images: ImageSet
+    images: ImageSet | SegmentationSet | DetectionSet
     store: Store
     device: str
     networks: dict[str, nn.Module] = field(default_factory=dict)
+    batch: int = 0
+
+    def __post_init__(self):
+        self.batch = self.batch or self.scale.batch
 
     def network(self, name: str) -> nn.Module:
         """A network of the scale, loaded once, on the study's device."""
@@ -51,24 +61,29 @@ class Study:
 
 @dataclass(frozen=True)
 class Adversaries:
-    """The images that one run of an attack gives, and what made them. images: uint8 `[N,3,H,W]`."""
+    """The images that one run of an attack gives, and what made them.
+
+    images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.
+    """
 
     attack: str
     surrogate: str
     eps: float
     steps: int
-    images: Tensor
+    images: Images
 
 
-def open_study(scale: str | None = None, count: int | None = None, source: Data | None = None) -> Study:
+def open_study(scale: str | None = None, count: int | None = None, source: Data | Scenes | None = None) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
-    count: how many of its images.  source: another image set than the scale's.
+    count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
     """
     chosen = settings.load(scale)
-    images = classification_images(source or chosen.data, count)
+    source = source or chosen.data
+    images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Study(settings.params_at(chosen), chosen, images, Store(settings.ROOT / ".store"), device)
+    store = Store(settings.ROOT / ".store")
+    return Study(settings.params_at(chosen), chosen, images, store, device, batch=getattr(source, "batch", None) or 0)
 
 
 def clean(study: Study) -> Adversaries:
@@ -101,11 +116,10 @@ def adversaries(
         chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
     target = _target(study, recipe.on, names, tap)
     run = _universal if recipe.on == "responses" else _per_image
-    shards = run(study, attack, recipe, target, chosen, names)
-    stacked = torch.cat(shards, dim=1)
+    made = run(study, attack, recipe, target, chosen, names)
     counts = list(snapshots or [chosen.get("steps", chosen.get("iterations", 1))])
     label = " + ".join(names)
-    return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, stacked, strict=True)]
+    return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, made, strict=True)]
 
 
 def all_attacks(
@@ -129,45 +143,6 @@ def all_attacks(
     return cells
 
 
-def judge(study: Study, victim: str, images: Tensor) -> Prediction:
-    """The victim's five most likely classes of 8-bit images, through the store."""
-    network = study.network(victim)
-    key = digest("judge", images.numpy(), network_digest(network), JUDGE_CODE, study.device)
-    found = study.store.get(
-        key, lambda: predict(network, images, batch=study.scale.batch, device=study.device)._asdict()
-    )
-    return Prediction(**found)
-
-
-def frame(study: Study, cells: Sequence[Adversaries], victims: Sequence[str]) -> pd.DataFrame:
-    """One row per adversary, victim and image: is the label first, among the first five, was the victim fooled?
-
-    fooled: the victim's first class differs from its first class on the clean image.
-    """
-    rows = []
-    labels = study.images.labels.numpy()
-    for victim in tqdm(victims, desc="judging"):
-        before = judge(study, victim, study.images.images)
-        for cell in cells:
-            after = judge(study, victim, cell.images)
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "attack": cell.attack,
-                        "surrogate": cell.surrogate,
-                        "eps": cell.eps,
-                        "steps": cell.steps,
-                        "victim": victim,
-                        "image": study.images.ids,
-                        "top1": top_k(after, labels, 1),
-                        "top5": top_k(after, labels, 5),
-                        "fooled": after.classes[:, 0] != before.classes[:, 0],
-                    }
-                )
-            )
-    return pd.concat(rows, ignore_index=True)
-
-
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -> np.ndarray:
     """A network's logits, or its features at the tap that the scale names, `[n,...]` float32.
 
@@ -175,15 +150,17 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -
     """
     network = study.network(name)
     module = zoo.cut(network, name, study.scale) if features else network
-    parts = study.images.images[list(images)].split(study.scale.batch)
+    parts = study.images.images[list(images)].split(study.batch)
     with torch.no_grad():
         return torch.cat([module(unit_images(part, study.device)).float().cpu() for part in parts]).numpy()
 
 
 def network_digest(network: nn.Module) -> str:
-    """SHA-256 of the weights, buffers (normalisation included) and structure."""
+    """SHA-256 of the weights, buffers (normalisation included), structure and code of lib."""
     tensors = {name: tensor.cpu().numpy() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
-    return digest(repr(network), *[part for name in sorted(tensors) for part in (name, tensors[name])])
+    kinds = {type(module) for module in network.modules() if type(module).__module__.startswith("lib.")}
+    code = code_digest({Path(inspect.getfile(kind)) for kind in kinds})
+    return digest(repr(network), code, *[part for name in sorted(tensors) for part in (name, tensors[name])])
 
 
 def _target(study: Study, on: str, names: list[str], tap: str | None) -> list[nn.Module]:
@@ -196,31 +173,47 @@ def _target(study: Study, on: str, names: list[str], tap: str | None) -> list[nn
     return loaded
 
 
-def _per_image(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Tensor]:
-    """Shards `[snapshots,b,3,H,W]` of an attack that treats every image by itself."""
+def _per_image(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Images]:
+    """The images of an attack that treats every image by itself, per snapshot."""
     identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE, study.params.seed]
     arguments = {name: unit(value) if name in LEVELS_TO_UNIT else value for name, value in chosen.items()}
-    shards = []
-    for start in tqdm(range(0, len(study.images.ids), study.scale.batch), desc=f"{attack} on {' + '.join(names)}"):
-        part = study.images.slice(start, start + study.scale.batch)
-        key = digest(*identity, part.images.numpy(), part.labels.numpy(), part.ids, study.device)
-        found = study.store.get(key, lambda part=part: _attack(study, recipe, target, part, arguments))
-        shards.append(torch.from_numpy(found["images"]))
-    return shards
+    clean_images = study.images.images
+    made: list[list[Tensor]] = [[None] * len(study.images) for _ in chosen.get("snapshots") or [0]]
+    for shard in tqdm(same_size(clean_images, study.batch), desc=f"{attack} on {' + '.join(names)}"):
+        images, ids = torch.stack([clean_images[i] for i in shard]), [study.images.ids[i] for i in shard]
+        labels = study.images.labels[shard] if recipe.labels else torch.empty(0)
+        key = digest(*identity, images.numpy(), labels.numpy(), ids, study.device)
+        found = study.store.get(key, lambda: _attack(study, recipe, target, images, labels, ids, arguments))  # noqa: B023
+        for snapshot, several in zip(made, torch.from_numpy(found["images"]), strict=True):
+            for place, image in zip(shard, several, strict=True):
+                snapshot[place] = image
+    return [torch.stack(images) for images in made] if isinstance(clean_images, Tensor) else made
 
 
-def _attack(study: Study, recipe: attacks.Attack, target, part: ImageSet, arguments: dict) -> dict[str, np.ndarray]:
-    x = unit_images(part.images, study.device)
+def same_size(images: Images, batch: int) -> list[list[int]]:
+    """The indices of the images in groups of equal size, at most `batch` in each: no pixel need be resized away."""
+    sizes: dict[tuple, list[int]] = {}
+    for index, image in enumerate(images):
+        sizes.setdefault(tuple(image.shape), []).append(index)
+    return [group[start : start + batch] for group in sizes.values() for start in range(0, len(group), batch)]
+
+
+def _attack(
+    study: Study, recipe: attacks.Attack, target, images: Tensor, labels: Tensor, ids: list[str], arguments: dict
+) -> dict[str, np.ndarray]:
+    x = unit_images(images, study.device)
     first = [] if recipe.on == "nothing" else [target[0] if len(target) == 1 else target]
-    labels = [part.labels.to(study.device)] if recipe.labels else []
-    keyed = {"ids": part.ids, "seed": study.params.seed} if recipe.random else {}
-    result = recipe.run(*first, x, *labels, **keyed, **arguments)
+    truth = [labels.to(study.device)] if recipe.labels else []
+    keyed = {"ids": ids, "seed": study.params.seed} if recipe.random else {}
+    result = recipe.run(*first, x, *truth, **keyed, **arguments)
     result = result if arguments.get("snapshots") else result[None]
     return {"images": to_bytes(result).numpy()}
 
 
-def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Tensor]:
-    """One shard with the one perturbation of a data-free attack added to every image."""
+def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Images]:
+    """The one perturbation of a data-free attack, added to every image."""
+    if not isinstance(study.images.images, Tensor):
+        raise ValueError(f"{attack} makes one perturbation for all images, and these differ in size")
     network, eps = target[0], unit(chosen["eps"])
     shape = tuple(study.images.images.shape[1:])
     taps = [zoo.layer(names[0], study.scale, tap) for tap in study.scale.networks[names[0]].activations]
@@ -228,7 +221,7 @@ def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen
     arguments = {**chosen, "eps": eps, "seed": study.params.seed}
     found = study.store.get(key, lambda: {"perturbation": recipe.run(network, taps, shape, **arguments).cpu().numpy()})
     perturbation = torch.from_numpy(found["perturbation"])
-    return [to_bytes(add_perturbation(unit_images(study.images.images), perturbation, eps))[None]]
+    return [to_bytes(add_perturbation(unit_images(study.images.images), perturbation, eps))]
 
 
 def to_bytes(images: Tensor) -> Tensor:

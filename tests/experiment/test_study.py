@@ -2,14 +2,16 @@ import os
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
-from lib import experiment, settings
+from lib import attacks, settings
 from lib.attacks import decision
+from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
-from lib.experiment import Study, adversaries, all_attacks, clean, frame, judge, outputs
+from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
+from lib.experiment import study as module
+from lib.experiment.study import same_size
 from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES
 from lib.store import Store
@@ -48,7 +50,7 @@ def test_adversaries_are_those_of_the_attack_itself(study):
 def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     study.params = settings.Params(attacks=settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2)))
     cells = all_attacks(study, "VGG-16", "VGG-16")
-    assert [cell.attack for cell in cells] == ["none", *experiment.attacks.ATTACKS]
+    assert [cell.attack for cell in cells] == ["none", *attacks.ATTACKS]
     clean_images = study.images.images.int()
     for cell in cells[1:]:
         assert (cell.images.int() - clean_images).abs().max() <= cell.eps == 16
@@ -92,7 +94,7 @@ def test_nothing_is_computed_twice(study, monkeypatch):
     def fail(*arguments):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(experiment, "_attack", fail)
+    monkeypatch.setattr(module, "_attack", fail)
     assert torch.equal(adversaries(study, "SSP", "VGG-16", steps=2)[0].images, first)
 
 
@@ -121,22 +123,23 @@ def test_what_a_result_depends_on_is_in_its_key(study, change):
 def test_a_killed_run_continues_from_its_last_finished_shard(tmp_path):
     script = """
 import os, sys, torch
-from lib import experiment, settings
+from lib import settings
 from lib.data.images import ImageSet
+from lib.experiment import study as module
 from lib.store import Store
-from tests.test_experiment import small
+from tests.experiment.test_study import small
 done = []
-attack = experiment._attack
+attack = module._attack
 def counted(*arguments):
     if len(done) == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
     done.append(1)
     return attack(*arguments)
-experiment._attack = counted
+module._attack = counted
 data = ImageSet(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), torch.arange(4), list("abcd"))
 scale = settings.load("mini").model_copy(update={"batch": 1})
-study = experiment.Study(settings.params(), scale, data, Store(sys.argv[1]), "cpu", {"VGG-16": small("vgg16", 0)})
-experiment.adversaries(study, "SSP", "VGG-16", steps=1)
+study = module.Study(settings.params(), scale, data, Store(sys.argv[1]), "cpu", {"VGG-16": small("vgg16", 0)})
+module.adversaries(study, "SSP", "VGG-16", steps=1)
 print(len(done))
 """
 
@@ -151,31 +154,62 @@ print(len(done))
     assert again.returncode == 0 and again.stdout.strip() == "1", again.stderr
 
 
-def test_the_frame_agrees_with_counting_by_hand(study):
-    (cell,) = adversaries(study, "FGSM", "VGG-16")
-    rows = frame(study, [clean(study), cell], ["Inc-v3"])
-    with torch.no_grad():
-        before, after = (study.networks["Inc-v3"](unit_images(i)) for i in (study.images.images, cell.images))
-    attacked = rows[rows["attack"] == "FGSM"]
-    assert attacked["image"].tolist() == study.images.ids and len(rows) == 14
-    assert attacked["top1"].tolist() == (after.argmax(1) == study.images.labels).tolist()
-    assert attacked["fooled"].tolist() == (after.argmax(1) != before.argmax(1)).tolist()
-    five = [
-        label in row for label, row in zip(study.images.labels.tolist(), after.topk(5).indices.tolist(), strict=True)
-    ]
-    assert attacked["top5"].tolist() == five
-    assert not rows[rows["attack"] == "none"]["fooled"].any()
-
-
-def test_confidence_is_the_softmax_probability(study):
-    prediction = judge(study, "Inc-v3", study.images.images)
-    with torch.no_grad():
-        logits = study.networks["Inc-v3"](unit_images(study.images.images)).double().numpy()
-    probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    assert np.allclose(prediction.confidence[:, 0], probability.max(1), atol=1e-5)
-
-
 def test_outputs_are_logits_or_features_of_the_chosen_images(study):
     logits = outputs(study, "VGG-16", [2, 5], features=False)
     maps = outputs(study, "VGG-16", [2, 5], features=True)
     assert logits.shape == (2, 12) and maps.shape == (2, 48, 12, 12) and maps.min() >= 0
+
+
+def test_labels_are_in_the_key_only_where_an_attack_reads_them(study):
+    adversaries(study, "SSP", "VGG-16", steps=1)
+    adversaries(study, "FGSM", "VGG-16")
+    study.images.labels.add_(1)
+    adversaries(study, "SSP", "VGG-16", steps=1)
+    assert len(entries(study)) == 6
+    adversaries(study, "FGSM", "VGG-16")
+    assert len(entries(study)) == 9
+
+
+@pytest.fixture
+def photographs(study):
+    """Five images of three sizes, as photographs come."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = [(48, 48), (40, 56), (48, 48), (40, 56), (45, 51)]
+    images = [torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8) for size in sizes]
+    ids = [f"p{k}" for k in range(5)]
+    data = DetectionSet(images, ids, list(range(5)), {"images": [], "annotations": [], "categories": []})
+    return Study(study.params, study.scale, data, study.store, "cpu", study.networks, batch=2)
+
+
+def test_images_of_any_size_are_attacked_at_their_own_size_within_the_budget(photographs):
+    (cell,) = adversaries(photographs, "SSP", "VGG-16", steps=3, eps=8)
+    assert [image.shape for image in cell.images] == [image.shape for image in photographs.images.images]
+    for image, original in zip(cell.images, photographs.images.images, strict=True):
+        moved = (image.int() - original.int()).abs()
+        assert image.dtype == torch.uint8 and 0 < moved.max() <= 8
+
+
+def test_grouping_by_size_changes_no_image(photographs):
+    (together,) = adversaries(photographs, "SSP", "VGG-16", steps=3)
+    for k in range(5):
+        one = DetectionSet([photographs.images.images[k]], [f"p{k}"], [k], photographs.images.truth)
+        alone = Study(photographs.params, photographs.scale, one, photographs.store, "cpu", photographs.networks)
+        (cell,) = adversaries(alone, "SSP", "VGG-16", steps=3)
+        assert (cell.images[0] != together.images[k]).float().mean() <= 0.001
+
+
+def test_groups_hold_equal_sizes_and_every_image_once():
+    images = [torch.zeros(3, side, 8) for side in (8, 9, 8, 8, 9)]
+    assert same_size(images, 2) == [[0, 2], [3], [1, 4]]
+    assert same_size(torch.zeros(5, 3, 8, 8), 2) == [[0, 1], [2, 3], [4]]
+
+
+def test_one_perturbation_for_images_of_several_sizes_is_an_error(photographs):
+    with pytest.raises(ValueError, match="FFF makes one perturbation for all images, and these differ in size"):
+        adversaries(photographs, "FFF", "VGG-16", iterations=1)
+
+
+def test_the_scale_may_give_a_data_set_a_batch_of_its_own(study):
+    source = settings.Scenes(name="world", labels="boxes", count=5, batch=2)
+    assert open_study("mini", source=source).batch == 2
+    assert open_study("mini", 5).batch == settings.load("mini").batch

@@ -1,0 +1,243 @@
+"""Appendix E: from what the victims said to Tables 6 and 7, the trend over budgets, and what each transform changes.
+
+`score` turns the grid of an experiment into one tidy frame of numbers; the tables and the figure are views of it.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.experiment import Judged, Study
+from lib.experiment.judging import NONE, distortion
+from lib.report import published, tables
+from lib.report.claims import verdict
+from lib.report.intervals import Estimate, mean, of_sums
+from lib.tasks import detection, segmentation
+
+CLEAN, SSP, NOISE = "none", "SSP", "Noise"
+# The columns of Tables 6 and 7: as the paper's, and the budget of each.
+COLUMNS = {"no attack": 0, "eps 8": 8, "eps 16": 16}
+
+
+class Scoring(NamedTuple):
+    """How a task is scored.
+
+    metrics: the first is the table's.  evidence: what is kept of one outcome.  estimate: evidence, metric -> value with
+    interval.  change: evidence after, before, metric -> paired difference in points.
+    """
+
+    metrics: tuple[str, ...]
+    evidence: Callable[[Study, Judged], object]
+    estimate: Callable[[object, str], Estimate]
+    change: Callable[[object, object, str], Estimate]
+
+
+def _confusions(study: Study, judged: Judged) -> np.ndarray:
+    return segmentation.confusions(judged.outcome, study.images.labels.numpy(), len(study.images.classes))
+
+
+def _evaluation(study: Study, judged: Judged) -> detection.Evaluation:
+    return detection.evaluate(study.images.truth, study.images.image_ids, judged.outcome)
+
+
+def _pick(metric: str) -> Callable[[np.ndarray], float]:
+    return lambda confusion: getattr(segmentation.scores(confusion), metric)
+
+
+SEGMENTATION = Scoring(
+    segmentation.Scores._fields,
+    _confusions,
+    lambda counts, metric: of_sums(_pick(metric), counts),
+    lambda after, before, metric: of_sums(_pick(metric), after, before),
+)
+DETECTION = Scoring(
+    ("mAP@0.5", "mAP@0.5:0.95"),
+    _evaluation,
+    lambda found, metric: Estimate(*detection.interval(found, metric.removeprefix("mAP@")), len(found.image_ids)),
+    lambda after, before, metric: Estimate(
+        *detection.difference(after, before, metric.removeprefix("mAP@")), len(after.image_ids)
+    ),
+)
+
+
+def score(study: Study, judged: Sequence[Judged], scoring: Scoring) -> pd.DataFrame:
+    """One row per cell of the grid and metric: victim, attack, eps, steps, defense, metric, value, low, high, n."""
+    rows = []
+    for one in judged:
+        evidence = scoring.evidence(study, one)
+        cell = {"victim": one.victim, "attack": one.cell.attack, "eps": one.cell.eps, "steps": one.cell.steps}
+        for metric in scoring.metrics:
+            found = scoring.estimate(evidence, metric)._asdict()
+            rows.append(cell | {"defense": one.defense, "metric": metric} | found)
+    return pd.DataFrame(rows)
+
+
+def table(numbers: pd.DataFrame, name: str, victim: str, metric: str) -> pd.DataFrame:
+    """Table 6 or 7: a row per transform, and per column ours with its interval beside the paper's, the best in bold.
+
+    numbers: of `score`.  name: "table_06" or "table_07".
+    """
+    part = numbers[(numbers["victim"] == victim) & (numbers["metric"] == metric) & (numbers["attack"] != NOISE)]
+    ours = {(row.defense, row.eps): Estimate(row.value, row.low, row.high, row.n) for row in part.itertuples()}
+    rows = list(dict.fromkeys(part["defense"]))
+    shown = pd.DataFrame({"method": ["no defense" if row == NONE else row for row in rows]})
+    for column, eps in COLUMNS.items():
+        title = column if eps == 0 else f"SSP, eps {eps}"
+        cells = [ours[row, eps] for row in rows]
+        paper = [published.value(name, row, column) for row in rows]
+        shown[title] = _bold([cell.value for cell in cells], [str(cell) for cell in cells])
+        shown[f"{title} (paper)"] = _bold(paper, [f"{value:.2f}" for value in paper])
+    return shown.assign(n=part["n"].iloc[0])
+
+
+def _bold(values: Sequence[float], texts: Sequence[str]) -> list[str]:
+    best = max(values)
+    return [f"**{text}**" if value == best else text for value, text in zip(values, texts, strict=True)]
+
+
+def budgets(numbers: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
+    """What the trend shows: the value at each budget, per victim and line.
+
+    A line per transform, one without any, and one under random noise; the clean images begin every line.
+    """
+    part = numbers[numbers["metric"] == metric]
+    behind = part[part["attack"] != NOISE].assign(line=lambda rows: rows["defense"].replace(NONE, "no defense"))
+    noise = part[(part["attack"] == NOISE) | ((part["attack"] == CLEAN) & (part["defense"] == NONE))]
+    both = pd.concat([behind, noise.assign(line="random sign noise")])
+    columns = ["task", "victim", "metric", "line", "eps", "value", "low", "high", "n"]
+    return both.assign(task=task)[columns].sort_values(["victim", "line", "eps"], kind="stable", ignore_index=True)
+
+
+def details(numbers: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
+    """Every score of every victim without a defense: a row per victim and attack, a column per metric.
+
+    metrics: name -> heading.
+    """
+    part = numbers[numbers["defense"] == NONE]
+    rows = []
+    for (victim, attack, eps), cell in part.groupby(["victim", "attack", "eps"], sort=False):
+        scores = cell.set_index("metric")[["value", "low", "high", "n"]]
+        shown = {heading: Estimate(*scores.loc[metric]) for metric, heading in metrics.items()}
+        rows.append({"victim": victim, "attack": attack, "eps": int(eps), **shown, "n": cell["n"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def effects(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str) -> pd.DataFrame:
+    """What each transform changes against no defense, in points, on clean images and under SSP of 8 and 16.
+
+    verdict: of "slightly effective, but only at the cost of accuracy on benign examples" (supplement, line 108): the
+    value on clean images falls and that under SSP of 16 rises.
+    """
+    found = evidences(study, judged, scoring, victim)
+    rows = []
+    for defense in dict.fromkeys(defense for defense, _ in found if defense != NONE):
+        changes = {
+            column: scoring.change(found[defense, eps], found[NONE, eps], scoring.metrics[0])
+            for column, eps in COLUMNS.items()
+        }
+        both = {verdict(changes["no attack"], "falls"), verdict(changes["eps 16"], "rises")}
+        rows.append({"transform": defense, **changes, "n": len(study.images), "helps, at a cost": _all(both)})
+    return pd.DataFrame(rows)
+
+
+def evidences(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str) -> dict[tuple[str, float], object]:
+    """The evidence of the cells of Tables 6 and 7, by defense and budget."""
+    return {
+        (one.defense, one.cell.eps): scoring.evidence(study, one)
+        for one in judged
+        if one.victim == victim and one.cell.attack != NOISE and one.cell.eps in COLUMNS.values()
+    }
+
+
+def _all(verdicts: set[str]) -> str:
+    """Several parts of one claim: all must hold, and one that fails fails the claim."""
+    for outcome in ("not reproduced", "inconclusive"):
+        if outcome in verdicts:
+            return outcome
+    return "reproduced"
+
+
+def strongest(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str, family: str) -> pd.DataFrame:
+    """Is the best transform of a family ("TVM") better under SSP than the best of the others? In points, paired.
+
+    Source: supplement, line 110 (detection): "TVM is relatively more effective compared to other transforms". Which is
+    the best of each side is chosen on the same images.
+    """
+    found = evidences(study, judged, scoring, victim)
+    rows = []
+    for eps in (eps for eps in COLUMNS.values() if eps):
+        values = {
+            defense: scoring.estimate(found[defense, eps], scoring.metrics[0]).value
+            for defense, budget in found
+            if budget == eps and defense != NONE
+        }
+        inside, outside = (
+            max((name for name in values if name.startswith(family) is wanted), key=values.__getitem__)
+            for wanted in (True, False)
+        )
+        gain = scoring.change(found[inside, eps], found[outside, eps], scoring.metrics[0])
+        claim = f"{inside} keeps more than {outside}"
+        rows.append({"claim": claim, "SSP, eps": eps, "gain": gain, "n": gain.n, "verdict": verdict(gain, "rises")})
+    return pd.DataFrame(rows)
+
+
+def distortions(study: Study, transforms: Sequence[str], images: str) -> pd.DataFrame:
+    """How much each transform alone changes the clean images: the mean peak signal-to-noise ratio in dB."""
+    found = {name: mean(distortion(study, name)) for name in transforms}
+    return pd.DataFrame(
+        [{"images": images, "transform": name, "PSNR (dB)": psnr, "n": psnr.n} for name, psnr in found.items()]
+    )
+
+
+def evenly(count: int, shown: int) -> list[int]:
+    """The indices of `shown` images, spread evenly over `count`."""
+    return [index * count // shown for index in range(shown)]
+
+
+def _outcomes(judged: Sequence[Judged], victim: str, eps: float) -> tuple[Judged, Judged]:
+    """What the victim says without a defense: of the clean images, and under SSP of `eps`."""
+    bare = [one for one in judged if one.victim == victim and one.defense == NONE]
+    return tuple(
+        next(one for one in bare if (one.cell.attack, one.cell.eps) == key) for key in ((CLEAN, 0), (SSP, eps))
+    )
+
+
+def segmentation_pictures(study: Study, judged: Sequence[Judged], victim: str, shown: int) -> dict[str, np.ndarray]:
+    """What Figure 4 shows: images, predictions, adversaries (budget 16), their predictions, the classes' colours."""
+    before, after = _outcomes(judged, victim, 16)
+    chosen = evenly(len(study.images), shown)
+    return {
+        "images": before.cell.images[chosen].permute(0, 2, 3, 1).numpy(),
+        "before": before.outcome[chosen],
+        "adversaries": after.cell.images[chosen].permute(0, 2, 3, 1).numpy(),
+        "after": after.outcome[chosen],
+        "classes": np.array(study.images.classes),
+        "colours": np.array(study.images.colours, np.uint8),
+    }
+
+
+def detection_pictures(
+    study: Study, judged: Sequence[Judged], victim: str, shown: int, threshold: float
+) -> dict[str, np.ndarray]:
+    """What Figure 5 shows: images and adversaries (budget 16), and the detections of at least `threshold` in each."""
+    names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
+    pictures: dict[str, np.ndarray] = {"threshold": np.array(threshold)}
+    for row, index in enumerate(evenly(len(study.images), shown)):
+        for kind, one in zip(("clean", "adversary"), _outcomes(judged, victim, 16), strict=True):
+            found = one.outcome[index]
+            sure = found.scores >= threshold
+            pictures |= {
+                f"image_{row}_{kind}": one.cell.images[index].permute(1, 2, 0).numpy(),
+                f"boxes_{row}_{kind}": found.boxes[sure],
+                f"scores_{row}_{kind}": found.scores[sure],
+                f"names_{row}_{kind}": np.array([names[label] for label in found.labels[sure]], dtype="U32"),
+            }
+    return pictures
+
+
+def nested(numbers: pd.DataFrame, victim: str, metric: str) -> dict[str, dict[str, float]]:
+    """Tables 6 and 7 as {transform: {budget: value}}, for `dvc metrics`."""
+    part = numbers[(numbers["victim"] == victim) & (numbers["metric"] == metric) & (numbers["attack"] != NOISE)]
+    return tables.nested(part, "defense", "eps")
