@@ -1,4 +1,4 @@
-"""Both notebooks, executed as stages are, in a copy of the project with untrained networks and a handful of images."""
+"""Every notebook, executed as stages are, in a copy of the project with untrained networks and a handful of images."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from lib.networks.small import ARCHITECTURES
-from lib.settings import ROOT
+from lib import settings, zoo
+from lib.settings import ROOT, Scale
 
 STEPS = [1, 2, 10]
 
@@ -33,13 +33,15 @@ def project(tmp_path_factory):
     scale["f"] |= {"images": 6, "iterations": STEPS}
     scale["a"] |= {"images": 6, "iterations": STEPS, "shown": 2, "classes": 3}
     scale["a"]["tsne_data"]["count"] = 60
+    for half in ("segmentation", "detection"):
+        scale["e"][half]["data"]["count"] = 6
+        scale["e"][half] |= {"steps": 2, "shown": 2}
     (root / "scales").mkdir()
     (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
     (root / "models" / "smoke").mkdir(parents=True)
-    for seed, (name, spec) in enumerate(scale["networks"].items()):
+    for seed, (name, spec) in enumerate(Scale.model_validate(scale).networks.items()):
         torch.manual_seed(seed)
-        network = ARCHITECTURES[spec["architecture"]](12)
-        save_file(network.state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
+        save_file(zoo._build(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
     return root
 
 
@@ -60,7 +62,7 @@ def declared(name):
     return {out.removeprefix("results/${scale}/") for out in outs}
 
 
-@pytest.mark.parametrize("name", ["f_attack_parameters", "a_why_ssp_works"])
+@pytest.mark.parametrize("name", ["f_attack_parameters", "a_why_ssp_works", "e_transforms"])
 def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(project, name):
     shutil.rmtree(project / "results", ignore_errors=True)
     first = run(project, name)
@@ -80,3 +82,16 @@ def test_the_tables_cover_every_victim_attack_and_step(project):
     metrics = json.loads((folder / "metrics" / "f_attack_parameters.json").read_text())
     same = transfer[(transfer["attack"] == "SSP") & (transfer["victim"] == "Inc-v3")]["value"].iloc[0]
     assert metrics["transfer"]["SSP"]["Inc-v3"] == pytest.approx(same, abs=0.01)
+
+
+def test_tables_6_and_7_have_every_transform_and_budget(project):
+    run(project, "e_transforms")
+    folder = project / "results" / "smoke" / "tables"
+    for name in ("table_06", "table_07"):
+        numbers = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        part = numbers[(numbers["victim"] == numbers["victim"].iloc[0]) & (numbers["attack"] != "Noise")]
+        assert {(d, e) for d, e in zip(part["defense"], part["eps"], strict=True)} == {
+            (d, e) for d in ["none", *settings.params().defenses] for e in (0, 2, 4, 8, 16)
+        }
+        assert (numbers["n"] == 6).all() and (numbers["low"] <= numbers["high"]).all()
+        assert (folder / f"{name}.md").read_text().count("(paper)") == 3

@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from lib import attacks, settings
+from lib.defenses import defense
+from lib.report import published
 
 
 @pytest.fixture
@@ -25,7 +27,12 @@ def test_every_scale_is_valid_and_names_only_its_own_networks(scale):
     chosen = settings.load(scale)
     used = {*chosen.f.victims, chosen.f.surrogate, chosen.f.feature_surrogate, chosen.f.victim}
     used |= {*chosen.a.sources.values(), chosen.a.victim, chosen.a.logits, chosen.a.features}
+    tasks = {"segmentation": chosen.e.segmentation, "detection": chosen.e.detection}
+    used |= {chosen.e.surrogate, *(name for half in tasks.values() for name in half.victims)}
     assert used <= set(chosen.networks)
+    for task, half in tasks.items():
+        assert {chosen.networks[name].task for name in half.victims} == {task}
+    assert {8, 16} <= set(chosen.e.budgets)  # the columns of Tables 6 and 7
     assert all(chosen.networks[name].tap for name in [*chosen.a.sources.values(), chosen.f.feature_surrogate])
 
 
@@ -35,6 +42,16 @@ def test_the_defaults_of_the_code_are_those_of_params_yaml():
 
 def test_every_attack_has_its_section():
     assert {attack.section for attack in attacks.ATTACKS.values()} == set(settings.Attacks.model_fields)
+
+
+def test_the_defenses_are_the_rows_of_tables_6_and_7():
+    defenses = settings.params().defenses
+    for name in ("table_06", "table_07"):
+        assert ["none", *defenses] == list(published.TABLES[name]["rows"])
+    for name, spec in defenses.items():
+        assert defense(**spec)
+        # The name says what the options are.
+        assert name.split()[1] == str(next(value for key, value in spec.items() if key != "kind"))
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_named(root):

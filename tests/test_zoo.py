@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from lib import zoo
+from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import NetworkSpec
@@ -191,3 +192,34 @@ def test_commands(places, monkeypatch, capsys):
 def test_import_leaves_the_large_libraries_alone():
     code = "import sys, lib.zoo; sys.exit(any(name in sys.modules for name in ('timm', 'torchvision')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_segmenter_and_a_detector_are_not_normalised_twice(places):
+    spec = {"role": "victim", "task": "segmentation", "family": "segnet_basic", "architecture": "segnet_basic"}
+    network = SegNetBasic(4, maps=2)
+    file = places / "repository" / "models" / "sample" / "S.safetensors"
+    file.parent.mkdir(parents=True)
+    safetensors.torch.save_file(network.state_dict(), file)
+    loaded = zoo.load("S", settings(S=spec | {"classes": 4, "maps": 2}))
+    x = torch.rand(1, 3, 16, 16)
+    assert type(loaded) is SegNetBasic and torch.equal(loaded(x), network.eval()(x))
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_torchvision_detector_loads_from_its_own_file(places):
+    spec = {"role": "victim", "task": "detection", "family": "torchvision", "weights": "COCO_V1", "classes": 91}
+    spec["architecture"] = "retinanet_resnet50_fpn"
+    network = torchvision.models.get_model(spec["architecture"], weights=None, weights_backbone=None)
+    file = places / "torch" / "hub" / "checkpoints" / "retinanet_resnet50_fpn_coco-eeacb38b.pth"
+    file.parent.mkdir(parents=True)
+    torch.save(network.state_dict(), file)
+    loaded = zoo.load("RetinaNet", settings(RetinaNet=spec))
+    assert torch.equal(loaded.backbone.body.conv1.weight, network.backbone.body.conv1.weight)
+    (found,) = loaded([torch.rand(3, 64, 80)])
+    assert {"boxes", "scores", "labels"} <= set(found)
+
+
+def test_a_missing_onnx_file_says_how_to_get_it(places):
+    spec = {"role": "victim", "task": "detection", "family": "yolox_onnx", "architecture": "yolox_nano"}
+    with pytest.raises(FileNotFoundError, match=r"^Y: no weights \(weights/y\.onnx\); to get them: ask$"):
+        zoo.load("Y", settings(Y=spec | {"weights": "weights/y.onnx", "how": "ask"}))
