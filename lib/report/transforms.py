@@ -1,6 +1,7 @@
 """Appendix E: from what the victims said to Tables 6 and 7, the trend over budgets, and what each transform changes.
 
-`score` turns the grid of an experiment into one tidy frame of numbers; the tables and the figure are views of it.
+`gather` keeps of each outcome what scoring needs, `score` turns that into one tidy frame of numbers; the tables and the
+figure are views of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,14 +63,26 @@ DETECTION = Scoring(
 )
 
 
-def score(study: Study, judged: Sequence[Judged], scoring: Scoring) -> pd.DataFrame:
+class Gathered(NamedTuple):
+    """A grid's outcomes with their evidence, in the same order, and how to score them."""
+
+    judged: list[Judged]
+    evidence: list[object]
+    scoring: Scoring
+
+
+def gather(study: Study, judged: Sequence[Judged], scoring: Scoring) -> Gathered:
+    """Compare every outcome with the truth of the study's images."""
+    return Gathered(list(judged), [scoring.evidence(study, one) for one in judged], scoring)
+
+
+def score(gathered: Gathered) -> pd.DataFrame:
     """One row per cell of the grid and metric: victim, attack, eps, steps, defense, metric, value, low, high, n."""
     rows = []
-    for one in judged:
-        evidence = scoring.evidence(study, one)
+    for one, evidence in zip(gathered.judged, gathered.evidence, strict=True):
         cell = {"victim": one.victim, "attack": one.cell.attack, "eps": one.cell.eps, "steps": one.cell.steps}
-        for metric in scoring.metrics:
-            found = scoring.estimate(evidence, metric)._asdict()
+        for metric in gathered.scoring.metrics:
+            found = gathered.scoring.estimate(evidence, metric)._asdict()
             rows.append(cell | {"defense": one.defense, "metric": metric} | found)
     return pd.DataFrame(rows)
 
@@ -124,13 +137,13 @@ def details(numbers: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def effects(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str) -> pd.DataFrame:
+def effects(gathered: Gathered, victim: str) -> pd.DataFrame:
     """What each transform changes against no defense, in points, on clean images and under SSP of 8 and 16.
 
     verdict: of "slightly effective, but only at the cost of accuracy on benign examples" (supplement, line 108): the
     value on clean images falls and that under SSP of 16 rises.
     """
-    found = evidences(study, judged, scoring, victim)
+    found, scoring = evidences(gathered, victim), gathered.scoring
     rows = []
     for defense in dict.fromkeys(defense for defense, _ in found if defense != NONE):
         changes = {
@@ -138,15 +151,15 @@ def effects(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: st
             for column, eps in COLUMNS.items()
         }
         both = {verdict(changes["no attack"], "falls"), verdict(changes["eps 16"], "rises")}
-        rows.append({"transform": defense, **changes, "n": len(study.images), "helps, at a cost": _all(both)})
+        rows.append({"transform": defense, **changes, "n": changes["eps 16"].n, "helps, at a cost": _all(both)})
     return pd.DataFrame(rows)
 
 
-def evidences(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str) -> dict[tuple[str, float], object]:
+def evidences(gathered: Gathered, victim: str) -> dict[tuple[str, float], object]:
     """The evidence of the cells of Tables 6 and 7, by defense and budget."""
     return {
-        (one.defense, one.cell.eps): scoring.evidence(study, one)
-        for one in judged
+        (one.defense, one.cell.eps): evidence
+        for one, evidence in zip(gathered.judged, gathered.evidence, strict=True)
         if one.victim == victim and one.cell.attack != NOISE and one.cell.eps in COLUMNS.values()
     }
 
@@ -159,13 +172,13 @@ def _all(verdicts: set[str]) -> str:
     return "reproduced"
 
 
-def strongest(study: Study, judged: Sequence[Judged], scoring: Scoring, victim: str, family: str) -> pd.DataFrame:
+def strongest(gathered: Gathered, victim: str, family: str) -> pd.DataFrame:
     """Is the best transform of a family ("TVM") better under SSP than the best of the others? In points, paired.
 
     Source: supplement, line 110 (detection): "TVM is relatively more effective compared to other transforms". Which is
     the best of each side is chosen on the same images.
     """
-    found = evidences(study, judged, scoring, victim)
+    found, scoring = evidences(gathered, victim), gathered.scoring
     rows = []
     for eps in (eps for eps in COLUMNS.values() if eps):
         values = {

@@ -56,8 +56,13 @@ def segmented():
 
 
 @pytest.fixture
-def numbers(streets, segmented):
-    return transforms.score(streets, segmented, SEGMENTATION)
+def gathered(streets, segmented):
+    return transforms.gather(streets, segmented, SEGMENTATION)
+
+
+@pytest.fixture
+def numbers(gathered):
+    return transforms.score(gathered)
 
 
 def test_every_cell_is_scored_with_its_interval_and_count(numbers):
@@ -87,8 +92,8 @@ def test_the_trend_begins_with_the_clean_images_in_every_line(numbers):
     assert noise["value"].tolist() == [90.0, 87.5, 87.5, 87.5, 87.5]
 
 
-def test_the_effects_are_paired_differences_with_a_verdict(streets, segmented):
-    effects = transforms.effects(streets, segmented, SEGMENTATION, "SegNet-Basic").set_index("transform")
+def test_the_effects_are_paired_differences_with_a_verdict(gathered):
+    effects = transforms.effects(gathered, "SegNet-Basic").set_index("transform")
     assert effects.loc["JPEG 75", "no attack"].value == pytest.approx(-5)
     assert effects.loc["JPEG 75", "eps 16"].value == pytest.approx(10)
     assert effects.loc["MF 3", "eps 16"].value == pytest.approx(-10)
@@ -144,13 +149,14 @@ def test_table_7_scores_detections(objects):
         for front in FRONTS
         for k, eps in enumerate((0, 8, 16))
     ]
-    numbers = transforms.score(objects, judged, DETECTION)
+    gathered = transforms.gather(objects, judged, DETECTION)
+    numbers = transforms.score(gathered)
     table = transforms.table(numbers, "table_07", "RetinaNet", "mAP@0.5").set_index("method")
     assert table.loc["no defense", "no attack"].startswith("**100.0 [")
     assert table.loc["no defense", "no attack (paper)"] == "**53.78**"
     # Half of the objects found without a false alarm: precision 1 up to recall 0.5, so 51 of the 101 recalls.
     assert table.loc["TVM 10", "SSP, eps 16"].startswith(f"**{100 * 51 / 101:.1f} [")
-    best = transforms.strongest(objects, judged, DETECTION, "RetinaNet", "TVM")
+    best = transforms.strongest(gathered, "RetinaNet", "TVM")
     assert best["claim"].iloc[1].startswith("TVM 10 keeps more than ") and best["gain"].iloc[1].value == pytest.approx(
         100 * 51 / 101
     )
