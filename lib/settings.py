@@ -151,8 +151,9 @@ class Scenes(Strict):
 class SegmenterSpec(Strict):
     """One SegNet-Basic to train (lib/training/segmenter.py). maps: channels.  steps: iterations of `batch` images.
 
-    decay: of the learning rate; the published solver keeps it constant.  augment: "flip" mirrors, "full" also changes
-    light, sharpness and noise.
+    decay: of the learning rate; the published solver keeps it constant.  cycles: how often a cosine is run through;
+    each starts with the full rate and no momentum (warm restarts).  augment: "flip" mirrors, "full" also changes light,
+    sharpness and noise.
     """
 
     data: Scenes
@@ -161,6 +162,7 @@ class SegmenterSpec(Strict):
     batch: int = 4
     lr: float = 0.1
     decay: Literal["constant", "cosine"] = "constant"
+    cycles: int = Field(1, ge=1)
     augment: Literal["none", "flip", "full"] = "none"
     seed: int = 0
 

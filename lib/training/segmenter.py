@@ -108,6 +108,8 @@ def fit(spec: SegmenterSpec, data: SegmentationSet, checkpoint: Path, device: st
         loss = weighted_loss(logits.float(), y.to(device), weights)
         optimiser.zero_grad()
         loss.backward()
+        if step % (spec.steps // spec.cycles) == 0:
+            optimiser.state.clear()
         for group in optimiser.param_groups:
             group["lr"] = group["peak"] * decay(spec, step)
         optimiser.step()
@@ -133,8 +135,11 @@ def groups(network: nn.Module, lr: float) -> list[dict]:
 
 
 def decay(spec: SegmenterSpec, step: int) -> float:
-    """The share of the learning rate at a step: 1, or half a cosine down to 0."""
-    return 1.0 if spec.decay == "constant" else 0.5 * (1 + math.cos(math.pi * step / spec.steps))
+    """The share of the learning rate at a step: 1, or half a cosine down to 0, once per cycle."""
+    if spec.decay == "constant":
+        return 1.0
+    cycle = spec.steps // spec.cycles
+    return 0.5 * (1 + math.cos(math.pi * (step % cycle) / cycle))
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

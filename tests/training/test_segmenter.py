@@ -98,6 +98,13 @@ def test_the_statistics_of_the_norms_are_those_of_the_training_set(halves, tmp_p
     assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3), unbiased=True), rtol=1e-3)
 
 
+def test_the_rate_is_constant_or_falls_along_a_cosine_in_every_cycle():
+    assert {segmenter.decay(spec(steps=100), step) for step in range(100)} == {1.0}
+    rates = [segmenter.decay(spec(steps=100, decay="cosine", cycles=2), step) for step in range(100)]
+    assert rates[:50] == rates[50:] and rates[0] == 1
+    assert rates[25] == pytest.approx(0.5) and rates[49] == pytest.approx(0.5 * (1 + np.cos(np.pi * 49 / 50)))
+
+
 def test_images_and_labels_are_mirrored_together():
     x = torch.arange(2 * 3 * 16 * 16).reshape(2, 3, 16, 16).remainder(256).to(torch.uint8)
     y = x[:, 0] % 7
