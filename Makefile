@@ -33,9 +33,10 @@ lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
-# The embedded world, from the DVC remote inside this repository; again whenever data.dvc changes.
-data/world/world.json: data.dvc | .venv/installed
-	$(BIN)/dvc pull --quiet --force data.dvc
+# The embedded world and the weights trained here on real data, from the DVC remote inside this repository; again
+# whenever what pins them changes.
+data/world/world.json: data.dvc weights.dvc | .venv/installed
+	$(BIN)/dvc pull --quiet --force data.dvc weights.dvc
 	touch $@
 
 # uv installs the 6 GB of pinned packages in a fraction of pip's time.

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import os
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib import zoo
+from lib import settings, zoo
 from lib.data.images import load_imagenet_val, load_neurips2017
-from lib.experiment import adversaries, clean, frame, open_study
+from lib.data.labelled import labelled
+from lib.experiment import adversaries, clean, frame, grid, open_study
 from lib.networks import weights
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store
+from lib.tasks import detection, segmentation
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -112,3 +115,26 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
     assert accuracy["SSP"] <= accuracy["Noise"] - 0.25
     moved = (cells[2].images.int() - cells[0].images.int()).abs()
     assert moved.max() == 16 and len(rows) == 24
+
+
+def test_our_segnet_basic_segments_camvid_as_its_record_says():
+    record = json.loads((settings.ROOT / "results/sample/metrics/networks/SegNet-Basic.json").read_text())
+    data = labelled(sample().segmenters["SegNet-Basic"].data, "test", 24)
+    said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
+    found = segmentation.scores(segmentation.confusions(said, data.labels.numpy(), 11).sum(0))
+    # 24 of the 233 images, spread over the list: within a few points of all.
+    assert found.pixels == pytest.approx(record["pixels"], abs=5)
+
+
+def test_ssp_on_whole_coco_photographs_blinds_the_detector(tmp_path):
+    study = open_study("sample", source=sample().e.detection.data.model_copy(update={"count": 4}))
+    study.store = Store(tmp_path)
+    (cell,) = adversaries(study, "SSP", "VGG-16", eps=16, steps=2)
+    for image, original in zip(cell.images, study.images.images, strict=True):
+        assert image.shape == original.shape and (image.int() - original.int()).abs().max() <= 16
+    (noise,) = adversaries(study, "Noise", eps=16)
+    clean_map, noise_map, ssp_map = (
+        detection.evaluate(study.images.truth, study.images.image_ids, one.outcome).ap()
+        for one in grid(study, [clean(study), noise, cell], ["YOLOX-nano"])
+    )
+    assert ssp_map < noise_map - 10 < clean_map

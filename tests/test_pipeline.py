@@ -1,6 +1,7 @@
 """The shape of the project: imports point one way, stages depend on what they use, source notebooks are clean."""
 
 import ast
+import hashlib
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lib import settings
 from lib.settings import ROOT
 
 # Each room may import itself and what stands before it (and `settings`, which imports nothing). Training comes after
@@ -154,6 +156,14 @@ def test_the_lock_file_has_hashes_and_no_addresses():
     assert "://" not in text
     pins = re.findall(r"^(\S+)==", text, re.M)
     assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)
+
+
+def test_the_weights_trained_on_real_data_are_those_that_were_judged():
+    record = json.loads((ROOT / "results" / "sample" / "metrics" / "networks" / "SegNet-Basic.json").read_text())
+    spec = settings.load("sample").networks["SegNet-Basic"]
+    content = (ROOT / spec.weights).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == record["sha256"] == spec.sha256
+    assert len(content) <= 6_000_000
 
 
 def test_nothing_committed_is_large_or_names_this_machine():
