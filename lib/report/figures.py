@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from IPython.display import Image
 
 
+# Lines that stand for themselves in the trend over budgets; the transforms take the palette's colours.
+LOOKS = {"no defense": "black", "random sign noise": "0.5"}
+
+
 class Drawing(NamedTuple):
     """How a figure is redrawn. item: as in the paper.  data: "data" (CSV) or "pictures" (npz), both by name."""
 
@@ -110,7 +114,7 @@ def budgets(data: pd.DataFrame) -> Figure:
     for index, ((_, victim, metric, n), part) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), index)
         for name, points in part.groupby("line", sort=False):
-            look = {"color": "0.4", "linestyle": ":"} if "noise" in name else {"color": COLOURS[lines.index(name)]}
+            look = {"color": LOOKS.get(name, COLOURS[lines.index(name)]), "linestyle": ":" if "noise" in name else "-"}
             marker = MARKERS[lines.index(name) % len(MARKERS)]
             axes.plot(points["eps"], points["value"], marker=marker, markersize=4, label=name, **look)
             axes.fill_between(
@@ -120,7 +124,7 @@ def budgets(data: pd.DataFrame) -> Figure:
         axes.set_ylabel(f"{metric} (%)")
         axes.set_title(f"{victim}, n = {n}", fontsize=8)
     handles = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 

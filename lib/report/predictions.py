@@ -42,27 +42,33 @@ def figure_05(pictures: dict[str, np.ndarray]) -> Figure:
     style()
     rows = sum(name.startswith("image_") for name in pictures) // 2
     heights = [pictures[f"image_{row}_clean"].shape[0] / pictures[f"image_{row}_clean"].shape[1] for row in range(rows)]
-    figure = Figure(figsize=(WIDTH, WIDTH / 2 * sum(heights) + 0.3 * rows + 0.3))
+    # At most as wide as gives each picture half of a page's width and the whole a page's height.
+    width = min(WIDTH, 8 / (sum(heights) / 2))
+    figure = Figure(figsize=(width, width / 2 * sum(heights) + 0.1 * rows + 0.4))
     grid = figure.add_gridspec(rows, 2, height_ratios=heights)
     threshold = float(pictures["threshold"])
     for row in range(rows):
+        kinds = sorted({name for kind in ("clean", "adversary") for name in pictures[f"names_{row}_{kind}"].tolist()})
+        colours = dict(zip(kinds, COLOURS * (1 + len(kinds) // len(COLOURS)), strict=False))
         for column, (kind, title) in enumerate({"clean": "image", "adversary": "SSP adversary"}.items()):
             axes = figure.add_subplot(grid[row, column])
-            show(axes, pictures[f"image_{row}_{kind}"], f"{title}: detections with a score of {threshold:g} or more")
+            heading = f"{title}, detections of score {threshold:g} or more" if row == 0 else ""
+            show(axes, pictures[f"image_{row}_{kind}"], heading)
             boxes, names, scores = (pictures[f"{what}_{row}_{kind}"] for what in ("boxes", "names", "scores"))
-            detections(axes, boxes, names, scores)
+            detections(axes, boxes, names, scores, colours)
     return figure
 
 
-def detections(axes: Axes, boxes: np.ndarray, names: np.ndarray, scores: np.ndarray) -> None:
-    """Boxes (x0, y0, x1, y1) in pixels, one colour per class, with name and score."""
-    kinds = sorted(set(names.tolist()))
+def detections(axes: Axes, boxes: np.ndarray, names: np.ndarray, scores: np.ndarray, colours: dict[str, str]) -> None:
+    """Boxes (x0, y0, x1, y1) in pixels, in the colour of their class, with name and score."""
     for (left, top, right, bottom), name, score in zip(boxes, names.tolist(), scores, strict=True):
-        colour = COLOURS[kinds.index(name) % len(COLOURS)]
+        colour = colours[name]
         # Pixel centres lie at whole numbers, so an image begins at -0.5.
         axes.add_patch(
             Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.2)
         )
         label = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.85}
         text = f"{name} {score:.2f}"
-        axes.text(left, max(top, 0), text, fontsize=5, color="white", va="bottom", bbox=label, clip_on=True)
+        # Above the box, or inside it where there is no room above.
+        side = "bottom" if top > 0.06 * axes.get_ylim()[0] else "top"
+        axes.text(max(left, 0), max(top, 0), text, fontsize=6, color="white", va=side, bbox=label, clip_on=True)

@@ -120,7 +120,9 @@ def budgets(numbers: pd.DataFrame, task: str, metric: str) -> pd.DataFrame:
     noise = part[(part["attack"] == NOISE) | ((part["attack"] == CLEAN) & (part["defense"] == NONE))]
     both = pd.concat([behind, noise.assign(line="random sign noise")])
     columns = ["task", "victim", "metric", "line", "eps", "value", "low", "high", "n"]
-    return both.assign(task=task)[columns].sort_values(["victim", "line", "eps"], kind="stable", ignore_index=True)
+    order = ["no defense", *dict.fromkeys(part["defense"]), "random sign noise"]
+    place = both["line"].map({line: number for number, line in enumerate(order)})
+    return both.assign(task=task, place=place).sort_values(["victim", "place", "eps"], ignore_index=True)[columns]
 
 
 def details(numbers: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
