@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
+WEIGHTS := models/sample/SegNet-Basic.safetensors.dvc
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)
@@ -35,8 +36,8 @@ lock:  ## solve pyproject.toml again into requirements.lock
 
 # The embedded world and the weights trained here on real data, from the DVC remote inside this repository; again
 # whenever what pins them changes.
-data/world/world.json: data.dvc weights.dvc | .venv/installed
-	$(BIN)/dvc pull --quiet --force data.dvc weights.dvc
+data/world/world.json: data.dvc $(WEIGHTS) | .venv/installed
+	$(BIN)/dvc pull --quiet --force data.dvc $(WEIGHTS)
 	touch $@
 
 # uv installs the 6 GB of pinned packages in a fraction of pip's time.

@@ -152,8 +152,7 @@ class SegmenterSpec(Strict):
     """One SegNet-Basic to train (lib/training/segmenter.py). maps: channels.  steps: iterations of `batch` images.
 
     decay: of the learning rate; the published solver keeps it constant.  cycles: how often a cosine is run through;
-    each starts with the full rate and no momentum (warm restarts).  augment: "flip" mirrors, "full" also changes light,
-    sharpness and noise.
+    each starts with the full rate and no momentum (warm restarts).  augment: "flip" mirrors half of the images.
     """
 
     data: Scenes
@@ -163,8 +162,14 @@ class SegmenterSpec(Strict):
     lr: float = 0.1
     decay: Literal["constant", "cosine"] = "constant"
     cycles: int = Field(1, ge=1)
-    augment: Literal["none", "flip", "full"] = "none"
+    augment: Literal["none", "flip"] = "none"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def whole_cycles(self) -> "SegmenterSpec":
+        if self.steps % self.cycles or (self.cycles > 1 and self.decay == "constant"):
+            raise ValueError(f"{self.steps} steps are no {self.cycles} whole cycles of a cosine")
+        return self
 
 
 class DetectorSpec(Strict):
@@ -280,6 +285,12 @@ class AppendixE(Strict):
     segmentation: TransformTest
     detection: TransformTest
 
+    @model_validator(mode="after")
+    def printed_budgets(self) -> "AppendixE":
+        if not {8, 16} <= set(self.budgets):
+            raise ValueError("budgets must hold 8 and 16, the columns of Tables 6 and 7")
+        return self
+
 
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
@@ -304,6 +315,13 @@ class Scale(Strict):
     @model_validator(mode="after")
     def known_attacks(self) -> "Scale":
         Attacks.model_validate(self.attacks)
+        return self
+
+    @model_validator(mode="after")
+    def known_trainings(self) -> "Scale":
+        for name, spec in self.segmenters.items():
+            if name not in self.networks or self.networks[name].maps != spec.maps:
+                raise ValueError(f"segmenters.{name} and networks.{name} must both be there, with equal maps")
         return self
 
 

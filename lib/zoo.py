@@ -118,8 +118,9 @@ def _build(spec: NetworkSpec) -> nn.Module:
     if spec.family == "torchvision":
         import torchvision
 
-        bare = {"weights_backbone": None} if spec.task == "detection" else {}
-        return torchvision.models.get_model(spec.architecture, weights=None, num_classes=spec.classes, **bare)
+        if spec.task == "detection":
+            return _torchvision_detector(spec)
+        return torchvision.models.get_model(spec.architecture, weights=None, num_classes=spec.classes)
     if spec.family == "timm":
         return _timm(spec, pretrained=False)
     if spec.family == "small":
@@ -135,6 +136,19 @@ def _build(spec: NetworkSpec) -> nn.Module:
     if spec.family == "vgg16_conv3_3":
         return VGG16Conv33()
     return CONVERTED[spec.family](spec.classes)
+
+
+def _torchvision_detector(spec: NetworkSpec) -> nn.Module:
+    """torchvision's detector; COCO_V1 weights want an epsilon of 0 in batch normalisation, as its own loader sets."""
+    import torchvision
+
+    bare = {"weights": None, "weights_backbone": None, "num_classes": spec.classes}
+    network = torchvision.models.get_model(spec.architecture, **bare)
+    if spec.weights == "COCO_V1":
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 0.0
+    return network
 
 
 def _timm(spec: NetworkSpec, pretrained: bool, **options) -> nn.Module:

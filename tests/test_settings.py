@@ -87,6 +87,22 @@ def test_a_scale_changes_only_the_parameters_that_it_names():
     assert merged.model_copy(update={"fff": paper.fff}) == paper
 
 
+@pytest.mark.parametrize(
+    "edit, message",
+    [
+        (lambda data: data["e"].update(budgets=[4, 16]), "e: .*budgets must hold 8 and 16"),
+        (lambda data: data["segmenters"]["SegNet-Basic"].update(cycles=7), "steps are no 7 whole cycles of a cosine"),
+        (lambda data: data["segmenters"]["SegNet-Basic"].update(maps=5), "segmenters.SegNet-Basic and networks.SegNet"),
+        (lambda data: data["e"]["detection"]["data"].update(name="camvid"), "camvid has no labelled boxes here"),
+    ],
+)
+def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):
+    change(root / "scales" / "mini.yaml", edit)
+    with pytest.raises(ValueError, match=message) as caught:
+        settings.load("mini", root)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_scale_lists_the_valid_ones():
     with pytest.raises(FileNotFoundError, match=r"scales/huge.yaml not found; the scales are mini, sample, paper"):
         settings.load("huge")

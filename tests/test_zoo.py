@@ -209,13 +209,21 @@ def test_a_segmenter_and_a_detector_are_not_normalised_twice(places):
 def test_a_torchvision_detector_loads_from_its_own_file(places):
     spec = {"role": "victim", "task": "detection", "family": "torchvision", "weights": "COCO_V1", "classes": 91}
     spec["architecture"] = "retinanet_resnet50_fpn"
+    torch.manual_seed(0)
     network = torchvision.models.get_model(spec["architecture"], weights=None, weights_backbone=None)
+    # A small variance, with which the epsilon of batch normalisation matters.
+    network.backbone.body.bn1.running_var.fill_(1e-5)
     file = places / "torch" / "hub" / "checkpoints" / "retinanet_resnet50_fpn_coco-eeacb38b.pth"
     file.parent.mkdir(parents=True)
     torch.save(network.state_dict(), file)
     loaded = zoo.load("RetinaNet", settings(RetinaNet=spec))
     assert torch.equal(loaded.backbone.body.conv1.weight, network.backbone.body.conv1.weight)
-    (found,) = loaded([torch.rand(3, 64, 80)])
+    known = torchvision.models.get_model(spec["architecture"], weights="COCO_V1").eval()
+    x = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        first, second = (body.bn1(body.conv1(x)) for body in (loaded.backbone.body, known.backbone.body))
+    assert torch.allclose(first, second, rtol=1e-4)
+    (found,) = loaded([x[0]])
     assert {"boxes", "scores", "labels"} <= set(found)
 
 

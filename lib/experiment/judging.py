@@ -1,6 +1,7 @@
 """What a victim says of a study's images, with and without a defense in front of it, through the store."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,26 +17,34 @@ from lib.tasks.classification import Prediction, top_k, unit_images
 from lib.tasks.detection import Detections
 
 NONE = "none"
-# Detectors are put together by functions, whose code `network_digest` does not see.
-BUILDERS = [LIB / "networks" / name for name in ("detectors.py", "onnx.py")]
-JUDGE_CODE = code_digest([LIB / "tasks", *BUILDERS])
-DEFENSE_CODE = code_digest([LIB / "defenses"])
+DEFENSE_CODE = code_digest([LIB / "defenses" / name for name in ("transforms.py", "bregman.py", "ranks.py")])
 
 Outcome = Prediction | np.ndarray | list[Detections]
 
 
 class Task(NamedTuple):
-    """How victims of one kind predict, and how the store keeps what they say."""
+    """How victims of one kind predict (and the code that does it), and how the store keeps what they say."""
 
+    code: str
     predict: Callable[..., Outcome]
     pack: Callable[[Outcome], dict[str, np.ndarray]]
     unpack: Callable[[dict[str, np.ndarray]], Outcome]
 
 
 TASKS = {
-    "classification": Task(classification.predict, Prediction._asdict, lambda found: Prediction(**found)),
-    "segmentation": Task(segmentation.predict, lambda labels: {"labels": labels}, lambda found: found["labels"]),
-    "detection": Task(detection.predict, detection.pack, detection.unpack),
+    "classification": Task(
+        code_digest([Path(classification.__file__)]),
+        classification.predict,
+        Prediction._asdict,
+        lambda found: Prediction(**found),
+    ),
+    "segmentation": Task(
+        code_digest([Path(segmentation.__file__)]),
+        segmentation.predict,
+        lambda labels: {"labels": labels},
+        lambda found: found["labels"],
+    ),
+    "detection": Task(code_digest([Path(detection.__file__)]), detection.predict, detection.pack, detection.unpack),
 }
 
 
@@ -112,7 +121,7 @@ def _judge(study: Study, victim: str, identity: str, images: Images, front: str)
     task = TASKS[study.scale.networks[victim].task]
     pixels = [images.numpy()] if isinstance(images, Tensor) else [image.numpy() for image in images]
     fronted = [study.params.defenses[front], DEFENSE_CODE] if function else []
-    key = digest("judge", *pixels, identity, JUDGE_CODE, study.device, *fronted)
+    key = digest("judge", *pixels, identity, task.code, study.device, *fronted)
     settings = {"batch": study.batch, "device": study.device, "defense": function}
     found = study.store.get(key, lambda: task.pack(task.predict(study.network(victim), images, **settings)))
     return task.unpack(found)

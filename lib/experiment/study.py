@@ -17,7 +17,7 @@ from lib import attacks, settings, zoo
 from lib.attacks.features import add_perturbation
 from lib.data.classification import classification_images
 from lib.data.detection import DetectionSet
-from lib.data.images import ImageSet
+from lib.data.images import ImageSet, same_size
 from lib.data.labelled import labelled
 from lib.data.segmentation import SegmentationSet
 from lib.networks.precision import Bf16
@@ -188,14 +188,6 @@ def _per_image(study: Study, attack: str, recipe: attacks.Attack, target, chosen
             for place, image in zip(shard, several, strict=True):
                 snapshot[place] = image
     return [torch.stack(images) for images in made] if isinstance(clean_images, Tensor) else made
-
-
-def same_size(images: Images, batch: int) -> list[list[int]]:
-    """The indices of the images in groups of equal size, at most `batch` in each: no pixel need be resized away."""
-    sizes: dict[tuple, list[int]] = {}
-    for index, image in enumerate(images):
-        sizes.setdefault(tuple(image.shape), []).append(index)
-    return [group[start : start + batch] for group in sizes.values() for start in range(0, len(group), batch)]
 
 
 def _attack(

@@ -114,7 +114,10 @@ def budgets(data: pd.DataFrame) -> Figure:
     for index, ((_, victim, metric, n), part) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), index)
         for name, points in part.groupby("line", sort=False):
-            look = {"color": LOOKS.get(name, COLOURS[lines.index(name)]), "linestyle": ":" if "noise" in name else "-"}
+            look = {
+                "color": LOOKS.get(name, COLOURS[lines.index(name) % len(COLOURS)]),
+                "linestyle": ":" if "noise" in name else "-",
+            }
             marker = MARKERS[lines.index(name) % len(MARKERS)]
             axes.plot(points["eps"], points["value"], marker=marker, markersize=4, label=name, **look)
             axes.fill_between(

@@ -45,7 +45,11 @@ def of_sums(statistic: Callable[[np.ndarray], float], parts: np.ndarray, less: n
 
     parts: one array per image `[n,...]`, such as confusion matrices.  statistic: their sum -> percent.  less: other
     parts of the same images, whose statistic is taken off; then the result is a paired difference in points.
+
+    Where all images change alike the interval has no width: it says nothing of images of another kind.
     """
+    if not len(parts):
+        raise ValueError("no images: a sum over nothing has no value")
     both = [parts] if less is None else [parts, less]
     counts = np.random.default_rng(0).multinomial(len(parts), np.full(len(parts), 1 / len(parts)), RESAMPLES)
     values = np.zeros(RESAMPLES + 1)

@@ -101,12 +101,13 @@ def table(numbers: pd.DataFrame, name: str, victim: str, metric: str) -> pd.Data
         cells = [ours[row, eps] for row in rows]
         paper = [published.value(name, row, column) for row in rows]
         shown[title] = _bold([cell.value for cell in cells], [str(cell) for cell in cells])
-        shown[f"{title} (paper)"] = _bold(paper, [f"{value:.2f}" for value in paper])
+        shown[f"{title} (paper)"] = _bold(paper, ["-" if value is None else f"{value:.2f}" for value in paper])
     return shown.assign(n=part["n"].iloc[0])
 
 
-def _bold(values: Sequence[float], texts: Sequence[str]) -> list[str]:
-    best = max(values)
+def _bold(values: Sequence[float | None], texts: Sequence[str]) -> list[str]:
+    """The texts, that of the largest value in bold; None is a row that the paper does not print."""
+    best = max(value for value in values if value is not None)
     return [f"**{text}**" if value == best else text for value, text in zip(values, texts, strict=True)]
 
 
@@ -139,21 +140,61 @@ def details(numbers: pd.DataFrame, metrics: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def effects(gathered: Gathered, victim: str) -> pd.DataFrame:
+def effects(gathered: Gathered, victim: str, name: str) -> pd.DataFrame:
     """What each transform changes against no defense, in points, on clean images and under SSP of 8 and 16.
 
-    verdict: of "slightly effective, but only at the cost of accuracy on benign examples" (supplement, line 108): the
-    value on clean images falls and that under SSP of 16 rises.
+    Beside it what the paper's table `name` prints, and whether ours has the same sign in all three columns.
     """
     found, scoring = evidences(gathered, victim), gathered.scoring
     rows = []
     for defense in dict.fromkeys(defense for defense, _ in found if defense != NONE):
-        changes = {
-            column: scoring.change(found[defense, eps], found[NONE, eps], scoring.metrics[0])
-            for column, eps in COLUMNS.items()
-        }
-        both = {verdict(changes["no attack"], "falls"), verdict(changes["eps 16"], "rises")}
-        rows.append({"transform": defense, **changes, "n": changes["eps 16"].n, "helps, at a cost": _all(both)})
+        row, verdicts = {"transform": defense}, set()
+        for column, eps in COLUMNS.items():
+            ours = scoring.change(found[defense, eps], found[NONE, eps], scoring.metrics[0])
+            paper = _printed_change(name, defense, column)
+            row |= {column: ours, f"{column} (paper)": "-" if paper is None else f"{paper:+.2f}"}
+            verdicts |= {verdict(ours, "rises" if paper > 0 else "falls")} if paper is not None else set()
+        rows.append(row | {"n": ours.n, "signs as printed": _all(verdicts) if verdicts else "-"})
+    return pd.DataFrame(rows)
+
+
+def _printed_change(name: str, defense: str, column: str) -> float | None:
+    """The transform's cell less that of no defense, as printed; None where the paper does not print the transform."""
+    behind = published.value(name, defense, column)
+    return None if behind is None else behind - published.value(name, NONE, column)
+
+
+def collapse(gathered: Gathered, victim: str, name: str) -> pd.DataFrame:
+    """What SSP takes from the undefended victim, in points, beside the paper; and what it takes beyond random noise."""
+    scoring = gathered.scoring
+    bare = {
+        (one.cell.attack, one.cell.eps): evidence
+        for one, evidence in zip(gathered.judged, gathered.evidence, strict=True)
+        if one.victim == victim and one.defense == NONE
+    }
+    rows = []
+    for column, eps in list(COLUMNS.items())[1:]:
+        taken, beyond = (
+            scoring.change(bare[SSP, eps], bare[other], scoring.metrics[0]) for other in ((CLEAN, 0), (NOISE, eps))
+        )
+        paper = published.value(name, NONE, column) - published.value(name, NONE, "no attack")
+        both = _all({verdict(taken, "falls"), verdict(beyond, "falls")})
+        row = {"SSP, eps": eps, "against clean": taken, "paper": f"{paper:+.2f}", "against noise": beyond}
+        rows.append(row | {"n": taken.n, "takes more than noise": both})
+    return pd.DataFrame(rows)
+
+
+def runs(studies: dict[str, tuple[Study, int]]) -> pd.DataFrame:
+    """What was attacked, for each name: data set, images, sizes in pixels (height x width), steps of SSP.
+
+    studies: name -> study and number of steps.
+    """
+    rows = []
+    for name, (study, steps) in studies.items():
+        sizes = sorted({tuple(image.shape[1:]) for image in study.images.images})
+        texts = [f"{height}x{width}" for height, width in sizes]
+        shown = texts[0] if len(texts) == 1 else f"{len(texts)} sizes, {texts[0]} to {texts[-1]}"
+        rows.append({"task": name, "images": len(study.images), "pixels": shown, "SSP steps": steps})
     return pd.DataFrame(rows)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.data.images import same_size
 from lib.tasks.classification import unit_images
 
 LIMIT = 100  # detections per image, COCO's
@@ -37,14 +38,14 @@ def predict(
     """The detections in 8-bit images `[3,H,W]` (uint8) of any sizes, one entry per image.
 
     detector: called as torchvision's are, a list of images `[3,H,W]` in [0,1] to a list of dicts of boxes, scores and
-    labels.  defense: applied first, to one image `[1,3,H,W]` at a time.
+    labels.  defense: applied first, to images `[B,3,H,W]` of equal size.
     """
-    found = []
-    for start in range(0, len(images), batch):
-        part = [unit_images(image, device) for image in images[start : start + batch]]
-        if defense is not None:
-            part = [defense(image[None])[0] for image in part]
-        found += [_best(result) for result in detector(part)]
+    found: list[Detections] = [None] * len(images)
+    # A detector pads a mixed batch to its largest image, so what it finds would depend on an image's neighbours.
+    for group in same_size(images, batch):
+        x = torch.stack([unit_images(images[index], device) for index in group])
+        for index, result in zip(group, detector(list(defense(x) if defense else x)), strict=True):
+            found[index] = _best(result)
     return found
 
 

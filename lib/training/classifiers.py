@@ -30,7 +30,13 @@ NOISE = 16 / 255  # strongest noise in training, and the sign noise of the evalu
 WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
 LIB = Path(__file__).resolve().parents[1]
-CODE = code_digest([LIB / "training", LIB / "networks" / "small.py", LIB / "attacks"])
+CODE = code_digest(
+    [
+        *(LIB / "training" / name for name in ("augment.py", "classifiers.py", "loop.py")),
+        LIB / "networks" / "small.py",
+        LIB / "attacks",
+    ]
+)
 
 
 def build(architecture: str, classes: int) -> Normalised:

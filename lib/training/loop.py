@@ -56,7 +56,7 @@ def resume(parts: Parts, checkpoint: Path, identity: str) -> tuple[int, float]:
     """The steps and seconds already done, `parts` brought to that state; (0, 0) without a checkpoint that fits."""
     if not checkpoint.is_file():
         return 0, 0.0
-    stored = torch.load(checkpoint, weights_only=True)
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if stored["identity"] != identity:
         return 0, 0.0
     for name, part in parts.items():

@@ -1,11 +1,12 @@
 """Train SegNet-Basic: `python -m lib.training.segmenter SegNet-Basic --scale mini`.
 
-Writes the weights that the scale's `networks:` names (or models/<scale>/NAME.safetensors) and the record
-results/<scale>/metrics/networks/NAME.json. A killed run continues where it was when the same command is given again.
-Uses a GPU where there is one.
+Writes the weights models/<scale>/NAME.safetensors and the record results/<scale>/metrics/networks/NAME.json. Uses a GPU
+where there is one. A killed run continues where it was when the same command is given again (on a GPU not to the last
+bit).
 
 Source: SegNet-Tutorial, Models/segnet_basic_solver.prototxt and segnet_basic_train.prototxt: SGD, learning rate 0.1
 (twice that for biases), momentum 0.9, weight decay 5e-4 (none for biases), batches of 4, weighted softmax loss.
+Not as published: the forward pass in bfloat16 and, where a scale says so, a falling rate and mirrored images.
 """
 
 import argparse
@@ -31,16 +32,14 @@ from lib.settings import Scale, SegmenterSpec
 from lib.store import code_digest, digest
 from lib.tasks.segmentation import confusions, predict, scores
 from lib.training import loop
-from lib.training.augment import photographed
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
-NOISE = 16 / 255
 # Median-frequency balancing as the prototxt prints it, in the order of CAMVID_CLASSES.
 CAMVID_WEIGHTS = (0.2595, 0.1826, 4.5640, 0.1417, 0.9051, 0.3826, 9.6446, 1.8418, 0.6823, 6.2478, 7.3614)
 LIB = Path(__file__).resolve().parents[1]
 CODE = code_digest(
     [
-        *(LIB / "training" / name for name in ("augment.py", "loop.py", "segmenter.py")),
+        *(LIB / "training" / name for name in ("loop.py", "segmenter.py")),
         LIB / "networks" / "segnet_basic.py",
     ]
 )
@@ -73,7 +72,7 @@ def train(name: str, scale: Scale, root: Path) -> dict:
     spec = scale.segmenters[name]
     device = "cuda" if torch.cuda.is_available() else "cpu"
     train_set, test_set = labelled(spec.data, "train"), labelled(spec.data, "test")
-    file = root / (scale.networks[name].weights or f"models/{scale.name}/{name}.safetensors")
+    file = root / "models" / scale.name / f"{name}.safetensors"
     network, seconds = fit(spec, train_set, file.with_suffix(".ckpt"), device)
     predicted = predict(network, test_set.images, batch=spec.batch, device=device)
     confusion = confusions(predicted, test_set.labels.numpy(), len(test_set.classes)).sum(0)
@@ -118,7 +117,7 @@ def fit(spec: SegmenterSpec, data: SegmentationSet, checkpoint: Path, device: st
     identity = digest(spec.model_dump(), data.images.numpy(), data.labels.numpy(), CODE)
     seconds = loop.run(advance, {"network": network.train(), "optimiser": optimiser}, spec.steps, checkpoint, identity)
     # The published network has no running statistics: compute_bn_statistics.py takes them over the training set.
-    update_bn(_batches(data, spec.batch), network, device)
+    update_bn(_batches(data, spec), network, device)
     return network.eval(), seconds
 
 
@@ -176,19 +175,22 @@ def median_frequency(labels: Tensor, classes: int) -> list[float]:
 
 
 def augmented(spec: SegmenterSpec, x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A batch of uint8 images and labels as float images in [0,1] and labels, mirrored and changed as the spec says."""
+    """A batch of uint8 images and labels as float images in [0,1] and labels; half are mirrored if the spec says so."""
     x = x.float() / 255
-    if spec.augment != "none":
+    if spec.augment == "flip":
         mirrored = torch.rand(len(x), generator=g) < 0.5
         x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         y = torch.where(mirrored[:, None, None], y.flip(2), y)
-    return (photographed(x, g, NOISE) if spec.augment == "full" else x), y
+    return x, y
 
 
-def _batches(data: SegmentationSet, batch: int) -> Iterator[Tensor]:
-    """The training images once, without the change that training makes to them."""
-    for part in data.images.split(batch):
-        yield part.float() / 255
+def _batches(data: SegmentationSet, spec: SegmenterSpec) -> Iterator[Tensor]:
+    """The training images once, unchanged, in batches as mixed as those of the training.
+
+    In the list's order a batch is four neighbouring frames of a video, whose variance leaves out that between scenes.
+    """
+    for part in torch.randperm(len(data), generator=generator(spec.seed, "statistics")).split(spec.batch):
+        yield data.images[part].float() / 255
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ import torch
 from lib import attacks, settings
 from lib.attacks import decision
 from lib.data.detection import DetectionSet
-from lib.data.images import ImageSet
+from lib.data.images import ImageSet, same_size
 from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
 from lib.experiment import study as module
-from lib.experiment.study import same_size
 from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES
 from lib.store import Store

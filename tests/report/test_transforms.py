@@ -92,13 +92,39 @@ def test_the_trend_begins_with_the_clean_images_in_every_line(numbers):
     assert noise["value"].tolist() == [90.0, 87.5, 87.5, 87.5, 87.5]
 
 
-def test_the_effects_are_paired_differences_with_a_verdict(gathered):
-    effects = transforms.effects(gathered, "SegNet-Basic").set_index("transform")
+def test_the_effects_are_paired_differences_beside_the_papers_signs(gathered):
+    effects = transforms.effects(gathered, "SegNet-Basic", "table_06").set_index("transform")
     assert effects.loc["JPEG 75", "no attack"].value == pytest.approx(-5)
     assert effects.loc["JPEG 75", "eps 16"].value == pytest.approx(10)
     assert effects.loc["MF 3", "eps 16"].value == pytest.approx(-10)
-    verdicts = effects["helps, at a cost"]
-    assert verdicts["MF 3"] == "not reproduced" and set(verdicts.drop("MF 3")) == {"reproduced"}
+    # 77.25 - 79.70 and 32.44 - 32.59: the paper's own JPEG 75 lowers what is left under SSP of 16.
+    assert effects.loc["JPEG 75", ["no attack (paper)", "eps 16 (paper)"]].tolist() == ["-2.45", "-0.15"]
+    signs = effects["signs as printed"]
+    assert signs["TVM 10"] == signs["MF 3"] == "reproduced" and signs["JPEG 75"] == "not reproduced"
+
+
+def test_a_defense_that_the_paper_does_not_print_has_dashes(streets, segmented):
+    own = [one._replace(defense="my own") if one.defense == "MF 3" else one for one in segmented]
+    gathered = transforms.gather(streets, own, SEGMENTATION)
+    table = transforms.table(transforms.score(gathered), "table_06", "SegNet-Basic", "pixels").set_index("method")
+    assert table.loc["my own", "no attack (paper)"] == "-" and table.loc["my own", "no attack"].startswith("85.0")
+    effects = transforms.effects(gathered, "SegNet-Basic", "table_06").set_index("transform")
+    assert effects.loc["my own", "eps 8 (paper)"] == effects.loc["my own", "signs as printed"] == "-"
+
+
+def test_the_collapse_is_measured_against_clean_images_and_against_noise(gathered):
+    collapse = transforms.collapse(gathered, "SegNet-Basic", "table_06").set_index("SSP, eps")
+    # 4 of 40 pixels are left of 36 on clean images and 35 under noise.
+    assert collapse.loc[16, "against clean"].value == pytest.approx(-80)
+    assert collapse.loc[16, "against noise"].value == pytest.approx(-77.5)
+    assert collapse.loc[16, "paper"] == "-47.11" and collapse.loc[8, "takes more than noise"] == "reproduced"
+
+
+def test_the_runs_say_how_many_images_of_which_size_and_how_many_steps():
+    same = SimpleNamespace(images=Images(images=torch.zeros(3, 3, 4, 10), labels=[0] * 3))
+    mixed = SimpleNamespace(images=Images(images=[torch.zeros(3, 9, 8), torch.zeros(3, 6, 8)], labels=[0] * 2))
+    rows = transforms.runs({"a": (same, 5), "b": (mixed, 7)})
+    assert rows["pixels"].tolist() == ["4x10", "2 sizes, 6x8 to 9x8"] and rows["SSP steps"].tolist() == [5, 7]
 
 
 def test_details_have_a_row_per_attack_and_a_column_per_score(numbers):

@@ -52,7 +52,7 @@ def test_it_learns(halves, tmp_path):
 
 def test_a_stopped_run_ends_with_the_same_weights(halves, tmp_path, interruptions):
     def train(name):
-        return segmenter.fit(spec(augment="full"), halves, tmp_path / f"{name}.ckpt")
+        return segmenter.fit(spec(augment="flip"), halves, tmp_path / f"{name}.ckpt")
 
     whole = train("whole")[0].state_dict()
     interruptions.stop(5, lambda: train("stopped"))
@@ -87,15 +87,21 @@ def test_biases_of_convolutions_learn_twice_as_fast_and_no_bias_decays():
     assert sorted(grouped) == sorted(map(id, network.parameters()))
 
 
-def test_the_statistics_of_the_norms_are_those_of_the_training_set(halves, tmp_path):
-    network, _ = segmenter.fit(spec(steps=6, batch=24), halves, tmp_path / "x.ckpt")
+@pytest.mark.parametrize("batch, tolerance", [(24, 1e-3), (6, 0.15)])
+def test_the_statistics_of_the_norms_are_those_of_the_training_set(halves, tmp_path, batch, tolerance):
+    # Sorted by brightness, as neighbouring frames are alike: batches in this order would lack most of the variance.
+    order = halves.images.float().mean((1, 2, 3)).argsort()
+    steps = torch.arange(24)[:, None, None, None] * 4
+    images = (halves.images[order].int() + steps).clamp(0, 255).to(torch.uint8)
+    halves = SegmentationSet(images, halves.labels[order], halves.ids, halves.classes, halves.colours)
+    network, _ = segmenter.fit(spec(steps=6, batch=batch), halves, tmp_path / "x.ckpt")
     seen = []
     network.encoders[0][0].register_forward_hook(lambda _, __, out: seen.append(out))
     with torch.no_grad():
         network(halves.images.float() / 255)
     norm = network.encoders[0][1]
     assert torch.allclose(norm.running_mean, seen[0].mean((0, 2, 3)), atol=1e-4)
-    assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3), unbiased=True), rtol=1e-3)
+    assert torch.allclose(norm.running_var, seen[0].var((0, 2, 3), unbiased=True), rtol=tolerance)
 
 
 def test_the_rate_is_constant_or_falls_along_a_cosine_in_every_cycle():
