@@ -161,11 +161,10 @@ def class_weights(data: SegmentationSet) -> list[float]:
 def median_frequency(labels: Tensor, classes: int) -> list[float]:
     """SegNet's balancing: the median of the classes' frequencies over each class's own, for labels `[N,H,W]`.
 
-    A class's frequency: its pixels over all labelled pixels of the images that show it. Without any it weighs 0.
+    A class's frequency: its pixels over all pixels, void too, of the images that show it. Without any it weighs 0.
     """
     counts = torch.stack([torch.bincount(image.flatten().long(), minlength=VOID + 1)[:classes] for image in labels])
-    labelled = counts.sum(1)
-    shown = torch.stack([labelled[counts[:, kind] > 0].sum() for kind in range(classes)])
+    shown = (counts > 0).sum(0) * labels[0].numel()
     there = shown > 0
     frequency = counts.sum(0)[there].double() / shown[there]
     weights = torch.zeros(classes, dtype=torch.float64)
