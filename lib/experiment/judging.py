@@ -96,8 +96,12 @@ def frame(study: Study, cells: Sequence[Adversaries], victims: Sequence[str]) ->
     """
     rows = []
     labels = study.images.labels.numpy()
-    before = {one.victim: one.outcome for one in grid(study, [clean(study)], victims)}
-    for cell, _, victim, after in grid(study, cells, victims):
+    unattacked = clean(study)
+    before = None
+    for cell, _, victim, after in grid(study, [unattacked, *cells], victims):
+        if cell is unattacked:
+            before = after
+            continue
         rows.append(
             pd.DataFrame(
                 {
@@ -109,7 +113,7 @@ def frame(study: Study, cells: Sequence[Adversaries], victims: Sequence[str]) ->
                     "image": study.images.ids,
                     "top1": top_k(after, labels, 1),
                     "top5": top_k(after, labels, 5),
-                    "fooled": after.classes[:, 0] != before[victim].classes[:, 0],
+                    "fooled": after.classes[:, 0] != before.classes[:, 0],
                 }
             )
         )

@@ -167,15 +167,12 @@ def _printed_change(name: str, defense: str, column: str) -> float | None:
 def collapse(gathered: Gathered, victim: str, name: str) -> pd.DataFrame:
     """What SSP takes from the undefended victim, in points, beside the paper; and what it takes beyond random noise."""
     scoring = gathered.scoring
-    bare = {
-        (one.cell.attack, one.cell.eps): evidence
-        for one, evidence in zip(gathered.judged, gathered.evidence, strict=True)
-        if one.victim == victim and one.defense == NONE
-    }
+    under_ssp, under_noise = evidences(gathered, victim), evidences(gathered, victim, NOISE)
     rows = []
     for column, eps in list(COLUMNS.items())[1:]:
         taken, beyond = (
-            scoring.change(bare[SSP, eps], bare[other], scoring.metrics[0]) for other in ((CLEAN, 0), (NOISE, eps))
+            scoring.change(under_ssp[NONE, eps], other, scoring.metrics[0])
+            for other in (under_ssp[NONE, 0], under_noise[NONE, eps])
         )
         paper = published.value(name, NONE, column) - published.value(name, NONE, "no attack")
         both = _all({verdict(taken, "falls"), verdict(beyond, "falls")})
@@ -198,12 +195,12 @@ def runs(studies: dict[str, tuple[Study, int]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def evidences(gathered: Gathered, victim: str) -> dict[tuple[str, float], object]:
-    """The evidence of the cells of Tables 6 and 7, by defense and budget."""
+def evidences(gathered: Gathered, victim: str, attack: str = SSP) -> dict[tuple[str, float], object]:
+    """The evidence of the cells of Tables 6 and 7 (or of another attack's) by defense and budget, clean images at 0."""
     return {
         (one.defense, one.cell.eps): evidence
         for one, evidence in zip(gathered.judged, gathered.evidence, strict=True)
-        if one.victim == victim and one.cell.attack != NOISE and one.cell.eps in COLUMNS.values()
+        if one.victim == victim and one.cell.attack in (CLEAN, attack) and one.cell.eps in COLUMNS.values()
     }
 
 

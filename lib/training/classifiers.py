@@ -5,8 +5,6 @@ one that was not. A `spec` is `lib.settings.StandIn`: architecture, recipe, epoc
 step in 0-255 units), seed.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib.attacks.decision import fgsm, pgd
@@ -155,16 +153,5 @@ def train(
 
     Returns the record: images, the accuracies, seconds, parameters, sha256 of the weights file.
     """
-    checkpoint = out.with_suffix(".ckpt")
-    victim, seconds = fit(spec, world, classes, checkpoint, sources)
-    network = victim.network
-    content = save({name: value.contiguous() for name, value in network.state_dict().items()})
-    facts = evaluate(victim, test) | {
-        "seconds": round(seconds, 1),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    loop.write_whole(out, lambda file: file.write(content))
-    loop.write_whole(record, lambda file: file.write((json.dumps(facts, indent=2) + "\n").encode()))
-    checkpoint.unlink(missing_ok=True)
-    return facts
+    victim, seconds = fit(spec, world, classes, out.with_suffix(".ckpt"), sources)
+    return loop.keep(victim.network, evaluate(victim, test), seconds, out, record)

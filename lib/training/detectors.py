@@ -8,9 +8,7 @@ given again.
 import argparse
 import contextlib
 import copy
-import hashlib
 import io
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ import torch
 from pycocotools import mask as runs
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib import settings
@@ -78,19 +76,11 @@ def train(name: str, scale: Scale, root: Path) -> dict:
         command = f"python -m lib.training {spec.backbone} --scale {scale.name}"
         raise FileNotFoundError(f"{backbone} not found; train it with `{command}`")
     out = folder / f"{name}.safetensors"
-    checkpoint = out.with_suffix(".ckpt")
-    detector, seconds = fit(spec, world.load(data, "train"), len(world.CLASSES), checkpoint, load_file(backbone))
-    content = save({key: value.contiguous() for key, value in detector.state_dict().items()})
-    record = evaluate(detector, from_world(world.load(data, "test"))) | {
-        "seconds": round(seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    loop.write_whole(out, lambda file: file.write(content))
-    path = root / "results" / scale.name / "metrics" / "networks" / f"{name}.json"
-    loop.write_whole(path, lambda file: file.write((json.dumps(record, indent=2) + "\n").encode()))
-    checkpoint.unlink(missing_ok=True)
-    return record
+    train_set, checkpoint = world.load(data, "train"), out.with_suffix(".ckpt")
+    detector, seconds = fit(spec, train_set, len(world.CLASSES), checkpoint, load_file(backbone))
+    facts = evaluate(detector, from_world(world.load(data, "test")))
+    record = root / "results" / scale.name / "metrics" / "networks" / f"{name}.json"
+    return loop.keep(detector, facts, seconds, out, record)
 
 
 def build(spec: DetectorSpec, classes: int, backbone: dict[str, Tensor]) -> nn.Module:

@@ -4,6 +4,8 @@ A step's random numbers are keyed by its number, so a run that is killed and sta
 one that was not (with the same number of threads).
 """
 
+import hashlib
+import json
 import math
 import os
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save as save_tensors
 from torch import nn
 from tqdm import tqdm
 
@@ -32,6 +35,23 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def keep(network: nn.Module, facts: dict[str, Any], seconds: float, file: Path, record: Path) -> dict[str, Any]:
+    """Write the weights `file` (.safetensors) and what is known of them, `record` (.json); the checkpoint goes.
+
+    Returns the record: `facts`, seconds, parameters, sha256 of the weights file.
+    """
+    content = save_tensors({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+    whole = facts | {
+        "seconds": round(seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_whole(file, lambda out: out.write(content))
+    write_whole(record, lambda out: out.write((json.dumps(whole, indent=2) + "\n").encode()))
+    file.with_suffix(".ckpt").unlink(missing_ok=True)
+    return whole
 
 
 def run(advance: Callable[[int], float], parts: Parts, steps: int, checkpoint: Path, identity: str) -> float:

@@ -10,8 +10,6 @@ Not as published: the forward pass in bfloat16 and, where a scale says so, a fal
 """
 
 import argparse
-import hashlib
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -19,7 +17,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
@@ -76,20 +73,13 @@ def train(name: str, scale: Scale, root: Path) -> dict:
     network, seconds = fit(spec, train_set, file.with_suffix(".ckpt"), device)
     predicted = predict(network, test_set.images, batch=spec.batch, device=device)
     confusion = confusions(predicted, test_set.labels.numpy(), len(test_set.classes)).sum(0)
-    content = save({key: value.cpu().contiguous() for key, value in network.state_dict().items()})
-    record = scores(confusion)._asdict() | {
+    facts = scores(confusion)._asdict() | {
         "images": len(test_set),
         "side": list(test_set.images.shape[2:]),
         "steps": spec.steps,
-        "seconds": round(seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "sha256": hashlib.sha256(content).hexdigest(),
     }
-    loop.write_whole(file, lambda out: out.write(content))
-    path = root / "results" / scale.name / "metrics" / "networks" / f"{name}.json"
-    loop.write_whole(path, lambda out: out.write((json.dumps(record, indent=2) + "\n").encode()))
-    file.with_suffix(".ckpt").unlink(missing_ok=True)
-    return record
+    record = root / "results" / scale.name / "metrics" / "networks" / f"{name}.json"
+    return loop.keep(network, facts, seconds, file, record)
 
 
 def fit(spec: SegmenterSpec, data: SegmentationSet, checkpoint: Path, device: str = "cpu") -> tuple[SegNetBasic, float]:
