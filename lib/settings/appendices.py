@@ -1,0 +1,108 @@
+"""What each appendix's notebook is given: networks, counts, budgets."""
+
+from pydantic import model_validator
+
+from lib.settings.base import Strict
+from lib.settings.networks import Data, Scenes
+
+
+class AppendixF(Strict):
+    """notebooks/f_attack_parameters.ipynb
+
+    victims: Table 5 and the transfer matrix.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP and
+    FFF.  victim, iterations: Figure 6.  images: per number of Figure 6 and of the matrix.
+    """
+
+    victims: list[str]
+    surrogate: str
+    feature_surrogate: str
+    victim: str
+    iterations: list[int]
+    images: int
+
+
+class AppendixA(Strict):
+    """notebooks/a_why_ssp_works.ipynb
+
+    sources: name in Figure 1 -> network whose feature space is attacked.  victim, iterations, images: Figure 1.
+    shown: images of Figure 2.  logits, features: the networks of Figure 3.  tsne_data: its images.  groups: name ->
+    ranges of labels (both ends included) that count as one class; without it, `classes` classes drawn at random.
+    """
+
+    sources: dict[str, str]
+    victim: str
+    iterations: list[int]
+    images: int
+    shown: int
+    logits: str
+    features: str
+    tsne_data: Data
+    groups: dict[str, list[tuple[int, int]]] | None = None
+    classes: int = 6
+
+
+class TransformTest(Strict):
+    """One half of Appendix E: the images, the victims (the first is the table's), how many SSP steps, what to show.
+
+    shown: how many images of the figure.  threshold: the score from which a detection is drawn.
+    """
+
+    data: Scenes
+    victims: list[str]
+    steps: int
+    shown: int
+    threshold: float = 0.5
+
+
+class AppendixE(Strict):
+    """notebooks/e_transforms.ipynb
+
+    surrogate: whose features SSP attacks.  budgets: of the trend; Tables 6 and 7 print 8 and 16.
+    """
+
+    surrogate: str
+    budgets: list[int]
+    segmentation: TransformTest
+    detection: TransformTest
+
+    @model_validator(mode="after")
+    def printed_budgets(self) -> "AppendixE":
+        if not {8, 16} <= set(self.budgets):
+            raise ValueError("budgets must hold 8 and 16, the columns of Tables 6 and 7")
+        return self
+
+
+class AppendixB(Strict):
+    """notebooks/b_at_comparison.ipynb
+
+    victim: "Original" of Table 1, which NRP protects.  hardened: row of Table 1 -> adversarially trained network.
+    purifier: the network that purifies.  data: the images, if not the scale's.  images: steps of PGD -> how many of
+    them; Table 1 has 10 steps.  seeds: of the dynamic defense.  draws: of its noise, per step of the attack that
+    averages over it.
+    """
+
+    victim: str
+    hardened: dict[str, str]
+    purifier: str
+    data: Data | None = None
+    images: dict[int, int]
+    seeds: int = 5
+    draws: int = 8
+
+
+class AppendixG(Strict):
+    """notebooks/g_visual_purification.ipynb
+
+    victims: whose accuracy is told before and after.  surrogate, feature_surrogate: of every attack of the project.
+    robust: the network whose features Figure 7 attacks.  ensemble: the surrogates of Figure 8.  purifier: the network
+    that purifies.  images: per number.  shown: images of each figure.
+    """
+
+    victims: list[str]
+    surrogate: str
+    feature_surrogate: str
+    robust: str
+    ensemble: list[str]
+    purifier: str
+    images: int
+    shown: int

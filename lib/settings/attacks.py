@@ -1,0 +1,76 @@
+"""Parameters of the attacks: the section `attacks` of params.yaml, by default the supplement's Appendix F."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from lib.settings.base import Strict
+
+
+class Noise(Strict):
+    eps: float = 16
+
+
+class Fgsm(Strict):
+    eps: float = 16
+    step: float = 16
+
+
+class RFgsm(Strict):
+    eps: float = 16
+    alpha: float = 16 / 3
+
+
+class IFgsm(Strict):
+    eps: float = 16
+    step: float = 1.6
+    steps: int = 10
+
+
+class MiFgsm(IFgsm):
+    decay: float = 1.0
+
+
+class Dim(MiFgsm):
+    probability: float = Field(0.7, ge=0, le=1)
+
+
+class DimTi(Dim):
+    kernel: int = 15
+    edge: float = 3.0
+
+
+class Pgd(Strict):
+    eps: float = 16
+    step: float = 1.6
+    steps: int = 10
+    start: Literal["uniform", "clean"] = "uniform"
+
+
+class Ssp(Strict):
+    eps: float = 16
+    step: float = 2.55
+    steps: int = 100
+    start: Literal["noise", "perturbed"] = "noise"
+
+
+class Fff(Strict):
+    eps: float = 16
+    iterations: int = 10_000
+    lr: float = 0.1
+    halve_every: int = 300
+
+
+class Attacks(Strict):
+    """The supplement's Appendix F, as defaults."""
+
+    noise: Noise = Noise()
+    fgsm: Fgsm = Fgsm()
+    r_fgsm: RFgsm = RFgsm()
+    i_fgsm: IFgsm = IFgsm()
+    mi_fgsm: MiFgsm = MiFgsm()
+    dim: Dim = Dim()
+    dim_ti: DimTi = DimTi()
+    pgd: Pgd = Pgd()
+    ssp: Ssp = Ssp()
+    fff: Fff = Fff()

@@ -1,0 +1,75 @@
+"""Data sets and networks of a scale."""
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from lib.settings.base import Strict
+
+
+class Data(Strict):
+    """A set of classification images. side: pixels.  count: images per number (default all)."""
+
+    name: Literal["world", "neurips2017", "imagenet_val"]
+    side: int
+    count: int | None = None
+
+
+class Scenes(Strict):
+    """Images with labelled pixels (world, camvid) or boxes (world, coco).
+
+    sides: height and width, for camvid (default 360x480).  count: images (default all).  batch: images per step and per
+    stored shard, where it is not the scale's.
+    """
+
+    name: Literal["world", "camvid", "coco"]
+    labels: Literal["pixels", "boxes"]
+    sides: tuple[int, int] | None = None
+    count: int | None = None
+    batch: int | None = None
+
+    @model_validator(mode="after")
+    def labels_there(self) -> "Scenes":
+        if (self.name, self.labels) in {("camvid", "boxes"), ("coco", "pixels")}:
+            raise ValueError(f"{self.name} has no labelled {self.labels} here")
+        return self
+
+
+class NetworkSpec(Strict):
+    """One network of a scale: where it comes from and what it wants to be fed.
+
+    tap: the layer that SSP reads.  activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks:
+    of a purifier.
+    how: how to get the weights.
+    """
+
+    role: str
+    task: Literal["classification", "segmentation", "detection", "purification"] = "classification"
+    family: Literal[
+        "torchvision",
+        "timm",
+        "small",
+        "vgg16_conv3_3",
+        "resnet50_stride1",
+        "mobilenetv2_same",
+        "resnet_v2_slim",
+        "segnet_basic",
+        "small_detector",
+        "yolox_onnx",
+        "resnet_denoise",
+        "purifier",
+    ]
+    architecture: str
+    weights: str | None = None
+    sha256: str | None = None
+    classes: int = 1000
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: int | None = None
+    background: bool = False
+    tap: str | None = None
+    activations: list[str] = []
+    maps: int = 64
+    width: int = 64
+    blocks: int = 23
+    how: str = ""

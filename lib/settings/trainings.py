@@ -1,0 +1,92 @@
+"""How the networks that the project trains are trained."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from lib.settings.base import Strict
+from lib.settings.networks import Scenes
+
+
+class StandIn(Strict):
+    """One small network that the pipeline trains (lib/training/classifiers.py)."""
+
+    architecture: str
+    recipe: Literal["natural", "fgsm", "pgd", "ensemble"]
+    epochs: int
+    batch: int = 64
+    lr: float = 2e-3
+    eps: float = 0
+    step: float = 0
+    steps: int = 0
+    sources: list[str] = []
+    seed: int = 0
+
+
+class SegmenterSpec(Strict):
+    """One SegNet-Basic to train (lib/training/segmenter.py). maps: channels.  steps: iterations of `batch` images.
+
+    decay: of the learning rate; the published solver keeps it constant.  cycles: how often a cosine is run through;
+    each starts with the full rate and no momentum (warm restarts).  augment: "flip" mirrors half of the images.
+    """
+
+    data: Scenes
+    maps: int = 64
+    steps: int = 10_000
+    batch: int = 4
+    lr: float = 0.1
+    decay: Literal["constant", "cosine"] = "constant"
+    cycles: int = Field(1, ge=1)
+    augment: Literal["none", "flip"] = "none"
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def whole_cycles(self) -> "SegmenterSpec":
+        if self.steps % self.cycles or (self.cycles > 1 and self.decay == "constant"):
+            raise ValueError(f"{self.steps} steps are no {self.cycles} whole cycles of a cosine")
+        return self
+
+
+class DetectorSpec(Strict):
+    """One small detector that the pipeline trains (lib/training/detectors.py) from a trained classifier's backbone."""
+
+    detector: Literal["retinanet", "mask_rcnn"]
+    backbone: str
+    epochs: int
+    batch: int = 32
+    lr: float = 2e-3
+    seed: int = 0
+
+
+class PurifierSpec(Strict):
+    """One NRP to train (lib/training/purifier.py); its architecture is that of the network of the same name.
+
+    images: "world", or a folder of images relative to the repository or to $COMPANION_ASSETS; labels are not read.
+    extractor: the network whose tap SSP attacks and the feature loss compares.  eps, step, ssp_steps, ssp_start:
+    of the adversaries it learns from, in levels (`lib.attacks.features.ssp`).  budgets: "fixed" attacks every crop
+    with eps, "uniform" each with its own between 0 and eps, so that the purifier sees nearly clean images too (ours,
+    not the paper's).  crop: side of the random crops.  batch: crops per forward pass; accumulate: how many such
+    batches make one update.  adversarial, pixel, feature: weights of the three losses.  critic_width: channels of the
+    critic's first layer.  init: "identity" begins with a purifier that changes next to nothing, "random" with random
+    weights.  checkpoint_minutes: how much work a kill may cost.
+    """
+
+    images: str
+    extractor: str
+    eps: float = 16
+    step: float = 2.55
+    ssp_steps: int = 100
+    ssp_start: Literal["noise", "perturbed"] = "noise"
+    budgets: Literal["fixed", "uniform"] = "fixed"
+    crop: int = Field(128, multiple_of=32)
+    batch: int = 16
+    accumulate: int = Field(1, ge=1)
+    steps: int = 400_000
+    lr: float = 1e-4
+    adversarial: float = 5e-3
+    pixel: float = 1e-2
+    feature: float = 1.0
+    critic_width: int = 64
+    init: Literal["identity", "random"] = "random"
+    checkpoint_minutes: float = 5
+    seed: int = 0
