@@ -19,10 +19,12 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
+from lib.networks import resnet_denoise
 from lib.networks import weights as files
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.normalised import Normalised
 from lib.networks.onnx import OnnxYolox
+from lib.networks.purifier import PURIFIERS
 from lib.networks.resnet_v2 import ResNetV2
 from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
@@ -31,7 +33,7 @@ from lib.settings import ROOT, NetworkSpec, Scale
 from lib.settings import load as load_settings
 
 # Families that the pipeline trains itself; their weights lie in models/<scale>/.
-TRAINED = ("small", "segnet_basic", "small_detector")
+TRAINED = ("small", "segnet_basic", "small_detector", "purifier")
 CONVERTED = {"resnet50_stride1": resnet50_stride1, "mobilenetv2_same": mobilenetv2_same, "resnet_v2_slim": ResNetV2}
 
 
@@ -39,7 +41,8 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     """The network called `name`, frozen, in eval mode, for images in [0,1].
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
-    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do.
+    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do; a purifier gives
+    images `[B,3,H,W]`, not clamped.
 
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with a file.
@@ -52,8 +55,10 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     elif _library(spec) == "timm":
         network = _timm(spec, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
     else:
-        network = _build(spec)
-        files.load(network, files.read(path), path.name)
+        network, state = _build(spec), files.read(path)
+        if spec.family == "resnet_denoise":
+            state = resnet_denoise.from_tensorpack(state)
+        files.load(network, state, path.name)
     if spec.task == "classification":
         network = Normalised(network, spec.mean, spec.std, spec.resize, spec.background)
     return network.eval().requires_grad_(False).to(device)
@@ -133,6 +138,10 @@ def _build(spec: NetworkSpec) -> nn.Module:
         return DETECTORS[spec.architecture](spec.classes)
     if spec.family == "segnet_basic":
         return SegNetBasic(spec.classes, spec.maps)
+    if spec.family == "purifier":
+        return PURIFIERS[spec.architecture](spec.width, spec.blocks)
+    if spec.family == "resnet_denoise":
+        return resnet_denoise.ARCHITECTURES[spec.architecture](spec.classes)
     if spec.family == "vgg16_conv3_3":
         return VGG16Conv33()
     return CONVERTED[spec.family](spec.classes)

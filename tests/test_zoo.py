@@ -1,3 +1,4 @@
+import functools
 import hashlib
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import torch
 import torchvision
 
 from lib import zoo
+from lib.networks.purifier import NRP, NRPResG
+from lib.networks.resnet_denoise import ResNetDenoise
 from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
 from lib.networks.vgg import VGG16Conv33
@@ -19,6 +22,8 @@ from lib.settings import NetworkSpec
 VGG = {"role": "features", "family": "vgg16_conv3_3", "architecture": "vgg16_conv3_3", "weights": "weights/vgg.npz"}
 SQUEEZENET = {"role": "victim", "family": "torchvision", "architecture": "squeezenet1_1", "weights": "IMAGENET1K_V1"}
 TIMM = {"role": "victim", "family": "timm", "architecture": "test_resnet", "weights": "r160_in1k"}
+PURIFIER = {"role": "defense", "task": "purification", "family": "purifier", "architecture": "nrp"}
+PURIFIER |= {"width": 8, "blocks": 2, "weights": "models/paper/NRP.pth"}
 
 
 def settings(**networks):
@@ -231,3 +236,72 @@ def test_a_missing_onnx_file_says_how_to_get_it(places):
     spec = {"role": "victim", "task": "detection", "family": "yolox_onnx", "architecture": "yolox_nano"}
     with pytest.raises(FileNotFoundError, match=r"^Y: no weights \(weights/y\.onnx\); to get them: ask$"):
         zoo.load("Y", settings(Y=spec | {"weights": "weights/y.onnx", "how": "ask"}))
+
+
+def write_purifier(repository, **added):
+    """A small purifier in a file like the released NRP.pth; `added` to its state dict."""
+    network = NRP(8, 2)
+    (repository / "models" / "paper").mkdir(parents=True)
+    torch.save(network.state_dict() | added, repository / "models" / "paper" / "NRP.pth")
+    return network
+
+
+def test_a_released_purifier_is_loaded_as_it_is(places):
+    network = write_purifier(places / "repository")
+    loaded = zoo.load("NRP", settings(NRP=PURIFIER))
+    x = torch.rand(2, 3, 9, 12)
+    assert type(loaded) is NRP and torch.equal(loaded(x), network(x))
+    assert not loaded.training and not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"blocks": 3}, r"^NRP\.pth: missing key 'RRDB_trunk\.2\.RDB1\.conv1\.bias' and 29 more for NRP$"),
+        ({"blocks": 1}, r"^NRP\.pth: unexpected key 'RRDB_trunk\.1\.RDB1\.conv1\.bias' and 29 more for NRP$"),
+        ({"width": 16}, r"^NRP\.pth: key 'conv_first\.weight' has shape \[8, 3, 3, 3\], expected \[16, 3, 3, 3\]$"),
+        ({"architecture": "nrp_resg"}, r"^NRP\.pth: missing key 'conv_last\.bias' and 9 more for NRPResG$"),
+    ],
+)
+def test_a_purifier_of_another_size_is_refused(places, change, message):
+    write_purifier(places / "repository")
+    with pytest.raises(ValueError, match=message):
+        zoo.load("NRP", settings(NRP=PURIFIER | change))
+
+
+def test_a_purifier_with_a_key_too_many_is_refused(places):
+    write_purifier(places / "repository", upconv1=torch.zeros(1))
+    with pytest.raises(ValueError, match=r"^NRP\.pth: unexpected key 'upconv1' for NRP$"):
+        zoo.load("NRP", settings(NRP=PURIFIER))
+
+
+def test_a_purifier_without_a_file_is_the_pipelines(places):
+    spec = PURIFIER | {"architecture": "nrp_resg", "weights": None}
+    with pytest.raises(FileNotFoundError, match=r"^NRP: no weights \(models/sample/NRP\.safetensors\); .* dvc repro$"):
+        zoo.load("NRP", settings(NRP=spec))
+    network, file = NRPResG(8, 2), places / "repository" / "models" / "sample" / "NRP.safetensors"
+    file.parent.mkdir(parents=True)
+    safetensors.torch.save_file(network.state_dict(), file)
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(zoo.load("NRP", settings(NRP=spec))(x), network(x))
+
+
+def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
+    build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
+    monkeypatch.setitem(zoo.resnet_denoise.ARCHITECTURES, "resnet152_denoise", build)
+    spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
+    spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
+    network = build(5).eval()
+    arrays = {key: value.numpy() for key, value in network.state_dict().items()}
+    # As tensorpack writes them: one key of a vector, and the kernel that sees BGR.
+    arrays["linear/b"] = arrays.pop("linear.bias")
+    arrays["conv0/W"] = arrays.pop("conv0.weight")[:, ::-1].transpose(2, 3, 1, 0)
+    file = places / "repository" / "R.npz"
+    file.parent.mkdir()
+    np.savez(file, **arrays)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(zoo.load("FD", settings(FD=spec))(x), network(x * 2 - 1), atol=1e-6)
+    np.savez(file, **arrays, extra=np.zeros(1))
+    with pytest.raises(ValueError, match=r"^R\.npz: unexpected key 'extra' for ResNetDenoise$"):
+        zoo.load("FD", settings(FD=spec))

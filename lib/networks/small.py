@@ -1,10 +1,10 @@
 """Small stand-ins for the paper's ImageNet networks, for 48x48 images (any side from 40 up) on a CPU.
 
 Each imitates the family of its namesake, not its size: plain 3x3 stacks with 2-2-3-3 layers (VGG), residual blocks
-(ResNet), parallel branches of different reach (Inception), and both together (Inception-ResNet). They have 0.1 to 0.3
-million parameters where the originals have 24 to 144 million. All use batch normalisation, VGG too (unlike the
-original), because it makes them train in seconds; all end in average pooling and one linear layer. A conclusion drawn
-with them is one about small networks on drawn scenes.
+(ResNet), also with denoising blocks between them (Feature Denoising), parallel branches of different reach (Inception),
+and both together (Inception-ResNet). They have 0.1 to 0.3 million parameters where the originals have 24 to 144
+million. All use batch normalisation, VGG too (unlike the original), because it makes them train in seconds; all end in
+average pooling and one linear layer. A conclusion drawn with them is one about small networks on drawn scenes.
 
 All take `[B,3,H,W]` normalised with MEAN and STD and give logits `[B,classes]`.
 """
@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from lib.networks.denoising import Denoising
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -172,6 +174,14 @@ def resnet50(classes: int) -> ResNet:
     return ResNet((1, 2, 2), (16, 32, 64), classes)
 
 
+def resnet50_denoise(classes: int) -> ResNet:
+    """`resnet50` with a denoising block at the end of each layer, where Feature Denoising's ResNet has them."""
+    network = resnet50(classes)
+    for layer in (network.layer1, network.layer2, network.layer3):
+        layer.append(Denoising(layer[-1].last.num_features))
+    return network
+
+
 def resnet152(classes: int) -> ResNet:
     """Residual blocks 1-3-4: deeper than `resnet50`, and narrower.
 
@@ -212,6 +222,7 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     "vgg16": vgg16,
     "vgg19": vgg19,
     "resnet50": resnet50,
+    "resnet50_denoise": resnet50_denoise,
     "resnet152": resnet152,
     "inception_v3": inception_v3,
     "inception_v4": inception_v4,

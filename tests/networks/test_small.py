@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from lib.networks.denoising import Denoising
 from lib.networks.small import ARCHITECTURES, Parallel, Residual
 
-TAPS = {"vgg16": "features.relu3_3", "vgg19": "features.relu3_3", "resnet50": "layer2", "resnet152": "layer2"}
+TAPS = {
+    "vgg16": "features.relu3_3",
+    "vgg19": "features.relu3_3",
+    "resnet50": "layer2",
+    "resnet50_denoise": "layer2.1",
+    "resnet152": "layer2",
+}
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -28,6 +35,9 @@ def test_between_a_tenth_and_half_a_million_parameters(named):
 
 def test_every_parameter_takes_part(named):
     _, network = named
+    for module in network.modules():
+        if isinstance(module, Denoising):
+            nn.init.ones_(module.bn.weight)  # it begins at zero, which nothing behind it passes
     network.train()(torch.randn(4, 3, 48, 48)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -65,6 +75,7 @@ def test_vgg_has_its_layers_of_3x3_convolutions_in_order(architecture, layers):
     [
         ("vgg16", False, False),
         ("resnet50", True, False),
+        ("resnet50_denoise", True, False),
         ("resnet152", True, False),
         ("inception_v3", False, True),
         ("inception_v4", False, True),
@@ -85,3 +96,19 @@ def test_the_second_of_a_family_is_deeper_or_built_of_other_kernels():
 
     assert depth("vgg19") > depth("vgg16") and depth("resnet152") > depth("resnet50")
     assert (1, 5) in kernels("inception_v4") - kernels("inception_v3")
+
+
+def test_denoising_resnet_is_resnet50_with_a_block_at_the_end_of_each_layer():
+    plain, denoising = ARCHITECTURES["resnet50"](12).eval(), ARCHITECTURES["resnet50_denoise"](12).eval()
+    assert [len(layer) for layer in (plain.layer1, plain.layer2, plain.layer3)] == [1, 2, 2]
+    layers = [denoising.layer1, denoising.layer2, denoising.layer3]
+    kinds = [[type(block).__name__ for block in layer] for layer in layers]
+    assert kinds == [["Residual"] * count + ["Denoising"] for count in (1, 2, 2)]
+    # Without those blocks' weights it has resnet50's; with fresh ones it computes what resnet50 does.
+    missing = denoising.load_state_dict(plain.state_dict(), strict=False)
+    blocks = {f"layer{number}.{len(layer) - 1}" for number, layer in enumerate(layers, 1)}
+    assert not missing.unexpected_keys and {key.rsplit(".", 2)[0] for key in missing.missing_keys} == blocks
+    x = torch.randn(2, 3, 48, 48)
+    assert torch.equal(denoising(x), plain(x))
+    nn.init.ones_(denoising.layer3[-1].bn.weight)
+    assert not torch.allclose(denoising(x), plain(x))

@@ -1,0 +1,142 @@
+"""The Neural Representation Purifier: its two released architectures and the critic it is trained against.
+
+Keys and shapes are those of the released files NRP.pth and NRP_resG.pth (Muzammal-Naseer/NRP, networks.py and
+modules/module_util.py). Images `[B,3,H,W]` in [0,1], RGB, not normalised, of any size; the output has the same shape
+and is not clamped (`lib.defenses.purifier` does that).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+RESIDUAL_SCALE = 0.2
+
+
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """3x3, keeps the size."""
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+
+def small_conv(inputs: int, outputs: int) -> nn.Conv2d:
+    """The same, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
+    layer = conv(inputs, outputs)
+    nn.init.kaiming_normal_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    layer.weight.data.mul_(0.1)
+    return layer
+
+
+class DenseBlock(nn.Module):
+    """Five convolutions, each seeing all before it; a fifth of the last is added to the input."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        for number in range(1, 5):
+            self.add_module(f"conv{number}", small_conv(width + (number - 1) * growth, growth))
+        self.conv5 = small_conv(width + 4 * growth, width)
+        self.activation = nn.LeakyReLU(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = [x]
+        for layer in (self.conv1, self.conv2, self.conv3, self.conv4):
+            seen.append(self.activation(layer(torch.cat(seen, 1))))
+        return x + RESIDUAL_SCALE * self.conv5(torch.cat(seen, 1))
+
+
+class RRDB(nn.Module):
+    """Residual in residual: three dense blocks; a fifth of what comes out is added to the input."""
+
+    def __init__(self, width: int, growth: int):
+        super().__init__()
+        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
+
+
+class NRP(nn.Module):
+    """The purifier of NRP.pth: 23 RRDB blocks, 16,550,275 parameters (its README says 14 million).
+
+    No skip over the whole network and no activation at the end, unlike ESRGAN's generator, which it comes from.
+    Its dense layers grow by half of `width`.
+    """
+
+    def __init__(self, width: int = 64, blocks: int = 23):
+        super().__init__()
+        self.conv_first = conv(3, width)
+        self.RRDB_trunk = nn.Sequential(*(RRDB(width, width // 2) for _ in range(blocks)))
+        self.trunk_conv = conv(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.trunk_conv(self.RRDB_trunk(self.conv_first(x)))
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, added to the input; no batch normalisation."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1, self.conv2 = small_conv(width, width), small_conv(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(torch.relu(self.conv1(x)))
+
+
+class NRPResG(nn.Module):
+    """The purifier of NRP_resG.pth: 23 plain residual blocks, 1,702,211 parameters (its README says 1.2 million)."""
+
+    def __init__(self, width: int = 64, blocks: int = 23):
+        super().__init__()
+        self.conv_first = conv(3, width)
+        self.recon_trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
+        self.conv_last = conv(width, 3)
+        self.activation = nn.LeakyReLU(0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_last(self.recon_trunk(self.activation(self.conv_first(x))))
+
+
+PURIFIERS: dict[str, Callable[..., nn.Module]] = {"nrp": NRP, "nrp_resg": NRPResG}
+
+
+@torch.no_grad()
+def begin_as_identity(purifier: nn.Module) -> None:
+    """Fresh weights with which the purifier nearly gives back what it gets; ours, not the paper's.
+
+    Neither architecture has a skip over the whole network, so with random weights a training spends its beginning on
+    learning to copy the image.
+    """
+    first, last = (layer for layer in purifier.children() if isinstance(layer, nn.Conv2d))
+    nn.init.dirac_(first.weight[:3])
+    nn.init.dirac_(last.weight)
+    if isinstance(purifier, NRP):
+        # What goes through a fresh RRDB block grows by a fifth.
+        last.weight.mul_((1 + RESIDUAL_SCALE) ** -len(purifier.RRDB_trunk))
+    nn.init.zeros_(first.bias)
+    nn.init.zeros_(last.bias)
+
+
+class Critic(nn.Module):
+    """Which of two images is the real one: one number per image, `[B,3,side,side]` -> `[B]`.
+
+    Five pairs of a 3x3 and a strided 4x4 convolution, then two linear layers; 64 channels and a side of 128 are
+    ESRGAN's (BasicSR, discriminator_arch.py, VGGStyleDiscriminator128), whose framework the authors say they used.
+    side: a multiple of 32.
+    """
+
+    def __init__(self, width: int = 64, side: int = 128):
+        super().__init__()
+        layers, inputs = [], 3
+        for stage, factor in enumerate((1, 2, 4, 8, 8)):
+            channels = factor * width
+            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=stage == 0)]
+            layers += [nn.BatchNorm2d(channels)] if stage else []
+            layers += [nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 4, 2, 1, bias=False)]
+            layers += [nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
+            inputs = channels
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(inputs * (side // 32) ** 2, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x).flatten(1)).flatten()

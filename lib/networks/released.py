@@ -1,0 +1,107 @@
+"""Networks in files as their authors released them: recognised by their keys and shapes, loaded strictly.
+
+    python -m lib.networks.released NRP.pth models/paper/NRP.safetensors
+
+turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
+tensorpack's keys), into a safetensors file, in which no code can hide, and says what it was. `lib.zoo` loads both.
+"""
+
+import argparse
+import hashlib
+import sys
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor, nn
+
+from lib.networks import weights
+from lib.networks.denoising import Denoising
+from lib.networks.purifier import PURIFIERS
+from lib.networks.resnet_denoise import ResNetDenoise, from_tensorpack
+
+TRUNKS = {"RRDB_trunk": "nrp", "recon_trunk": "nrp_resg"}
+GROUPS = ("group0", "group1", "group2", "group3")
+
+
+def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
+    """The purifier whose state dict this is; its width and number of blocks are read off keys and shapes.
+
+    It is frozen and in eval mode. ValueError in one line, naming `file`, if it is no purifier, or if a key is missing,
+    unexpected or of another shape.
+    """
+    trunk = next((name for name in TRUNKS if _parts(state, name)), None)
+    if trunk is None:
+        raise ValueError(f"{file}: neither NRP nor NRP_resG, it has no {' and no '.join(TRUNKS)}")
+    width = _length(state, "conv_first.weight", file)
+    return _loaded(PURIFIERS[TRUNKS[trunk]](width, len(_parts(state, trunk))), state, file)
+
+
+def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
+    """The purifier, or the ResNet of Feature Denoising, whose weights these are; as `recognised_purifier`."""
+    own = from_tensorpack(state)
+    if not _parts(own, "group0"):
+        return recognised_purifier(state, file)
+    denoise = any("denoise" in _parts(own, group) for group in GROUPS)
+    blocks = tuple(len(_parts(own, group) - {"denoise"}) for group in GROUPS)
+    classes, width = _length(own, "linear.bias", file), _length(own, "conv0.weight", file)
+    return _loaded(ResNetDenoise(classes, blocks, width, denoise), own, file)
+
+
+def _parts(state: dict[str, Tensor], module: str) -> set[str]:
+    """The names of the submodules of `module`."""
+    return {key.split(".")[1] for key in state if key.startswith(f"{module}.")}
+
+
+def _length(state: dict[str, Tensor], key: str, file: str) -> int:
+    value = state.get(key)
+    if not isinstance(value, Tensor) or not value.dim():
+        raise ValueError(f"{file}: missing key '{key}'")
+    return len(value)
+
+
+def _loaded(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Module:
+    weights.load(network, state, file)
+    return network.eval().requires_grad_(False)
+
+
+def described(network: nn.Module) -> str:
+    """Class, width, blocks and number of parameters of a recognised network, in words."""
+    parts = list(network.children())
+    blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
+    denoising = sum(isinstance(module, Denoising) for module in network.modules())
+    among = f" ({denoising} of them denoising)" if denoising else ""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f"{type(network).__name__} of width {parts[0].out_channels}, {blocks} blocks{among}, {count:,} parameters"
+
+
+def convert(source: Path, target: Path) -> nn.Module:
+    """Write the weights in the released file `source` to the safetensors file `target`; returns their network.
+
+    ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files.
+    """
+    if target.suffix != ".safetensors":
+        raise ValueError(f"{target}: must end in .safetensors")
+    network = recognised(weights.read(source), source.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(network.state_dict(), target)
+    return network
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.networks.released", description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, metavar="IN", help="NRP.pth, NRP_resG.pth, R152-Denoise.npz or R152.npz")
+    parser.add_argument("target", type=Path, metavar="OUT.safetensors")
+    options = parser.parse_args(arguments)
+    try:
+        network = convert(options.source, options.target)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.source.name}: {described(network)}")
+    for path in (options.source, options.target):
+        print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
