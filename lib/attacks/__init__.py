@@ -30,6 +30,7 @@ ATTACKS: dict[str, Attack] = {
     "MI-FGSM": Attack(decision.mi_fgsm, "mi_fgsm"),
     "DIM": Attack(decision.dim, "dim", random=True),
     "DIM-TI": Attack(decision.dim_ti, "dim_ti", random=True),
+    "PGD": Attack(decision.pgd, "pgd", random=True),
     "PGD (targeted)": Attack(decision.targeted_pgd, "pgd", random=True),
     "FFF": Attack(features.fff, "fff", "responses", labels=False, random=True, iterative=False),
     "SSP": Attack(features.ssp, "ssp", "features", labels=False, random=True),

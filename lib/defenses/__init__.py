@@ -2,6 +2,7 @@
 
 To add one: write a function whose first argument is the images and whose options are keyword-only, add it to DEFENSES,
 and name it in params.yaml as `{kind: name, option: value}`. To run it on folders, add a subcommand in __main__.py.
+The purifier's network is no value for a file; the caller loads it: `defense("nrp", network=module, noise=NOISE)`.
 """
 
 import difflib
@@ -11,24 +12,30 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
+from lib.defenses.purifier import nrp
 from lib.defenses.transforms import jpeg, median, tvm
 
 Defense = Callable[[Tensor], Tensor]
 
-DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median}
+DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp}
 
 
 def defense(kind: str, **options) -> Defense:
     """The defense of that name with its options bound, so that `defense(**spec)` reads an entry of params.yaml.
 
-    ValueError for a name or an option that does not exist; the values are checked when images come.
+    ValueError for a name or an option that does not exist, and for one that is needed and not given; the values are
+    checked when images come.
     """
     if kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {_choices(kind, DEFENSES)}")
-    known = list(inspect.signature(DEFENSES[kind]).parameters)[1:]
+    _, *known = inspect.signature(DEFENSES[kind]).parameters.values()
+    names = [option.name for option in known]
     for name in options:
-        if name not in known:
-            raise ValueError(f"the defense {kind} has no option '{name}'; {_choices(name, known)}")
+        if name not in names:
+            raise ValueError(f"the defense {kind} has no option '{name}'; {_choices(name, names)}")
+    for option in known:
+        if option.default is option.empty and option.name not in options:
+            raise ValueError(f"the defense {kind} needs the option '{option.name}'")
     return functools.partial(DEFENSES[kind], **options)
 
 

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from lib.data.images import read_image
 from lib.defenses import __main__ as command
 from lib.defenses import defense, folder
+from lib.defenses.purifier import NOISE
+from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -25,6 +28,24 @@ def images(tmp_path):
         levels = random.integers(0, 256, (20 + k, 31 - 2 * k, 3), dtype=np.uint8)
         Image.fromarray(levels).save(source / name)
     return source
+
+
+def purifier(kind=NRPResG):
+    """A tiny one that changes images."""
+    torch.manual_seed(0)
+    network = kind(width=4, blocks=2)
+    begin_as_identity(network)
+    for parameter in network.parameters():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return network.requires_grad_(False)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """The file of a tiny purifier."""
+    path = tmp_path / "NRP_resG.pth"
+    torch.save(purifier().state_dict(), path)
+    return path
 
 
 def run(monkeypatch, *arguments):
@@ -58,6 +79,72 @@ def test_every_image_becomes_a_lossless_png(images, tmp_path, monkeypatch, argum
     for source, result in zip(sorted(images.iterdir()), written, strict=True):
         expected = defense(**spec)(read_image(source)[None] / 255)[0]
         assert torch.equal(read_image(result), (expected * 255).round().byte())
+
+
+@pytest.mark.parametrize(("kind", "name"), [(NRPResG, "NRP_resG.pth"), (NRP, "NRP.pth"), (NRPResG, "own.safetensors")])
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ([], {}),
+        (["--dynamic"], {"noise": NOISE}),
+        (["--dynamic", "--seed", "3"], {"noise": NOISE, "seed": 3}),
+    ],
+)
+def test_a_purifier_on_images_of_several_sizes(images, tmp_path, monkeypatch, kind, name, arguments, options):
+    network, path = purifier(kind), tmp_path / name
+    (save_file if path.suffix == ".safetensors" else torch.save)(network.state_dict(), path)
+    run(monkeypatch, "nrp", "--weights", path, *arguments, images, tmp_path / "out")
+    for source, result in zip(sorted(images.iterdir()), sorted((tmp_path / "out").iterdir()), strict=True):
+        x = read_image(source)
+        expected = defense("nrp", network=network, **options)(x[None] / 255)[0]
+        found = read_image(result)
+        assert found.shape == x.shape and not torch.equal(found, x)
+        # A GPU may round a value at the edge of two levels the other way.
+        assert (found.int() - (expected * 255).round().int()).abs().max() <= torch.cuda.is_available()
+
+
+def test_dynamic_and_static_purification_differ(images, weights, tmp_path, monkeypatch):
+    for name, arguments in {"static": [], "0": ["--dynamic"], "1": ["--dynamic", "--seed", "1"]}.items():
+        run(monkeypatch, "nrp", "--weights", weights, *arguments, images, tmp_path / name)
+    static, first, second = (read_image(tmp_path / name / "a.png").int() for name in ("static", "0", "1"))
+    assert (static - first).abs().float().mean() > 1 and (first - second).abs().float().mean() > 1
+
+
+def test_a_purifier_in_tiles(images, weights, tmp_path, monkeypatch):
+    run(monkeypatch, "nrp", "--weights", weights, images, tmp_path / "whole")
+    run(monkeypatch, "nrp", "--weights", weights, "--tile", 16, images, tmp_path / "tiles")
+    for whole in (tmp_path / "whole").iterdir():
+        difference = read_image(whole).int() - read_image(tmp_path / "tiles" / whole.name).int()
+        assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
+
+
+def test_a_purifier_s_errors_are_one_line(images, weights, tmp_path, monkeypatch):
+    nowhere, torn, other = (tmp_path / name for name in ("nowhere.pth", "torn.pth", "other.safetensors"))
+    torn.write_bytes(b"<html>quota exceeded</html>")
+    save_file({"fc.weight": torch.zeros(2, 2)}, other)
+    for arguments, message in [
+        (["--weights", nowhere], "nowhere.pth: no such file of weights"),
+        (["--weights", tmp_path], "no such file of weights"),
+        (["--weights", torn], "torn.pth"),
+        (["--weights", other], "other.safetensors: "),
+        (["--weights", weights, "--tile", "12"], "tile must be more than 12 pixels"),
+    ]:
+        assert message in failure(monkeypatch, "nrp", *arguments, images, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_gpu_that_is_too_small_leads_to_tiles(images, weights, tmp_path, monkeypatch):
+    def exhausted(*arguments):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(command, "defend_folder", exhausted)
+    assert "--tile" in failure(monkeypatch, "nrp", "--weights", weights, images, tmp_path / "out")
+
+
+def test_a_purifier_needs_its_weights(images, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as end:
+        run(monkeypatch, "nrp", images, tmp_path / "out")
+    assert end.value.code == 2 and "--weights" in capsys.readouterr().err
 
 
 def test_as_a_program_with_a_progress_bar(images, tmp_path, monkeypatch, capsys):

@@ -1,0 +1,116 @@
+"""The paper's defense: a Neural Representation Purifier (`lib.networks.purifier`) in front of the victim.
+
+Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, the true one, for attacks that know of it
+(`lib.attacks.adaptive`).
+"""
+
+import hashlib
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from lib import linf
+from lib.rng import Streams
+
+# Standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55).
+NOISE = 0.05
+# Tiles overlap by no more than this on each side.
+MAX_HALO = 64
+
+
+def nrp(
+    x: Tensor,
+    *,
+    network: nn.Module,
+    noise: float = 0.0,
+    eps: float = 16 / 255,
+    seed: int = 0,
+    tile: int | None = None,
+) -> Tensor:
+    """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape, range and device.
+
+    network: a loaded purifier, shared and not changed.
+    noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1].
+    0 is the paper's static inference, `NOISE` its dynamic one.
+    seed: of the noise. Each image's noise is keyed by the seed and the image's own content: it does not depend on the
+    batch, its order or the device, and images that differ in one level meet quite different noise. So the iterates of
+    an attack meet fresh noise at every step, even with the defender's seed: a step's noise tells nothing of the next.
+    tile: None, or the side of the squares in which large images are purified to save memory; see `in_tiles`.
+
+    Differentiable in x, exactly: through the clamp, the network and the projection; the noise counts as constant.
+    x may leave [0,1], as the first iterate of PGD does. ValueError in one line for another shape or type and for
+    options that mean nothing.
+    """
+    x = checked(x)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
+    if not 0 <= noise < math.inf or not eps >= 0:
+        raise ValueError(f"noise and eps of nrp must be 0 or more, got noise {noise}, eps {eps}")
+    if noise:
+        x = disturbed(x, noise, eps, seed)
+    purified = network(x) if tile is None else in_tiles(network, x, tile)
+    return purified.clamp(0, 1)
+
+
+def checked(x: Tensor) -> Tensor:
+    """The images, half precision raised to float32; ValueError for another shape or for integers."""
+    if not torch.is_floating_point(x):
+        raise ValueError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
+    if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
+        raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}")
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def disturbed(x: Tensor, noise: float, eps: float, seed: int) -> Tensor:
+    """x plus `noise` times N(0,1), within `eps` of x and in [0,1] (NRP/purify.py:50-55); keyed as `nrp` says."""
+    normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
+    return linf.project(x + noise * normal.to(x), x, eps)
+
+
+def contents(x: Tensor) -> list[str]:
+    """A digest of each image, at 16 bits per value: in a float's last bits one device differs from another."""
+    levels = (x.detach() * 65535).round().to(torch.int32).cpu().numpy()
+    return [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in levels]
+
+
+def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:
+    """`network(x)` for images of any size, computed in windows of at most `tile` x `tile` pixels.
+
+    Of every window only those pixels are kept that its cut edges cannot reach (`halo`), so the result is that of the
+    whole image up to rounding. The big NRP reaches 347 pixels; its overlap is capped at MAX_HALO, so its result is an
+    approximation. ValueError for a tile of which nothing would be kept.
+    """
+    edge = halo(network)
+    if tile <= 2 * edge:
+        raise ValueError(f"tile must be more than {2 * edge} pixels for this purifier, got {tile}")
+    rows, columns = (windows(size, tile, edge) for size in x.shape[-2:])
+    strips = [
+        torch.cat([network(x[..., row, column])[..., kept_row, kept_column] for column, kept_column in columns], -1)
+        for row, kept_row in rows
+    ]
+    return torch.cat(strips, -2)
+
+
+def halo(network: nn.Module) -> int:
+    """How many pixels away an input pixel can change the output, at most MAX_HALO.
+
+    The sum over all convolutions, each taken to be on the longest path and to keep the size: 2 * blocks + 2 for
+    NRPResG; NRP's 15 * blocks + 2 is cut to the cap from 5 blocks on.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    reach = sum(max(layer.dilation) * (max(layer.kernel_size) // 2) for layer in convolutions)
+    return min(reach, MAX_HALO)
+
+
+def windows(size: int, tile: int, edge: int) -> list[tuple[slice, slice]]:
+    """Windows of `tile` that cover `size` pixels, and which part of each to keep, counted from its start.
+
+    A cut edge loses `edge` pixels, an edge of the image none; the last window is moved back to end with the image.
+    """
+    if size <= tile:
+        return [(slice(0, size), slice(0, size))]
+    starts = [*range(0, size - tile, tile - 2 * edge), size - tile]
+    seams = itertools.pairwise([0, *(start + edge for start in starts[1:]), size])
+    return [(slice(s, s + tile), slice(a - s, b - s)) for s, (a, b) in zip(starts, seams, strict=True)]
