@@ -13,9 +13,13 @@ from lib.report.figures import FIGURES, redraw
 from lib.report.results import Results
 
 TABLES = {
+    "table_01": "NRP and adversarial training under targeted PGD",
+    "table_02": "training cost",
     "table_05": "clean accuracy of the victims",
     "table_06": "SegNet-Basic under SSP, behind every transform",
     "table_07": "detection under SSP, behind every transform",
+    "adaptive": "NRP under attackers who know of it",
+    "purification": "every attack before and after purification",
     "parameters": "attack parameters",
     "transfer": "attacks x victims",
 }

@@ -5,7 +5,9 @@ computes it. An entry is written to a temporary file, synced and renamed, so a k
 every entry carries its own checksum, and a corrupt one is reported and computed again.
 """
 
+import ast
 import hashlib
+import inspect
 import json
 import os
 import sys
@@ -39,6 +41,35 @@ def code_digest(paths: Iterable[Path]) -> str:
     """SHA-256 of the source files in `paths` (folders are read recursively for *.py)."""
     files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
     return digest(*[file.read_bytes() for file in files])
+
+
+def code_of(function: Callable) -> str:
+    """SHA-256 of the file that defines `function` and of the project's files that it imports, directly or through them.
+
+    So adding an attack changes no key of another one's results.
+    """
+    file = Path(inspect.getfile(function)).resolve()
+    package = function.__module__.split(".")[0]
+    root = next(folder for folder in file.parents if folder.name == package).parent
+    found, queue = set(), {file}
+    while queue:
+        path = queue.pop()
+        found.add(path)
+        queue |= imported(path, package, root) - found
+    return code_digest(found)
+
+
+def imported(path: Path, package: str, root: Path) -> set[Path]:
+    """The files of `package` (below `root`) that the file at `path` imports."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    bases = [root.joinpath(*name.split(".")) for name in names if name.split(".")[0] == package]
+    files = [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
+    return {file for file in files if file.is_file()}
 
 
 class Store:

@@ -4,16 +4,19 @@ A notebook opens a `Study` (the scale, its images, its store), asks for `adversa
 with a defense in front of them or without: `grid` for any task, `frame` for classification.
 """
 
-from lib.experiment.judging import Judged, frame, grid, in_front, judge
-from lib.experiment.study import Adversaries, Study, adversaries, all_attacks, clean, open_study, outputs
+from lib.experiment.fronts import in_front
+from lib.experiment.judging import Judged, fidelity, frame, grid, judge
+from lib.experiment.study import Adversaries, Study, Through, adversaries, all_attacks, clean, open_study, outputs
 
 __all__ = [
     "Adversaries",
     "Judged",
     "Study",
+    "Through",
     "adversaries",
     "all_attacks",
     "clean",
+    "fidelity",
     "frame",
     "grid",
     "in_front",

@@ -6,18 +6,19 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import defenses
-from lib.experiment.study import LIB, Adversaries, Images, Study, clean, network_digest
+from lib import zoo
+from lib.data.images import same_size
+from lib.experiment.digests import network_digest
+from lib.experiment.fronts import NONE, in_front
+from lib.experiment.study import Adversaries, Images, Study, clean
 from lib.store import code_digest, digest
 from lib.tasks import classification, detection, segmentation
 from lib.tasks.classification import Prediction, top_k, unit_images
 from lib.tasks.detection import Detections
-
-NONE = "none"
-DEFENSE_CODE = code_digest([LIB / "defenses" / name for name in ("transforms.py", "bregman.py", "ranks.py")])
 
 Outcome = Prediction | np.ndarray | list[Detections]
 
@@ -30,6 +31,8 @@ class Task(NamedTuple):
     pack: Callable[[Outcome], dict[str, np.ndarray]]
     unpack: Callable[[dict[str, np.ndarray]], Outcome]
 
+
+CODE = code_digest([Path(__file__)])
 
 TASKS = {
     "classification": Task(
@@ -75,33 +78,25 @@ def grid(
     return judged
 
 
-def judge(study: Study, victim: str, images: Images, front: str = NONE) -> Outcome:
-    """What the victim says of 8-bit images behind a defense, see `Judged.outcome`."""
-    return _judge(study, victim, network_digest(study.network(victim)), images, front)
+def judge(study: Study, victim: str, images: Images, front: str = NONE, **changed: object) -> Outcome:
+    """What the victim says of 8-bit images behind a defense, see `Judged.outcome`.
+
+    changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
+    """
+    return _judge(study, victim, network_digest(study.network(victim)), images, front, **changed)
 
 
-def in_front(study: Study, name: str) -> defenses.Defense | None:
-    """The defense called `name` in params.yaml; None for "none". ValueError for a name that is not there."""
-    if name == NONE:
-        return None
-    if name not in study.params.defenses:
-        raise ValueError(f"no defense '{name}' in params.yaml, only {', '.join([NONE, *study.params.defenses])}")
-    return defenses.defense(**study.params.defenses[name])
+def frame(
+    study: Study, cells: Sequence[Adversaries], victims: Sequence[str], fronts: Sequence[str] = (NONE,)
+) -> pd.DataFrame:
+    """One row per adversary, defense, victim and image: is the label first, among the first five, is the victim fooled?
 
-
-def frame(study: Study, cells: Sequence[Adversaries], victims: Sequence[str]) -> pd.DataFrame:
-    """One row per adversary, victim and image: is the label first, among the first five, was the victim fooled?
-
-    fooled: the victim's first class differs from its first class on the clean image.
+    fooled: the first class differs from the victim's first class on the clean image without a defense.
     """
     rows = []
     labels = study.images.labels.numpy()
-    unattacked = clean(study)
-    before = None
-    for cell, _, victim, after in grid(study, [unattacked, *cells], victims):
-        if cell is unattacked:
-            before = after
-            continue
+    before = {one.victim: one.outcome for one in grid(study, [clean(study)], victims)}
+    for cell, front, victim, after in grid(study, cells, victims, fronts):
         rows.append(
             pd.DataFrame(
                 {
@@ -109,40 +104,55 @@ def frame(study: Study, cells: Sequence[Adversaries], victims: Sequence[str]) ->
                     "surrogate": cell.surrogate,
                     "eps": cell.eps,
                     "steps": cell.steps,
+                    "defense": front,
                     "victim": victim,
                     "image": study.images.ids,
                     "top1": top_k(after, labels, 1),
                     "top5": top_k(after, labels, 5),
-                    "fooled": after.classes[:, 0] != before.classes[:, 0],
+                    "fooled": after.classes[:, 0] != before[victim].classes[:, 0],
                 }
             )
         )
     return pd.concat(rows, ignore_index=True)
 
 
-def _judge(study: Study, victim: str, identity: str, images: Images, front: str) -> Outcome:
-    function = in_front(study, front)
+def _judge(study: Study, victim: str, identity: str, images: Images, front: str, **changed: object) -> Outcome:
+    function, fronted = in_front(study, front, **changed)
     task = TASKS[study.scale.networks[victim].task]
-    pixels = [images.numpy()] if isinstance(images, Tensor) else [image.numpy() for image in images]
-    fronted = [study.params.defenses[front], DEFENSE_CODE] if function else []
-    key = digest("judge", *pixels, identity, task.code, study.device, *fronted)
+    key = digest("judge", *_pixels(images), identity, task.code, study.device, *fronted)
     settings = {"batch": study.batch, "device": study.device, "defense": function}
     found = study.store.get(key, lambda: task.pack(task.predict(study.network(victim), images, **settings)))
     return task.unpack(found)
 
 
-def distortion(study: Study, front: str) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB of a defense's output against its clean input, one per image `[N]`."""
-    function = in_front(study, front)
-    pixels = [image.numpy() for image in study.images.images]
-    key = digest("distortion", *pixels, study.params.defenses[front], DEFENSE_CODE, study.device)
-    return study.store.get(key, lambda: {"psnr": _psnr(study, function)})["psnr"]
+def fidelity(study: Study, images: Images, front: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:
+    """How near 8-bit images, or what a defense makes of them, are to the study's clean ones: one number per image.
+
+    psnr: peak signal-to-noise ratio in dB (infinite where nothing differs).  features, with an extractor (a network of
+    the scale, cut at its tap): squared distance of the features, as a share of the clean features' squared size.
+    """
+    function, fronted = in_front(study, front)
+    tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
+    seen = [network_digest(tap)] if tap else []
+    key = digest("fidelity", *_pixels(study.images.images), *_pixels(images), *fronted, *seen, study.device, CODE)
+    return study.store.get(key, lambda: _fidelity(study, images, function, tap))
 
 
-def _psnr(study: Study, function: defenses.Defense) -> np.ndarray:
-    from skimage.metrics import peak_signal_noise_ratio  # a second that only this needs
+@torch.no_grad()
+def _fidelity(study: Study, images: Images, function: Callable | None, tap: nn.Module | None) -> dict[str, np.ndarray]:
+    found: dict[str, list[Tensor]] = {"psnr": []} | ({"features": []} if tap else {})
+    for group in same_size(study.images.images, study.batch):
+        x, other = (torch.stack([of[index] for index in group]) for of in (study.images.images, images))
+        x, other = unit_images(x, study.device), unit_images(other, study.device)
+        other = function(other) if function else other
+        found["psnr"].append(-10 * (other - x).square().flatten(1).mean(1).log10())
+        if tap:
+            clean_features = tap(x)
+            away = (tap(other) - clean_features).square().flatten(1).sum(1)
+            found["features"].append(away / clean_features.square().flatten(1).sum(1))
+    order = np.argsort(np.concatenate(same_size(study.images.images, study.batch)))
+    return {name: torch.cat(parts).cpu().numpy()[order] for name, parts in found.items()}
 
-    images = (unit_images(image[None], study.device) for image in study.images.images)
-    return np.array(
-        [peak_signal_noise_ratio(x.cpu().numpy(), function(x).cpu().numpy(), data_range=1.0) for x in images]
-    )
+
+def _pixels(images: Images) -> list[np.ndarray]:
+    return [images.numpy()] if isinstance(images, Tensor) else [image.numpy() for image in images]

@@ -3,10 +3,9 @@
 Every shard of images is stored as soon as it is done, so a killed run continues where it stopped.
 """
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,21 +13,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import attacks, settings, zoo
+from lib.attacks.adaptive import MODES
 from lib.attacks.features import add_perturbation
 from lib.data.classification import classification_images
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, same_size
 from lib.data.labelled import labelled
 from lib.data.segmentation import SegmentationSet
+from lib.experiment.digests import network_digest
+from lib.experiment.fronts import in_front
 from lib.networks.precision import Bf16
 from lib.settings import Data, Params, Scale, Scenes, unit
-from lib.store import Store, code_digest, digest
+from lib.store import Store, code_of, digest
 from lib.tasks.classification import unit_images
 
-LIB = Path(__file__).resolve().parents[1]
 # Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
-ATTACK_CODE = code_digest([LIB / "attacks", LIB / "networks" / "responses.py", LIB / "linf.py", LIB / "rng.py"])
+ATTACK_CODE = {name: code_of(attack.run) for name, attack in attacks.ATTACKS.items()}
 LEVELS_TO_UNIT = {"eps", "step", "alpha"}
+ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
 Images = Tensor | Sequence[Tensor]
 
@@ -73,6 +75,18 @@ class Adversaries:
     images: Images
 
 
+class Through(NamedTuple):
+    """A defense that an attack knows of.
+
+    defense: its name in params.yaml.  mode: how the attack sees it (`lib.attacks.adaptive`).  draws: of a random
+    defense, over which the mode "expectation" averages.
+    """
+
+    defense: str
+    mode: str = "exact"
+    draws: int = 8
+
+
 def open_study(scale: str | None = None, count: int | None = None, source: Data | Scenes | None = None) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
@@ -97,13 +111,15 @@ def adversaries(
     surrogate: str | Sequence[str] | None = None,
     *,
     tap: str | None = None,
+    through: Through | None = None,
     snapshots: Sequence[int] | None = None,
     **overrides: object,
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
     attack: a name in `lib.attacks.ATTACKS`.  surrogate: a network of the scale, or several for an ensemble.
-    tap: the layer of a feature attack, if not the one that the scale names.  overrides: parameters of params.yaml to
+    tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
+    to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
     change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
     """
     if attack not in attacks.ATTACKS:
@@ -114,11 +130,13 @@ def adversaries(
     chosen = settings.validated(type(section), section.model_dump() | overrides, attack).model_dump()
     if snapshots:
         chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
-    target = _target(study, recipe.on, names, tap)
-    run = _universal if recipe.on == "responses" else _per_image
-    made = run(study, attack, recipe, target, chosen, names)
+    target = _target(study, recipe.on, names, tap, through)
+    if recipe.on == "responses":
+        made = _universal(study, attack, recipe, target, chosen, names)
+    else:
+        made = _per_image(study, attack, recipe, target, chosen, names, through)
     counts = list(snapshots or [chosen.get("steps", chosen.get("iterations", 1))])
-    label = " + ".join(names)
+    label = " + ".join(names) + (f" behind {through.defense}, {through.mode}" if through else "")
     return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, made, strict=True)]
 
 
@@ -155,17 +173,13 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -
         return torch.cat([module(unit_images(part, study.device)).float().cpu() for part in parts]).numpy()
 
 
-def network_digest(network: nn.Module) -> str:
-    """SHA-256 of the weights, buffers (normalisation included), structure and code of lib."""
-    tensors = {name: tensor.cpu().numpy() for name, tensor in [*network.named_parameters(), *network.named_buffers()]}
-    kinds = {type(module) for module in network.modules() if type(module).__module__.startswith("lib.")}
-    code = code_digest({Path(inspect.getfile(kind)) for kind in kinds})
-    return digest(repr(network), code, *[part for name in sorted(tensors) for part in (name, tensors[name])])
-
-
-def _target(study: Study, on: str, names: list[str], tap: str | None) -> list[nn.Module]:
-    """What the attack looks at: networks or taps, in the scale's precision."""
+def _target(study: Study, on: str, names: list[str], tap: str | None, through: Through | None) -> list[nn.Module]:
+    """What the attack looks at: networks, behind a defense or not, or taps, in the scale's precision."""
     loaded = [study.network(name) for name in names]
+    if through:
+        if on != "logits":
+            raise ValueError(f"only attacks on logits can go through a defense, not one on {on}")
+        loaded = [_behind(study, network, through) for network in loaded]
     if on == "features":
         loaded = [zoo.cut(net, name, study.scale, tap) for net, name in zip(loaded, names, strict=True)]
     if on != "responses" and study.scale.precision == "bf16":
@@ -173,9 +187,22 @@ def _target(study: Study, on: str, names: list[str], tap: str | None) -> list[nn
     return loaded
 
 
-def _per_image(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Images]:
+def _behind(study: Study, victim: nn.Module, through: Through) -> nn.Module:
+    """The victim behind a defense as an attacker sees it, see `lib.attacks.adaptive`."""
+    if through.mode not in MODES:
+        raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
+    if through.mode != "expectation":
+        return MODES[through.mode](victim, in_front(study, through.defense).function)
+    draws = [in_front(study, through.defense, seed=ATTACKER + k).function for k in range(through.draws)]
+    return MODES[through.mode](victim, draws)
+
+
+def _per_image(
+    study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names, through: Through | None
+) -> list[Images]:
     """The images of an attack that treats every image by itself, per snapshot."""
-    identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE, study.params.seed]
+    identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE[attack], study.params.seed]
+    identity += [in_front(study, through.defense).key] if through else []
     arguments = {name: unit(value) if name in LEVELS_TO_UNIT else value for name, value in chosen.items()}
     clean_images = study.images.images
     made: list[list[Tensor]] = [[None] * len(study.images) for _ in chosen.get("snapshots") or [0]]
@@ -209,7 +236,7 @@ def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen
     network, eps = target[0], unit(chosen["eps"])
     shape = tuple(study.images.images.shape[1:])
     taps = [zoo.layer(names[0], study.scale, tap) for tap in study.scale.networks[names[0]].activations]
-    key = digest(attack, chosen, taps, list(shape), network_digest(network), ATTACK_CODE, study.params.seed)
+    key = digest(attack, chosen, taps, list(shape), network_digest(network), ATTACK_CODE[attack], study.params.seed)
     arguments = {**chosen, "eps": eps, "seed": study.params.seed}
     found = study.store.get(key, lambda: {"perturbation": recipe.run(network, taps, shape, **arguments).cpu().numpy()})
     perturbation = torch.from_numpy(found["perturbation"])

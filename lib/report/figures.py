@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.report.predictions import figure_04, figure_05
+from lib.report.purified import figure_10, purification, purified
 from lib.report.results import Results
 from lib.report.style import COLOURS, MARKERS, WIDTH, show, style
 
@@ -156,7 +157,12 @@ FIGURES: dict[str, Drawing] = {
     "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", figure_04, "pictures"),
     "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", figure_05, "pictures"),
     "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "data"),
+    "figure_07": Drawing("Figure 7", "SSP on robust features, purified", purified, "pictures"),
+    "figure_08": Drawing("Figure 8", "DIM and DIM-TI, purified", purified, "pictures"),
+    "figure_09": Drawing("Figure 9", "CDA from two data sets, purified", purified, "pictures"),
+    "figure_10": Drawing("Figure 10", "detections on CDA adversaries, purified", figure_10, "pictures"),
     "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", budgets, "data"),
+    "purification": Drawing("Appendix G", "accuracy before and after purification", purification, "data"),
     "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "data"),
 }
 

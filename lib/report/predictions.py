@@ -34,26 +34,30 @@ def figure_04(pictures: dict[str, np.ndarray]) -> Figure:
 
 
 def figure_05(pictures: dict[str, np.ndarray]) -> Figure:
-    """Figure 5: detections on the image and on its adversary, a row per image.
+    """Figure 5: detections on the image and on its adversary, a row per image; stored as `detected` says."""
+    above = f"detections of score {float(pictures['threshold']):g} or more"
+    return detected(pictures, {"clean": f"image, {above}", "adversary": f"SSP adversary, {above}"})
 
-    image_0_clean, boxes_0_clean (x0, y0, x1, y1), names_0_clean, scores_0_clean, the same for image_0_adversary, and so
+
+def detected(pictures: dict[str, np.ndarray], columns: dict[str, str]) -> Figure:
+    """Detections on several kinds of image, a row per image. columns: each kind and the title of its column.
+
+    image_0_clean, boxes_0_clean (x0, y0, x1, y1), names_0_clean, scores_0_clean, the same for every other kind, and so
     on for every row; threshold: the score from which a detection is drawn.
     """
     style()
-    rows = sum(name.startswith("image_") for name in pictures) // 2
+    rows, across = sum(name.startswith("image_") for name in pictures) // len(columns), len(columns)
     heights = [pictures[f"image_{row}_clean"].shape[0] / pictures[f"image_{row}_clean"].shape[1] for row in range(rows)]
-    # At most as wide as gives each picture half of a page's width and the whole a page's height.
-    width = min(WIDTH, 8 / (sum(heights) / 2))
-    figure = Figure(figsize=(width, width / 2 * sum(heights) + 0.1 * rows + 0.4))
-    grid = figure.add_gridspec(rows, 2, height_ratios=heights)
-    threshold = float(pictures["threshold"])
+    # At most as wide as gives each picture its share of a page's width and the whole a page's height.
+    width = min(WIDTH, 8 / (sum(heights) / across))
+    figure = Figure(figsize=(width, width / across * sum(heights) + 0.1 * rows + 0.4))
+    grid = figure.add_gridspec(rows, across, height_ratios=heights)
     for row in range(rows):
-        kinds = sorted({name for kind in ("clean", "adversary") for name in pictures[f"names_{row}_{kind}"].tolist()})
+        kinds = sorted({name for kind in columns for name in pictures[f"names_{row}_{kind}"].tolist()})
         colours = dict(zip(kinds, COLOURS * (1 + len(kinds) // len(COLOURS)), strict=False))
-        for column, (kind, title) in enumerate({"clean": "image", "adversary": "SSP adversary"}.items()):
+        for column, (kind, title) in enumerate(columns.items()):
             axes = figure.add_subplot(grid[row, column])
-            heading = f"{title}, detections of score {threshold:g} or more" if row == 0 else ""
-            show(axes, pictures[f"image_{row}_{kind}"], heading)
+            show(axes, pictures[f"image_{row}_{kind}"], title if row == 0 else "")
             boxes, names, scores = (pictures[f"{what}_{row}_{kind}"] for what in ("boxes", "names", "scores"))
             detections(axes, boxes, names, scores, colours)
     return figure

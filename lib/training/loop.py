@@ -23,7 +23,7 @@ from lib.rng import generator
 CHECKPOINT_SECONDS = 15.0
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
-Parts = dict[str, nn.Module | torch.optim.Optimizer]
+Parts = dict[str, Any]  # what has state_dict() and load_state_dict(): networks, optimisers
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
@@ -54,19 +54,27 @@ def keep(network: nn.Module, facts: dict[str, Any], seconds: float, file: Path, 
     return whole
 
 
-def run(advance: Callable[[int], float], parts: Parts, steps: int, checkpoint: Path, identity: str) -> float:
+def run(
+    advance: Callable[[int], float],
+    parts: Parts,
+    steps: int,
+    checkpoint: Path,
+    identity: str,
+    every: float | None = None,
+) -> float:
     """Call `advance(step)`, which trains one step and gives its loss, for every step that is left; the seconds of all.
 
     parts: everything that a step changes.  identity: names the recipe, the data and the code; a checkpoint with another
-    one is not continued.
+    one is not continued.  every: seconds between checkpoints (default CHECKPOINT_SECONDS).
     """
+    every = CHECKPOINT_SECONDS if every is None else every
     done, before = resume(parts, checkpoint, identity)
     begun = saved = time.monotonic()
     with tqdm(total=steps, initial=done, desc=checkpoint.stem, mininterval=1) as progress:
         for step in range(done, steps):
             progress.set_postfix(loss=f"{advance(step):.2f}", refresh=False)
             progress.update()
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if time.monotonic() - saved > every:
                 saved = time.monotonic()
                 save(parts, checkpoint, identity, step + 1, before + saved - begun)
     return before + time.monotonic() - begun

@@ -11,8 +11,7 @@ from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.defenses.transforms import jpeg, median
-from lib.experiment import Study, adversaries, clean, frame, grid, judge, judging
-from lib.experiment.judging import distortion
+from lib.experiment import Study, adversaries, clean, fidelity, frame, fronts, grid, judge
 from lib.store import Store
 from lib.tasks.classification import unit_images
 from tests.experiment.test_study import small
@@ -125,7 +124,7 @@ def test_nothing_is_judged_twice_and_what_matters_is_in_the_key(study, monkeypat
     study.params = settings.Params(defenses={"JPEG 20": {"kind": "jpeg", "quality": 21}})
     grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 6
-    monkeypatch.setattr(judging, "DEFENSE_CODE", "edited")
+    monkeypatch.setitem(fronts.CODE, "jpeg", "edited")
     grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 8
 
@@ -135,8 +134,8 @@ def test_an_unknown_defense_is_named_in_one_line(study):
         judge(study, "Inc-v3", study.images.images, "JPEG 21")
 
 
-def test_distortion_is_the_psnr_of_each_image(study):
+def test_fidelity_is_the_psnr_of_each_image(study):
     x = unit_images(study.images.images)
     behind = jpeg(x, quality=20)
     known = [peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1) for a, b in zip(x, behind, strict=True)]
-    assert distortion(study, "JPEG 20") == pytest.approx(known)
+    assert fidelity(study, study.images.images, "JPEG 20")["psnr"] == pytest.approx(known, rel=1e-5)

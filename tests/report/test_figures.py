@@ -16,6 +16,24 @@ def curve(**columns):
     ).assign(n=200, **columns)
 
 
+def purified(attacks):
+    several = (len(attacks), 3)
+    judged = {"": np.full(several, "jay"), "_score": np.full(several, 0.5)}
+    images = np.random.default_rng(3).integers(0, 256, (3, *several, 48, 48, 3), dtype=np.uint8)
+    return {
+        "groups": np.array(attacks),
+        "clean": images[0, 0],
+        "adversary": images[1],
+        "purified": images[2],
+        "truth": np.array(["jay", "bear", "sloth bear"]),
+        **{when + what: value for when in ("before", "after") for what, value in judged.items()},
+        "right_before": np.zeros(several, bool),
+        "right_after": np.ones(several, bool),
+        "victim": np.array("Inc-v3"),
+        "purifier": np.array("NRP"),
+    }
+
+
 @pytest.fixture
 def results(tmp_path):
     """A results folder with made-up data for every figure."""
@@ -59,6 +77,10 @@ def results(tmp_path):
                 f"names_{row}_{kind}": np.array(["dog", "cat"])[:count],
             }
     stored.save_pictures("figure_05", **found)
+    for number, attacks in (("07", ["SSP"]), ("08", ["DIM", "DIM-TI"]), ("09", ["CDA, ImageNet", "CDA, Paintings"])):
+        stored.save_pictures(f"figure_{number}", **purified(attacks))
+    found |= {name.replace("adversary", "purified"): value for name, value in found.items() if "adversary" in name}
+    stored.save_pictures("figure_10", **found)
     trend = [
         {
             "task": t,

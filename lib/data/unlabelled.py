@@ -1,0 +1,49 @@
+"""Images without labels, to train on: the embedded world's, or those of any folder."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lib.data import world
+from lib.data.images import read_image
+from lib.settings import ROOT
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+
+
+class Photographs(Sequence):
+    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for.
+
+    ValueError for a folder without images.
+    """
+
+    def __init__(self, folder: Path):
+        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        if not self.paths:
+            raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_image(self.paths[index])
+
+
+def unlabelled(source: str) -> Sequence[Tensor]:
+    """uint8 images `[3,H,W]`. source: "world" (its natural training scenes), or a folder of images.
+
+    A relative folder is looked for in the repository, then in $COMPANION_ASSETS; FileNotFoundError if it is in neither.
+    """
+    if source == "world":
+        scenes = world.load(ROOT / "data" / "world", "train")
+        return list(torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous())
+    places = [ROOT / source, *(Path(assets) / source for assets in [os.environ.get("COMPANION_ASSETS")] if assets)]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(
+            f"{source}: neither in the repository nor in $COMPANION_ASSETS; name a folder of images, of any kind"
+        )
+    return Photographs(folder)
