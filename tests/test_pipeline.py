@@ -159,10 +159,11 @@ def test_the_lock_file_has_hashes_and_no_addresses():
     assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)
 
 
-def test_the_weights_trained_on_real_data_are_those_that_were_judged():
-    record = json.loads((ROOT / "results" / "sample" / "metrics" / "networks" / "SegNet-Basic.json").read_text())
-    spec = settings.load("sample").networks["SegNet-Basic"]
-    content = (ROOT / "models" / "sample" / "SegNet-Basic.safetensors").read_bytes()
+@pytest.mark.parametrize("name", ["SegNet-Basic", "NRP"])
+def test_the_weights_trained_on_real_data_are_those_that_were_judged(name):
+    record = json.loads((ROOT / "results" / "sample" / "metrics" / "networks" / f"{name}.json").read_text())
+    spec = settings.load("sample").networks[name]
+    content = (ROOT / "models" / "sample" / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["sha256"] == spec.sha256
     assert len(content) <= 6_000_000
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lib.data import world
@@ -24,6 +25,15 @@ class Photographs(Sequence):
         self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
         if not self.paths:
             raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
+
+    def check(self, side: int) -> None:
+        """ValueError naming the first image that is smaller than a square of `side` pixels; only headers are read."""
+        for path in self.paths:
+            with Image.open(path) as image:
+                if min(image.size) < side:
+                    raise ValueError(
+                        f"{path}: {image.width}x{image.height} pixels hold no crop of {side}x{side}; move it away"
+                    )
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -1,5 +1,6 @@
 """What a victim says of a study's images, with and without a defense in front of it, through the store."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,9 @@ from tqdm import tqdm
 
 from lib import zoo
 from lib.data.images import same_size
+from lib.defenses import Defense
 from lib.experiment.digests import network_digest
-from lib.experiment.fronts import NONE, in_front
+from lib.experiment.fronts import NONE, Front, in_front
 from lib.experiment.study import Adversaries, Images, Study, clean
 from lib.store import code_digest, digest
 from lib.tasks import classification, detection, segmentation
@@ -67,15 +69,31 @@ def grid(
     study: Study, cells: Sequence[Adversaries], victims: Sequence[str], fronts: Sequence[str] = (NONE,)
 ) -> list[Judged]:
     """Every adversary x defense x victim. fronts: names of params.yaml's `defenses`, or "none"."""
-    judged = []
+    identities = {victim: network_digest(study.network(victim)) for victim in victims}
+    judged = {}
     with tqdm(total=len(victims) * len(fronts) * len(cells), desc="judging") as progress:
-        for victim in victims:
-            identity = network_digest(study.network(victim))
-            for name in fronts:
-                for cell in cells:
-                    judged.append(Judged(cell, name, victim, _judge(study, victim, identity, cell.images, name)))
+        for name in fronts:
+            front = in_front(study, name)
+            for place, cell in enumerate(cells):
+                shared = front._replace(function=remembered(front.function)) if front.function else front
+                for victim, identity in identities.items():
+                    outcome = _judge(study, victim, identity, cell.images, shared)
+                    judged[victim, name, place] = Judged(cell, name, victim, outcome)
                     progress.update()
-    return judged
+    return [judged[key] for key in itertools.product(victims, fronts, range(len(cells)))]
+
+
+def remembered(function: Defense) -> Defense:
+    """The defense, computed once per batch of images: several victims look at the same ones."""
+    known: dict[str, Tensor] = {}
+
+    def defend(x: Tensor) -> Tensor:
+        key = digest(x.cpu().numpy())
+        if key not in known:
+            known[key] = function(x)
+        return known[key]
+
+    return defend
 
 
 def judge(study: Study, victim: str, images: Images, front: str = NONE, **changed: object) -> Outcome:
@@ -83,7 +101,7 @@ def judge(study: Study, victim: str, images: Images, front: str = NONE, **change
 
     changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
     """
-    return _judge(study, victim, network_digest(study.network(victim)), images, front, **changed)
+    return _judge(study, victim, network_digest(study.network(victim)), images, in_front(study, front, **changed))
 
 
 def frame(
@@ -116,11 +134,10 @@ def frame(
     return pd.concat(rows, ignore_index=True)
 
 
-def _judge(study: Study, victim: str, identity: str, images: Images, front: str, **changed: object) -> Outcome:
-    function, fronted = in_front(study, front, **changed)
+def _judge(study: Study, victim: str, identity: str, images: Images, front: Front) -> Outcome:
     task = TASKS[study.scale.networks[victim].task]
-    key = digest("judge", *_pixels(images), identity, task.code, study.device, *fronted)
-    settings = {"batch": study.batch, "device": study.device, "defense": function}
+    key = digest("judge", *_pixels(images), identity, task.code, study.device, *front.key)
+    settings = {"batch": study.batch, "device": study.device, "defense": front.function}
     found = study.store.get(key, lambda: task.pack(task.predict(study.network(victim), images, **settings)))
     return task.unpack(found)
 

@@ -35,7 +35,10 @@ def read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        return inner_state(torch.load(path, map_location="cpu", weights_only=True))
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(loaded, dict):
+            raise ValueError(f"a {type(loaded).__name__}, not a state dict")
+        return inner_state(loaded)
     except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path.name}: cannot be read ({reason})") from None
@@ -74,6 +77,8 @@ def load(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{file}: {problem} key '{min(keys)}'{more} for {type(network).__name__}")
     for key, value in given.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{file}: key '{key}' holds a {type(value).__name__}, not a tensor")
         if value.shape != own[key].shape:
             raise ValueError(f"{file}: key '{key}' has shape {list(value.shape)}, expected {list(own[key].shape)}")
     network.load_state_dict(given, strict=False)

@@ -10,6 +10,7 @@ from lib.settings import Attacks, Scale
 
 STAND_IN = "stand-in"
 PUBLISHED_MAPS = 64  # of SegNet-Basic
+RELEASED_PURIFIER = (64, 23)  # width and blocks
 
 # What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
 SOURCES = {
@@ -153,6 +154,9 @@ def describe(scale: Scale, name: str) -> str:
     spec = scale.networks[name]
     if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
         return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
+    if spec.family == "purifier":
+        kind = "" if (spec.width, spec.blocks) == RELEASED_PURIFIER else f"{STAND_IN} "
+        return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
     kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
     return f"{kind} {spec.architecture}"
 

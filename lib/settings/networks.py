@@ -73,3 +73,11 @@ class NetworkSpec(Strict):
     width: int = 64
     blocks: int = 23
     how: str = ""
+
+    @model_validator(mode="after")
+    def purifiers_purify(self) -> "NetworkSpec":
+        if (self.family == "purifier") != (self.task == "purification"):
+            raise ValueError(
+                f"family {self.family} with task {self.task}: a purifier has task purification, no other has"
+            )
+        return self

@@ -115,6 +115,8 @@ def train(name: str, scale: Scale, root: Path, images: str | None = None) -> dic
     spec = scale.purifiers[name].model_copy(update={"images": images} if images else {})
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data = unlabelled(spec.images)
+    if isinstance(data, Photographs):
+        data.check(spec.crop)
     extractor = zoo.extractor(spec.extractor, scale, device=device).to(memory_format=torch.channels_last)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     sheets = results / "sheets" / name
@@ -248,8 +250,8 @@ def update(
 def feature_loss(extractor: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """Mean distance of the features of y to those of x, as a share of the latter's mean size.
 
-    The share, because the paper's weight of 1 would mean something else for every copy of VGG-16: Oxford's features are
-    a hundred times larger than torchvision's.
+    The share, because a weight of 1 would mean something else for every extractor: the features of Oxford's VGG-16,
+    which takes 0-255 levels, are hundreds.
     """
     with torch.no_grad():
         clean = extractor(x)

@@ -114,3 +114,18 @@ def test_wrong_keys_are_named_and_nothing_is_loaded(change, message):
     with pytest.raises(ValueError, match=message):
         weights.load(target, state, "w.npz")
     assert torch.equal(target[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    "content, message", [(torch.zeros(2), "a Tensor, not a state dict"), ([1, 2], "a list, not a state dict")]
+)
+def test_a_torch_file_without_a_state_dict_is_refused_in_one_line(tmp_path, content, message):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=message) as caught:
+        weights.read(tmp_path / "odd.pth")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_holds_no_tensor_is_named():
+    with pytest.raises(ValueError, match=r"odd.pth: key 'bias' holds a list, not a tensor"):
+        weights.load(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2), "bias": [0, 0]}, "odd.pth")

@@ -91,10 +91,11 @@ def test_table_2_prints_both_of_feature_denoisings_times_and_ours_as_recorded(tm
     (tmp_path / "NRP.json").write_text(json.dumps({"images": 3000, "seconds": 7200, "device": "NVIDIA H100"}))
     table = robustness.table_02(chosen, scale, tmp_path)
     printed = TABLES["table_02"]["rows"]
-    assert table["hours"].tolist() == [str(printed["Feature Denoising"][1]), "52", "90", str(printed["NRP"][1]), "2"]
-    assert table["GPU-hours"].tolist() == ["6,656", "6,656", "1.152e+04", "112", "2"]
+    times = [printed["Feature Denoising"][1], 52, 90, printed["NRP"][1], 2]
+    assert table["time"].tolist() == [f"{hours} h" for hours in times]
+    assert table["GPU-hours"].tolist() == ["6,656 h", "6,656 h", "11,520 h", "112 h", "2 h"]
     assert table["training images"].iloc[-1] == "3,000, no labels" and table["GPUs"].iloc[-1] == 1
     (tmp_path / "ResNet50-FD.json").write_text(json.dumps({"images": 400, "seconds": 36}))
     ours = robustness.table_02(chosen, scale, tmp_path).iloc[-1]
     # What was judged on 400 images was trained on 3,000; on a CPU no GPU was used.
-    assert ours["training images"] == "3,000, labelled" and ours["hours"] == "0.01" and ours["GPUs"] == 0
+    assert ours["training images"] == "3,000, labelled" and ours["time"] == "0.01 h" and ours["GPUs"] == 0
