@@ -44,32 +44,40 @@ def code_digest(paths: Iterable[Path]) -> str:
 
 
 def code_of(function: Callable) -> str:
-    """SHA-256 of the file that defines `function` and of the project's files that it imports, directly or through them.
+    """SHA-256 of the file that defines `function` and of its package's files that it imports, directly or through them.
 
-    So adding an attack changes no key of another one's results.
+    So adding an attack changes no key of another one's results. A package's __init__.py counts where a name of its own
+    is imported from it.
     """
+    function = inspect.unwrap(function)
     file = Path(inspect.getfile(function)).resolve()
-    package = function.__module__.split(".")[0]
-    root = next(folder for folder in file.parents if folder.name == package).parent
+    root = file.parents[function.__module__.count(".") + (file.name == "__init__.py")]
     found, queue = set(), {file}
     while queue:
         path = queue.pop()
         found.add(path)
-        queue |= imported(path, package, root) - found
+        queue |= imported(path, function.__module__.split(".")[0], root) - found
     return code_digest(found)
 
 
 def imported(path: Path, package: str, root: Path) -> set[Path]:
-    """The files of `package` (below `root`) that the file at `path` imports."""
+    """The files of `package`, which lies in the folder `root`, that the file at `path` imports."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.ImportFrom):
+            above = path.relative_to(root).parts[: -node.level] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            inner = {f"{module}.{alias.name}" for alias in node.names}
+            names |= {name if source_of(name, root) else module for name in inner}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    bases = [root.joinpath(*name.split(".")) for name in names if name.split(".")[0] == package]
-    files = [file for base in bases for file in (base.with_suffix(".py"), base / "__init__.py")]
-    return {file for file in files if file.is_file()}
+    return {file for name in names if name.split(".")[0] == package and (file := source_of(name, root))}
+
+
+def source_of(name: str, root: Path) -> Path | None:
+    """The file of a dotted module name below `root`; None for a name that is no module."""
+    base = root.joinpath(*name.split("."))
+    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
 
 
 class Store:

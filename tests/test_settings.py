@@ -5,6 +5,7 @@ import yaml
 
 from lib import attacks, settings
 from lib.defenses import defense
+from lib.networks.purifier import PURIFIERS
 from lib.report import published
 
 
@@ -29,11 +30,52 @@ def test_every_scale_is_valid_and_names_only_its_own_networks(scale):
     used |= {*chosen.a.sources.values(), chosen.a.victim, chosen.a.logits, chosen.a.features}
     tasks = {"segmentation": chosen.e.segmentation, "detection": chosen.e.detection}
     used |= {chosen.e.surrogate, *(name for half in tasks.values() for name in half.victims)}
+    used |= {chosen.b.victim, *chosen.b.hardened.values(), chosen.b.purifier}
+    used |= {*chosen.g.victims, chosen.g.surrogate, chosen.g.feature_surrogate, chosen.g.robust, *chosen.g.ensemble}
+    used |= {chosen.g.purifier, *chosen.purifiers, *(spec.extractor for spec in chosen.purifiers.values())}
+    used |= {spec["network"] for spec in settings.params().defenses.values() if "network" in spec}
     assert used <= set(chosen.networks)
     for task, half in tasks.items():
         assert {chosen.networks[name].task for name in half.victims} == {task}
     assert {8, 16} <= set(chosen.e.budgets)  # the columns of Tables 6 and 7
-    assert all(chosen.networks[name].tap for name in [*chosen.a.sources.values(), chosen.f.feature_surrogate])
+    attacked = [*chosen.a.sources.values(), chosen.f.feature_surrogate, chosen.g.feature_surrogate, chosen.g.robust]
+    attacked += [spec.extractor for spec in chosen.purifiers.values()]
+    assert all(chosen.networks[name].tap for name in attacked)
+    judging = [chosen.b.victim, *chosen.b.hardened.values(), *chosen.g.victims, chosen.g.surrogate, *chosen.g.ensemble]
+    assert {chosen.networks[name].task for name in judging} == {"classification"}
+    assert 10 in chosen.b.images  # the steps of Table 1
+    # The attack of 100 steps and the pictures are of images that the numbers are of, too.
+    assert chosen.b.images[10] == max(chosen.b.images.values()) <= ((chosen.b.data or chosen.data).count or 50_000)
+    assert chosen.g.shown <= chosen.g.images <= chosen.data.count
+
+
+@pytest.mark.parametrize("scale", settings.SCALES)
+def test_every_purifier_is_a_network_that_purifies(scale):
+    chosen = settings.load(scale)
+    for name in {chosen.b.purifier, chosen.g.purifier, *chosen.purifiers}:
+        spec = chosen.networks[name]
+        assert (spec.task, spec.family) == ("purification", "purifier") and spec.architecture in PURIFIERS
+    for name in chosen.purifiers:
+        # It is trained from scratch: the scale must not load it from another place than where it is written to.
+        assert chosen.networks[name].weights is None
+
+
+def test_the_mini_scale_spells_out_its_purifiers_recipe(root):
+    """The pipeline tracks these values, and not the defaults in the code."""
+    written = yaml.safe_load((root / "scales" / "mini.yaml").read_text())["purifiers"]
+    assert all(set(recipe) == set(settings.PurifierSpec.model_fields) for recipe in written.values())
+
+
+def test_the_recipe_of_the_paper_is_the_defaults_of_the_code():
+    """Those of which anything is known: facts A.2 and A.3."""
+    recipe, known = settings.load("paper").purifiers["NRP-own"], settings.PurifierSpec(images="x", extractor="y")
+    assert (known.adversarial, known.pixel, known.feature, known.lr) == (5e-3, 1e-2, 1.0, 1e-4)
+    assert (known.eps, known.crop, known.batch, known.budgets, known.init) == (16, 128, 16, "fixed", "random")
+    ours = {"images", "extractor", "ssp_steps", "checkpoint_minutes"}
+    changed = {name for name, value in recipe.model_dump().items() if value != getattr(known, name)}
+    assert changed <= ours
+    purifier = settings.load("paper").networks["NRP-own"]
+    assert (purifier.architecture, purifier.width, purifier.blocks) == ("nrp", 64, 23)
 
 
 def test_the_defaults_of_the_code_are_those_of_params_yaml():
@@ -44,14 +86,24 @@ def test_every_attack_has_its_section():
     assert {attack.section for attack in attacks.ATTACKS.values()} == set(settings.Attacks.model_fields)
 
 
-def test_the_defenses_are_the_rows_of_tables_6_and_7():
+def test_the_transforms_are_the_rows_of_tables_6_and_7():
     defenses = settings.params().defenses
+    transforms = {name: spec for name, spec in defenses.items() if spec["kind"] != "nrp"}
     for name in ("table_06", "table_07"):
-        assert ["none", *defenses] == list(published.TABLES[name]["rows"])
-    for name, spec in defenses.items():
+        assert ["none", *transforms] == list(published.TABLES[name]["rows"])
+    for name, spec in transforms.items():
         assert defense(**spec)
         # The name says what the options are.
         assert name.split()[1] == str(next(value for key, value in spec.items() if key != "kind"))
+
+
+def test_the_purifier_stands_there_as_the_paper_uses_it():
+    """Static, and dynamic as in the released purify.py: noise of 0.05 within 16 levels."""
+    defenses = settings.params().defenses
+    assert defenses["NRP"] == {"kind": "nrp", "network": "NRP"}
+    dynamic = defenses["NRP dynamic"]
+    assert dynamic == {"kind": "nrp", "network": "NRP", "noise": 12.75, "eps": 16}
+    assert settings.unit(dynamic["noise"]) == 0.05
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_named(root):
@@ -94,6 +146,29 @@ def test_a_scale_changes_only_the_parameters_that_it_names():
         (lambda data: data["segmenters"]["SegNet-Basic"].update(cycles=7), "steps are no 7 whole cycles of a cosine"),
         (lambda data: data["segmenters"]["SegNet-Basic"].update(maps=5), "segmenters.SegNet-Basic and networks.SegNet"),
         (lambda data: data["e"]["detection"]["data"].update(name="camvid"), "camvid has no labelled boxes here"),
+        (lambda data: data["b"].update(victims=["VGG-16"]), "b: unknown key 'victims'; did you mean 'victim'"),
+        (lambda data: data["b"].pop("victim"), "b.victim: Field required"),
+        (lambda data: data["b"].update(images={"ten": 100}), "b.images.ten.*: Input should be a valid integer"),
+        (lambda data: data["g"].update(esemble=[]), "g: unknown key 'esemble'; did you mean 'ensemble'"),
+        (lambda data: data.pop("g"), "g: Field required"),
+        (lambda data: data["purifiers"]["NRP"].update(epsilon=8), "purifiers.NRP: unknown key 'epsilon'"),
+        (lambda data: data["purifiers"]["NRP"].update(crop=40), "purifiers.NRP.crop: .*multiple of 32"),
+        (
+            lambda data: data["purifiers"]["NRP"].update(budgets="random"),
+            "purifiers.NRP.budgets: .*'fixed' or 'uniform'",
+        ),
+        (lambda data: data["purifiers"]["NRP"].update(init="zero"), "purifiers.NRP.init: .*'identity' or 'random'"),
+        (
+            lambda data: data["purifiers"]["NRP"].update(accumulate=0),
+            "purifiers.NRP.accumulate: .*greater than or equal",
+        ),
+        (
+            lambda data: data["purifiers"]["NRP"].update(extractor="VGG"),
+            "purifiers.NRP needs networks.VGG, which is not",
+        ),
+        (lambda data: data["networks"].pop("NRP"), "purifiers.NRP needs networks.NRP, which is not there"),
+        (lambda data: data["networks"]["NRP"].pop("task"), "networks.NRP: family purifier with task classification"),
+        (lambda data: data["networks"]["VGG-16"].update(task="purification"), "VGG-16: family small with task purific"),
     ],
 )
 def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):

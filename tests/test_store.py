@@ -1,11 +1,14 @@
+import importlib
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from lib.store import Store, code_digest, digest, read, write
+from lib import attacks, defenses, settings, store
+from lib.store import Store, code_digest, code_of, digest, read, write
 
 
 def counting(arrays):
@@ -87,3 +90,122 @@ def test_code_digest_changes_with_the_code(tmp_path):
     before = code_digest([tmp_path])
     (tmp_path / "a.py").write_text("x = 2\n")
     assert code_digest([tmp_path]) != before
+
+
+FILES = {
+    "__init__.py": "",
+    "work.py": "import numpy\nfrom pkg import near\nfrom pkg.sub import inner, tool\n\ndef run():\n    pass\n",
+    "near.py": "import pkg.deep.leaf\n",
+    "deep/__init__.py": "",
+    "deep/leaf.py": "def f():\n    from pkg import late\n    from pkg.work import run\n",
+    "late.py": "x = 1\n",
+    "sub/__init__.py": "tool = 1\n",
+    "sub/inner.py": "from pkg.sub import tool\n",
+    "other.py": "from pkg import work\n",
+    "deep/stranger.py": "x = 1\n",
+}
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A package on disk that Python can import; `work` needs all of it but `other` and `deep.stranger`."""
+    root = tmp_path / "pkg"
+    for name, text in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield root
+    for name in [name for name in sys.modules if name.split(".")[0] == "pkg"]:
+        del sys.modules[name]
+
+
+def digest_of(package, module="pkg.work", name="run"):
+    """`code_of` that function, the module freshly imported."""
+    importlib.invalidate_caches()
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "pkg"]:
+        del sys.modules[loaded]
+    return code_of(getattr(importlib.import_module(module), name))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("work.py", "the file itself"),
+        ("near.py", "from package import module"),
+        ("deep/leaf.py", "through another file, import package.module"),
+        ("late.py", "inside a function"),
+        ("sub/inner.py", "a module of a subpackage"),
+        ("sub/__init__.py", "a name that the subpackage itself defines"),
+    ],
+    ids=lambda text: text.replace(" ", "-"),
+)
+def test_code_of_a_function_changes_with_what_it_imports(package, name, kind):
+    before = digest_of(package)
+    assert digest_of(package) == before
+    with (package / name).open("a") as file:
+        file.write("# edited\n")
+    assert digest_of(package) != before
+
+
+@pytest.mark.parametrize("name", ["other.py", "deep/stranger.py", "new.py"])
+def test_code_of_a_function_does_not_change_with_what_it_does_not_import(package, name):
+    before = digest_of(package)
+    with (package / name).open("a") as file:
+        file.write("# edited\n")
+    assert digest_of(package) == before
+
+
+def test_code_of_sees_a_new_import_and_its_file(package):
+    before = digest_of(package)
+    (package / "late.py").write_text("from pkg.deep import stranger\n")
+    imported = digest_of(package)
+    (package / "deep" / "stranger.py").write_text("x = 2\n")
+    assert len({before, imported, digest_of(package)}) == 3
+
+
+def test_two_files_that_import_each_other_have_the_code_of_both(package):
+    (package / "ping.py").write_text("from pkg import pong\n\ndef f():\n    pass\n")
+    (package / "pong.py").write_text("from pkg import ping\n\ndef f():\n    pass\n")
+    first = [digest_of(package, f"pkg.{name}", "f") for name in ("ping", "pong")]
+    assert first[0] == first[1]
+    (package / "pong.py").write_text("from pkg import ping\n\ndef f():\n    return 1\n")
+    second = [digest_of(package, f"pkg.{name}", "f") for name in ("ping", "pong")]
+    assert second[0] == second[1] != first[0]
+
+
+def test_code_of_does_not_depend_on_where_the_package_lies(package, tmp_path, monkeypatch):
+    before = digest_of(package)
+    shutil.move(package, tmp_path / "moved" / "pkg")
+    monkeypatch.syspath_prepend(tmp_path / "moved")
+    assert digest_of(package) == before
+
+
+def test_code_of_follows_relative_imports(package):
+    (package / "work.py").write_text("from .near import tool\nfrom . import other\n\ndef run():\n    pass\n")
+    (package / "near.py").write_text("tool = 1\n")
+    (package / "other.py").write_text("x = 1\n")
+    before = digest_of(package)
+    for name in ("near.py", "other.py"):
+        (package / name).write_text("tool = x = 2\n")
+        assert digest_of(package) != before, name
+        before = digest_of(package)
+
+
+def test_code_of_a_decorated_function_is_that_of_its_own_file(package):
+    (package / "work.py").write_text("import torch\n\n@torch.no_grad()\ndef run():\n    return 1\n")
+    before = digest_of(package)
+    (package / "work.py").write_text("import torch\n\n@torch.no_grad()\ndef run():\n    return 2\n")
+    assert digest_of(package) != before
+
+
+def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other(monkeypatch):
+    monkeypatch.setattr(store, "code_digest", lambda files: {str(file.relative_to(settings.ROOT)) for file in files})
+    fgsm, ssp = code_of(attacks.decision.fgsm), code_of(attacks.features.ssp)
+    assert fgsm >= {"lib/attacks/decision.py", "lib/attacks/ascent.py", "lib/linf.py", "lib/rng.py"}
+    assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/responses.py"}
+    assert not {"lib/attacks/__init__.py", "lib/attacks/features.py", "lib/attacks/adaptive.py"} & fgsm
+    assert not {"lib/attacks/__init__.py", "lib/attacks/decision.py"} & ssp
+    jpeg, nrp = (code_of(defenses.DEFENSES[kind]) for kind in ("jpeg", "nrp"))
+    assert "lib/defenses/transforms.py" in jpeg and "lib/defenses/purifier.py" in nrp
+    assert not {"lib/defenses/__init__.py", "lib/defenses/purifier.py"} & jpeg
+    assert not {"lib/defenses/__init__.py", "lib/defenses/transforms.py"} & nrp

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lib.data import world
@@ -22,18 +22,20 @@ class Photographs(Sequence):
     """
 
     def __init__(self, folder: Path):
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if not self.paths:
             raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
 
     def check(self, side: int) -> None:
-        """ValueError naming the first image that is smaller than a square of `side` pixels; only headers are read."""
+        """ValueError naming the first file that is no image or is smaller than `side` pixels; only headers are read."""
         for path in self.paths:
-            with Image.open(path) as image:
-                if min(image.size) < side:
-                    raise ValueError(
-                        f"{path}: {image.width}x{image.height} pixels hold no crop of {side}x{side}; move it away"
-                    )
+            try:
+                with Image.open(path) as image:
+                    width, height = image.size
+            except (UnidentifiedImageError, OSError) as error:
+                raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
+            if min(width, height) < side:
+                raise ValueError(f"{path}: {width}x{height} pixels hold no crop of {side}x{side}; move it away")
 
     def __len__(self) -> int:
         return len(self.paths)

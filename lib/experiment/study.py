@@ -21,7 +21,7 @@ from lib.data.images import ImageSet, same_size
 from lib.data.labelled import labelled
 from lib.data.segmentation import SegmentationSet
 from lib.experiment.digests import network_digest
-from lib.experiment.fronts import in_front
+from lib.experiment.fronts import NONE, in_front
 from lib.networks.precision import Bf16
 from lib.settings import Data, Params, Scale, Scenes, unit
 from lib.store import Store, code_of, digest
@@ -191,6 +191,8 @@ def _behind(study: Study, victim: nn.Module, through: Through) -> nn.Module:
     """The victim behind a defense as an attacker sees it, see `lib.attacks.adaptive`."""
     if through.mode not in MODES:
         raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
+    if through.defense == NONE:
+        raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave `through` out")
     if through.mode != "expectation":
         return MODES[through.mode](victim, in_front(study, through.defense).function)
     draws = [in_front(study, through.defense, seed=ATTACKER + k).function for k in range(through.draws)]

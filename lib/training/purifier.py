@@ -12,6 +12,7 @@ which the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -181,7 +182,7 @@ def build(spec: PurifierSpec, network: NetworkSpec, device: torch.device) -> Par
     critic = Critic(spec.critic_width, spec.crop)
     networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
     optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers, Curves(max(1, spec.steps // LOGGED)))
+    return Parts(*networks, *optimisers, Curves(math.ceil(spec.steps / LOGGED)))
 
 
 def batch(spec: PurifierSpec, data: Sequence[Tensor], step: int, part: int) -> Tensor:

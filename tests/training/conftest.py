@@ -16,12 +16,12 @@ class Interruptions:
         monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(advance, *rest):
+        def run(advance, *rest, **options):
             def watched(step):
                 before_step(step)
                 return advance(step)
 
-            return self.run(watched, *rest)
+            return self.run(watched, *rest, **options)
 
         self.monkeypatch.setattr(loop, "run", run)
 
