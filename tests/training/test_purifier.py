@@ -629,6 +629,7 @@ def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path
     assert "90x20 pixels hold no crop of 32x32" in failure(command, "NRP", "--images", photographs)
     (photographs / "tiny.png").write_bytes(b"<html>")
     assert "tiny.png: corrupt image" in failure(command, "NRP", "--images", photographs)
+    (photographs / "tiny.png").unlink()
     picture(tmp_path / "empty" / "one.png", 0, 40, 40)
     assert "1 training images do not fill a batch of 2" in failure(command, "NRP", "--images", tmp_path / "empty")
     (command.root / "models" / "mini" / "VGG-16.safetensors").unlink()
