@@ -47,15 +47,19 @@ class Photographs(Sequence):
 def unlabelled(source: str) -> Sequence[Tensor]:
     """uint8 images `[3,H,W]`. source: "world" (its natural training scenes), or a folder of images.
 
-    A relative folder is looked for in the repository, then in $COMPANION_ASSETS; FileNotFoundError if it is in neither.
+    A relative folder is looked for here, in the repository and in $COMPANION_ASSETS; FileNotFoundError where in none.
     """
     if source == "world":
         scenes = world.load(ROOT / "data" / "world", "train")
         return list(torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous())
-    places = [ROOT / source, *(Path(assets) / source for assets in [os.environ.get("COMPANION_ASSETS")] if assets)]
+    places = [
+        Path(source),
+        ROOT / source,
+        *(Path(assets) / source for assets in [os.environ.get("COMPANION_ASSETS")] if assets),
+    ]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
         raise FileNotFoundError(
-            f"{source}: neither in the repository nor in $COMPANION_ASSETS; name a folder of images, of any kind"
+            f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; name a folder of images"
         )
     return Photographs(folder)

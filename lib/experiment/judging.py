@@ -75,7 +75,8 @@ def grid(
         for name in fronts:
             front = in_front(study, name)
             for place, cell in enumerate(cells):
-                shared = front._replace(function=remembered(front.function)) if front.function else front
+                several = front.function and len(victims) > 1
+                shared = front._replace(function=remembered(front.function)) if several else front
                 for victim, identity in identities.items():
                     outcome = _judge(study, victim, identity, cell.images, shared)
                     judged[victim, name, place] = Judged(cell, name, victim, outcome)
@@ -84,14 +85,14 @@ def grid(
 
 
 def remembered(function: Defense) -> Defense:
-    """The defense, computed once per batch of images: several victims look at the same ones."""
+    """The defense, computed once per batch of images: several victims look at the same ones. Kept off the GPU."""
     known: dict[str, Tensor] = {}
 
     def defend(x: Tensor) -> Tensor:
         key = digest(x.cpu().numpy())
         if key not in known:
-            known[key] = function(x)
-        return known[key]
+            known[key] = function(x).cpu()
+        return known[key].to(x.device, copy=True)
 
     return defend
 

@@ -99,17 +99,21 @@ def _worst(part: pd.DataFrame) -> tuple[np.ndarray, str]:
 
 
 def adaptive(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every defended network under every attacker: a row each, a column per attack and number of steps, with n."""
+    """Every defended network under every attacker: a row each, a column per attack and number of steps, with n.
+
+    paper: the number of Table 1 that a row's targeted attack of ten steps corresponds to.
+    """
     rows = []
     attacked = frame[frame["attack"] != "none"]
+    order = list(dict.fromkeys(frame["defended"]))
     for (defended, knowledge), part in attacked.groupby(["defended", "knowledge"], sort=False):
         row: dict[str, object] = {"defended": defended, "attacker": knowledge}
         for (attack, steps), cell in part.groupby(["attack", "steps"], sort=False):
             found = percent(accuracy(cell))
             row[f"{attack}, {steps} steps (n {found.n})"] = str(found)
-        rows.append(row)
-    order = {name: place for place, name in enumerate(dict.fromkeys(frame["defended"]))}
-    return pd.DataFrame(sorted(rows, key=lambda row: order[row["defended"]])).fillna("-")
+        printed = knowledge in ("white box", "exact")
+        rows.append(row | {f"paper (targeted, {STEPS} steps)": _printed(defended, "adversarial") if printed else "-"})
+    return pd.DataFrame(sorted(rows, key=lambda row: order.index(row["defended"]))).fillna("-")
 
 
 def estimates(frame: pd.DataFrame) -> pd.DataFrame:

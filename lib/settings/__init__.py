@@ -49,6 +49,13 @@ class Params(Strict):
     attacks: Attacks = Attacks()
     defenses: dict[str, dict[str, int | float | str]] = {}
 
+    @model_validator(mode="after")
+    def every_defense_has_its_kind(self) -> "Params":
+        for name, options in self.defenses.items():
+            if "kind" not in options:
+                raise ValueError(f"the defense '{name}' has no kind, such as jpeg or nrp")
+        return self
+
 
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.

@@ -1,6 +1,6 @@
 """What each appendix's notebook is given: networks, counts, budgets."""
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lib.settings.base import Strict
 from lib.settings.networks import Data, Scenes
@@ -86,8 +86,14 @@ class AppendixB(Strict):
     purifier: str
     data: Data | None = None
     images: dict[int, int]
-    seeds: int = 5
-    draws: int = 8
+    seeds: int = Field(5, ge=2)
+    draws: int = Field(8, ge=1)
+
+    @model_validator(mode="after")
+    def printed_steps(self) -> "AppendixB":
+        if 10 not in self.images:
+            raise ValueError("images must hold a count for 10 steps, which Table 1 is about")
+        return self
 
 
 class AppendixG(Strict):

@@ -75,13 +75,13 @@ class PurifierSpec(Strict):
     extractor: str
     eps: float = 16
     step: float = 2.55
-    ssp_steps: int = 100
+    ssp_steps: int = Field(100, ge=1)
     ssp_start: Literal["noise", "perturbed"] = "noise"
     budgets: Literal["fixed", "uniform"] = "fixed"
-    crop: int = Field(128, multiple_of=32)
-    batch: int = 16
+    crop: int = Field(128, ge=32, multiple_of=32)
+    batch: int = Field(16, ge=1)
     accumulate: int = Field(1, ge=1)
-    steps: int = 400_000
+    steps: int = Field(400_000, ge=1)
     lr: float = 1e-4
     adversarial: float = 5e-3
     pixel: float = 1e-2

@@ -45,6 +45,9 @@ CODE = code_digest(
     [
         *(LIB / "training" / name for name in ("loop.py", "purifier.py")),
         LIB / "networks" / "purifier.py",
+        LIB / "data" / "unlabelled.py",
+        LIB / "linf.py",
+        LIB / "rng.py",
         LIB / "attacks",
     ]
 )
@@ -151,7 +154,7 @@ def fit(
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
-    epoch = max(1, len(data) // (spec.batch * spec.accumulate))
+    epoch = max(1, len(data) // spec.batch // spec.accumulate)  # in steps; one sheet each
     samples = crops(spec, data, range(min(SHOWN, len(data))), generator(spec.seed, "sheet")).to(device)
     attacked = adversaries(spec, extractor, samples, "sheet")
 
@@ -167,10 +170,17 @@ def fit(
         return losses[LOSSES.index("feature")]
 
     weights = [value.cpu().numpy() for value in extractor.state_dict().values()]
-    names = [str(path) for path in data.paths] if isinstance(data, Photographs) else [image.numpy() for image in data]
-    identity = digest(repr((spec, network)), *names, *weights, CODE)
+    recipe = spec.model_copy(update={"images": "", "checkpoint_minutes": 0})  # neither changes a step
+    identity = digest(repr((recipe, network)), *contents(data), *weights, CODE)
     seconds = loop.run(advance, parts._asdict(), spec.steps, checkpoint, identity, 60 * spec.checkpoint_minutes)
     return parts.purifier.eval(), parts.curves, seconds
+
+
+def contents(data: Sequence[Tensor]) -> list:
+    """What tells one set of images from another: the pixels, or for files in a folder their names and sizes."""
+    if isinstance(data, Photographs):
+        return [f"{path.name} {path.stat().st_size}" for path in data.paths]
+    return [image.numpy() for image in data]
 
 
 def build(spec: PurifierSpec, network: NetworkSpec, device: torch.device) -> Parts:

@@ -91,7 +91,9 @@ def test_a_missing_folder_is_named_in_one_line(assets, tmp_path, monkeypatch):
     if assets is not None:
         monkeypatch.setenv("COMPANION_ASSETS", assets)
     for name in ("coco/none", str(tmp_path / "none")):
-        with pytest.raises(FileNotFoundError, match=rf"^{name}: neither in the repository nor in \$COMPANION_ASSETS"):
+        with pytest.raises(
+            FileNotFoundError, match=rf"^{name}: neither here nor in the repository nor in \$COMPANION_ASSETS"
+        ):
             unlabelled(name)
 
 
@@ -113,3 +115,18 @@ def test_a_corrupt_image_is_named_in_one_line(folder):
 def test_a_folder_with_the_name_of_an_image_is_none(tmp_path):
     save(tmp_path / "album.png" / "x.png", 0)
     assert [path.name for path in unlabelled(str(tmp_path)).paths] == ["x.png"]
+
+
+def test_images_too_small_for_a_crop_are_named_before_any_is_decoded(folder, monkeypatch):
+    root, _ = folder
+    monkeypatch.setattr(module, "read_image", lambda path: pytest.fail("decoded"))
+    data = unlabelled(str(root))
+    data.check(5)  # the smallest is 7x5
+    with pytest.raises(ValueError, match=r"c\.png: 7x5 pixels hold no crop of 6x6; move it away$"):
+        data.check(6)
+    with pytest.raises(ValueError, match=r"a/deep/y\.webp: 9x9 pixels hold no crop of 10x10"):
+        data.check(10)
+    (root / "a" / "broken.jpg").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"broken\.jpg: corrupt image") as error:
+        unlabelled(str(root)).check(5)
+    assert "\n" not in str(error.value)

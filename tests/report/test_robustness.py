@@ -71,6 +71,9 @@ def test_claims_are_paired_differences_and_the_best_attacker_is_told(frame):
 
 def test_the_adaptive_table_has_a_row_per_attacker_and_a_column_per_attack(frame):
     table = robustness.adaptive(frame).set_index(["defended", "attacker"])
+    paper = table.pop("paper (targeted, 10 steps)")
+    assert paper[("NRP dynamic", "exact")] == "63.00 ± 2.0" and paper[("Feature Denoising", "white box")] == "55.70"
+    assert (paper == "-").sum() == len(paper) - 3
     assert set(table.columns) == {f"{a}, {s} steps (n 10)" for a in ("targeted", "untargeted") for s in (10, 100)}
     assert table.loc[("NRP dynamic", "exact"), "targeted, 10 steps (n 10)"].startswith("90.0 [")
     assert table.loc[("NRP dynamic", "exact"), "targeted, 100 steps (n 10)"].startswith("0.0 [")

@@ -622,7 +622,9 @@ def test_a_killed_command_goes_on_and_counts_the_time_of_both_runs(command, phot
 
 def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path):
     assert "no purifier 'NPR' in scales/mini.yaml, only NRP" in failure(command, "NPR")
-    assert "none: neither in the repository nor in $COMPANION_ASSETS" in failure(command, "NRP", "--images", "none")
+    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in failure(
+        command, "NRP", "--images", "none"
+    )
     (tmp_path / "empty").mkdir()
     assert "no images here" in failure(command, "NRP", "--images", tmp_path / "empty")
     picture(photographs / "tiny.png", 0, 20, 90)
