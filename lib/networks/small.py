@@ -175,9 +175,13 @@ def resnet50(classes: int) -> ResNet:
 
 
 def resnet50_denoise(classes: int) -> ResNet:
-    """`resnet50` with a denoising block at the end of each layer, where Feature Denoising's ResNet has them."""
+    """`resnet50` with a denoising block at the end of `layer2` and `layer3`.
+
+    Feature Denoising has one after every group. After `layer1`, with its 576 positions, it would make the training six
+    times as long.
+    """
     network = resnet50(classes)
-    for layer in (network.layer1, network.layer2, network.layer3):
+    for layer in (network.layer2, network.layer3):
         layer.append(Denoising(layer[-1].last.num_features))
     return network
 
