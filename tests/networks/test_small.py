@@ -106,7 +106,7 @@ def test_denoising_resnet_is_resnet50_with_a_block_at_the_end_of_its_last_layers
     assert kinds == [["Residual"] * count + ["Denoising"] for count in (2, 2)]
     # Without those blocks' weights it has resnet50's; with fresh ones it computes what resnet50 does.
     missing = denoising.load_state_dict(plain.state_dict(), strict=False)
-    blocks = {f"layer{number}.{len(layer) - 1}" for number, layer in enumerate(layers, 1)}
+    blocks = {f"layer{number}.{len(layer) - 1}" for number, layer in enumerate(layers, 2)}
     assert not missing.unexpected_keys and {key.rsplit(".", 2)[0] for key in missing.missing_keys} == blocks
     x = torch.randn(2, 3, 48, 48)
     assert torch.equal(denoising(x), plain(x))
