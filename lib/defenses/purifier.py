@@ -51,7 +51,7 @@ def nrp(
     if noise:
         x = disturbed(x, noise, eps, seed)
     purified = network(x) if tile is None else in_tiles(network, x, tile)
-    return purified.clamp(0, 1)
+    return purified.to(x.dtype).clamp(0, 1)
 
 
 def checked(x: Tensor) -> Tensor:

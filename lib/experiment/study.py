@@ -182,7 +182,8 @@ def _target(study: Study, on: str, names: list[str], tap: str | None, through: T
         loaded = [_behind(study, network, through) for network in loaded]
     if on == "features":
         loaded = [zoo.cut(net, name, study.scale, tap) for net, name in zip(loaded, names, strict=True)]
-    if on != "responses" and study.scale.precision == "bf16":
+    # Half precision would round the purifier's output: a weaker attack, and a defense that looks better than it is.
+    if on != "responses" and study.scale.precision == "bf16" and not through:
         loaded = [Bf16(net) for net in loaded]
     return loaded
 

@@ -133,7 +133,7 @@ def pictures(
     """
     names, labels = np.array(class_names(source)), study.images.labels.numpy()
     known = top_k(judge(study, victim, study.images.images), labels, 1).nonzero()[0]
-    chosen = np.concatenate([known, np.arange(len(labels))])[:shown]
+    chosen = np.concatenate([known, np.setdiff1d(np.arange(len(labels)), known)])[:shown]
     front = in_front(study, defense).function
     groups = []
     for cell in cells.values():

@@ -94,6 +94,10 @@ class Scale(Strict):
             for other in (name, spec.extractor):
                 if other not in self.networks:
                     raise ValueError(f"purifiers.{name} needs networks.{other}, which is not there")
+            if self.networks[name].family != "purifier":
+                raise ValueError(
+                    f"purifiers.{name} trains networks.{name}, which is of family {self.networks[name].family}"
+                )
         return self
 
 

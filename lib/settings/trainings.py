@@ -69,6 +69,10 @@ class PurifierSpec(Strict):
     batches make one update.  adversarial, pixel, feature: weights of the three losses.  critic_width: channels of the
     critic's first layer.  init: "identity" begins with a purifier that changes next to nothing, "random" with random
     weights.  checkpoint_minutes: how much work a kill may cost.
+
+    The defaults of eps, crop, batch, lr and of the three weights are recalled from the main paper and agree with
+    BasicSR's train_ESRGAN_x4.yml, where steps and critic_width come from; step, ssp_steps and ssp_start are those of
+    the released ssp.py. The paper's own steps of SSP and length of training are not known.
     """
 
     images: str

@@ -7,8 +7,10 @@ throughput and device hours, the losses results/<scale>/data/NAME_losses.csv and
 results/<scale>/sheets/NAME/epoch_0001.png. Uses a GPU where there is one. A killed run continues where it was when the
 same command is given again (on a GPU not to the last bit).
 
-`--images FOLDER` trains on any folder of images. What the paper's text does not tell is the recipe of BasicSR's ESRGAN,
-which the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP): see `lib.settings.PurifierSpec`.
+`--images FOLDER` trains on any folder of images. The weights of the losses, the crops and Adam are recalled from the
+main paper or are those of BasicSR's ESRGAN, which the authors name as their framework (issues 2 and 6 of
+Muzammal-Naseer/NRP); see `lib.settings.PurifierSpec`. Ours: the learning rate's warm-up and cosine, mirroring alone
+(BasicSR rotates too), crops without resizing the photograph first, and features compared as a share of their size.
 """
 
 import argparse
@@ -45,6 +47,9 @@ CODE = code_digest(
     [
         *(LIB / "training" / name for name in ("loop.py", "purifier.py")),
         LIB / "networks" / "purifier.py",
+        LIB / "networks" / "precision.py",
+        LIB / "networks" / "taps.py",
+        LIB / "data" / "images.py",
         LIB / "data" / "unlabelled.py",
         LIB / "linf.py",
         LIB / "rng.py",
@@ -56,8 +61,8 @@ CODE = code_digest(
 class Curves:
     """The mean losses since the last row, a row every few steps; part of a checkpoint like a network."""
 
-    def __init__(self, every: int):
-        self.every = every
+    def __init__(self, steps: int):
+        self.steps, self.every = steps, math.ceil(steps / LOGGED)
         self.rows: list[list[float]] = []
         self.sums, self.count = [0.0] * len(LOSSES), 0
 
@@ -65,7 +70,7 @@ class Curves:
         """The losses of one step."""
         self.sums = [total + loss for total, loss in zip(self.sums, losses, strict=True)]
         self.count += 1
-        if (step + 1) % self.every == 0:
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
             self.rows.append([step + 1, *(total / self.count for total in self.sums)])
             self.sums, self.count = [0.0] * len(LOSSES), 0
 
@@ -169,9 +174,9 @@ def fit(
             save_sheet(parts.purifier, samples, attacked, sheets / f"epoch_{(step + 1) // epoch:04d}.png")
         return losses[LOSSES.index("feature")]
 
-    weights = [value.cpu().numpy() for value in extractor.state_dict().values()]
+    seen = [value.cpu().numpy() for value in [*extractor.parameters(), *extractor.buffers()]]
     recipe = spec.model_copy(update={"images": "", "checkpoint_minutes": 0})  # neither changes a step
-    identity = digest(repr((recipe, network)), *contents(data), *weights, CODE)
+    identity = digest(repr((recipe, network)), repr(extractor), *seen, *contents(data), CODE)
     seconds = loop.run(advance, parts._asdict(), spec.steps, checkpoint, identity, 60 * spec.checkpoint_minutes)
     return parts.purifier.eval(), parts.curves, seconds
 
@@ -192,7 +197,7 @@ def build(spec: PurifierSpec, network: NetworkSpec, device: torch.device) -> Par
     critic = Critic(spec.critic_width, spec.crop)
     networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
     optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers, Curves(math.ceil(spec.steps / LOGGED)))
+    return Parts(*networks, *optimisers, Curves(spec.steps))
 
 
 def batch(spec: PurifierSpec, data: Sequence[Tensor], step: int, part: int) -> Tensor:

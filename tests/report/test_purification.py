@@ -81,6 +81,7 @@ def test_the_pictures_are_the_images_and_what_the_victim_says_of_them(study):
     assert (drawn["purified"] == 0).all() and drawn["groups"].tolist() == ["SSP"]
     rows = [next(k for k in range(5) if (darker.images[k].permute(1, 2, 0).numpy() == image).all())
             for image in drawn["adversary"][0]]  # fmt: skip
+    assert len(set(rows)) == 3
     assert (drawn["clean"] == study.images.images[rows].permute(0, 2, 3, 1).numpy()).all()
     with torch.no_grad():
         said = study.networks["Inc-v3"](darker.images[rows].float() / 255).softmax(1)
