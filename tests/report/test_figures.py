@@ -98,6 +98,13 @@ def results(tmp_path):
         for e in (0, 8, 16)
     ]
     stored.save_data("budgets", pd.DataFrame(trend))
+    cells = [(attack, victim, front) for attack in ("none", "SSP") for victim in ("Inc-v3", "Adv-v3")
+             for front in ("none", "NRP", "NRP dynamic")]  # fmt: skip
+    found = [
+        {"attack": attack, "victim": victim, "defense": front, "value": 10.0 * place, "n": 20}
+        for place, (attack, victim, front) in enumerate(cells)
+    ]
+    stored.save_data("purification", pd.DataFrame(found).sample(frac=1, random_state=0))
     return stored
 
 
@@ -193,3 +200,13 @@ def test_the_trend_has_a_panel_per_task_and_a_line_per_transform(results):
         "JPEG 75",
         "random sign noise",
     }
+
+
+def test_purification_shows_each_attack_before_and_after(results):
+    figure = redraw(results, "purification")
+    data = results.load_data("purification")
+    for axes in figure.axes:
+        part = data[data["victim"] == axes.get_title()].pivot(index="attack", columns="defense", values="value")
+        order = list(dict.fromkeys(data["attack"]))
+        before, after = (points.get_offsets()[:, 0].tolist() for points in axes.collections[-2:])
+        assert before == part.loc[order, "none"].tolist() and after == part.loc[order, "NRP"].tolist()
