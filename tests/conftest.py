@@ -37,6 +37,15 @@ def eight_bit_images(count: int, side: int = 16, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (count, 3, side, side), generator=generator).float() / 255
 
 
+# What no defense takes for a batch of images, and a part of the error that says why.
+NO_BATCH = [
+    (torch.zeros(3, 8, 8), "shape"),
+    (torch.zeros(1, 1, 8, 8), "shape"),
+    (torch.zeros(0, 3, 8, 8), "shape"),
+    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "divide 8-bit"),
+]
+
+
 @pytest.fixture
 def network() -> nn.Module:
     return tiny_network()

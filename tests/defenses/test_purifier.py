@@ -8,7 +8,7 @@ from lib.defenses import defense
 from lib.defenses.purifier import MAX_HALO, NOISE, contents, halo, nrp, windows
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.rng import Streams
-from tests.conftest import eight_bit_images
+from tests.conftest import NO_BATCH, eight_bit_images
 
 EPS = 16 / 255
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -186,15 +186,7 @@ def test_an_iterate_outside_the_range_is_purified_too(network, x):
     assert torch.equal(nrp(x + 0.05, network=network), network(x + 0.05).clamp(0, 1))
 
 
-@pytest.mark.parametrize(
-    ("x", "message"),
-    [
-        (torch.zeros(3, 8, 8), "shape"),
-        (torch.zeros(1, 1, 8, 8), "shape"),
-        (torch.zeros(0, 3, 8, 8), "shape"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "divide 8-bit"),
-    ],
-)
+@pytest.mark.parametrize(("x", "message"), NO_BATCH)
 def test_what_is_no_batch_of_images_is_refused(x, message):
     with pytest.raises(ValueError, match=message) as error:
         nrp(x, network=purifier())

@@ -17,6 +17,7 @@ from lib.data.images import load_neurips2017
 from lib.defenses import bregman, defense
 from lib.defenses.ranks import ranked, sorting_network
 from lib.defenses.transforms import jpeg, median, tvm
+from tests.conftest import NO_BATCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -192,10 +193,7 @@ def test_images_need_not_be_contiguous(name):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (torch.zeros(3, 8, 8), "shape"),
-        (torch.zeros(1, 1, 8, 8), "shape"),
-        (torch.zeros(0, 3, 8, 8), "shape"),
-        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "divide 8-bit"),
+        *NO_BATCH,
         (torch.full((1, 3, 8, 8), 1.5), r"\[0,1\]"),
         (torch.full((1, 3, 8, 8), float("nan")), r"\[0,1\]"),
     ],
