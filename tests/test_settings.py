@@ -3,7 +3,8 @@ import shutil
 import pytest
 import yaml
 
-from lib import attacks, settings
+from lib import settings
+from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
 from lib.networks.purifier import PURIFIERS
 from lib.report import published
@@ -83,7 +84,7 @@ def test_the_defaults_of_the_code_are_those_of_params_yaml():
 
 
 def test_every_attack_has_its_section():
-    assert {attack.section for attack in attacks.ATTACKS.values()} == set(settings.Attacks.model_fields)
+    assert {attack.section for attack in ATTACKS.values()} == set(settings.Attacks.model_fields)
 
 
 def test_the_transforms_are_the_rows_of_tables_6_and_7():

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from lib import attacks, defenses, settings, store
+from lib import defenses, settings, store
+from lib.attacks import decision, features
 from lib.store import Store, code_digest, code_of, digest, read, write
 
 
@@ -200,7 +201,7 @@ def test_code_of_a_decorated_function_is_that_of_its_own_file(package):
 
 def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other(monkeypatch):
     monkeypatch.setattr(store, "code_digest", lambda files: {str(file.relative_to(settings.ROOT)) for file in files})
-    fgsm, ssp = code_of(attacks.decision.fgsm), code_of(attacks.features.ssp)
+    fgsm, ssp = code_of(decision.fgsm), code_of(features.ssp)
     assert fgsm >= {"lib/attacks/decision.py", "lib/attacks/ascent.py", "lib/linf.py", "lib/rng.py"}
     assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/responses.py"}
     assert not {"lib/attacks/__init__.py", "lib/attacks/features.py", "lib/attacks/adaptive.py"} & fgsm

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import attacks, settings, zoo
+from lib import settings, zoo
 from lib.attacks.adaptive import MODES
 from lib.attacks.features import add_perturbation
+from lib.attacks.registry import ATTACKS, Attack
+from lib.attacks.transport import grouped
 from lib.data.classification import classification_images
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, same_size
@@ -28,7 +30,7 @@ from lib.store import Store, code_of, digest
 from lib.tasks.classification import unit_images
 
 # Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
-ATTACK_CODE = {name: code_of(attack.run) for name, attack in attacks.ATTACKS.items()}
+ATTACK_CODE = {name: code_of(attack.run) for name, attack in ATTACKS.items()}
 LEVELS_TO_UNIT = {"eps", "step", "alpha"}
 ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
@@ -117,14 +119,14 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name in `lib.attacks.ATTACKS`.  surrogate: a network of the scale, or several for an ensemble.
+    attack: a name in `lib.attacks.registry.ATTACKS`.  surrogate: a network of the scale, or several for an ensemble.
     tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
     to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
     change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
     """
-    if attack not in attacks.ATTACKS:
-        raise ValueError(f"no attack '{attack}'; there are {', '.join(attacks.ATTACKS)}")
-    recipe = attacks.ATTACKS[attack]
+    if attack not in ATTACKS:
+        raise ValueError(f"no attack '{attack}'; there are {', '.join(ATTACKS)}")
+    recipe = ATTACKS[attack]
     names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
     section = getattr(study.params.attacks, recipe.section)
     chosen = settings.validated(type(section), section.model_dump() | overrides, attack).model_dump()
@@ -146,14 +148,18 @@ def all_attacks(
     feature_surrogate: str,
     done: Sequence[Adversaries] = (),
 ) -> list[Adversaries]:
-    """Every attack of `lib.attacks.ATTACKS` with its parameters, the clean images first.
+    """Every attack of `lib.attacks.registry.ATTACKS` but CDA with its parameters, the clean images first.
+
+    CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.
 
     done: cells of the same study, made without overrides, that are taken as they are where attack, surrogate, budget
     and steps agree: a run with snapshots gives the shorter runs too.
     """
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
-    for name, attack in attacks.ATTACKS.items():
+    for name, attack in ATTACKS.items():
+        if attack.on == "generator":
+            continue
         chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
         values = getattr(study.params.attacks, attack.section)
         ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))
@@ -183,7 +189,7 @@ def _target(study: Study, on: str, names: list[str], tap: str | None, through: T
     if on == "features":
         loaded = [zoo.cut(net, name, study.scale, tap) for net, name in zip(loaded, names, strict=True)]
     # Half precision would round the purifier's output: a weaker attack, and a defense that looks better than it is.
-    if on != "responses" and study.scale.precision == "bf16" and not through:
+    if on in ("logits", "features") and study.scale.precision == "bf16" and not through:
         loaded = [Bf16(net) for net in loaded]
     return loaded
 
@@ -201,15 +207,18 @@ def _behind(study: Study, victim: nn.Module, through: Through) -> nn.Module:
 
 
 def _per_image(
-    study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names, through: Through | None
+    study: Study, attack: str, recipe: Attack, target, chosen: dict, names, through: Through | None
 ) -> list[Images]:
-    """The images of an attack that treats every image by itself, per snapshot."""
+    """The images of an attack that makes a perturbation per image, per snapshot."""
     identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE[attack], study.params.seed]
     identity += [in_front(study, through.defense).key] if through else []
     arguments = {name: unit(value) if name in LEVELS_TO_UNIT else value for name, value in chosen.items()}
     clean_images = study.images.images
     made: list[list[Tensor]] = [[None] * len(study.images) for _ in chosen.get("snapshots") or [0]]
-    for shard in tqdm(same_size(clean_images, study.batch), desc=f"{attack} on {' + '.join(names)}"):
+    if recipe.coupled and not isinstance(clean_images, Tensor):
+        raise ValueError(f"{attack} couples the images of a batch, and these differ in size")
+    shards = grouped(study.images.ids, chosen["batch"]) if recipe.coupled else same_size(clean_images, study.batch)
+    for shard in tqdm(shards, desc=f"{attack} on {' + '.join(names)}"):
         images, ids = torch.stack([clean_images[i] for i in shard]), [study.images.ids[i] for i in shard]
         labels = study.images.labels[shard] if recipe.labels else torch.empty(0)
         key = digest(*identity, images.numpy(), labels.numpy(), ids, study.device)
@@ -221,7 +230,7 @@ def _per_image(
 
 
 def _attack(
-    study: Study, recipe: attacks.Attack, target, images: Tensor, labels: Tensor, ids: list[str], arguments: dict
+    study: Study, recipe: Attack, target, images: Tensor, labels: Tensor, ids: list[str], arguments: dict
 ) -> dict[str, np.ndarray]:
     x = unit_images(images, study.device)
     first = [] if recipe.on == "nothing" else [target[0] if len(target) == 1 else target]
@@ -232,7 +241,7 @@ def _attack(
     return {"images": to_bytes(result).numpy()}
 
 
-def _universal(study: Study, attack: str, recipe: attacks.Attack, target, chosen: dict, names) -> list[Images]:
+def _universal(study: Study, attack: str, recipe: Attack, target, chosen: dict, names) -> list[Images]:
     """The one perturbation of a data-free attack, added to every image."""
     if not isinstance(study.images.images, Tensor):
         raise ValueError(f"{attack} makes one perturbation for all images, and these differ in size")

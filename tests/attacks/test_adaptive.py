@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.attacks import ATTACKS, decision
+from lib.attacks import decision
 from lib.attacks.adaptive import MODES, Exact, Expectation, Identity
+from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
 from lib.networks.purifier import NRPResG, begin_as_identity
 from tests.conftest import eight_bit_images, tiny_network

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib.attacks import ATTACKS, decision, features, noise
+from lib.attacks import decision, features, noise
 from lib.attacks.ascent import ascend, gradient
+from lib.attacks.registry import ATTACKS
 from lib.networks.taps import Tap
 from tests.conftest import eight_bit_images, tiny_network
 
@@ -17,7 +18,7 @@ def looked_at(attack, network):
     """The attack's first argument, if it takes one."""
     if attack.on == "nothing":
         return []
-    return [Tap(network, "2") if attack.on == "features" else network]
+    return [{"features": lambda net: Tap(net, "2"), "generator": Proposing}.get(attack.on, lambda net: net)(network)]
 
 
 def run(name, network, x, y, ids=IDS, **parameters):
@@ -48,6 +49,19 @@ class Normal(nn.Module):
 
     def named_modules(self, *args, **kwargs):
         yield from self.inner.named_modules(*args, **kwargs)
+
+
+class Proposing(nn.Module):
+    """A generator: what it proposes is far from the image, and depends on the network inside."""
+
+    remainder = 0
+
+    def __init__(self, network):
+        super().__init__()
+        self.inner, self.training = network, network.training
+
+    def forward(self, x):
+        return torch.sigmoid(8 * x.flip(1) - 4 + self.inner(x)[:, :1, None, None])
 
 
 every_attack = pytest.mark.parametrize("name", ATTACKS)
@@ -82,7 +96,10 @@ def test_the_budget_holds_for_every_float_type(name, network, x, y, dtype):
 def test_batch_size_and_order_do_not_matter(name, network, y):
     x = eight_bit_images(6, 32, seed=1)
     whole = run(name, network, x, y)
-    single = torch.cat([run(name, network, x[i : i + 1], y[i : i + 1], ids=IDS[i : i + 1]) for i in range(6)])
+    # An attack that couples its images depends on who is attacked together, not on their order.
+    size = 6 if ATTACKS[name].coupled else 1
+    parts = [slice(start, start + size) for start in range(0, 6, size)]
+    single = torch.cat([run(name, network, x[part], y[part], ids=IDS[part]) for part in parts])
     order = [3, 0, 5, 1, 4, 2]
     shuffled = run(name, network, x[order], y[order], ids=[IDS[i] for i in order])
     for other in (single, shuffled[torch.tensor(order).argsort()]):

@@ -5,8 +5,9 @@ import sys
 import pytest
 import torch
 
-from lib import attacks, settings
+from lib import settings
 from lib.attacks import decision
+from lib.attacks.registry import ATTACKS
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, same_size
 from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
@@ -49,7 +50,7 @@ def test_adversaries_are_those_of_the_attack_itself(study):
 def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     study.params = settings.Params(attacks=settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2)))
     cells = all_attacks(study, "VGG-16", "VGG-16")
-    assert [cell.attack for cell in cells] == ["none", *attacks.ATTACKS]
+    assert [cell.attack for cell in cells] == ["none", *ATTACKS]
     clean_images = study.images.images.int()
     for cell in cells[1:]:
         assert (cell.images.int() - clean_images).abs().max() <= cell.eps == 16

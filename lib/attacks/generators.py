@@ -1,0 +1,50 @@
+"""CDA: a trained generator proposes an adversary in one pass; the ball projection makes it one of any budget."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lib import linf
+from lib.attacks.ascent import check_schedule, checked, evaluating
+from lib.networks.cda_generator import Generator
+
+LEVEL = 1 / 255
+KERNEL, SIGMA = 3, 1.0  # of the smoothing (eval.py:92-96)
+
+
+@torch.no_grad()
+def cda(generator: Generator, x: Tensor, *, eps=16 * LEVEL, smoothing=False) -> Tensor:
+    """Cross-domain adversaries `[B,3,H,W]` of images of any size, rounded to 8 bits, within eps.
+
+    generator: trained by `lib.training.generator`, or a released one.  x: float images in [0,1].  eps: in [0,1] units,
+    a number or one per image `[B,1,1,1]`; it need not be the budget of the training (10 levels; the paper's Table 4
+    takes 8 and 16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk,
+    off by default there too; Appendices D and G of the supplement do not say whether theirs did.
+    Errors: see `lib.attacks.ascent.ascend`.
+    """
+    x = checked(x)
+    check_schedule(eps, 1, None)
+    with evaluating(generator):
+        proposed = proposal(generator, x)
+    proposed = smoothed(proposed) if smoothing else proposed
+    return linf.quantise(linf.project(proposed, x, eps), x, eps)
+
+
+def proposal(generator: Generator, x: Tensor) -> Tensor:
+    """What the generator makes of x, of the same size, in [0,1].
+
+    It gives some sides back unchanged only (multiples of 4; the Inception variant: one less). Others are filled up by
+    repeating the edge, below and on the right, and what was filled up is cut off again.
+    """
+    height, width = x.shape[-2:]
+    below, right = ((generator.remainder - side) % 4 for side in (height, width))
+    return generator(F.pad(x, (0, right, 0, below), mode="replicate"))[:, :, :height, :width]
+
+
+def smoothed(x: Tensor) -> Tensor:
+    """A 3x3 Gaussian blur, sigma 1, zeros beyond the edge (Muzammal-Naseer/CDA, gaussian_smoothing.py)."""
+    place = torch.arange(KERNEL, dtype=x.dtype, device=x.device) - KERNEL // 2
+    density = torch.exp(-(place**2) / (2 * SIGMA**2))
+    kernel = density[:, None] * density[None, :] / density.sum() ** 2
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.expand(channels, 1, KERNEL, KERNEL), padding=KERNEL // 2, groups=channels)
