@@ -1,4 +1,4 @@
-"""Getting the real data sets into data/: the commands `neurips2017`, `imagenet_val` and `list` of `python -m lib.data`.
+"""Getting the real data sets into data/: `neurips2017`, `imagenet_val`, `comics`, `paintings`, `list` of `lib.data`.
 
 CamVid and COCO are in `lib.data.fetch_scenes`. Everything can be interrupted and run again.
 """
@@ -25,7 +25,24 @@ IMAGENET_HELP = (
     "0-based, torchvision's class order) and images/ into one folder, then run: "
     "python -m lib.data imagenet_val --from FOLDER"
 )
-HOW = {"neurips2017": "python -m lib.data neurips2017", "imagenet_val": IMAGENET_HELP, **fetch_scenes.HOW}
+# The source domains of CDA (Naseer et al. 2019) beside photographs.
+COLLECTIONS_HELP = {
+    "comics": (
+        "Kaggle asks for an account: run kaggle datasets download cenkbircanoglu/comic-books-classification --unzip, "
+        "then: python -m lib.data comics --from FOLDER"
+    ),
+    "paintings": (
+        "Kaggle asks for an account, and consent to the rules: run "
+        "kaggle competitions download -c painter-by-numbers -f train.zip, unzip it, then: "
+        "python -m lib.data paintings --from FOLDER"
+    ),
+}
+HOW = {
+    "neurips2017": "python -m lib.data neurips2017",
+    "imagenet_val": IMAGENET_HELP,
+    **fetch_scenes.HOW,
+    **COLLECTIONS_HELP,
+}
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:
@@ -37,6 +54,10 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     imagenet = commands.add_parser("imagenet_val", help="ImageNet validation images from a local folder")
     imagenet.add_argument("--from", dest="folder", type=Path, help="folder with labels.csv and images/")
     imagenet.set_defaults(run=lambda options: imagenet_val(options.folder))
+    for name in COLLECTIONS_HELP:
+        images_below = commands.add_parser(name, help=f"{name} from a local folder, to train on")
+        images_below.add_argument("--from", dest="folder", type=Path, help="folder with images, in any folders below")
+        images_below.set_defaults(run=lambda options, name=name: collection(name, options.folder))
     fetch_scenes.add_commands(commands)
     commands.add_parser("list", help="which real data sets are here").set_defaults(run=lambda _: print(table()))
 
@@ -60,6 +81,15 @@ def imagenet_val(folder: Path | None) -> Path:
     if folder is None:
         raise FileNotFoundError(f"imagenet_val cannot be downloaded. {IMAGENET_HELP}")
     images.load_imagenet_val(folder, side=8, count=1)
+    return link(place, folder.resolve())
+
+
+def collection(name: str, folder: Path | None) -> Path:
+    """data/NAME, linked to `folder` after its first image was read; without a folder, what to do."""
+    place = target(name)
+    if folder is None:
+        raise FileNotFoundError(f"{name} cannot be downloaded from here. {COLLECTIONS_HELP[name]}")
+    images.read_image(images.image_files(folder, below=True)[0])
     return link(place, folder.resolve())
 
 

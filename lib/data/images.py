@@ -1,20 +1,22 @@
-"""The real classification images: NeurIPS-2017 development set and ImageNet validation images, as 8-bit tensors."""
+"""Images in files, as 8-bit tensors; the NeurIPS-2017 development set and ImageNet's validation images."""
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from lib.settings import ROOT
 
 CLASSES = 1000
 NEURIPS_SUFFIXES = (".png", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,42 @@ def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageS
     )
 
 
-def read_image(path: Path, side: int | None = None) -> Tensor:
-    """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
+def image_files(folder: Path, below: bool = False) -> list[Path]:
+    """The images of a folder, and of those `below` it, sorted by path.
+
+    FileNotFoundError for a missing folder, ValueError for one without images.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    entries = folder.rglob("*") if below else folder.iterdir()
+    paths = sorted(path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
+    return paths
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Pillow's image of a file, nothing but its header read yet.
 
     FileNotFoundError or ValueError in one line, naming the file, if it is missing or cannot be decoded.
     """
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image; how to get it: python -m lib.data list") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
+
+
+def read_image(path: Path, side: int | None = None) -> Tensor:
+    """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
+
+    Errors as of `open_image`.
+    """
+    with open_image(path) as file:
+        image = file.convert("RGB")
     if side and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,39 +1,38 @@
-"""Images without labels, to train on: the embedded world's, or those of any folder."""
+"""Images without labels, to train on: the embedded world's, or those of any folder, as they are or rendered."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lib.data import world
-from lib.data.images import read_image
+from lib.data.images import image_files, open_image, read_image
+from lib.data.renderings import RENDERINGS
 from lib.settings import ROOT
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+WORLD = {"world": "natural", "world/comic": "comic", "world/painted": "painted"}  # source -> style
+COLLECTIONS = ("data/comics", "data/paintings")  # what `python -m lib.data comics` and `paintings` link to
 
 
 class Photographs(Sequence):
     """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for.
 
-    ValueError for a folder without images.
+    render: "none", or a name in RENDERINGS, applied to each image when it is read.  FileNotFoundError for a missing
+    folder, ValueError for one without images or an unknown rendering.
     """
 
-    def __init__(self, folder: Path):
-        self.paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        if not self.paths:
-            raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
+    def __init__(self, folder: Path, render: str = "none"):
+        check_rendering(render)
+        self.paths = image_files(folder, below=True)
+        self.render = render
 
     def check(self, side: int) -> None:
         """ValueError naming the first file that is no image or is smaller than `side` pixels; only headers are read."""
         for path in self.paths:
-            try:
-                with Image.open(path) as image:
-                    width, height = image.size
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
+            with open_image(path) as image:
+                width, height = image.size
             if min(width, height) < side:
                 raise ValueError(f"{path}: {width}x{height} pixels hold no crop of {side}x{side}; move it away")
 
@@ -41,25 +40,45 @@ class Photographs(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.paths[index])
+        return rendered(read_image(self.paths[index]), self.render)
 
 
-def unlabelled(source: str) -> Sequence[Tensor]:
-    """uint8 images `[3,H,W]`. source: "world" (its natural training scenes), or a folder of images.
+def unlabelled(source: str, render: str = "none") -> Sequence[Tensor]:
+    """uint8 images `[3,H,W]`.
 
-    A relative folder is looked for here, in the repository and in $COMPANION_ASSETS; FileNotFoundError where in none.
+    source: "world" (the embedded world's natural training scenes), "world/comic", "world/painted" (its other styles),
+    or a folder of images. A relative folder is looked for here, in the repository and in $COMPANION_ASSETS;
+    FileNotFoundError where in none.  render: "none", "comic" or "painting" (`lib.data.renderings`); ValueError for
+    others.
     """
-    if source == "world":
-        scenes = world.load(ROOT / "data" / "world", "train")
-        return list(torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous())
-    places = [
-        Path(source),
-        ROOT / source,
-        *(Path(assets) / source for assets in [os.environ.get("COMPANION_ASSETS")] if assets),
-    ]
+    check_rendering(render)
+    if source in WORLD:
+        scenes = world.load(ROOT / "data" / "world", "train", WORLD[source])
+        images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous()
+        return [rendered(image, render) for image in images]
+    return Photographs(find(source), render)
+
+
+def find(source: str) -> Path:
+    """The folder `source`: here, in the repository or in $COMPANION_ASSETS; FileNotFoundError where in none."""
+    assets = os.environ.get("COMPANION_ASSETS")
+    places = [Path(source), ROOT / source]
+    if assets:
+        # data/NAME in the repository is NAME in the assets, as for `lib.data.images.find`.
+        places += [Path(assets) / source, Path(assets) / source.removeprefix("data/")]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
-        raise FileNotFoundError(
-            f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; name a folder of images"
-        )
-    return Photographs(folder)
+        how = f"run: python -m lib.data {Path(source).name}" if source in COLLECTIONS else "name a folder of images"
+        raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
+    return folder
+
+
+def check_rendering(render: str) -> None:
+    """ValueError for a rendering that is neither "none" nor in RENDERINGS."""
+    if render != "none" and render not in RENDERINGS:
+        raise ValueError(f"no rendering '{render}', only none, {', '.join(RENDERINGS)}")
+
+
+def rendered(image: Tensor, render: str) -> Tensor:
+    """The image, uint8 `[3,H,W]`, in that rendering; itself for "none"."""
+    return image if render == "none" else RENDERINGS[render](image)

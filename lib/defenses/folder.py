@@ -9,10 +9,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lib.data.images import read_image
+from lib.data.images import image_files, read_image
 from lib.defenses import Defense
-
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def defend_folder(defense: Defense, source: Path, target: Path) -> int:
@@ -35,13 +33,8 @@ def defend_folder(defense: Defense, source: Path, target: Path) -> int:
 
 def find_images(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; says on stderr which other files and folders it leaves out."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
-    entries = sorted(folder.iterdir())
-    images = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
-    if not images:
-        raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
-    others = [path.name for path in entries if path not in images]
+    images = image_files(folder)
+    others = sorted(path.name for path in set(folder.iterdir()).difference(images))
     if others:
         print(f"{folder}: left out, no images: {', '.join(others)}", file=sys.stderr)
     stem, count = Counter(path.stem for path in images).most_common(1)[0]

@@ -3,7 +3,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from lib.data import download, fetch, images
+from lib.data import download, fetch, images, unlabelled
 from tests.data.conftest import leftovers, run
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -128,6 +128,49 @@ def test_imagenet_without_a_folder_says_what_to_do():
         run("imagenet_val")
 
 
+@pytest.mark.parametrize("name", ["comics", "paintings"])
+@pytest.mark.parametrize("path", ["x.png", "train/1.jpg", "a/b/c/x.webp"])
+def test_a_collection_is_linked_from_a_folder_of_any_layout(places, monkeypatch, name, path):
+    monkeypatch.setattr(unlabelled, "ROOT", images.ROOT)
+    picture = places / "mine" / path
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(png(40))
+    (places / "mine" / "all_data_info.csv").write_text("artist\n")
+    for _ in range(2):
+        run(name, "--from", str(places / "mine"))
+        link = places / "repository" / "data" / name
+        assert link.is_symlink() and link.samefile(places / "mine")
+    assert [image.shape for image in unlabelled.unlabelled(f"data/{name}")] == [(3, 40, 40)]
+
+
+@pytest.mark.parametrize("name", ["comics", "paintings"])
+def test_a_folder_that_is_no_collection_is_not_linked(places, name):
+    folder = places / "mine"
+    with pytest.raises(FileNotFoundError, match=r"mine: no such folder$"):
+        run(name, "--from", str(folder))
+    folder.mkdir()
+    with pytest.raises(ValueError, match=r"mine: no images here"):
+        run(name, "--from", str(folder))
+    (folder / "x.jpg").write_bytes(b"<html>")
+    with pytest.raises(ValueError, match=r"x\.jpg: corrupt image"):
+        run(name, "--from", str(folder))
+    assert not (places / "repository" / "data" / name).is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("comics", "kaggle datasets download cenkbircanoglu/comic-books-classification --unzip"),
+        ("paintings", "kaggle competitions download -c painter-by-numbers -f train.zip"),
+    ],
+)
+def test_a_collection_without_a_folder_says_what_to_do(name, command):
+    with pytest.raises(FileNotFoundError, match=rf"{command}.*python -m lib\.data {name} --from FOLDER$") as error:
+        run(name)
+    assert "\n" not in str(error.value)
+    assert f"data/{name}" in unlabelled.COLLECTIONS and name in fetch.HOW
+
+
 def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
     (places / "repository" / "data" / "neurips2017").mkdir(parents=True)
     run("list")
@@ -137,3 +180,6 @@ def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
     assert lines[3].split()[:3] == ["imagenet_val", "no", "-"]
     assert any(line.split() == ["camvid", "no", "-", "python", "-m", "lib.data", "camvid"] for line in lines)
     assert any(line.split() == ["coco", "no", "-", "python", "-m", "lib.data", "coco"] for line in lines)
+    for name in ("comics", "paintings"):
+        assert any(line.split()[:3] == [name, "no", "-"] for line in lines)
+    assert all(name in " ".join(lines) for name in ("comic-books-classification", "painter-by-numbers"))

@@ -1,4 +1,6 @@
-"""lib/data/unlabelled.py: the world's scenes, folders of photographs, errors."""
+"""lib/data/unlabelled.py: the world's scenes, folders of photographs, renderings, errors."""
+
+import pickle
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from PIL import Image
 
 from lib import settings
 from lib.data import unlabelled as module
+from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import Photographs, unlabelled
 
 
@@ -35,12 +38,16 @@ def folder(tmp_path):
     return root, pixels
 
 
-def test_the_world_is_its_natural_training_scenes():
-    data = unlabelled("world")
-    assert len(data) == 3000 and {(image.shape, image.dtype) for image in data} == {((3, 48, 48), torch.uint8)}
+@pytest.mark.parametrize(
+    ("source", "style", "count"),
+    [("world", "natural", 3000), ("world/comic", "comic", 500), ("world/painted", "painted", 500)],
+)
+def test_the_world_is_its_training_scenes_in_one_style(source, style, count):
+    data = unlabelled(source)
+    assert len(data) == count and {(image.shape, image.dtype) for image in data} == {((3, 48, 48), torch.uint8)}
     # Rows of fifty scenes, see lib/data/world.py; the sheet is read here without it.
-    sheet = np.asarray(Image.open(settings.ROOT / "data" / "world" / "train_natural.webp"))
-    for number in (0, 49, 50, 1234, 2999):
+    sheet = np.asarray(Image.open(settings.ROOT / "data" / "world" / f"train_{style}.webp"))
+    for number in (0, 49, 50, 345, count - 1):
         row, column = divmod(number, 50)
         tile = sheet[48 * row : 48 * row + 48, 48 * column : 48 * column + 48]
         assert np.array_equal(data[number].permute(1, 2, 0).numpy(), tile), number
@@ -83,6 +90,59 @@ def test_a_relative_folder_is_looked_for_in_the_repository_then_in_the_assets(tm
     assert torch.equal(unlabelled("coco/few")[0], here)
 
 
+def test_data_in_the_repository_are_in_the_assets_without_that_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
+    monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
+    there = save(tmp_path / "assets" / "comics" / "x.png", 1)
+    assert torch.equal(unlabelled("data/comics")[0], there)
+    here = save(tmp_path / "repository" / "data" / "comics" / "x.png", 2)
+    assert torch.equal(unlabelled("data/comics")[0], here)
+
+
+@pytest.mark.parametrize("name", ["comics", "paintings"])
+def test_a_missing_collection_names_the_command(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
+    with pytest.raises(FileNotFoundError, match=rf"^data/{name}: .*; run: python -m lib\.data {name}$") as error:
+        unlabelled(f"data/{name}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("render", sorted(RENDERINGS))
+def test_photographs_are_rendered_when_they_are_read(render, tmp_path, monkeypatch):
+    pixels = [save(tmp_path / f"{name}.png", seed, 40 + seed, 50) for seed, name in enumerate("abc")]
+    rendered = []
+
+    def watched(image):
+        rendered.append(image)
+        return RENDERINGS[render](image)
+
+    data = unlabelled(str(tmp_path), render)
+    assert isinstance(data, Photographs) and len(data) == 3
+    data.check(40)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "RENDERINGS", {render: watched})
+        found = data[1]
+    assert len(rendered) == 1 and torch.equal(rendered[0], pixels[1])
+    assert torch.equal(found, RENDERINGS[render](pixels[1])) and not torch.equal(found, pixels[1])
+    copy = pickle.loads(pickle.dumps(data))
+    assert torch.equal(copy[1], found) and copy.paths == data.paths
+
+
+def test_the_world_can_be_rendered(monkeypatch):
+    monkeypatch.setattr(module, "RENDERINGS", {"comic": lambda image: 255 - image})
+    plain, rendered = unlabelled("world/comic"), unlabelled("world/comic", render="comic")
+    assert len(rendered) == 500
+    assert all(torch.equal(255 - before, after) for before, after in zip(plain, rendered, strict=True))
+
+
+@pytest.mark.parametrize("source", ["world", "."])
+def test_an_unknown_rendering_is_named_with_the_known_ones(source):
+    with pytest.raises(ValueError, match=r"^no rendering 'cartoon', only none, comic, painting$"):
+        unlabelled(source, render="cartoon")
+
+
 @pytest.mark.parametrize("assets", [None, "", "elsewhere"])
 def test_a_missing_folder_is_named_in_one_line(assets, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
@@ -110,6 +170,18 @@ def test_a_corrupt_image_is_named_in_one_line(folder):
     with pytest.raises(ValueError, match=r"b\.png: corrupt image") as error:
         list(unlabelled(str(root)))
     assert "\n" not in str(error.value)
+
+
+def test_an_image_of_too_many_pixels_is_named_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    data = unlabelled(str(folder[0]))
+    for read in (lambda: data.check(1), lambda: list(data)):
+        with (
+            pytest.warns(Image.DecompressionBombWarning),
+            pytest.raises(ValueError, match=r"b\.png: corrupt image \(Image size .* exceeds limit") as error,
+        ):
+            read()
+        assert "\n" not in str(error.value)
 
 
 def test_a_folder_with_the_name_of_an_image_is_none(tmp_path):
