@@ -21,6 +21,7 @@ from torch import nn
 
 from lib.networks import resnet_denoise
 from lib.networks import weights as files
+from lib.networks.cda_generator import GENERATORS
 from lib.networks.converted import mobilenetv2_same, resnet50_stride1
 from lib.networks.normalised import Normalised
 from lib.networks.onnx import OnnxYolox
@@ -33,7 +34,7 @@ from lib.settings import ROOT, NetworkSpec, Scale
 from lib.settings import load as load_settings
 
 # Families that the pipeline trains itself; their weights lie in models/<scale>/.
-TRAINED = ("small", "segnet_basic", "small_detector", "purifier")
+TRAINED = ("small", "segnet_basic", "small_detector", "purifier", "cda_generator")
 CONVERTED = {"resnet50_stride1": resnet50_stride1, "mobilenetv2_same": mobilenetv2_same, "resnet_v2_slim": ResNetV2}
 
 
@@ -42,7 +43,7 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
     a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do; a purifier gives
-    images `[B,3,H,W]`, not clamped.
+    images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
 
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with a file.
@@ -140,6 +141,8 @@ def _build(spec: NetworkSpec) -> nn.Module:
         return SegNetBasic(spec.classes, spec.maps)
     if spec.family == "purifier":
         return PURIFIERS[spec.architecture](spec.width, spec.blocks)
+    if spec.family == "cda_generator":
+        return GENERATORS[spec.architecture](spec.width, spec.blocks)
     if spec.family == "resnet_denoise":
         return resnet_denoise.ARCHITECTURES[spec.architecture](spec.classes)
     if spec.family == "vgg16_conv3_3":

@@ -10,11 +10,11 @@ from typing import Literal
 import yaml
 from pydantic import model_validator
 
-from lib.settings.appendices import AppendixA, AppendixB, AppendixE, AppendixF, AppendixG
+from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import Attacks, Fff, Ssp
 from lib.settings.base import ROOT, Strict, unit, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
-from lib.settings.trainings import DetectorSpec, PurifierSpec, SegmenterSpec, StandIn
+from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
 
 SCALES = ("mini", "sample", "paper")
 
@@ -25,6 +25,7 @@ __all__ = [
     "Data",
     "DetectorSpec",
     "Fff",
+    "GeneratorSpec",
     "NetworkSpec",
     "Params",
     "PurifierSpec",
@@ -74,9 +75,12 @@ class Scale(Strict):
     segmenters: dict[str, SegmenterSpec] = {}
     detectors: dict[str, DetectorSpec] = {}
     purifiers: dict[str, PurifierSpec] = {}
+    generators: dict[str, GeneratorSpec] = {}
     f: AppendixF
     a: AppendixA
     b: AppendixB
+    c: AppendixC
+    d: AppendixD
     e: AppendixE
     g: AppendixG
 
@@ -90,14 +94,15 @@ class Scale(Strict):
         for name, spec in self.segmenters.items():
             if name not in self.networks or self.networks[name].maps != spec.maps:
                 raise ValueError(f"segmenters.{name} and networks.{name} must both be there, with equal maps")
-        for name, spec in self.purifiers.items():
-            for other in (name, spec.extractor):
-                if other not in self.networks:
-                    raise ValueError(f"purifiers.{name} needs networks.{other}, which is not there")
-            if self.networks[name].family != "purifier":
-                raise ValueError(
-                    f"purifiers.{name} trains networks.{name}, which is of family {self.networks[name].family}"
-                )
+        needs = [("purifiers", "purifier", name, spec.extractor) for name, spec in self.purifiers.items()]
+        needs += [("generators", "cda_generator", name, spec.classifier) for name, spec in self.generators.items()]
+        for section, family, name, other in needs:
+            for needed in (name, other):
+                if needed not in self.networks:
+                    raise ValueError(f"{section}.{name} needs networks.{needed}, which is not there")
+            if self.networks[name].family != family:
+                found = self.networks[name].family
+                raise ValueError(f"{section}.{name} trains networks.{name}, which is of family {found}")
         return self
 
 

@@ -96,6 +96,47 @@ class AppendixB(Strict):
         return self
 
 
+class AppendixC(Strict):
+    """notebooks/c_fsa.ipynb
+
+    victims: the columns of Table 3.  surrogate: whose logits FSA scatters in Table 3.  feature_surrogate: of SSP.
+    images: of Table 3.  surrogates, steps, batches: what the second table varies, over `varied` images.  scattered:
+    the network trained on FSA's adversaries, if the scale has one; natural: the same architecture trained naturally.
+    purifier: the network that purifies.
+    """
+
+    victims: list[str]
+    surrogate: str
+    feature_surrogate: str
+    images: int
+    surrogates: list[str]
+    steps: list[int]
+    batches: list[int]
+    varied: int
+    scattered: str | None = None
+    natural: str
+    purifier: str
+
+
+class AppendixD(Strict):
+    """notebooks/d_cda.ipynb
+
+    generators: row of Table 4 -> generator.  detection: the images and victims of Table 4 (the first is the table's),
+    and how many SSP steps.  feature_surrogate: of SSP.  victims: classifiers that the generators attack.  images: for
+    the classifiers.  pictured: the generators of Figure 9.  shown: images of Figure 9.  purifier: the network that
+    purifies.
+    """
+
+    generators: dict[str, str]
+    detection: TransformTest
+    feature_surrogate: str
+    victims: list[str]
+    images: int
+    pictured: list[str]
+    shown: int
+    purifier: str
+
+
 class AppendixG(Strict):
     """notebooks/g_visual_purification.ipynb
 

@@ -61,6 +61,23 @@ class Fff(Strict):
     halve_every: int = 300
 
 
+class Fsa(Strict):
+    """batch: images that one call of the attack couples.  reg, iterations, gradient: of its transport plan."""
+
+    eps: float = 16
+    step: float = 1.6
+    steps: int = 10
+    batch: int = Field(60, ge=1)
+    reg: float = Field(0.01, gt=0)
+    iterations: int = Field(100, ge=1)
+    gradient: Literal["unrolled", "envelope"] = "unrolled"
+
+
+class Cda(Strict):
+    eps: float = 16
+    smoothing: bool = False
+
+
 class Attacks(Strict):
     """The supplement's Appendix F, as defaults."""
 
@@ -74,3 +91,5 @@ class Attacks(Strict):
     pgd: Pgd = Pgd()
     ssp: Ssp = Ssp()
     fff: Fff = Fff()
+    fsa: Fsa = Fsa()
+    cda: Cda = Cda()

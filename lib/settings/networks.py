@@ -39,12 +39,12 @@ class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
     tap: the layer that SSP reads.  activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks:
-    of a purifier.
+    of a purifier or a generator.
     how: how to get the weights.
     """
 
     role: str
-    task: Literal["classification", "segmentation", "detection", "purification"] = "classification"
+    task: Literal["classification", "segmentation", "detection", "purification", "generation"] = "classification"
     family: Literal[
         "torchvision",
         "timm",
@@ -58,6 +58,7 @@ class NetworkSpec(Strict):
         "yolox_onnx",
         "resnet_denoise",
         "purifier",
+        "cda_generator",
     ]
     architecture: str
     weights: str | None = None
@@ -75,9 +76,8 @@ class NetworkSpec(Strict):
     how: str = ""
 
     @model_validator(mode="after")
-    def purifiers_purify(self) -> "NetworkSpec":
-        if (self.family == "purifier") != (self.task == "purification"):
-            raise ValueError(
-                f"family {self.family} with task {self.task}: a purifier has task purification, no other has"
-            )
+    def families_have_their_task(self) -> "NetworkSpec":
+        for family, task in {"purifier": "purification", "cda_generator": "generation"}.items():
+            if (self.family == family) != (self.task == task):
+                raise ValueError(f"family {self.family} with task {self.task}: {family} has task {task}, no other has")
         return self

@@ -9,10 +9,14 @@ from lib.settings.networks import Scenes
 
 
 class StandIn(Strict):
-    """One small network that the pipeline trains (lib/training/classifiers.py)."""
+    """One small network that the pipeline trains (lib/training/classifiers.py).
+
+    eps, step, steps: of the adversaries, in levels.  sources: of the recipe ensemble.  smoothing: what the labels give
+    to the other classes in all (0.5 in Haichao-Zhang/FeatureScatter, fs_main.py).
+    """
 
     architecture: str
-    recipe: Literal["natural", "fgsm", "pgd", "ensemble"]
+    recipe: Literal["natural", "fgsm", "pgd", "ensemble", "scatter"]
     epochs: int
     batch: int = 64
     lr: float = 2e-3
@@ -20,6 +24,7 @@ class StandIn(Strict):
     step: float = 0
     steps: int = 0
     sources: list[str] = []
+    smoothing: float = Field(0, ge=0, lt=1)
     seed: int = 0
 
 
@@ -94,3 +99,36 @@ class PurifierSpec(Strict):
     init: Literal["identity", "random"] = "random"
     checkpoint_minutes: float = 5
     seed: int = 0
+
+
+class GeneratorSpec(Strict):
+    """One CDA generator to train (lib/training/generator.py); its architecture is that of the network of the same name.
+
+    images: the source domain: "world", "world/comic", "world/painted", or a folder of images relative to the
+    repository or to $COMPANION_ASSETS; labels are not read.  render: draw them as comic or painting first, a stand-in
+    for the Comics and Paintings sets.  classifier: the network that is fooled.  eps: budget in training, in levels.
+    resize: the shorter side in pixels (None: as it is).  side: of the crops.  crops: "centre", or "random" (also
+    mirrored; ours, for small sets).  checkpoint_minutes: how much work a kill may cost.
+
+    The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but Inception (300 and 299 pixels);
+    steps: one epoch of ImageNet, after which its README evaluates the ImageNet generators.
+    """
+
+    images: str
+    render: Literal["none", "comic", "painting"] = "none"
+    classifier: str
+    eps: float = 10
+    resize: int | None = 256
+    side: int = Field(224, ge=32)
+    crops: Literal["centre", "random"] = "centre"
+    batch: int = Field(15, ge=2)
+    steps: int = Field(85_400, ge=1)
+    lr: float = 2e-4
+    checkpoint_minutes: float = 5
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def crops_fit(self) -> "GeneratorSpec":
+        if self.resize and self.resize < self.side:
+            raise ValueError(f"crops of {self.side} pixels do not fit images resized to {self.resize}")
+        return self

@@ -1,8 +1,8 @@
-"""Training of one stand-in classifier: naturally, or on adversaries (recipes fgsm, pgd, ensemble).
+"""Training of one stand-in classifier: naturally, or on adversaries (recipes fgsm, pgd, ensemble, scatter).
 
 Every random number is keyed by (seed, step), so a run that is killed and started again ends with the same weights as
 one that was not. A `spec` is `lib.settings.StandIn`: architecture, recipe, epochs, batch, lr, eps, step, steps (eps and
-step in 0-255 units), seed.
+step in 0-255 units), smoothing, seed.
 """
 
 import math
@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lib.attacks.decision import fgsm, pgd
+from lib.attacks.transport import fsa
 from lib.data.world import World
 from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
@@ -32,7 +33,7 @@ CODE = code_digest(
     [
         *(LIB / "training" / name for name in ("augment.py", "classifiers.py", "loop.py")),
         LIB / "networks" / "small.py",
-        LIB / "attacks",
+        *(LIB / "attacks" / name for name in ("ascent.py", "decision.py", "transport.py")),
     ]
 )
 
@@ -74,16 +75,18 @@ def share_of_budget(done: float) -> float:
 def adversaries(
     spec: Any, victim: nn.Module, sources: Sequence[nn.Module], x: Tensor, y: Tensor, step: int, done: float
 ) -> Tensor:
-    """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd).
+    """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd, scatter).
 
     step: the number of the training step; done: the finished share of the training.
     """
     share = share_of_budget(done)
     if spec.recipe == "natural" or share == 0:
         return x
+    schedule = {"eps": share * spec.eps / 255, "step": share * spec.step / 255, "steps": spec.steps}
     if spec.recipe == "pgd":
-        schedule = {"eps": share * spec.eps / 255, "step": share * spec.step / 255, "steps": spec.steps}
         return pgd(victim, x, y, ids=range(len(x)), seed=spec.seed + step, **schedule)
+    if spec.recipe == "scatter":
+        return fsa(victim, x, ids=range(len(x)), seed=spec.seed + step, batch=len(x), **schedule)
     half = len(x) // 2
     budgets = kurakin_eps(half, share * spec.eps / 255, generator(spec.seed, "eps", step))
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
@@ -104,6 +107,8 @@ def fit(
     victim = build(spec.architecture, classes).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     steps = spec.epochs * (len(data) // spec.batch)
+    # FeatureScatter's ls_factor is what the other classes get in all; PyTorch's share goes to the true class too.
+    smoothing = spec.smoothing * classes / (classes - 1)
 
     def advance(step: int) -> float:
         chosen, done = loop.shuffled(len(data), spec.batch, step, spec.seed), step / steps
@@ -112,7 +117,7 @@ def fit(
         with torch.autocast("cpu", torch.bfloat16):
             x = adversaries(spec, victim, sources, x, y, step, done)
             logits = victim(x)
-        loss = F.cross_entropy(logits.float(), y)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         for group in optimiser.param_groups:
             group["lr"] = loop.rise_and_fall(spec.lr, done)
         optimiser.zero_grad()

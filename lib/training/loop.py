@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -81,11 +82,18 @@ def run(
 
 
 def resume(parts: Parts, checkpoint: Path, identity: str) -> tuple[int, float]:
-    """The steps and seconds already done, `parts` brought to that state; (0, 0) without a checkpoint that fits."""
+    """The steps and seconds already done, `parts` brought to that state; (0, 0) without a checkpoint that fits.
+
+    One of another recipe, other data or other code is said to be left alone (on stderr), and later written over.
+    """
     if not checkpoint.is_file():
         return 0, 0.0
     stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
     if stored["identity"] != identity:
+        print(
+            f"{checkpoint.name}: {stored['step']} steps of another recipe, other data or other code; begins anew",
+            file=sys.stderr,
+        )
         return 0, 0.0
     for name, part in parts.items():
         part.load_state_dict(stored[name])

@@ -14,18 +14,14 @@ Muzammal-Naseer/NRP); see `lib.settings.PurifierSpec`. Ours: the learning rate's
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from lib import settings, zoo
@@ -36,16 +32,15 @@ from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.rng import generator
 from lib.settings import NetworkSpec, PurifierSpec, Scale, unit
 from lib.store import code_digest, digest
-from lib.training import loop
+from lib.training import loop, samples
+from lib.training.samples import Curves, contents, crops
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
-LOGGED = 200  # rows of the table of losses, at most
-SHOWN = 6  # images of a sheet
 LIB = Path(__file__).resolve().parents[1]
 CODE = code_digest(
     [
-        *(LIB / "training" / name for name in ("loop.py", "purifier.py")),
+        *(LIB / "training" / name for name in ("loop.py", "purifier.py", "samples.py")),
         LIB / "networks" / "purifier.py",
         LIB / "networks" / "precision.py",
         LIB / "networks" / "taps.py",
@@ -53,36 +48,9 @@ CODE = code_digest(
         LIB / "data" / "unlabelled.py",
         LIB / "linf.py",
         LIB / "rng.py",
-        LIB / "attacks",
+        *(LIB / "attacks" / name for name in ("ascent.py", "features.py")),
     ]
 )
-
-
-class Curves:
-    """The mean losses since the last row, a row every few steps; part of a checkpoint like a network."""
-
-    def __init__(self, steps: int):
-        self.steps, self.every = steps, math.ceil(steps / LOGGED)
-        self.rows: list[list[float]] = []
-        self.sums, self.count = [0.0] * len(LOSSES), 0
-
-    def add(self, step: int, losses: Sequence[float]) -> None:
-        """The losses of one step."""
-        self.sums = [total + loss for total, loss in zip(self.sums, losses, strict=True)]
-        self.count += 1
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            self.rows.append([step + 1, *(total / self.count for total in self.sums)])
-            self.sums, self.count = [0.0] * len(LOSSES), 0
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows, "sums": self.sums, "count": self.count}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows, self.sums, self.count = state["rows"], state["sums"], state["count"]
-
-    def table(self) -> pd.DataFrame:
-        """Columns step and the losses, unweighted."""
-        return pd.DataFrame(self.rows, columns=["step", *LOSSES])
 
 
 class Parts(NamedTuple):
@@ -130,8 +98,7 @@ def train(name: str, scale: Scale, root: Path, images: str | None = None) -> dic
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     sheets = results / "sheets" / name
     purifier, curves, seconds = fit(spec, scale.networks[name], data, extractor, file.with_suffix(".ckpt"), sheets)
-    table = curves.table().to_csv(index=False, float_format="%.5g")
-    loop.write_whole(results / "data" / f"{name}_losses.csv", lambda out: out.write(table.encode()))
+    curves.save(results / "data" / f"{name}_losses.csv")
     crops = spec.steps * spec.batch * spec.accumulate
     facts = {
         "images": len(data),
@@ -160,8 +127,8 @@ def fit(
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
     epoch = max(1, len(data) // spec.batch // spec.accumulate)  # in steps; one sheet each
-    samples = crops(spec, data, range(min(SHOWN, len(data))), generator(spec.seed, "sheet")).to(device)
-    attacked = adversaries(spec, extractor, samples, "sheet")
+    shown = crops(spec.crop, data, range(min(samples.SHOWN, len(data))), generator(spec.seed, "sheet")).to(device)
+    attacked = adversaries(spec, extractor, shown, "sheet")
 
     def advance(step: int) -> float:
         pairs = []
@@ -171,7 +138,7 @@ def fit(
         losses = update(spec, parts, extractor, pairs, loop.rise_and_fall(spec.lr, step / spec.steps))
         parts.curves.add(step, losses)
         if sheets and (step + 1) % epoch == 0:
-            save_sheet(parts.purifier, samples, attacked, sheets / f"epoch_{(step + 1) // epoch:04d}.png")
+            save_sheet(parts.purifier, shown, attacked, sheets / f"epoch_{(step + 1) // epoch:04d}.png")
         return losses[LOSSES.index("feature")]
 
     seen = [value.cpu().numpy() for value in [*extractor.parameters(), *extractor.buffers()]]
@@ -179,13 +146,6 @@ def fit(
     identity = digest(repr((recipe, network)), repr(extractor), *seen, *contents(data), CODE)
     seconds = loop.run(advance, parts._asdict(), spec.steps, checkpoint, identity, 60 * spec.checkpoint_minutes)
     return parts.purifier.eval(), parts.curves, seconds
-
-
-def contents(data: Sequence[Tensor]) -> list:
-    """What tells one set of images from another: the pixels, or for files in a folder their names and sizes."""
-    if isinstance(data, Photographs):
-        return [f"{path.name} {path.stat().st_size}" for path in data.paths]
-    return [image.numpy() for image in data]
 
 
 def build(spec: PurifierSpec, network: NetworkSpec, device: torch.device) -> Parts:
@@ -197,33 +157,13 @@ def build(spec: PurifierSpec, network: NetworkSpec, device: torch.device) -> Par
     critic = Critic(spec.critic_width, spec.crop)
     networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
     optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers, Curves(spec.steps))
+    return Parts(*networks, *optimisers, Curves(LOSSES, spec.steps))
 
 
 def batch(spec: PurifierSpec, data: Sequence[Tensor], step: int, part: int) -> Tensor:
     """The clean crops of one forward pass, `[batch,3,crop,crop]` in [0,1]; every epoch is one shuffled pass."""
     chosen = loop.shuffled(len(data), spec.batch, step * spec.accumulate + part, spec.seed).tolist()
-    return crops(spec, data, chosen, generator(spec.seed, "crops", step, part))
-
-
-def crops(spec: PurifierSpec, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Generator) -> Tensor:
-    """One random crop of each chosen image, half of them mirrored, float in [0,1].
-
-    ValueError for an image that is smaller than a crop.
-    """
-    with ThreadPoolExecutor() as readers:
-        images = list(readers.map(data.__getitem__, chosen))
-    return torch.stack([crop(image, spec.crop, g) for image in images]).float() / 255
-
-
-def crop(image: Tensor, side: int, g: torch.Generator) -> Tensor:
-    """A random square `[3,side,side]` of an image `[3,H,W]`, mirrored half of the time."""
-    height, width = image.shape[-2:]
-    if min(height, width) < side:
-        raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
-    top, left, mirrored = (int(torch.randint(n, (), generator=g)) for n in (height - side + 1, width - side + 1, 2))
-    part = image[:, top : top + side, left : left + side]
-    return part.flip(-1) if mirrored else part
+    return crops(spec.crop, data, chosen, generator(spec.seed, "crops", step, part))
 
 
 def adversaries(spec: PurifierSpec, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
@@ -303,11 +243,7 @@ def says(logits: Tensor, truth: int) -> Tensor:
 def save_sheet(purifier: nn.Module, x: Tensor, x_adv: Tensor, path: Path) -> None:
     """Clean, adversary, purified and ten times what the purifier took away (grey: nothing), a column per image."""
     y = purifier(x_adv).clamp(0, 1)
-    rows = torch.stack([x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)])
-    # [rows,columns,3,H,W] -> one picture [rows*H,columns*W,3]
-    picture = rows.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    levels = (picture * 255).round().byte().cpu().numpy()
-    loop.write_whole(path, lambda out: Image.fromarray(levels).save(out, format="PNG"))
+    samples.save_sheet([x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)], path)
 
 
 if __name__ == "__main__":
