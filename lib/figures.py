@@ -15,9 +15,13 @@ from lib.report.results import Results
 TABLES = {
     "table_01": "NRP and adversarial training under targeted PGD",
     "table_02": "training cost",
+    "table_03": "FSA and SSP on six victims",
+    "table_04": "CDA and SSP against a detector",
     "table_05": "clean accuracy of the victims",
     "table_06": "SegNet-Basic under SSP, behind every transform",
     "table_07": "detection under SSP, behind every transform",
+    "fsa_variations": "FSA from other surrogates, with other steps and batches",
+    "cda_cost": "what a generator costs per image, and SSP",
     "adaptive": "NRP under attackers who know of it",
     "purification": "every attack before and after purification",
     "parameters": "attack parameters",

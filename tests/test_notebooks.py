@@ -38,6 +38,10 @@ def project(tmp_path_factory):
         scale["e"][half]["data"]["count"] = 6
         scale["e"][half] |= {"steps": 2, "shown": 2}
     scale["b"] |= {"images": {10: 6, 12: 4}, "seeds": 2, "draws": 2}
+    scale["c"] |= {"images": 6, "varied": 4, "steps": [1, 2], "batches": [2, 4]}
+    scale["d"] |= {"images": 6, "shown": 3}
+    scale["d"]["detection"]["data"]["count"] = 6
+    scale["d"]["detection"] |= {"steps": 2, "shown": 2}
     scale["g"] |= {"images": 6, "shown": 3}
     (root / "scales").mkdir()
     (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
@@ -45,10 +49,12 @@ def project(tmp_path_factory):
     for seed, (name, spec) in enumerate(Scale.model_validate(scale).networks.items()):
         torch.manual_seed(seed)
         save_file(zoo._build(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
-    # Table 2 reads what the trainings recorded.
+    # Table 2 and Appendices C and D read what the trainings recorded.
     for name, facts in {
         "NRP": {"images": 3000, "seconds": 60, "device": "CPU"},
         "ResNet50-FD": {"seconds": 30},
+        "ResNet50-FS": {"seconds": 30},
+        "CDA-Comics": {"seconds": 20},
     }.items():
         record = root / "results" / "smoke" / "metrics" / "networks" / f"{name}.json"
         record.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +96,7 @@ def test_the_tables_cover_every_victim_attack_and_step(project):
     folder = project / "results" / "smoke"
     scale = yaml.safe_load((project / "scales" / "smoke.yaml").read_text())
     transfer = pd.read_csv(folder / "tables" / "transfer.csv", keep_default_na=False)
-    assert set(transfer["victim"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 12
+    assert set(transfer["victim"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 13
     assert (transfer["n"] == 6).all() and transfer["value"].between(transfer["low"], transfer["high"]).all()
     curve = pd.read_csv(folder / "data" / "figure_06.csv")
     assert sorted(set(curve["steps"])) == STEPS and set(curve["attack"]) == {"I-FGSM", "MI-FGSM", "DIM", "SSP"}

@@ -144,6 +144,7 @@ def test_every_stand_in_has_its_stage_and_every_stage_its_stand_in():
         "segmenters": ("train_segmenter",),
         "detectors": ("train_detector",),
         "purifiers": ("train_purifier",),
+        "generators": ("train_generator",),
     }
     trained = {
         key: sorted(name for stage in names for name in document[stage]["foreach"]) for key, names in sections.items()

@@ -10,7 +10,7 @@ from lib.settings import Attacks, Scale
 
 STAND_IN = "stand-in"
 PUBLISHED_MAPS = 64  # of SegNet-Basic
-RELEASED_PURIFIER = (64, 23)  # width and blocks
+RELEASED_PURIFIER, RELEASED_GENERATOR = (64, 23), (64, 6)  # width and blocks
 
 # What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
 SOURCES = {
@@ -23,6 +23,8 @@ SOURCES = {
     "dim_ti": "G, Figure 8; kernel of the released code (sigma 7/3 pixels)",
     "pgd": "B: ten iterations, random targets; step and start of Feature Denoising's evaluation",
     "ssp": "F: VGG-16 conv3-3, at most 100 iterations; step 2.55 and start of the released ssp.py",
+    "fsa": "C, which says neither surrogate nor steps: I-FGSM's; batch, transport and start of the released code",
+    "cda": "D; budgets 8 and 16 in Table 4, training at 10",
     "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
 }
 
@@ -156,6 +158,9 @@ def describe(scale: Scale, name: str) -> str:
         return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
     if spec.family == "purifier":
         kind = "" if (spec.width, spec.blocks) == RELEASED_PURIFIER else f"{STAND_IN} "
+        return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
+    if spec.family == "cda_generator":
+        kind = "" if (spec.width, spec.blocks) == RELEASED_GENERATOR else f"{STAND_IN} "
         return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
     kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
     return f"{kind} {spec.architecture}"

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from lib.experiment import Judged, Study, fidelity
 from lib.experiment.fronts import NONE
@@ -16,6 +17,7 @@ from lib.report import published, tables
 from lib.report.claims import verdict
 from lib.report.intervals import Estimate, mean, of_sums
 from lib.tasks import detection, segmentation
+from lib.tasks.detection import Detections
 
 CLEAN, SSP, NOISE = "none", "SSP", "Noise"
 # The columns of Tables 6 and 7: as the paper's, and the budget of each.
@@ -275,14 +277,26 @@ def detection_pictures(
     study: Study, judged: Sequence[Judged], victim: str, shown: int, threshold: float
 ) -> dict[str, np.ndarray]:
     """What Figure 5 shows: images and adversaries (budget 16), and the detections of at least `threshold` in each."""
+    outcomes = zip(("clean", "adversary"), _outcomes(judged, victim, 16), strict=True)
+    kinds = {kind: (one.cell.images, one.outcome) for kind, one in outcomes}
+    return detected_pictures(study, kinds, shown, threshold)
+
+
+def detected_pictures(
+    study: Study, kinds: dict[str, tuple[Sequence[Tensor], list[Detections]]], shown: int, threshold: float
+) -> dict[str, np.ndarray]:
+    """Images spread evenly over the study's, of several kinds, with the detections of at least `threshold` in each.
+
+    kinds: name -> 8-bit images and what was detected in them, for all images of the study.
+    """
     names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
     pictures: dict[str, np.ndarray] = {"threshold": np.array(threshold)}
     for row, index in enumerate(evenly(len(study.images), shown)):
-        for kind, one in zip(("clean", "adversary"), _outcomes(judged, victim, 16), strict=True):
-            found = one.outcome[index]
+        for kind, (images, outcome) in kinds.items():
+            found = outcome[index]
             sure = found.scores >= threshold
             pictures |= {
-                f"image_{row}_{kind}": one.cell.images[index].permute(1, 2, 0).numpy(),
+                f"image_{row}_{kind}": images[index].permute(1, 2, 0).numpy(),
                 f"boxes_{row}_{kind}": found.boxes[sure],
                 f"scores_{row}_{kind}": found.scores[sure],
                 f"names_{row}_{kind}": np.array([names[label] for label in found.labels[sure]], dtype="U32"),
