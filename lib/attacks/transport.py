@@ -42,12 +42,13 @@ def fsa(
     cosine distance.  reg, iterations, gradient: see `sinkhorn` and `scattering`.
 
     Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step, whatever the
-    released code's `random_start`, which it reads but does not use. From the clean image nothing would move: there the
-    gradient of the cosine distance is zero.
+    released code's `random_start`, which it reads but does not use. From the clean image an image alone would not move:
+    there the gradient of its cosine distance is zero.
 
     What is the authors', and what is not: the released attack trains networks on CIFAR and SVHN, with one step of size
     eps = 8/255 and batches of 60 (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends
-    once one potential moves by less than 0.1 in sum, at a random start after 2; here all `iterations` run. Table 3's
+    once one potential moves by less than 0.1 in sum, at a random start after 2 and later after some ten; here all
+    `iterations` run. Larger batches attack less strongly here: images may trade places in the plan. Table 3's
     surrogate, steps, step and batch are not stated: the defaults here are those of the supplement's other attacks
     (Appendix F) and of fs_train.sh.
 

@@ -23,7 +23,7 @@ CLEAN, NOISE, SSP = "none", "Noise", "SSP"
 BUDGETS = (8, 16)  # the columns of Table 4
 METRIC = "mAP@0.5"
 DEFENSE = "NRP"
-TIMED = 20  # images
+TIMED = 10  # images
 
 
 def proposals(study: Study, generators: dict[str, str], **changed: object) -> list[Adversaries]:
