@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 UV := uv==0.13.9
-WEIGHTS := models/sample/SegNet-Basic.safetensors.dvc models/sample/NRP.safetensors.dvc
+WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)

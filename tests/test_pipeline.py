@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from lib import settings
 from lib.settings import ROOT
@@ -160,13 +161,27 @@ def test_the_lock_file_has_hashes_and_no_addresses():
     assert len(pins) > 100 and text.count("--hash=sha256:") >= len(pins)
 
 
-@pytest.mark.parametrize("name", ["SegNet-Basic", "NRP"])
+@pytest.mark.parametrize("name", ["SegNet-Basic", "NRP", "CDA-ImageNet", "CDA-Comics", "CDA-Paintings"])
 def test_the_weights_trained_on_real_data_are_those_that_were_judged(name):
     record = json.loads((ROOT / "results" / "sample" / "metrics" / "networks" / f"{name}.json").read_text())
     spec = settings.load("sample").networks[name]
     content = (ROOT / "models" / "sample" / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["sha256"] == spec.sha256
     assert len(content) <= 6_000_000
+
+
+@pytest.mark.parametrize("number", range(1, 8))
+def test_every_table_of_the_paper_is_in_the_results(number):
+    folder = ROOT / "results" / "mini" / "tables"
+    rows = (folder / f"table_{number:02}.csv").read_text().splitlines()
+    shown = (folder / f"table_{number:02}.md").read_text()
+    assert len(rows) > 2 and "paper" in shown and "nan" not in shown
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_every_figure_of_the_paper_is_in_the_results(number):
+    with Image.open(ROOT / "results" / "mini" / "figures" / f"figure_{number:02}.png") as picture:
+        assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(2**24)) > 10
 
 
 def test_nothing_committed_is_large_or_names_this_machine():

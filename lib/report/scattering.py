@@ -87,30 +87,30 @@ def variations(study: Study, chosen: AppendixC) -> Iterator[tuple[dict[str, obje
 
 
 def varied(study: Study, chosen: AppendixC) -> pd.DataFrame:
-    """Accuracy under FSA's variations, SSP on the same images, and on how many victims SSP leaves less.
+    """Accuracy under FSA's variations and under SSP on the same images, and on how many victims SSP leaves less.
 
-    white-box: the victim is FSA's surrogate; such cells are shown in brackets and not counted.
+    In brackets where the victim is FSA's surrogate; such victims are not counted.
     """
     (ssp,) = adversaries(study, SSP, chosen.feature_surrogate)
-    cells = {("none",): clean(study), ("SSP",): ssp}
-    choices = {tuple(choice.values()): cell for choice, cell in variations(study, chosen)}
-    judged = {
-        key: frame(study, [cell], chosen.victims).reset_index(drop=True) for key, cell in (cells | choices).items()
-    }
-    rows = []
-    for key, part in judged.items():
-        shown = {victim: percent(_right(part, victim)) for victim in chosen.victims}
-        if key in cells:
-            names = {"none": ("no attack", "-", "-"), "SSP": ("SSP", chosen.feature_surrogate, ssp.steps)}[key[0]]
-            rows.append(dict(zip(("attack", "surrogate", "steps"), map(str, names), strict=True)))
-            rows[-1] |= {"batch": "-", "gradient": "-", **{victim: str(cell) for victim, cell in shown.items()}}
-            rows[-1] |= {"n": len(study.images), "SSP leaves less": "-"}
-            continue
-        surrogate, steps, batch, gradient = key
-        texts = {victim: f"({cell})" if victim == surrogate else str(cell) for victim, cell in shown.items()}
-        row = {"attack": FSA, "surrogate": surrogate, "steps": str(steps), "batch": str(batch), "gradient": gradient}
-        rows.append(row | texts | {"n": len(study.images), "SSP leaves less": _won(part, judged["SSP",], surrogate)})
-    return pd.DataFrame(rows)
+    under_ssp = frame(study, [ssp], chosen.victims)
+    rows = [
+        {"attack": "no attack", **_shown(frame(study, [clean(study)], chosen.victims))},
+        {"attack": SSP, "surrogate": chosen.feature_surrogate, "steps": ssp.steps, **_shown(under_ssp)},
+    ]
+    for choice, cell in variations(study, chosen):
+        judged = frame(study, [cell], chosen.victims)
+        won = _won(judged, under_ssp, choice["surrogate"])
+        rows.append({"attack": FSA, **choice, **_shown(judged, choice["surrogate"]), "SSP leaves less": won})
+    columns = ["attack", "surrogate", "steps", "batch", "gradient", *chosen.victims, "n", "SSP leaves less"]
+    # As text: numbers beside dashes would become fractions.
+    return pd.DataFrame([{name: str(row.get(name, "-")) for name in columns} for row in rows])
+
+
+def _shown(judged: pd.DataFrame, surrogate: str = "") -> dict[str, object]:
+    """One cell's accuracy per victim, in brackets for the surrogate, and the number of images."""
+    found = {victim: percent(_right(judged, victim)) for victim in dict.fromkeys(judged["victim"])}
+    texts = {victim: f"({cell})" if victim == surrogate else str(cell) for victim, cell in found.items()}
+    return texts | {"n": judged["image"].nunique()}
 
 
 def _won(fsa: pd.DataFrame, ssp: pd.DataFrame, surrogate: str) -> str:

@@ -218,4 +218,4 @@ def test_a_missing_and_an_unexpected_key_are_one_line(folder):
 
 def test_a_generator_that_is_no_generation_is_refused():
     with pytest.raises(ValueError, match="cda_generator has task generation, no other has"):
-        NetworkSpec(**SPEC | {"task": "purification"})
+        NetworkSpec(**SPEC | {"task": "classification"})

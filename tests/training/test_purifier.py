@@ -1,4 +1,4 @@
-"""lib/training/purifier.py: losses, updates, crops and adversaries by hand; resuming, learning, the command."""
+"""lib/training/purifier.py: losses, updates and adversaries by hand; resuming, learning, the command."""
 
 import copy
 import hashlib
@@ -21,6 +21,7 @@ from lib.networks.taps import Tap
 from lib.rng import generator
 from lib.settings import NetworkSpec, PurifierSpec
 from lib.training import purifier as training
+from tests.training.test_samples import places
 
 SIDE = 32
 
@@ -244,39 +245,6 @@ def test_the_adversarial_loss_moves_the_purifier_only_by_its_weight(pairs, extra
 # Crops and batches.
 
 
-def places(crop, image):
-    """Every (top, left, mirrored) at which the crop is a square of the image, by trying all."""
-    height, width = image.shape[-2:]
-    side = crop.shape[-1]
-    return [
-        (top, left, mirrored)
-        for top in range(height - side + 1)
-        for left in range(width - side + 1)
-        for mirrored in (False, True)
-        if torch.equal(crop.flip(-1) if mirrored else crop, image[:, top : top + side, left : left + side])
-    ]
-
-
-def test_crops_are_squares_of_their_images_everywhere_and_mirrored_half_of_the_time():
-    shapes = [(32, 32), (33, 32), (32, 35), (40, 34)]
-    source = torch.Generator().manual_seed(0)
-    images = [torch.randint(0, 256, (3, *shape), generator=source, dtype=torch.uint8) for shape in shapes]
-    chosen = [3, 0, 2, 1] * 30
-    found = training.crops(spec(), images, chosen, generator("crops"))
-    assert found.shape == (120, 3, SIDE, SIDE) and found.dtype == torch.float32
-    assert 0 <= found.min() and found.max() <= 1
-    seen = {index: set() for index in range(4)}
-    for crop, index in zip((found * 255).round().to(torch.uint8), chosen, strict=True):
-        (place,) = places(crop, images[index])
-        seen[index].add(place)
-    assert seen[0] == {(0, 0, False), (0, 0, True)}
-    assert {place[:2] for place in seen[1]} == {(0, 0), (1, 0)}
-    assert {place[:2] for place in seen[2]} == {(0, left) for left in range(4)}
-    assert len(seen[3]) > 10 and max(place[0] for place in seen[3]) == 8
-    mirrored = [place[2] for index in seen for place in seen[index]]
-    assert 0.3 < np.mean(mirrored) < 0.7
-
-
 def test_a_batch_depends_on_its_step_and_part_alone(data):
     first, again = (training.batch(spec(), data, 3, 1) for _ in range(2))
     others = [training.batch(recipe, data, *at) for recipe, at in
@@ -319,7 +287,7 @@ def levels(x, x_adv):
 
 @pytest.fixture
 def x(data):
-    return training.crops(spec(), data, range(6), generator("x"))
+    return training.crops(SIDE, data, range(6), generator("x"))
 
 
 @pytest.mark.parametrize("start", ["perturbed", "noise"])
@@ -394,21 +362,6 @@ def test_seeds_decide_the_weights_of_both_networks():
         assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
-@pytest.mark.parametrize("steps", [1, 150, 200, 399, 1200])
-def test_the_table_of_losses_has_at_most_two_hundred_rows(steps):
-    curves = parts_of(spec(steps=steps)).curves
-    for step in range(steps):
-        curves.add(step, [step + 1.0] * 4)
-    table = curves.table()
-    assert list(table.columns) == ["step", "adversarial", "pixel", "feature", "critic"]
-    assert min(steps, 100) <= len(table) <= 200
-    # A row is the mean of the steps since the last one.
-    every = table["step"].iloc[0]
-    assert table["step"].tolist() == [min(every * (k + 1), steps) for k in range(len(table))]
-    width = np.diff([0, *table["step"]])
-    assert np.allclose(table["pixel"], table["step"] - (width - 1) / 2)
-
-
 # Whole trainings.
 
 
@@ -425,7 +378,7 @@ def test_training_brings_the_features_of_adversaries_back(scenes, tmp_path):
     assert len(feature) == 60 and feature[-10:].mean() < 0.7 * feature[:5].mean()
     assert not purifier.training and seconds > 0
     # Of scenes that it has never seen, too.
-    x = training.crops(recipe, scenes[1], range(16), generator("held out"))
+    x = training.crops(recipe.crop, scenes[1], range(16), generator("held out"))
     x_adv = training.adversaries(recipe, extractor, x, "held out")
     with torch.no_grad():
         before, after = (training.feature_loss(extractor, x, y).item() for y in (x_adv, purifier(x_adv)))
@@ -435,7 +388,7 @@ def test_training_brings_the_features_of_adversaries_back(scenes, tmp_path):
 def test_a_stopped_run_ends_with_the_same_weights_losses_and_sheets(
     data, extractor, tmp_path, interruptions, monkeypatch
 ):
-    monkeypatch.setattr(training, "LOGGED", 2)  # a row every three steps, so the stop falls between two
+    monkeypatch.setattr(training.samples, "LOGGED", 2)  # a row every three steps, so the stop falls between two
     recipe = spec(steps=6, accumulate=2, budgets="uniform", init="random")
 
     def train(name):

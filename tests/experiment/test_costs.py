@@ -1,0 +1,89 @@
+"""lib/experiment/costs.py: what is measured, and that it is measured once."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lib import settings
+from lib.data.images import ImageSet
+from lib.experiment import Study, costs
+from lib.experiment import study as module
+from lib.networks.cda_generator import Generator
+from lib.store import Store
+from tests.conftest import tiny_network
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Seven random images in shards of three, an untrained classifier and generator, an empty store."""
+    scale = settings.load("mini").model_copy(update={"batch": 3}, deep=True)
+    images = torch.randint(0, 256, (7, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    data = ImageSet(images, torch.arange(7), [f"i{k}" for k in range(7)])
+    torch.manual_seed(0)
+    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": Generator(4, 1).eval().requires_grad_(False)}
+    return Study(settings.params(), scale, data, Store(tmp_path), "cpu", networks)
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The batches that I-FGSM and CDA were given, by their sizes."""
+    batches = []
+    for name in ("I-FGSM", "CDA"):
+        recipe = module.ATTACKS[name]
+
+        def counted(network, x, *rest, run=recipe.run, **parameters):
+            batches.append(len(x))
+            return run(network, x, *rest, **parameters)
+
+        monkeypatch.setitem(module.ATTACKS, name, recipe._replace(run=counted))
+    return batches
+
+
+def entries(study):
+    return list(study.store.root.rglob("*.bin"))
+
+
+def test_the_fastest_of_three_runs_counts_after_one_that_warms_up(study, monkeypatch):
+    # What the clock shows before and after each run: 1, 8, 4 and 6 seconds for four images.
+    shows = iter([0, 1, 10, 18, 20, 24, 30, 36])
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: next(shows)))
+    assert costs.seconds_per_image(study, "I-FGSM", "VGG-16", 4, steps=1) == 1.0
+    assert next(shows, None) is None
+
+
+def test_the_first_images_are_attacked_four_times_and_never_again(study, batches):
+    first = costs.seconds_per_image(study, "I-FGSM", "VGG-16", 4, steps=1)
+    assert batches == [3, 1] * (1 + costs.RUNS) and first > 0
+    assert costs.seconds_per_image(study, "I-FGSM", "VGG-16", 4, steps=1) == first
+    again = Study(study.params, study.scale, study.images, Store(study.store.root), "cpu", study.networks)
+    assert costs.seconds_per_image(again, "I-FGSM", "VGG-16", 4, steps=1) == first
+    assert len(batches) == 2 * (1 + costs.RUNS)
+
+
+def test_the_time_alone_is_stored_and_no_stored_adversary_is_taken_for_an_attack(study, batches):
+    module.adversaries(study, "CDA", "CDA-ImageNet")
+    made, stored = len(batches), len(entries(study))
+    costs.seconds_per_image(study, "CDA", "CDA-ImageNet", 7)
+    assert batches[made:] == [3, 3, 1] * (1 + costs.RUNS) and len(entries(study)) == stored + 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda study: {"steps": 2},
+        lambda study: {"count": 2},
+        lambda study: setattr(study, "params", settings.Params(attacks=settings.Attacks(i_fgsm={"step": 2}))),
+        lambda study: study.networks["VGG-16"][0].weight.data.add_(0.1),
+        lambda study: study.images.images.add_(1),
+        lambda study: setattr(study, "scale", study.scale.model_copy(update={"precision": "bf16"})),
+    ],
+    ids=["steps", "count", "parameters", "weights", "images", "precision"],
+)
+def test_what_a_time_depends_on_is_measured_anew(study, batches, change):
+    asked = {"steps": 1, "count": 3}
+    costs.seconds_per_image(study, "I-FGSM", "VGG-16", **asked)
+    changed = change(study)
+    asked |= changed if isinstance(changed, dict) else {}
+    costs.seconds_per_image(study, "I-FGSM", "VGG-16", **asked)
+    assert len(batches) == 2 * (1 + costs.RUNS) and len(entries(study)) == 2
