@@ -21,6 +21,7 @@ TABLES = {
     "table_06": "SegNet-Basic under SSP, behind every transform",
     "table_07": "detection under SSP, behind every transform",
     "fsa_variations": "FSA from other surrogates, with other steps and batches",
+    "fsa_strongest": "SSP against the strongest of these",
     "cda_cost": "what a generator costs per image, and SSP",
     "adaptive": "NRP under attackers who know of it",
     "purification": "every attack before and after purification",

@@ -1,4 +1,4 @@
-"""Images without labels, to train on: the embedded world's, or those of any folder, as they are or rendered."""
+"""Images without labels, to train on: the embedded world's, or those of any folder."""
 
 import os
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from lib.data import world
 from lib.data.images import image_files, open_image, read_image
-from lib.data.renderings import RENDERINGS
 from lib.settings import ROOT
 
 WORLD = {"world": "natural", "world/comic": "comic", "world/painted": "painted"}  # source -> style
@@ -19,14 +18,11 @@ COLLECTIONS = ("data/comics", "data/paintings")  # what `python -m lib.data comi
 class Photographs(Sequence):
     """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for.
 
-    render: "none", or a name in RENDERINGS, applied to each image when it is read.  FileNotFoundError for a missing
-    folder, ValueError for one without images or an unknown rendering.
+    FileNotFoundError for a missing folder, ValueError for one without images.
     """
 
-    def __init__(self, folder: Path, render: str = "none"):
-        check_rendering(render)
+    def __init__(self, folder: Path):
         self.paths = image_files(folder, below=True)
-        self.render = render
 
     def check(self, side: int) -> None:
         """ValueError naming the first file that is no image or is smaller than `side` pixels; only headers are read."""
@@ -40,23 +36,20 @@ class Photographs(Sequence):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return rendered(read_image(self.paths[index]), self.render)
+        return read_image(self.paths[index])
 
 
-def unlabelled(source: str, render: str = "none") -> Sequence[Tensor]:
+def unlabelled(source: str) -> Sequence[Tensor]:
     """uint8 images `[3,H,W]`.
 
     source: "world" (the embedded world's natural training scenes), "world/comic", "world/painted" (its other styles),
     or a folder of images. A relative folder is looked for here, in the repository and in $COMPANION_ASSETS;
-    FileNotFoundError where in none.  render: "none", "comic" or "painting" (`lib.data.renderings`); ValueError for
-    others.
+    FileNotFoundError where in none.
     """
-    check_rendering(render)
     if source in WORLD:
         scenes = world.load(ROOT / "data" / "world", "train", WORLD[source])
-        images = torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous()
-        return [rendered(image, render) for image in images]
-    return Photographs(find(source), render)
+        return list(torch.from_numpy(scenes.images).permute(0, 3, 1, 2).contiguous())
+    return Photographs(find(source))
 
 
 def find(source: str) -> Path:
@@ -71,14 +64,3 @@ def find(source: str) -> Path:
         how = f"run: python -m lib.data {Path(source).name}" if source in COLLECTIONS else "name a folder of images"
         raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
     return folder
-
-
-def check_rendering(render: str) -> None:
-    """ValueError for a rendering that is neither "none" nor in RENDERINGS."""
-    if render != "none" and render not in RENDERINGS:
-        raise ValueError(f"no rendering '{render}', only none, {', '.join(RENDERINGS)}")
-
-
-def rendered(image: Tensor, render: str) -> Tensor:
-    """The image, uint8 `[3,H,W]`, in that rendering; itself for "none"."""
-    return image if render == "none" else RENDERINGS[render](image)

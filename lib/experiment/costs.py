@@ -2,35 +2,53 @@
 
 import dataclasses
 import time
-from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from lib.experiment.digests import network_digest
 from lib.experiment.study import ATTACK_CODE, Study, adversaries
-from lib.store import digest
+from lib.store import Arrays, digest
 
 RUNS = 2  # the first one also warms up
 
 
+class Stopwatch:
+    """In the place of a store: keeps nothing, and adds up the seconds of what is computed."""
+
+    def __init__(self):
+        self.seconds = 0.0
+
+    def get(self, key: str, compute) -> Arrays:
+        begun = time.perf_counter()
+        made = compute()  # ends with the images on the CPU, so a GPU has finished too
+        self.seconds += time.perf_counter() - begun
+        return made
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or CPU; as the records of the trainings have it."""
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
 def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **overrides: object) -> float:
-    """The faster of two runs of the attack on the study's first `count` images.
+    """The attack alone on the study's first `count` images, the faster of two runs.
 
     overrides: as of `adversaries`. Nothing of the adversaries is stored, only the time: a second call gives the same
-    number, on another machine too if the store went along.
+    number.
     """
     few = study.images.slice(0, count)
-    unstored = SimpleNamespace(get=lambda key, compute: compute())
-    trial = dataclasses.replace(study, images=few, store=unstored)
-    key = digest("seconds per image", attack, ATTACK_CODE[attack], network_digest(study.network(surrogate)), overrides)
-    key = digest(key, study.params.attacks.model_dump(), few.images.numpy(), study.device, study.scale.precision)
+    spec = study.scale.networks[surrogate]
+    key = digest("seconds per image", attack, ATTACK_CODE[attack], network_digest(study.network(surrogate)), spec.tap)
+    key = digest(key, overrides, study.params.attacks.model_dump(), few.images.numpy(), study.batch)
+    key = digest(key, device_name(study.device), torch.get_num_threads(), study.scale.precision)
 
-    def measure() -> dict[str, np.ndarray]:
+    def measure() -> Arrays:
         times = []
         for _ in range(RUNS):
-            begun = time.perf_counter()
-            adversaries(trial, attack, surrogate, **overrides)
-            times.append(time.perf_counter() - begun)
+            watch = Stopwatch()
+            adversaries(dataclasses.replace(study, images=few, store=watch), attack, surrogate, **overrides)
+            times.append(watch.seconds)
         return {"seconds": np.array(min(times) / len(few))}
 
     return study.store.get(key, measure)["seconds"].item()

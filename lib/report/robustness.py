@@ -1,6 +1,5 @@
 """Appendix B: Table 1, the same under attackers who know of NRP, and Table 2."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,9 +157,7 @@ def table_02(chosen: AppendixB, scale: Scale, records: Path) -> pd.DataFrame:
     ]
     own = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
     for method, name in {**own, **chosen.hardened}.items():
-        record = records / f"{name}.json"
-        if record.is_file():
-            facts = json.loads(record.read_text())
+        if facts := tables.record(name, records):
             purifier = name in scale.purifiers
             images = f"{facts['images'] if purifier else COUNTS['train', 'natural']:,}"
             rows.append(

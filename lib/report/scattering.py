@@ -1,15 +1,14 @@
 """Appendix C: Table 3 (FSA and SSP), what FSA's open choices change, and feature-scattering training beside NRP."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from lib.data.world import COUNTS
 from lib.experiment import Adversaries, Study, adversaries, clean, frame
 from lib.experiment.fronts import NONE
-from lib.experiment.robustness import schedule
 from lib.report import published, tables
 from lib.report.claims import verdict
 from lib.report.intervals import difference, percent
@@ -20,27 +19,23 @@ UNROLLED, ENVELOPE = "unrolled", "envelope"
 DEFENSE = "NRP"
 
 
-def table_03(judged: pd.DataFrame) -> pd.DataFrame:
+def table_03(judged: pd.DataFrame, batch: int) -> pd.DataFrame:
     """Table 3: accuracy of the victims under FSA and SSP beside the paper's, clean images and noise above.
 
-    judged: of `lib.experiment.frame`, the cells none, Noise, FSA and SSP.
+    judged: of `lib.experiment.frame`, the cells none, Noise, FSA and SSP.  batch: FSA's. In brackets where the victim
+    is the surrogate: no transfer.
     """
-    victims = list(dict.fromkeys(judged["victim"]))
     rows = []
     for (attack, surrogate, steps), part in judged.groupby(["attack", "surrogate", "steps"], sort=False):
-        cells = {victim: percent(_right(part, victim)) for victim in victims}
+        shown = _shown(part, surrogate)
         name = "no attack" if attack == CLEAN else attack
-        rows.append({"attack": name, "surrogate": surrogate or "-", "steps": _count(attack, steps), **cells})
-        rows[-1]["n"] = cells[victims[0]].n
+        schedule_text = {FSA: f"{steps} steps, batch {batch}", SSP: f"{steps} steps"}.get(attack, "-")
+        rows.append({"attack": name, "surrogate": surrogate or "-", "schedule": schedule_text, **shown})
         if attack in published.TABLES["table_03"]["rows"]:
-            printed = {victim: tables.printed("table_03", attack, victim) for victim in victims}
+            printed = {victim: tables.printed("table_03", attack, victim) for victim in shown if victim != "n"}
             source = "not stated" if attack == FSA else "VGG-16"
-            rows.append({"attack": f"{attack} (paper)", "surrogate": source, "steps": "-", **printed, "n": 1000})
+            rows.append({"attack": f"{attack} (paper)", "surrogate": source, "schedule": "-", **printed, "n": 1000})
     return pd.DataFrame(rows)
-
-
-def _count(attack: str, steps: int) -> str:
-    return f"{steps} steps" if attack in (FSA, SSP) else "-"
 
 
 def _right(judged: pd.DataFrame, victim: str):
@@ -51,59 +46,93 @@ def _right(judged: pd.DataFrame, victim: str):
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """Does SSP leave less accuracy than FSA? In points, paired, beside the paper's difference (supplement, line 78).
 
-    A victim that is FSA's own surrogate is left out: that would be no transfer.
+    A victim that is a surrogate of either is left out: that would be no transfer.
     """
     fsa, ssp = (judged[judged["attack"] == attack] for attack in (FSA, SSP))
-    rows = []
-    for victim in dict.fromkeys(judged["victim"]):
-        if victim == fsa["surrogate"].iloc[0]:
-            continue
-        more = difference(_right(fsa, victim), _right(ssp, victim))
-        paper = [published.value("table_03", attack, victim) for attack in (FSA, SSP)]
-        printed = "-" if None in paper else f"{paper[0] - paper[1]:+.1f}"
-        row = {"victim": victim, "FSA less SSP": more, "paper": printed, "n": more.n}
-        rows.append(row | {"SSP leaves less": verdict(more, "rises")})
-    return pd.DataFrame(rows)
+    surrogates = {fsa["surrogate"].iloc[0], ssp["surrogate"].iloc[0]}
+    victims = [victim for victim in dict.fromkeys(judged["victim"]) if victim not in surrogates]
+    return pd.DataFrame([{"victim": victim, **_claim(fsa, ssp, victim)} for victim in victims])
+
+
+def _claim(fsa: pd.DataFrame, ssp: pd.DataFrame, victim: str) -> dict[str, object]:
+    more = difference(_right(fsa, victim), _right(ssp, victim))
+    paper = [published.value("table_03", attack, victim) for attack in (FSA, SSP)]
+    printed = "-" if None in paper else f"{paper[0] - paper[1]:+.1f}"
+    return {"FSA less SSP": more, "paper": printed, "n": more.n, "SSP leaves less": verdict(more, "rises")}
 
 
 def variations(study: Study, chosen: AppendixC) -> Iterator[tuple[dict[str, object], Adversaries]]:
     """FSA under every choice that the paper leaves open: what was chosen, and the adversaries.
 
-    Every surrogate with every number of steps (a step is eps / steps, but at least one level: Appendix B's rule); for
-    the surrogate of Table 3 and its steps also the sizes of the batch, and the envelope gradient.
+    Every surrogate with every number of steps (a step is eps / steps, but at least one level, as in Feature Denoising's
+    main.py); for the surrogate of Table 3 and its steps also smaller batches, and the envelope gradient.
     """
     own = study.params.attacks.fsa
-    choices = [
-        {"surrogate": surrogate, "steps": steps, "batch": own.batch, "gradient": UNROLLED}
-        for surrogate in chosen.surrogates
-        for steps in chosen.steps
-    ]
     base = {"surrogate": chosen.surrogate, "steps": own.steps, "batch": own.batch, "gradient": UNROLLED}
-    choices += [base | {"batch": batch} for batch in chosen.batches] + [base | {"gradient": ENVELOPE}]
-    for choice in [dict(pairs) for pairs in dict.fromkeys(tuple(choice.items()) for choice in choices)]:
+    choices = [base | {"surrogate": name, "steps": steps} for name in chosen.surrogates for steps in chosen.steps]
+    smaller = [batch for batch in chosen.batches if batch < min(own.batch, len(study.images))]
+    choices += [base | {"batch": batch} for batch in smaller] + [base | {"gradient": ENVELOPE}]
+    for choice in choices:
         changed = {key: value for key, value in choice.items() if key != "surrogate"}
-        (cell,) = adversaries(study, FSA, choice["surrogate"], **changed | schedule(study, choice["steps"]))
-        yield choice, cell
+        step = max(1.0, own.eps / choice["steps"])
+        (cell,) = adversaries(study, FSA, choice["surrogate"], **changed, step=step)
+        yield choice | {"batch": min(choice["batch"], len(study.images))}, cell
 
 
-def varied(study: Study, chosen: AppendixC) -> pd.DataFrame:
-    """Accuracy under FSA's variations and under SSP on the same images, and on how many victims SSP leaves less.
+class Varied(NamedTuple):
+    """What the victims say under FSA's variations, and under SSP on the same images.
 
-    In brackets where the victim is FSA's surrogate; such victims are not counted.
+    fsa: the choice (surrogate, steps, batch, gradient) and the frame of each variation.  ssp: surrogate -> frame.
     """
-    (ssp,) = adversaries(study, SSP, chosen.feature_surrogate)
-    under_ssp = frame(study, [ssp], chosen.victims)
-    rows = [
-        {"attack": "no attack", **_shown(frame(study, [clean(study)], chosen.victims))},
-        {"attack": SSP, "surrogate": chosen.feature_surrogate, "steps": ssp.steps, **_shown(under_ssp)},
-    ]
-    for choice, cell in variations(study, chosen):
-        judged = frame(study, [cell], chosen.victims)
-        won = _won(judged, under_ssp, choice["surrogate"])
-        rows.append({"attack": FSA, **choice, **_shown(judged, choice["surrogate"]), "SSP leaves less": won})
-    columns = ["attack", "surrogate", "steps", "batch", "gradient", *chosen.victims, "n", "SSP leaves less"]
+
+    clean: pd.DataFrame
+    ssp: dict[str, pd.DataFrame]
+    fsa: list[tuple[dict[str, object], pd.DataFrame]]
+
+
+def vary(study: Study, chosen: AppendixC) -> Varied:
+    """Attack and judge.
+
+    Where FSA and SSP look at different networks, SSP in the features of FSA's is there too, if the scale names a tap.
+    """
+    networks = [chosen.feature_surrogate]
+    if chosen.surrogate not in networks and study.scale.networks[chosen.surrogate].tap:
+        networks.append(chosen.surrogate)
+    ssp = {name: frame(study, adversaries(study, SSP, name), chosen.victims) for name in networks}
+    fsa = [(choice, frame(study, [cell], chosen.victims)) for choice, cell in variations(study, chosen)]
+    return Varied(frame(study, [clean(study)], chosen.victims), ssp, fsa)
+
+
+def variation_table(varied: Varied) -> pd.DataFrame:
+    """Accuracy of every victim in every variation; in brackets where the victim is the surrogate."""
+    rows = [{"attack": "no attack", **_shown(varied.clean)}]
+    for name, judged in varied.ssp.items():
+        rows.append({"attack": SSP, "surrogate": name, "steps": judged["steps"].iloc[0], **_shown(judged, name)})
+    rows += [{"attack": FSA, **choice, **_shown(judged, choice["surrogate"])} for choice, judged in varied.fsa]
+    columns = ["attack", "surrogate", "steps", "batch", "gradient", *dict.fromkeys(varied.clean["victim"]), "n"]
     # As text: numbers beside dashes would become fractions.
     return pd.DataFrame([{name: str(row.get(name, "-")) for name in columns} for row in rows])
+
+
+def strongest(varied: Varied) -> pd.DataFrame:
+    """SSP against the strongest of FSA's variations on each victim, and against how many of all SSP leaves less.
+
+    The strongest is chosen on the same images, which favours FSA. What has the victim as surrogate is left out.
+    """
+    (feature_surrogate, ssp), *_ = varied.ssp.items()
+    rows = []
+    for victim in dict.fromkeys(varied.clean["victim"]):
+        others = [(choice, judged) for choice, judged in varied.fsa if choice["surrogate"] != victim]
+        if victim == feature_surrogate or not others:
+            continue
+        choice, judged = min(others, key=lambda one: _right(one[1], victim).mean())
+        found = [_claim(other, ssp, victim)["SSP leaves less"] for _, other in others]
+        row = {"victim": victim, "strongest FSA": ", ".join(f"{key} {value}" for key, value in choice.items())}
+        row |= {"FSA": percent(_right(judged, victim)), "SSP": percent(_right(ssp, victim))}
+        row |= _claim(judged, ssp, victim)
+        row |= {"of all": f"{found.count('reproduced')} of {len(found)}, not {found.count('not reproduced')}"}
+        rows.append({key: value for key, value in row.items() if key != "paper"})
+    return pd.DataFrame(rows)
 
 
 def _shown(judged: pd.DataFrame, surrogate: str = "") -> dict[str, object]:
@@ -113,20 +142,13 @@ def _shown(judged: pd.DataFrame, surrogate: str = "") -> dict[str, object]:
     return texts | {"n": judged["image"].nunique()}
 
 
-def _won(fsa: pd.DataFrame, ssp: pd.DataFrame, surrogate: str) -> str:
-    """On how many victims SSP leaves less accuracy with its whole interval, and on how many more."""
-    victims = [victim for victim in dict.fromkeys(fsa["victim"]) if victim != surrogate]
-    found = [verdict(difference(_right(fsa, victim), _right(ssp, victim)), "rises") for victim in victims]
-    text = f"{found.count('reproduced')} of {len(found)} victims"
-    return text + (f", more on {found.count('not reproduced')}" if "not reproduced" in found else "")
-
-
 def defended(study: Study, chosen: AppendixC, cells: Sequence[Adversaries]) -> pd.DataFrame:
-    """Feature-scattering training and NRP: accuracy on clean images, under transferred attacks and under white-box PGD.
+    """Feature-scattering training and NRP: accuracy on clean images, under transferred attacks and under PGD.
 
-    One row per protected network and protection. cells: clean images and adversaries that know no victim. The white-box
-    PGD is made on the network itself; of NRP that attacker knows nothing (for those who do, see Appendix B). Training
-    by feature scattering makes a new network; the victims that it did not make have no such row.
+    One row per network and protection. cells: clean images and adversaries of other networks (in brackets where they
+    are the network's own). PGD is made on the bare network, so it is white-box where there is no NRP, and by an
+    attacker who does not know of it where there is (for those who do, see Appendix B). Training by feature scattering
+    makes one new network; no other victim has such a row.
     """
     networks = {chosen.natural: "-"} | dict.fromkeys(chosen.victims, "-")
     if chosen.scattered:
@@ -138,13 +160,15 @@ def defended(study: Study, chosen: AppendixC, cells: Sequence[Adversaries]) -> p
         for front in (NONE, DEFENSE):
             part = judged[judged["defense"] == front]
             protection = " + ".join([name for name in (training, front) if name not in ("-", NONE)]) or "none"
-            columns = {_title(cell): percent(_right(_of(part, cell), network)) for cell in [*cells, own]}
-            rows.append({"network": network, "protection": protection, **columns, "n": len(study.images)})
+            row: dict[str, object] = {"network": network, "protection": protection}
+            row |= {_title(cell): _shown(_of(part, cell), cell.surrogate)[network] for cell in cells}
+            bare = str(percent(_right(_of(part, own), network)))
+            rows.append(row | {"PGD on the bare network": bare, "n": len(study.images)})
     return pd.DataFrame(rows)
 
 
 def _title(cell: Adversaries) -> str:
-    return {CLEAN: "clean", "PGD": "own PGD"}.get(cell.attack, f"{cell.attack} on {cell.surrogate}")
+    return "clean" if cell.attack == CLEAN else f"{cell.attack} on {cell.surrogate}"
 
 
 def _of(judged: pd.DataFrame, cell: Adversaries) -> pd.DataFrame:
@@ -153,7 +177,7 @@ def _of(judged: pd.DataFrame, cell: Adversaries) -> pd.DataFrame:
 
 def needs(chosen: AppendixC, scale: Scale, records: Path) -> pd.DataFrame:
     """What each of the two defenses asks for. records: of the trainings, results/<scale>/metrics/networks."""
-    protected = [chosen.natural, *chosen.victims]
+    protected = {chosen.natural, *chosen.victims}
     return pd.DataFrame(
         [
             {
@@ -171,7 +195,7 @@ def needs(chosen: AppendixC, scale: Scale, records: Path) -> pd.DataFrame:
                 "labels": "no",
                 "training images": _images(chosen.purifier, records),
                 "training": _seconds(chosen.purifier, records),
-                "protects": f"all {len(protected)} networks above, none of them changed",
+                "protects": f"the {len(protected)} networks below, none of them changed",
                 "per image": "one pass of the purifier",
             },
         ]
@@ -182,17 +206,11 @@ def _described(name: str | None, scale: Scale) -> str:
     return tables.describe(scale, name) if name else "none at this scale"
 
 
-def _record(name: str | None, records: Path) -> dict:
-    """What the training of a network recorded; nothing for one that was not trained here."""
-    path = records / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def _seconds(name: str | None, records: Path) -> str:
-    facts = _record(name, records)
+    facts = tables.record(name, records)
     return f"{facts['seconds']:.0f} s on {facts.get('device', 'CPU')}" if facts else "-"
 
 
 def _images(name: str, records: Path) -> str:
-    facts = _record(name, records)
+    facts = tables.record(name, records)
     return f"{facts['images']:,}" if facts else "-"

@@ -1,6 +1,8 @@
 """From the tidy frame of an experiment (one row per adversary, victim and image) to the tables."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -164,6 +166,12 @@ def describe(scale: Scale, name: str) -> str:
         return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
     kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
     return f"{kind} {spec.architecture}"
+
+
+def record(name: str | None, records: Path) -> dict:
+    """What the training of a network recorded in results/<scale>/metrics/networks; {} if it was not."""
+    path = records / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def printed(table: str, row: str, column: str) -> str:

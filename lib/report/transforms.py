@@ -24,6 +24,10 @@ CLEAN, SSP, NOISE = "none", "SSP", "Noise"
 COLUMNS = {"no attack": 0, "eps 8": 8, "eps 16": 16}
 
 
+# 8-bit images `[3,H,W]`: all of a study's, or at least those that a figure shows, by their index.
+Shown = Sequence[Tensor] | dict[int, Tensor]
+
+
 class Scoring(NamedTuple):
     """How a task is scored.
 
@@ -283,11 +287,11 @@ def detection_pictures(
 
 
 def detected_pictures(
-    study: Study, kinds: dict[str, tuple[Sequence[Tensor], list[Detections]]], shown: int, threshold: float
+    study: Study, kinds: dict[str, tuple[Shown, list[Detections]]], shown: int, threshold: float
 ) -> dict[str, np.ndarray]:
     """Images spread evenly over the study's, of several kinds, with the detections of at least `threshold` in each.
 
-    kinds: name -> 8-bit images and what was detected in them, for all images of the study.
+    kinds: name -> images and what was detected in all of the study's.
     """
     names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
     pictures: dict[str, np.ndarray] = {"threshold": np.array(threshold)}

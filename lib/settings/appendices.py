@@ -100,9 +100,9 @@ class AppendixC(Strict):
     """notebooks/c_fsa.ipynb
 
     victims: the columns of Table 3.  surrogate: whose logits FSA scatters in Table 3.  feature_surrogate: of SSP.
-    images: of Table 3.  surrogates, steps, batches: what the second table varies, over `varied` images.  scattered:
-    the network trained on FSA's adversaries, if the scale has one; natural: the same architecture trained naturally.
-    purifier: the network that purifies.
+    images: of Table 3.  surrogates, steps, batches: what the second table varies, over `varied` images (batches: below
+    params.yaml's size).  scattered: the network trained on FSA's adversaries, if the scale has one.  natural: the same
+    architecture trained naturally.  purifier: the network that purifies.
     """
 
     victims: list[str]
@@ -121,13 +121,14 @@ class AppendixC(Strict):
 class AppendixD(Strict):
     """notebooks/d_cda.ipynb
 
-    generators: row of Table 4 -> generator.  detection: the images and victims of Table 4 (the first is the table's),
-    and how many SSP steps.  feature_surrogate: of SSP.  victims: classifiers that the generators attack.  images: for
-    the classifiers.  pictured: the generators of Figure 9.  shown: images of Figure 9.  purifier: the network that
-    purifies.
+    generators: row of Table 4 -> generator.  classifier: the network that all of them were trained against.
+    detection: the images and victims of Table 4 (the first is the table's), and how many SSP steps.
+    feature_surrogate: of SSP.  victims: classifiers that the generators attack.  images: for the classifiers.
+    pictured: the generators of Figure 9.  shown: images of Figure 9.  purifier: the network that purifies.
     """
 
     generators: dict[str, str]
+    classifier: str
     detection: TransformTest
     feature_surrogate: str
     victims: list[str]

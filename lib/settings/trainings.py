@@ -24,7 +24,7 @@ class StandIn(Strict):
     step: float = 0
     steps: int = 0
     sources: list[str] = []
-    smoothing: float = Field(0, ge=0, lt=1)
+    smoothing: float = Field(0, ge=0, le=0.5)
     seed: int = 0
 
 
@@ -131,4 +131,6 @@ class GeneratorSpec(Strict):
     def crops_fit(self) -> "GeneratorSpec":
         if self.resize and self.resize < self.side:
             raise ValueError(f"crops of {self.side} pixels do not fit images resized to {self.resize}")
+        if self.render != "none" and not self.resize:
+            raise ValueError("images are rendered at one size: name the shorter side in resize")
         return self

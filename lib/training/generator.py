@@ -10,10 +10,15 @@ same command is given again (on a GPU not to the last bit).
 
 `--images FOLDER` trains on any folder of images; `--render comic` or `painting` draws them so first
 (`lib.data.renderings`), a stand-in for the Comics and Paintings sets.
+
+Ours, not train.py's: generator and classifier run in bfloat16, images are resized by torch instead of Pillow, a last
+incomplete batch is left out, random crops and a mirror where a scale asks for them, and sides that the generator does
+not give back unchanged are filled up (`lib.attacks.generators.proposal`).
 """
 
 import argparse
 import functools
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +30,7 @@ from torch import Tensor, nn
 from lib import linf, settings, zoo
 from lib.attacks.ascent import evaluating
 from lib.attacks.generators import proposal
+from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import Photographs, unlabelled
 from lib.networks.cda_generator import GENERATORS, Generator
 from lib.networks.precision import Bf16
@@ -85,9 +91,9 @@ def train(name: str, scale: Scale, root: Path, **changed: str) -> dict:
         )
     spec = settings.validated(GeneratorSpec, scale.generators[name].model_dump() | changed, name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    data = unlabelled(spec.images, spec.render)
-    if isinstance(data, Photographs):
-        data.check(1 if spec.resize else spec.side)
+    data = unlabelled(spec.images)
+    if isinstance(data, Photographs) and not spec.resize:
+        data.check(spec.side)
     classifier = zoo.load(spec.classifier, scale, device).to(memory_format=torch.channels_last)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     sheets = results / "sheets" / name
@@ -127,18 +133,19 @@ def fit(
     made = made.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(made.parameters(), spec.lr, BETAS, fused=True)
     curves = Curves(LOSSES, spec.steps)
-    resized = Resized(data, spec.resize)
+    prepared = Prepared(data, spec.resize, spec.render)
     epoch = max(1, len(data) // spec.batch)  # in steps; one sheet each
-    shown = cut(spec, resized, range(min(samples.SHOWN, len(data))), numbers(spec.seed, "sheet")).to(device)
+    shown = cut(spec, prepared, range(min(samples.SHOWN, len(data))), numbers(spec.seed, "sheet")).to(device)
 
     def advance(step: int) -> float:
-        x = batch(spec, resized, step).to(device, memory_format=torch.channels_last)
+        x = batch(spec, prepared, step).to(device, memory_format=torch.channels_last)
         # Dropout draws from the global generator: keyed by the step, so that a resumed run draws the same.
         torch.manual_seed(key(spec.seed, "dropout", step))
         losses = update(spec, made, classifier, optimiser, x)
         curves.add(step, losses)
-        if sheets and (step + 1) % epoch == 0:
-            save_sheet(spec, made, shown, sheets / f"epoch_{(step + 1) // epoch:04d}.png")
+        done = step + 1
+        if sheets and (done % epoch == 0 or done == spec.steps):
+            save_sheet(spec, made, shown, sheets / f"epoch_{math.ceil(done / epoch):04d}.png")
         return losses[0]
 
     seen = [value.cpu().numpy() for value in [*classifier.parameters(), *classifier.buffers()]]
@@ -149,28 +156,36 @@ def fit(
     return made.eval(), curves, seconds
 
 
-class Resized(Sequence):
-    """The images with their shorter side brought to `side` pixels (None: as they are); the last KEPT stay in memory."""
+class Prepared(Sequence):
+    """The images, their shorter side brought to `side` pixels (None: as it is), then rendered; KEPT stay in memory.
 
-    def __init__(self, data: Sequence[Tensor], side: int | None):
-        self.data, self.side = data, side
+    Rendered last: its lines have widths in pixels.
+    """
+
+    def __init__(self, data: Sequence[Tensor], side: int | None, render: str):
+        self.data, self.side, self.render = data, side, render
         self.read = functools.lru_cache(KEPT)(self._read)
 
     def _read(self, index: int) -> Tensor:
-        image = self.data[index]
-        height, width = image.shape[-2:]
-        if self.side is None or min(height, width) == self.side:
-            return image
-        ratio = self.side / min(height, width)
-        sides = (max(self.side, round(height * ratio)), max(self.side, round(width * ratio)))
-        larger = F.interpolate(image[None].float(), sides, mode="bilinear", antialias=True, align_corners=False)
-        return larger[0].round().byte()
+        image = resized(self.data[index], self.side) if self.side else self.data[index]
+        return image if self.render == "none" else RENDERINGS[self.render](image)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def __getitem__(self, index: int) -> Tensor:
         return self.read(index)
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """The image, uint8 `[3,H,W]`, with a shorter side of `side` pixels (bilinear, antialiased)."""
+    height, width = image.shape[-2:]
+    ratio = side / min(height, width)
+    if ratio == 1:
+        return image
+    sides = (max(side, round(height * ratio)), max(side, round(width * ratio)))
+    other = F.interpolate(image[None].float(), sides, mode="bilinear", antialias=True, align_corners=False)
+    return other[0].round().byte()
 
 
 def batch(spec: GeneratorSpec, data: Sequence[Tensor], step: int) -> Tensor:
@@ -187,7 +202,8 @@ def cut(spec: GeneratorSpec, data: Sequence[Tensor], chosen: Sequence[int], g: t
 
 
 def centre(image: Tensor, side: int) -> Tensor:
-    """The square `[3,side,side]` in the middle of an image `[3,H,W]`."""
+    """The square `[3,side,side]` in the middle of an image `[3,H,W]`; ValueError for an image that is smaller."""
+    samples.check(image, side)
     top, left = ((size - side) // 2 for size in image.shape[-2:])
     return image[:, top : top + side, left : left + side]
 

@@ -70,11 +70,17 @@ def read(data: Sequence[Tensor], chosen: Sequence[int]) -> list[Tensor]:
         return list(readers.map(data.__getitem__, chosen))
 
 
-def crop(image: Tensor, side: int, g: torch.Generator) -> Tensor:
-    """A random square `[3,side,side]` of an image `[3,H,W]`, mirrored half of the time."""
+def check(image: Tensor, side: int) -> None:
+    """ValueError for an image `[3,H,W]` that is smaller than a crop."""
     height, width = image.shape[-2:]
     if min(height, width) < side:
         raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
+
+
+def crop(image: Tensor, side: int, g: torch.Generator) -> Tensor:
+    """A random square `[3,side,side]` of an image `[3,H,W]`, mirrored half of the time."""
+    check(image, side)
+    height, width = image.shape[-2:]
     top, left, mirrored = (int(torch.randint(n, (), generator=g)) for n in (height - side + 1, width - side + 1, 2))
     part = image[:, top : top + side, left : left + side]
     return part.flip(-1) if mirrored else part

@@ -1,6 +1,4 @@
-"""lib/data/unlabelled.py: the world's scenes, folders of photographs, renderings, errors."""
-
-import pickle
+"""lib/data/unlabelled.py: the world's scenes, folders of photographs, errors."""
 
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ from PIL import Image
 
 from lib import settings
 from lib.data import unlabelled as module
-from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import Photographs, unlabelled
 
 
@@ -107,40 +104,6 @@ def test_a_missing_collection_names_the_command(name, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=rf"^data/{name}: .*; run: python -m lib\.data {name}$") as error:
         unlabelled(f"data/{name}")
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("render", sorted(RENDERINGS))
-def test_photographs_are_rendered_when_they_are_read(render, tmp_path, monkeypatch):
-    pixels = [save(tmp_path / f"{name}.png", seed, 40 + seed, 50) for seed, name in enumerate("abc")]
-    rendered = []
-
-    def watched(image):
-        rendered.append(image)
-        return RENDERINGS[render](image)
-
-    data = unlabelled(str(tmp_path), render)
-    assert isinstance(data, Photographs) and len(data) == 3
-    data.check(40)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "RENDERINGS", {render: watched})
-        found = data[1]
-    assert len(rendered) == 1 and torch.equal(rendered[0], pixels[1])
-    assert torch.equal(found, RENDERINGS[render](pixels[1])) and not torch.equal(found, pixels[1])
-    copy = pickle.loads(pickle.dumps(data))
-    assert torch.equal(copy[1], found) and copy.paths == data.paths
-
-
-def test_the_world_can_be_rendered(monkeypatch):
-    monkeypatch.setattr(module, "RENDERINGS", {"comic": lambda image: 255 - image})
-    plain, rendered = unlabelled("world/comic"), unlabelled("world/comic", render="comic")
-    assert len(rendered) == 500
-    assert all(torch.equal(255 - before, after) for before, after in zip(plain, rendered, strict=True))
-
-
-@pytest.mark.parametrize("source", ["world", "."])
-def test_an_unknown_rendering_is_named_with_the_known_ones(source):
-    with pytest.raises(ValueError, match=r"^no rendering 'cartoon', only none, comic, painting$"):
-        unlabelled(source, render="cartoon")
 
 
 @pytest.mark.parametrize("assets", [None, "", "elsewhere"])

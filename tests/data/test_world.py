@@ -209,7 +209,7 @@ def test_the_committed_stand_ins_are_accurate_and_withstand_noise():
     """results/mini/metrics/networks: what the pipeline measured when it trained them."""
     scale, folder = settings.load("mini"), ROOT / "results/mini/metrics/networks"
     records = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
-    assert set(records) == {*scale.stand_ins, *scale.segmenters, *scale.detectors, *scale.purifiers}
+    assert set(records) == {*scale.stand_ins, *scale.segmenters, *scale.detectors, *scale.purifiers, *scale.generators}
     for name in scale.stand_ins:
         assert records[name]["accuracy"] >= 0.9, name
         assert records[name]["accuracy"] - records[name]["accuracy_noise"] <= 0.15, name
