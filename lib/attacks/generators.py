@@ -20,12 +20,14 @@ def cda(generator: Generator, x: Tensor, *, eps=16 * LEVEL, smoothing=False) -> 
     a number or one per image `[B,1,1,1]`; it need not be the budget of the training (10 levels; the paper's Table 4
     takes 8 and 16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk,
     off by default there too; Appendices D and G of the supplement do not say whether theirs did.
-    Errors: see `lib.attacks.ascent.ascend`.
+    Errors: see `lib.attacks.ascent.ascend`; FloatingPointError where what is proposed is not finite.
     """
     x = checked(x)
     check_schedule(eps, 1, None)
     with evaluating(generator):
         proposed = proposal(generator, x)
+    if not torch.isfinite(proposed).all():
+        raise FloatingPointError("what the generator proposes is not finite; check its weights")
     proposed = smoothed(proposed) if smoothing else proposed
     return linf.quantise(linf.project(proposed, x, eps), x, eps)
 

@@ -48,9 +48,9 @@ def fsa(
     What is the authors', and what is not: the released attack trains networks on CIFAR and SVHN, with one step of size
     eps = 8/255 and batches of 60 (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends
     once one potential moves by less than 0.1 in sum, at a random start after 2 and later after some ten; here all
-    `iterations` run. Larger batches attack less strongly here: images may trade places in the plan. Table 3's
-    surrogate, steps, step and batch are not stated: the defaults here are those of the supplement's other attacks
-    (Appendix F) and of fs_train.sh.
+    `iterations` run. An image alone in its batch is attacked most strongly here: those of a batch may trade places in
+    the plan. Table 3's surrogate, steps, step and batch are not stated: the defaults here are those of the supplement's
+    other attacks (Appendix F) and of fs_train.sh.
 
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.

@@ -29,7 +29,7 @@ def table_03(judged: pd.DataFrame, batch: int) -> pd.DataFrame:
     for (attack, surrogate, steps), part in judged.groupby(["attack", "surrogate", "steps"], sort=False):
         shown = _shown(part, surrogate)
         name = "no attack" if attack == CLEAN else attack
-        schedule_text = {FSA: f"{steps} steps, batch {batch}", SSP: f"{steps} steps"}.get(attack, "-")
+        schedule_text = {FSA: f"{steps} steps, batch {min(batch, shown['n'])}", SSP: f"{steps} steps"}.get(attack, "-")
         rows.append({"attack": name, "surrogate": surrogate or "-", "schedule": schedule_text, **shown})
         if attack in published.TABLES["table_03"]["rows"]:
             printed = {victim: tables.printed("table_03", attack, victim) for victim in shown if victim != "n"}
@@ -115,7 +115,7 @@ def variation_table(varied: Varied) -> pd.DataFrame:
 
 
 def strongest(varied: Varied) -> pd.DataFrame:
-    """SSP against the strongest of FSA's variations on each victim, and against how many of all SSP leaves less.
+    """SSP against the strongest of FSA's variations on each victim, and in how many of all SSP leaves less, or more.
 
     The strongest is chosen on the same images, which favours FSA. What has the victim as surrogate is left out.
     """
@@ -130,7 +130,9 @@ def strongest(varied: Varied) -> pd.DataFrame:
         row = {"victim": victim, "strongest FSA": ", ".join(f"{key} {value}" for key, value in choice.items())}
         row |= {"FSA": percent(_right(judged, victim)), "SSP": percent(_right(ssp, victim))}
         row |= _claim(judged, ssp, victim)
-        row |= {"of all": f"{found.count('reproduced')} of {len(found)}, not {found.count('not reproduced')}"}
+        row |= {
+            "in all": f"less in {found.count('reproduced')}, more in {found.count('not reproduced')} of {len(found)}"
+        }
         rows.append({key: value for key, value in row.items() if key != "paper"})
     return pd.DataFrame(rows)
 

@@ -117,7 +117,7 @@ class GeneratorSpec(Strict):
     images: str
     render: Literal["none", "comic", "painting"] = "none"
     classifier: str
-    eps: float = 10
+    eps: float = 10.0
     resize: int | None = 256
     side: int = Field(224, ge=32)
     crops: Literal["centre", "random"] = "centre"

@@ -92,8 +92,8 @@ def train(name: str, scale: Scale, root: Path, **changed: str) -> dict:
     spec = settings.validated(GeneratorSpec, scale.generators[name].model_dump() | changed, name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     data = unlabelled(spec.images)
-    if isinstance(data, Photographs) and not spec.resize:
-        data.check(spec.side)
+    if isinstance(data, Photographs):
+        data.check(1 if spec.resize else spec.side)
     classifier = zoo.load(spec.classifier, scale, device).to(memory_format=torch.channels_last)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     sheets = results / "sheets" / name
@@ -157,14 +157,14 @@ def fit(
 
 
 class Prepared(Sequence):
-    """The images, their shorter side brought to `side` pixels (None: as it is), then rendered; KEPT stay in memory.
+    """The images, their shorter side brought to `side` pixels (None: as it is), then rendered.
 
-    Rendered last: its lines have widths in pixels.
+    Rendered last: its lines have widths in pixels. KEPT of the resized images stay in memory.
     """
 
     def __init__(self, data: Sequence[Tensor], side: int | None, render: str):
         self.data, self.side, self.render = data, side, render
-        self.read = functools.lru_cache(KEPT)(self._read)
+        self.read = functools.lru_cache(KEPT if side else 0)(self._read)
 
     def _read(self, index: int) -> Tensor:
         image = resized(self.data[index], self.side) if self.side else self.data[index]

@@ -115,7 +115,7 @@ def test_smoothing_is_a_gaussian_of_three_pixels_with_zeros_beyond_the_edge():
     proposed = torch.rand(2, 3, 9, 14, generator=torch.Generator().manual_seed(2))
     x = torch.full_like(proposed, 128 / 255)
     found = cda(Proposing(proposed), x, eps=1.0, smoothing=True)
-    density = np.exp(-np.array([-1, 0, 1]) ** 2 / 2)
+    density = np.exp(-(np.array([-1, 0, 1]) ** 2) / 2)
     kernel = np.outer(density, density) / density.sum() ** 2
     padded = np.pad(proposed.double().numpy(), [(0, 0), (0, 0), (1, 1), (1, 1)])
     expected = sum(kernel[i, j] * padded[..., i : i + 9, j : j + 14] for i in range(3) for j in range(3))

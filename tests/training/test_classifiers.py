@@ -13,6 +13,7 @@ from scipy.fft import dctn
 from torch import nn
 
 from lib import settings
+from lib.attacks.transport import fsa
 from lib.data.world import World
 from lib.rng import generator
 from lib.settings import StandIn
@@ -81,7 +82,7 @@ def test_training_learns_and_the_record_is_true(data, tmp_path):
     assert right == pytest.approx(record["accuracy"], abs=0.011)
 
 
-@pytest.mark.parametrize("recipe", ["natural", "ensemble"])
+@pytest.mark.parametrize("recipe", ["natural", "ensemble", "scatter"])
 def test_a_killed_run_ends_with_the_same_weights(data, tmp_path, interruptions, recipe, victim):
     sources = [victim] if recipe == "ensemble" else []
 
@@ -96,13 +97,31 @@ def test_a_killed_run_ends_with_the_same_weights(data, tmp_path, interruptions, 
         assert torch.equal(value, weights(resumed)[name]), name
 
 
-@pytest.mark.parametrize("changed", ["recipe", "data"])
+@pytest.mark.parametrize("changed", ["recipe", "smoothing", "data"])
 def test_a_checkpoint_of_another_recipe_or_data_is_not_continued(data, tmp_path, interruptions, changed):
     path = tmp_path / "x.ckpt"
     interruptions.stop(7, lambda: classifiers.fit(spec(epochs=2), data, 2, path))
-    recipe = spec(epochs=2, lr=1e-3 if changed == "recipe" else 4e-3)
+    changes = {"recipe": {"lr": 1e-3}, "smoothing": {"smoothing": 0.1}}
+    recipe = spec(epochs=2, **changes.get(changed, {}))
     scenes = tiny_world(96, 5) if changed == "data" else data
     assert interruptions.steps(lambda: classifiers.fit(recipe, scenes, 2, path))[1][0] == 0
+
+
+def test_a_checkpoint_that_does_not_fit_is_said_to_be_left_alone_and_written_over_later(tmp_path, capsys):
+    path, layer = tmp_path / "x.ckpt", nn.Linear(2, 2)
+    loop.save({"layer": layer}, path, "one recipe", 7, 1.5)
+    kept, other = path.read_bytes(), nn.Linear(2, 2)
+    before = other.weight.clone()
+    assert loop.resume({"layer": other}, path, "another") == (0, 0.0)
+    said = "x.ckpt: 7 steps of another recipe, other data or other code; begins anew\n"
+    assert capsys.readouterr() == ("", said)
+    assert path.read_bytes() == kept and torch.equal(other.weight, before)
+    assert loop.resume({"layer": other}, path, "one recipe") == (7, 1.5)
+    assert torch.equal(other.weight, layer.weight) and capsys.readouterr().err == ""
+    assert loop.resume({"layer": other}, tmp_path / "none.ckpt", "another") == (0, 0.0)
+    assert capsys.readouterr().err == ""
+    loop.run(lambda step: 0.0, {"layer": other}, 2, path, "another", every=0)
+    assert loop.resume({"layer": other}, path, "another")[0] == 2
 
 
 def test_seeds_decide_the_weights(data, tmp_path):
@@ -133,6 +152,98 @@ def test_pgd_attacks_the_whole_batch_with_a_rising_budget(batch, victim):
     assert 0 < (early - x).abs().max() * 255 < EPS / 2
     assert torch.equal(classifiers.adversaries(spec("pgd"), victim, [], x, y, 0, 0.1), x)
     assert loss(victim, late, y).mean() > loss(victim, x, y).mean()
+
+
+def test_scatter_attacks_the_whole_batch_with_feature_scattering_and_a_rising_budget(batch, victim):
+    x, y = batch
+    recipe = spec("scatter", eps=8, step=3, steps=2, seed=5)
+    late = classifiers.adversaries(recipe, victim, [], x, y, 4, 1.0)
+    # One transport plan for the batch, whatever the labels.
+    schedule = {"eps": 8 / 255, "step": 3 / 255, "steps": 2, "batch": 16}
+    assert torch.equal(late, fsa(victim, x, ids=range(16), seed=9, **schedule))
+    assert torch.equal(late, classifiers.adversaries(recipe, victim, [], x, 1 - y, 4, 1.0))
+    for change in ({"eps": 4 / 255}, {"step": 1 / 255}, {"steps": 1}, {"batch": 8}):
+        assert not torch.equal(late, fsa(victim, x, ids=range(16), seed=9, **schedule | change)), change
+    assert not torch.equal(late, classifiers.adversaries(recipe, victim, [], x, y, 5, 1.0))  # another start
+    assert ((late - x).abs().amax((1, 2, 3)) * 255).round().tolist() == [8] * 16
+    early = classifiers.adversaries(recipe, victim, [], x, y, 4, 0.4)
+    share = (0.4 - 0.3) / (0.6 - 0.3)
+    schedule |= {"eps": share * 8 / 255, "step": share * 3 / 255}
+    assert torch.equal(early, fsa(victim, x, ids=range(16), seed=9, **schedule))
+    assert 0 < (early - x).abs().max() * 255 < 4
+    assert torch.equal(classifiers.adversaries(recipe, victim, [], x, y, 4, 0.1), x)
+
+
+def test_scatter_trains_on_the_adversaries_of_the_network_as_it_is_then(data, tmp_path, monkeypatch):
+    calls, trained = [], []
+    build = classifiers.build
+
+    def watched(*arguments):
+        victim = build(*arguments)
+        victim.register_forward_hook(
+            lambda module, inputs, output: trained.append(inputs[0].detach()) if module.training else None
+        )
+        return victim
+
+    def spied(victim, x, **options):
+        weight = victim.network.head.weight.detach().clone()
+        mode = victim.training
+        x_adv = fsa(victim, x, **options)
+        assert victim.training == mode
+        calls.append((victim, weight, options, x, x_adv))
+        return x_adv
+
+    monkeypatch.setattr(classifiers, "build", watched)
+    monkeypatch.setattr(classifiers, "fsa", spied)
+    recipe = spec("scatter", epochs=2, eps=8, step=8, steps=1)
+    fitted, _ = classifiers.fit(recipe, data, 2, tmp_path / "x.ckpt")
+    # Twelve steps; the budget begins to rise at 0.3 of them and is full at 0.6.
+    shares = [max(0.0, min(1.0, (step / 12 - 0.3) / 0.3)) for step in range(12)]
+    assert len(trained) == 12 and len(calls) == sum(share > 0 for share in shares) == 8
+    for (victim, _, options, x, x_adv), seen, share in zip(calls, trained[4:], shares[4:], strict=True):
+        assert victim is fitted and torch.equal(seen, x_adv) and not torch.equal(x, x_adv)
+        assert options["eps"] == pytest.approx(share * 8 / 255) and options["step"] == pytest.approx(share * 8 / 255)
+        assert options["steps"] == 1 and options["batch"] == len(x) == 16
+        assert (x_adv - x).abs().max() <= share * 8 / 255 + 1 / 255  # the clean crops are no 8-bit images
+    heads = [weight for _, weight, *_ in calls]
+    assert not any(torch.equal(*pair) for pair in pairwise(heads))
+    assert len({options["seed"] for _, _, options, *_ in calls}) == 8
+
+
+@pytest.mark.parametrize("delta", [0, 0.1, 0.5])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_smoothing_is_feature_scatters(data, tmp_path, monkeypatch, delta, classes):
+    """The true class keeps 1 - delta, the others share delta (utils.py, label_smoothing)."""
+    logits, losses = [], []
+    build, run = classifiers.build, loop.run
+
+    def watched(*arguments):
+        victim = build(*arguments)
+        victim.register_forward_hook(lambda module, inputs, output: logits.append(output.detach().double().numpy()))
+        return victim
+
+    def first(advance, *rest):
+        losses.append(advance(0))
+        return 1.0
+
+    monkeypatch.setattr(classifiers, "build", watched)
+    monkeypatch.setattr(loop, "run", first)
+    classifiers.fit(spec(smoothing=delta), data, classes, tmp_path / "x.ckpt")
+    monkeypatch.setattr(loop, "run", run)
+    (found,) = logits
+    labels = data.labels[loop.shuffled(96, 16, 0, 0).numpy()]
+    targets = np.full((16, classes), delta / (classes - 1))
+    targets[np.arange(16), labels] = 1 - delta
+    likelihood = found - np.log(np.exp(found).sum(1, keepdims=True))
+    assert losses[0] == pytest.approx(-(targets * likelihood).sum(1).mean(), rel=1e-5)
+    one_hot = np.eye(classes)[labels]
+    assert np.allclose(targets, (1 - delta - delta / (classes - 1)) * one_hot + delta / (classes - 1))
+
+
+@pytest.mark.parametrize("delta", [-0.1, 0.51])
+def test_labels_that_give_away_more_than_half_are_refused(delta):
+    with pytest.raises(ValueError, match="smoothing"):
+        spec(smoothing=delta)
 
 
 def test_ensemble_takes_its_networks_in_turn(batch, victim):

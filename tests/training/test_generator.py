@@ -135,42 +135,48 @@ def test_the_classifier_stays_as_it_is_and_never_trains(scenes, classifier, tmp_
     modes = []
     classifier.register_forward_hook(lambda module, inputs, output: modes.append(
         any(part.training for part in module.modules())))  # fmt: skip
-    made, curves, seconds = fit(spec(), scenes, classifier, tmp_path)
+    made, _, seconds = fit(spec(), scenes, classifier, tmp_path)
     assert modes == [False] * 12  # clean and attacked, six times
     assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in classifier.parameters())
     assert not made.training and seconds > 0
 
 
+# Upright, flat and the two diagonals, as directions (down, right) across the stripes.
+ACROSS = ((0, 1), (1, 0), (1, 1), (1, -1))
+
+
 class Stripes(nn.Module):
-    """Tells upright stripes from flat ones by the energy of two filters: no weights that a training made."""
+    """Tells four directions of stripes by the energy of four filters: no weights that a training made."""
 
     def __init__(self):
         super().__init__()
-        across = torch.tensor([[1.0, 0.0, -1.0]] * 3)
-        kernel = torch.stack([across, across.T])[:, None].expand(2, 3, 3, 3) / 9
-        self.filters = nn.Parameter(kernel.contiguous(), requires_grad=False)
+        down, right = torch.meshgrid(torch.arange(-2.0, 3), torch.arange(-2.0, 3), indexing="ij")
+        waves = torch.stack([torch.sin(torch.pi / 2 * (a * down + b * right)) for a, b in ACROSS])
+        kernel = waves / waves.norm(dim=(1, 2), keepdim=True)
+        self.filters = nn.Parameter(kernel[:, None].expand(4, 3, 5, 5) / 3, requires_grad=False)
 
     def forward(self, x):
-        return 400 * nn.functional.conv2d(x, self.filters).abs().mean((2, 3))
+        return 40 * nn.functional.conv2d(x, self.filters).abs().mean((2, 3))
 
 
 def striped(count, seed):
-    """Weak stripes, upright or flat, on random grey, and which of the two they are."""
+    """Weak stripes in one of four directions on random grey, with a little noise, and which of the four they are."""
     rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
+    labels = np.arange(count) % 4
+    down, right = np.mgrid[:SIDE, :SIDE]
     images = np.empty((count, 3, SIDE, SIDE))
     for image, label in zip(images, labels, strict=True):
-        wave = 8 * np.sin(2 * np.pi * np.arange(SIDE) / 4 + rng.uniform(0, 6.3))
-        image[:] = rng.uniform(80, 170) + (wave[None, :] if label == 0 else wave[:, None])
+        a, b = ACROSS[label]
+        image[:] = rng.uniform(80, 170) + 8 * np.sin(np.pi / 2 * (a * down + b * right) + rng.uniform(0, 2 * np.pi))
         image += rng.normal(0, 2, image.shape)
     return list(torch.from_numpy(images.round().astype(np.uint8))), torch.from_numpy(labels)
 
 
 def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_cannot(tmp_path):
     classifier = Stripes().eval()
-    recipe = spec(steps=60, batch=8, crops="centre", lr=5e-3)
-    made, curves, _ = fit(recipe, striped(64, 0)[0], classifier, tmp_path, built=network(width=8))
+    recipe = spec(steps=40, batch=8, crops="centre", lr=1e-2, checkpoint_minutes=1)
+    made, curves, _ = training.fit(recipe, network(), striped(64, 0)[0], classifier, tmp_path / "x.ckpt")
     images, labels = striped(40, 1)
     x = torch.stack(images).float() / 255
     assert (classifier(x).argmax(1) == labels).all()
@@ -178,9 +184,9 @@ def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_can
     fooled, confused = (
         (classifier(other).argmax(1) != labels).float().mean().item() for other in (cda(made, x, eps=10 / 255), noise)
     )
-    assert fooled >= confused + 0.3 and fooled >= 0.45
+    assert fooled >= 0.5 and confused <= 0.1
     table = curves.table()
-    assert table["loss"].iloc[-10:].mean() < table["loss"].iloc[:10].mean() - 0.5
+    assert table["loss"].iloc[-10:].mean() < table["loss"].iloc[:3].mean() - 0.5
     assert table["fooled"].iloc[-10:].mean() > table["fooled"].iloc[:3].mean() + 0.3
 
 
@@ -199,7 +205,7 @@ def random_image(height, width, seed=0):
 ])  # fmt: skip
 def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
     image = random_image(*sides)
-    found = training.Resized([image], 40)[0]
+    found = training.resized(image, 40)
     assert found.shape == (3, *expected) and found.dtype == torch.uint8
     picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(expected[::-1], Image.Resampling.BILINEAR)
     assert (found.int() - torch.from_numpy(np.array(picture)).permute(2, 0, 1).int()).abs().max() <= 1
@@ -208,7 +214,15 @@ def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
 @pytest.mark.parametrize("side", [None, 40])
 def test_images_that_fit_are_left_as_they_are(side):
     image = random_image(40, 55)
-    assert torch.equal(training.Resized([image], side)[0], image)
+    assert torch.equal(training.Prepared([image], side, "none")[0], image)
+
+
+def test_images_are_rendered_at_the_size_that_is_trained_on():
+    image = random_image(80, 110)
+    found = training.Prepared([image], 40, "comic")[0]
+    assert found.shape == (3, 40, 55)
+    assert torch.equal(found, RENDERINGS["comic"](training.resized(image, 40)))
+    assert not torch.equal(found, training.resized(RENDERINGS["comic"](image), 40))
 
 
 def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
@@ -220,15 +234,15 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
             return super().__getitem__(index)
 
     images = Watched(random_image(20, 30, seed) for seed in range(4))
-    resized = training.Resized(images, 10)
-    passes = [[resized[index] for index in range(4)] for _ in range(2)]
-    assert len(resized) == 4 and read == [0, 1, 2, 3]
+    prepared = training.Prepared(images, 10, "none")
+    passes = [[prepared[index] for index in range(4)] for _ in range(2)]
+    assert len(prepared) == 4 and read == [0, 1, 2, 3]
     assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
     read.clear()
     monkeypatch.setattr(training, "KEPT", 2)
-    resized = training.Resized(images, 10)
+    prepared = training.Prepared(images, 10, "none")
     for index in (0, 1, 2, 2, 1, 0):
-        resized[index]
+        prepared[index]
     assert read == [0, 1, 2, 0]  # the last two are kept
 
 
@@ -296,6 +310,11 @@ def test_a_stopped_run_ends_with_the_same_weights_losses_and_sheets(
     assert 0 < torch.load(tmp_path / "stopped.ckpt", weights_only=True)["seconds"] <= seconds
 
 
+def test_the_last_step_has_a_sheet_too(scenes, classifier, tmp_path):
+    fit(spec(steps=5), scenes, classifier, tmp_path, "cut")  # two epochs of two steps, and one more
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [f"epoch_000{k}.png" for k in (1, 2, 3)]
+
+
 def test_dropout_draws_anew_in_every_step(scenes, classifier, tmp_path, monkeypatch):
     masks = []
     build = training.GENERATORS["cda_generator"]
@@ -314,9 +333,7 @@ def test_dropout_draws_anew_in_every_step(scenes, classifier, tmp_path, monkeypa
 
 
 def test_seeds_decide_the_weights(scenes, classifier, tmp_path):
-    runs = [
-        fit(spec(steps=1, seed=seed), scenes, classifier, tmp_path, str(k))[0] for k, seed in enumerate((3, 3, 4))
-    ]
+    runs = [fit(spec(steps=1, seed=seed), scenes, classifier, tmp_path, str(k))[0] for k, seed in enumerate((3, 3, 4))]
     first, again, other = (run.block1[1].weight for run in runs)
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -329,7 +346,7 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
     capsys.readouterr()
     if changed == "code":
         monkeypatch.setattr(training, "CODE", "other code")
-    recipe = spec(steps=4, eps=9 if changed == "recipe" else 10)
+    recipe = spec(steps=4, **({"eps": 9} if changed == "recipe" else {}))
     built = network(width=2) if changed == "network" else network()
     judge = tiny_network(seed=1).requires_grad_(False) if changed == "classifier" else classifier
     images = [*scenes[:-1], scenes[-1].flip(-1)] if changed == "images" else scenes
@@ -368,7 +385,7 @@ def command(tmp_path, monkeypatch):
 
     def change(**changes):
         scale["generators"]["CDA-ImageNet"] |= changes
-        file.write_text(yaml.safe_dump(scale))
+        file.write_text(yaml.safe_dump(scale, sort_keys=False))
 
     scale["networks"]["CDA-ImageNet"] |= {"width": 4, "blocks": 1}
     change(steps=6, batch=2, side=SIDE, checkpoint_minutes=0)
@@ -435,18 +452,18 @@ def test_the_command_trains_on_any_folder_and_writes_all_that_it_promises(comman
     written = {path.name for path in command.models.iterdir()}
     assert written == {"VGG-16.safetensors", "CDA-ImageNet.safetensors"}  # no checkpoint is left
     made = zoo.load("CDA-ImageNet", settings.load("mini"))
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in load_file(weights).items())
+    kept = {name: value for name, value in load_file(weights).items() if not name.endswith("num_batches_tracked")}
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in kept.items())
 
 
-@pytest.mark.parametrize("render", [None, "none", "comic", "painting"])
+@pytest.mark.parametrize("render", [None, "comic"])
 def test_a_sheet_shows_the_images_as_they_are_drawn_the_proposal_and_the_adversary(command, photographs, render):
+    if render:
+        command.change(resize=40)
     command("CDA-ImageNet", "--images", photographs, *(["--render", render] if render else []))
-    clean, proposed, attacked, difference = tiles(
-        command.results / "sheets" / "CDA-ImageNet" / "epoch_0002.png"
-    )  # fmt: skip
-    draw = RENDERINGS.get(render, lambda image: image)
+    clean, proposed, attacked, difference = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0002.png")
     for column, image in enumerate(list(unlabelled(str(photographs)))[:6]):
-        assert places(clean[column], draw(image))
+        assert places(clean[column], RENDERINGS[render](training.resized(image, 40)) if render else image)
     made, x = zoo.load("CDA-ImageNet", settings.load("mini")), clean.float() / 255
     assert (made(x) * 255 - proposed).abs().max() <= 0.51  # in inference, after the last step
     clean, proposed, attacked, difference = (row.int() for row in (clean, proposed, attacked, difference))
@@ -464,28 +481,26 @@ def test_images_are_resized_before_they_are_cut(command, photographs):
     command("CDA-ImageNet", "--images", photographs)
     clean = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0001.png")[0]
     for column, image in enumerate(list(unlabelled(str(photographs)))[:6]):
-        resized = vision.resize(image, 40, antialias=True)
-        centre = [(size - SIDE) // 2 for size in resized.shape[-2:]]
-        expected = vision.crop(resized, *centre, SIDE, SIDE)
-        # torchvision rounds the longer side down, we to the nearest.
-        assert (clean[column].float() - expected.float()).abs().mean() < 12
+        sides = [round(40 * size / min(image.shape[1:])) for size in image.shape[1:]]
+        top, left = ((size - SIDE) // 2 for size in sides)
+        resized = vision.resize(image, sides, antialias=True)[:, top : top + SIDE, left : left + SIDE]
+        assert (clean[column].int() - resized.int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("source", ["world", "world/comic"])
-def test_the_images_of_the_scale_are_taken_unless_others_are_named(command, photographs, monkeypatch, source):
-    asked = []
+def test_the_images_of_the_scale_are_taken_unless_others_are_named(command, monkeypatch):
+    found = []
 
-    def small(source, render):
-        asked.append((source, render))
-        return unlabelled(source, render)[:6]
+    def small(source):
+        found.append((source, unlabelled(source)[:6]))
+        return found[0][1]
 
-    command.change(images=source)
+    command.change(images="world/comic", resize=None)
     monkeypatch.setattr(training, "unlabelled", small)
     command("CDA-ImageNet")
-    assert asked == [(source, "none")]
+    ((source, images),) = found
+    assert source == "world/comic"
     clean = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0001.png")[0]
-    for tile, image in zip(clean, unlabelled(source), strict=False):
-        assert places(tile, image)
+    assert all(places(tile, image) for tile, image in zip(clean, images, strict=True))
 
 
 def test_a_killed_command_goes_on_and_counts_the_time_of_both_runs(command, photographs, interruptions):
@@ -503,6 +518,7 @@ def test_a_killed_command_goes_on_and_counts_the_time_of_both_runs(command, phot
 
 
 def test_another_rendering_begins_anew(command, photographs, interruptions, capsys):
+    command.change(resize=40)
     interruptions.stop(4, lambda: command("CDA-ImageNet", "--images", photographs))
     _, steps = interruptions.steps(lambda: command("CDA-ImageNet", "--images", photographs, "--render", "comic"))
     assert steps[0] == 0 and "CDA-ImageNet.ckpt: 4 steps of another recipe" in capsys.readouterr().err
@@ -524,7 +540,12 @@ def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path
     assert "tiny.png: 90x20 pixels hold no crop of 32x32" in failure(command, *named, photographs)
     (photographs / "tiny.png").write_bytes(b"<html>")
     assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+    command.change(resize=40)
+    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+    command.change(resize=None)
     (photographs / "tiny.png").unlink()
+    said = failure(command, *named, photographs, "--render", "comic")
+    assert "images are rendered at one size: name the shorter side in resize" in said
     picture(empty / "one.png", 0, 40, 40)
     assert "1 training images do not fill a batch of 2" in failure(command, *named, empty)
     command.change(resize=30)
@@ -533,9 +554,3 @@ def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path
     (command.models / "VGG-16.safetensors").unlink()
     said = failure(command, *named, photographs)
     assert "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: " in said and "dvc repro" in said
-
-
-@pytest.mark.parametrize("crops", ["centre", "random"])
-def test_crops_larger_than_the_world_are_refused(command, crops):
-    command.change(side=64, crops=crops)
-    assert "48x48 pixels holds no crop of 64x64" in failure(command, "CDA-ImageNet")
