@@ -6,6 +6,7 @@ import yaml
 from lib import settings
 from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
+from lib.networks.cda_generator import GENERATORS
 from lib.networks.purifier import PURIFIERS
 from lib.report import published
 
@@ -29,6 +30,16 @@ def test_every_scale_is_valid_and_names_only_its_own_networks(scale):
     chosen = settings.load(scale)
     used = {*chosen.f.victims, chosen.f.surrogate, chosen.f.feature_surrogate, chosen.f.victim}
     used |= {*chosen.a.sources.values(), chosen.a.victim, chosen.a.logits, chosen.a.features}
+    used |= {*chosen.c.victims, chosen.c.surrogate, chosen.c.feature_surrogate, *chosen.c.surrogates, chosen.c.natural}
+    used |= {
+        chosen.c.scattered or chosen.c.natural,
+        chosen.c.purifier,
+        chosen.d.purifier,
+        *chosen.d.victims,
+        chosen.d.classifier,
+    }
+    used |= {*chosen.d.generators.values(), *chosen.d.detection.victims, chosen.d.feature_surrogate}
+    used |= {*chosen.generators, *(spec.classifier for spec in chosen.generators.values())}
     tasks = {"segmentation": chosen.e.segmentation, "detection": chosen.e.detection}
     used |= {chosen.e.surrogate, *(name for half in tasks.values() for name in half.victims)}
     used |= {chosen.b.victim, *chosen.b.hardened.values(), chosen.b.purifier}
@@ -40,14 +51,27 @@ def test_every_scale_is_valid_and_names_only_its_own_networks(scale):
         assert {chosen.networks[name].task for name in half.victims} == {task}
     assert {8, 16} <= set(chosen.e.budgets)  # the columns of Tables 6 and 7
     attacked = [*chosen.a.sources.values(), chosen.f.feature_surrogate, chosen.g.feature_surrogate, chosen.g.robust]
+    attacked += [chosen.c.feature_surrogate, chosen.d.feature_surrogate]
     attacked += [spec.extractor for spec in chosen.purifiers.values()]
     assert all(chosen.networks[name].tap for name in attacked)
     judging = [chosen.b.victim, *chosen.b.hardened.values(), *chosen.g.victims, chosen.g.surrogate, *chosen.g.ensemble]
+    judging += [*chosen.c.victims, *chosen.c.surrogates, chosen.c.surrogate, chosen.c.natural, *chosen.d.victims]
+    judging += [spec.classifier for spec in chosen.generators.values()]
     assert {chosen.networks[name].task for name in judging} == {"classification"}
+    assert {chosen.networks[name].task for name in chosen.d.detection.victims} == {"detection"}
     assert 10 in chosen.b.images  # the steps of Table 1
     # The attack of 100 steps and the pictures are of images that the numbers are of, too.
     assert chosen.b.images[10] == max(chosen.b.images.values()) <= ((chosen.b.data or chosen.data).count or 50_000)
     assert chosen.g.shown <= chosen.g.images <= chosen.data.count
+    assert chosen.d.shown <= chosen.d.images <= chosen.data.count and chosen.c.varied <= chosen.c.images
+    assert chosen.c.images <= chosen.data.count and chosen.c.surrogate in chosen.c.surrogates
+    assert set(chosen.d.victims) > {chosen.d.classifier} & set(chosen.d.victims)  # Figure 9 is of another victim
+    for name in set(chosen.d.generators.values()) & set(chosen.generators):
+        assert chosen.generators[name].classifier == chosen.d.classifier
+    assert max(chosen.c.batches) < settings.params().attacks.fsa.batch
+    # The rows of Table 4, and which of them Figure 9 shows.
+    assert set(chosen.d.generators) < set(published.TABLES["table_04"]["rows"])
+    assert set(chosen.d.pictured) <= set(chosen.d.generators)
 
 
 @pytest.mark.parametrize("scale", settings.SCALES)
@@ -59,6 +83,35 @@ def test_every_purifier_is_a_network_that_purifies(scale):
     for name in chosen.purifiers:
         # It is trained from scratch: the scale must not load it from another place than where it is written to.
         assert chosen.networks[name].weights is None
+
+
+@pytest.mark.parametrize("scale", settings.SCALES)
+def test_every_generator_is_a_network_that_generates(scale):
+    chosen = settings.load(scale)
+    for name in {*chosen.d.generators.values(), *chosen.generators}:
+        spec = chosen.networks[name]
+        assert (spec.task, spec.family) == ("generation", "cda_generator") and spec.architecture in GENERATORS
+    for name in chosen.generators:
+        # It is trained from scratch: the scale must not load it from another place than where it is written to.
+        assert chosen.networks[name].weights is None
+
+
+def test_the_defaults_of_a_generator_s_training_are_those_of_the_released_code():
+    """Muzammal-Naseer/CDA, train.py: budget, sizes, batch and rate; 300 and 299 pixels against Inception."""
+    known = settings.GeneratorSpec(images="x", classifier="y")
+    assert (known.eps, known.resize, known.side, known.batch, known.lr) == (10, 256, 224, 15, 2e-4)
+    assert (known.render, known.crops) == ("none", "centre")
+    assert known.steps == 85_400 == 1_281_167 // 15 // 100 * 100  # one epoch of ImageNet
+    for name, recipe in settings.load("paper").generators.items():
+        changed = {key for key, value in recipe.model_dump().items() if value != getattr(known, key)}
+        assert changed <= {"images", "classifier", "resize", "side", "steps"}, name
+        assert (recipe.classifier, recipe.resize, recipe.side) == ("Inc-v3", 300, 299)
+
+
+def test_crops_may_be_as_large_as_the_images_and_are_free_where_nothing_is_resized():
+    as_large = settings.GeneratorSpec(images="x", classifier="y", resize=64, side=64)
+    unchanged = settings.GeneratorSpec(images="x", classifier="y", resize=None, side=500)
+    assert as_large.side == as_large.resize and unchanged.side == 500
 
 
 def test_the_mini_scale_spells_out_its_purifiers_recipe(root):
@@ -127,6 +180,30 @@ def test_a_bad_value_says_where_it_stands(root):
         settings.params(root)
 
 
+@pytest.mark.parametrize(
+    "section, changed, message",
+    [
+        ("fsa", {"gradient": "rolled"}, "attacks.fsa.gradient: Input should be 'unrolled' or 'envelope'"),
+        ("fsa", {"batch": 0}, "attacks.fsa.batch: .*greater than or equal to 1"),
+        ("fsa", {"reg": 0}, "attacks.fsa.reg: .*greater than 0"),
+        ("fsa", {"iteration": 5}, "attacks.fsa: unknown key 'iteration'; did you mean 'iterations'"),
+        ("cda", {"smoothing": "twice"}, "attacks.cda.smoothing: .*valid boolean"),
+        ("cda", {"gk": True}, "attacks.cda: unknown key 'gk'"),
+    ],
+)
+def test_a_bad_value_of_fsa_or_cda_is_one_line(root, section, changed, message):
+    change(root / "params.yaml", lambda data: data["attacks"][section].update(changed))
+    with pytest.raises(ValueError, match=f"params.yaml: {message}") as caught:
+        settings.params(root)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_scale_may_switch_smoothing_on(root):
+    change(root / "scales" / "mini.yaml", lambda data: data["attacks"].update(cda={"smoothing": True}))
+    chosen = settings.params_at(settings.load("mini", root)).attacks.cda
+    assert chosen.smoothing is True and chosen.eps == 16
+
+
 def test_parameters_that_a_scale_changes_are_checked_too(root):
     change(root / "scales" / "mini.yaml", lambda data: data.update(attacks={"fff": {"iteration": 5}}))
     with pytest.raises(ValueError, match="unknown key 'iteration'; did you mean 'iterations'"):
@@ -168,6 +245,48 @@ def test_a_scale_changes_only_the_parameters_that_it_names():
             "purifiers.NRP needs networks.VGG, which is not",
         ),
         (lambda data: data["networks"].pop("NRP"), "purifiers.NRP needs networks.NRP, which is not there"),
+        (
+            lambda data: data["networks"].pop("CDA-Comics"),
+            "generators.CDA-Comics needs networks.CDA-Comics, which is not there",
+        ),
+        (
+            lambda data: data["generators"]["CDA-Comics"].update(classifier="VGG"),
+            "generators.CDA-Comics needs networks.VGG, which is not there",
+        ),
+        (
+            lambda data: data["generators"].update({"VGG-16": data["generators"]["CDA-Comics"]}),
+            "generators.VGG-16 trains networks.VGG-16, which is of family small",
+        ),
+        (
+            lambda data: data["generators"]["CDA-Comics"].update(resize=40),
+            "generators.CDA-Comics: crops of 48 pixels do not fit images resized to 40",
+        ),
+        (
+            lambda data: data["generators"]["CDA-Comics"].update(render="cubist"),
+            "generators.CDA-Comics.render: .*'none', 'comic' or 'painting'",
+        ),
+        (
+            lambda data: data["generators"]["CDA-Comics"].update(render="comic"),
+            "generators.CDA-Comics: images are rendered at one size: name the shorter side in resize",
+        ),
+        (lambda data: data["stand_ins"]["ResNet50-FS"].update(smoothing=0.6), "ResNet50-FS.smoothing: .*equal to 0.5"),
+        (lambda data: data["d"].pop("classifier"), "d.classifier: Field required"),
+        (
+            lambda data: data["generators"]["CDA-Comics"].update(epsilon=8),
+            "generators.CDA-Comics: unknown key 'epsilon'",
+        ),
+        (
+            lambda data: data["networks"]["CDA-Comics"].update(task="segmentation"),
+            "networks.CDA-Comics: family cda_generator with task segmentation: cda_generator has task generation",
+        ),
+        (
+            lambda data: data["networks"]["VGG-16"].update(task="generation"),
+            "VGG-16: family small with task generation",
+        ),
+        (lambda data: data["networks"]["NRP"].update(family="cda_generator"), "cda_generator with task purification"),
+        (lambda data: data["c"].pop("natural"), "c.natural: Field required"),
+        (lambda data: data["c"].update(batchs=[1]), "c: unknown key 'batchs'; did you mean 'batches'"),
+        (lambda data: data["d"].update(generators=["CDA-Comics"]), "d.generators: Input should be a valid dictionary"),
         (lambda data: data["networks"]["NRP"].pop("task"), "networks.NRP: family purifier with task classification"),
         (lambda data: data["networks"]["VGG-16"].update(task="purification"), "VGG-16: family small with task purific"),
     ],

@@ -7,15 +7,20 @@ import torch
 
 from lib import settings
 from lib.attacks import decision
+from lib.attacks.generators import cda
 from lib.attacks.registry import ATTACKS
+from lib.attacks.transport import fsa
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, same_size
 from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
 from lib.experiment import study as module
+from lib.networks.cda_generator import Generator
 from lib.networks.normalised import Normalised
+from lib.networks.precision import Bf16
 from lib.networks.small import ARCHITECTURES
 from lib.store import Store
 from lib.tasks.classification import unit_images
+from tests.conftest import tiny_network
 
 
 def small(name: str, seed: int) -> Normalised:
@@ -50,7 +55,8 @@ def test_adversaries_are_those_of_the_attack_itself(study):
 def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     study.params = settings.Params(attacks=settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2)))
     cells = all_attacks(study, "VGG-16", "VGG-16")
-    assert [cell.attack for cell in cells] == ["none", *ATTACKS]
+    # CDA needs a generator, which no scale need have.
+    assert [cell.attack for cell in cells] == ["none", *(name for name in ATTACKS if name != "CDA")]
     clean_images = study.images.images.int()
     for cell in cells[1:]:
         assert (cell.images.int() - clean_images).abs().max() <= cell.eps == 16
@@ -58,8 +64,9 @@ def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     # The cells can be taken from a run with snapshots, but only where every setting agrees.
     longer = adversaries(study, "SSP", "VGG-16", snapshots=[2, 3])
     again = all_attacks(study, "VGG-16", "VGG-16", done=longer)
-    assert again[-1] is longer[0] and torch.equal(again[-1].images, cells[-1].images)
-    assert all_attacks(study, "VGG-16", "VGG-16", done=longer[1:])[-1].steps == 2
+    place = [cell.attack for cell in cells].index("SSP")
+    assert again[place] is longer[0] and torch.equal(again[place].images, cells[place].images)
+    assert all_attacks(study, "VGG-16", "VGG-16", done=longer[1:])[place].steps == 2
 
 
 def test_snapshots_become_one_cell_each(study):
@@ -213,3 +220,99 @@ def test_the_scale_may_give_a_data_set_a_batch_of_its_own(study):
     source = settings.Scenes(name="world", labels="boxes", count=5, batch=2)
     assert open_study("mini", source=source).batch == 2
     assert open_study("mini", 5).batch == settings.load("mini").batch
+
+
+NAMES = ["i4", "i10", "i0", "i3", "i2", "i6", "i1"]  # as text: i0, i1, i10, i2, i3, i4, i6
+COUPLED = {"steps": 2, "batch": 3, "iterations": 4}
+
+
+@pytest.fixture
+def coupled(study):
+    """The same with tiny networks and small images, whose names are not in order."""
+    torch.manual_seed(3)
+    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": Generator(4, 1).eval().requires_grad_(False)}
+    data = ImageSet(study.images.images[:, :, :16, :16].contiguous(), study.images.labels, NAMES)
+    return Study(study.params, study.scale, data, study.store, "cpu", networks)
+
+
+def as_bytes(images):
+    return (images * 255).round().to(torch.uint8)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 100])
+def test_images_that_an_attack_couples_stay_together_whatever_the_batch_of_the_study(coupled, batch):
+    coupled.batch = batch
+    (cell,) = adversaries(coupled, "FSA", "VGG-16", eps=8, **COUPLED)
+    x = unit_images(coupled.images.images)
+    direct = fsa(coupled.networks["VGG-16"], x, ids=NAMES, seed=coupled.params.seed, eps=8 / 255, **COUPLED)
+    assert torch.equal(cell.images, as_bytes(direct)) and len(entries(coupled)) == 3
+    alone = fsa(coupled.networks["VGG-16"], x, ids=NAMES, eps=8 / 255, **COUPLED | {"batch": 1})
+    assert not torch.equal(cell.images, as_bytes(alone))
+
+
+def test_the_snapshots_of_a_coupled_attack_are_its_shorter_runs(coupled):
+    short, long = adversaries(coupled, "FSA", "VGG-16", snapshots=[1, 2], batch=3, iterations=4)
+    assert torch.equal(long.images, adversaries(coupled, "FSA", "VGG-16", **COUPLED)[0].images)
+    assert torch.equal(short.images, adversaries(coupled, "FSA", "VGG-16", **COUPLED | {"steps": 1})[0].images)
+
+
+def test_a_coupled_attack_continues_from_its_stored_batches(coupled, monkeypatch):
+    (first,) = adversaries(coupled, "FSA", "VGG-16", **COUPLED)
+    entries(coupled)[0].unlink()
+    again, attack = [], module._attack
+
+    def counted(study, recipe, target, images, labels, ids, arguments):
+        again.append(ids)
+        return attack(study, recipe, target, images, labels, ids, arguments)
+
+    monkeypatch.setattr(module, "_attack", counted)
+    assert torch.equal(adversaries(coupled, "FSA", "VGG-16", **COUPLED)[0].images, first.images)
+    assert len(again) == 1 and again[0] in (["i0", "i1", "i10"], ["i2", "i3", "i4"], ["i6"])
+    # The batch is part of what is attacked: others are other entries.
+    adversaries(coupled, "FSA", "VGG-16", **COUPLED | {"batch": 5})
+    assert again[1:] == [["i0", "i1", "i10", "i2", "i3"], ["i4", "i6"]]
+
+
+def test_the_order_of_the_images_changes_no_coupled_adversary(coupled):
+    (first,) = adversaries(coupled, "FSA", "VGG-16", **COUPLED)
+    turned = ImageSet(coupled.images.images.flip(0), coupled.images.labels.flip(0), NAMES[::-1])
+    other = Study(coupled.params, coupled.scale, turned, coupled.store, "cpu", coupled.networks)
+    (second,) = adversaries(other, "FSA", "VGG-16", **COUPLED)
+    assert torch.equal(second.images.flip(0), first.images) and len(entries(coupled)) == 3
+
+
+def test_images_of_several_sizes_cannot_be_coupled(photographs):
+    with pytest.raises(ValueError, match="FSA couples the images of a batch, and these differ in size") as caught:
+        adversaries(photographs, "FSA", "VGG-16", steps=1)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changed", [{}, {"eps": 8}, {"eps": 8, "smoothing": True}])
+def test_a_generator_s_adversaries_are_those_of_the_attack_itself(coupled, changed):
+    (cell,) = adversaries(coupled, "CDA", "CDA-ImageNet", **changed)
+    eps = changed.get("eps", 16)
+    x = unit_images(coupled.images.images)
+    direct = cda(coupled.networks["CDA-ImageNet"], x, **changed | {"eps": eps / 255})
+    assert (cell.images != as_bytes(direct)).float().mean() <= 0.001
+    assert (cell.images.int() - coupled.images.images.int()).abs().max() == eps
+    assert (cell.attack, cell.surrogate, cell.eps, cell.steps) == ("CDA", "CDA-ImageNet", eps, 1)
+    assert len(entries(coupled)) == 3  # shards of the study's batch
+
+
+def test_a_generator_attacks_images_of_any_size(photographs, coupled):
+    photographs.networks = coupled.networks
+    (cell,) = adversaries(photographs, "CDA", "CDA-ImageNet", eps=8)
+    for image, original in zip(cell.images, photographs.images.images, strict=True):
+        direct = as_bytes(cda(coupled.networks["CDA-ImageNet"], unit_images(original[None]), eps=8 / 255))[0]
+        assert image.shape == original.shape and (image != direct).float().mean() <= 0.001
+        assert (image.int() - original.int()).abs().max() == 8
+
+
+def test_half_precision_is_for_gradients_and_not_for_generators(coupled):
+    (whole,) = adversaries(coupled, "CDA", "CDA-ImageNet")
+    coupled.scale = coupled.scale.model_copy(update={"precision": "bf16"})
+    (again,) = adversaries(coupled, "CDA", "CDA-ImageNet")
+    assert torch.equal(whole.images, again.images) and len(entries(coupled)) == 3
+    kinds = {on: type(module._target(coupled, on, [name], None, None)[0]) for on, name in
+             {"generator": "CDA-ImageNet", "logits": "VGG-16"}.items()}  # fmt: skip
+    assert kinds == {"generator": Generator, "logits": Bf16}

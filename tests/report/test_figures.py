@@ -4,10 +4,12 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from lib import figures as command
 from lib.report.figures import FIGURES, redraw
 from lib.report.results import Results
+from lib.settings import ROOT
 
 
 def curve(**columns):
@@ -168,6 +170,32 @@ def test_redrawing_loads_no_torch_and_nothing_else_that_is_slow():
 def test_the_list_says_what_is_stored(results):
     text = command.listing(results)
     assert "figure_06   stored" in text and "table table_05    missing" in text
+
+
+def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipeline_writes():
+    assert {f"table_{number:02}" for number in range(1, 8)} <= set(command.TABLES)
+    assert {f"figure_{number:02}" for number in range(1, 11)} <= set(FIGURES)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    written = {next(iter(out)) for stage in stages for out in stage.get("outs", ()) if isinstance(out, dict)}
+    for folder, names in {"tables": command.TABLES, "figures": FIGURES}.items():
+        suffix = "csv" if folder == "tables" else "svg"
+        assert {f"results/${{scale}}/{folder}/{name}.{suffix}" for name in names} <= written
+
+
+def test_a_table_is_printed_by_number_or_name(results):
+    results.save_table("table_03", pd.DataFrame({"attack": ["FSA"], "Inc-v3": [60.4], "n": 1000}))
+    results.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
+    assert "60.4" in command.run(results, ["table", "3"], None)
+    assert "234 images" in command.run(results, ["table", "cda_cost"], None)
+    assert "table table_03    stored" in command.listing(results)
+
+
+def test_figure_10_has_a_row_per_image_and_a_column_per_kind(results):
+    pictures, axes = results.load_pictures("figure_10"), redraw(results, "figure_10").axes
+    assert [a.get_title() for a in axes[:3]] == ["image", "CDA adversary", "purified by NRP"] and len(axes) == 6
+    for place, kind in enumerate(("clean", "adversary", "purified")):
+        assert np.array_equal(axes[3 + place].get_images()[0].get_array(), pictures[f"image_1_{kind}"])
+        assert len(axes[place].patches) == len(pictures[f"boxes_0_{kind}"])
 
 
 def test_figure_4_draws_predictions_in_the_colours_of_their_classes(results):

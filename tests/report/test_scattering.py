@@ -22,7 +22,7 @@ RIGHT = {
     ("none", "", 0): [99, 98, 97, 96, 95],
     ("Noise", "", 1): [90, 90, 90, 90, 90],
     ("FSA", "VGG-16", 10): [60, 10, 52, 50, 0],
-    ("SSP", "VGG-16", 100): [5, 90, 50, 20, 40],
+    ("SSP", "ResNet50-NT", 100): [5, 90, 50, 20, 40],
 }
 
 
@@ -41,32 +41,39 @@ def judged():
 
 
 def test_table_3_has_every_accuracy_in_its_cell_and_the_papers_below(judged):
-    table = scattering.table_03(judged).set_index("attack")
+    table = scattering.table_03(judged, 60).set_index("attack")
     assert list(table.index) == ["no attack", "Noise", "FSA", "FSA (paper)", "SSP", "SSP (paper)"]
-    for (attack, _, _), counts in RIGHT.items():
+    for (attack, surrogate, _), counts in RIGHT.items():
         row = table.loc["no attack" if attack == "none" else attack]
-        assert [row[victim].value for victim in VICTIMS] == pytest.approx(counts) and row["n"] == N
+        for victim, count in zip(VICTIMS, counts, strict=True):
+            # In brackets: no transfer.
+            assert row[victim].startswith(f"({count:.1f} [" if victim == surrogate else f"{count:.1f} ["), attack
     # Table 3 prints Inc-v3, Inc-v4, Res-152 in this order, and neither VGG.
     assert table.loc["FSA (paper)", VICTIMS].tolist() == ["60.4", "68.8", "64.2", "-", "-"]
     assert table.loc["SSP (paper)", VICTIMS].tolist() == ["5.3", "16.5", "5.9", "-", "-"]
 
 
-def test_table_3_says_what_was_attacked_with_how_many_steps(judged):
-    table = scattering.table_03(judged).set_index("attack")
-    assert table["surrogate"].tolist() == ["-", "-", "VGG-16", "not stated", "VGG-16", "VGG-16"]
-    assert table["steps"].tolist() == ["-", "-", "10 steps", "-", "100 steps", "-"]
+def test_table_3_says_what_was_attacked_and_how(judged):
+    table = scattering.table_03(judged, 7)
+    assert table["surrogate"].tolist() == ["-", "-", "VGG-16", "not stated", "ResNet50-NT", "VGG-16"]
+    assert table["schedule"].tolist() == ["-", "-", "10 steps, batch 7", "-", "100 steps", "-"]
     assert table["n"].tolist() == [N, N, N, 1000, N, 1000]
 
 
 def test_the_claims_are_what_fsa_leaves_less_what_ssp_leaves(judged):
     claims = scattering.claims(judged).set_index("victim")
-    assert list(claims.index) == VICTIMS[:-1]  # FSA on its own surrogate is no transfer
+    assert list(claims.index) == VICTIMS[:-1]  # FSA on its own surrogate is no transfer; nor is SSP
     assert [cell.value for cell in claims["FSA less SSP"]] == pytest.approx([55, -80, 2, 30])
     # 60.4 - 5.3, 68.8 - 16.5, 64.2 - 5.9
     assert claims["paper"].tolist() == ["+55.1", "+52.3", "+58.3", "-"]
     # Two images of a hundred may be none of another hundred.
     assert claims["SSP leaves less"].tolist() == ["reproduced", "not reproduced", "inconclusive", "reproduced"]
     assert (claims["n"] == N).all()
+
+
+def test_a_victim_whose_features_ssp_attacks_makes_no_claim(judged):
+    own = judged.replace({"surrogate": {"ResNet50-NT": "Inc-v4"}})
+    assert scattering.claims(own)["victim"].tolist() == ["Inc-v3", "Res-152", "VGG-19"]
 
 
 def test_the_claims_compare_the_same_images_whatever_their_order(judged):
@@ -85,7 +92,7 @@ def chosen():
             "surrogate": "VGG-16",
             "surrogates": ["VGG-16", "Inc-v3"],
             "steps": [1, 10, 100],
-            "batches": [1, 60],
+            "batches": [1, 20, 60],
         }
     )
 
@@ -103,13 +110,18 @@ def asked(monkeypatch):
     return asked
 
 
+def some(count):
+    """What the variations ask of a study: its parameters and number of images."""
+    return SimpleNamespace(params=settings.params(), images=[None] * count, scale=settings.load("mini"))
+
+
 def test_every_open_choice_of_fsa_is_run_once(chosen, asked):
-    study = SimpleNamespace(params=settings.params())
-    choices = [tuple(choice.values()) for choice, _ in scattering.variations(study, chosen)]
+    choices = [tuple(choice.values()) for choice, _ in scattering.variations(some(N), chosen)]
     # Batches and the envelope gradient only for Table 3's surrogate and steps; a batch of 60 is among the first six.
     assert choices == [
         *((surrogate, steps, 60, "unrolled") for surrogate in ("VGG-16", "Inc-v3") for steps in (1, 10, 100)),
         ("VGG-16", 10, 1, "unrolled"),
+        ("VGG-16", 10, 20, "unrolled"),
         ("VGG-16", 10, 60, "envelope"),
     ]
     keys = ("surrogate", "steps", "batch", "gradient")
@@ -117,91 +129,172 @@ def test_every_open_choice_of_fsa_is_run_once(chosen, asked):
     assert {call["attack"] for call in asked} == {"FSA"}
 
 
+def test_a_batch_of_more_images_than_there_are_is_all_of_them(chosen, asked):
+    batches = [choice["batch"] for choice, _ in scattering.variations(some(20), chosen)]
+    assert batches == [20] * 6 + [1] + [20]
+
+
 def test_a_step_is_the_budget_shared_out_but_at_least_a_level(chosen, asked):
-    list(scattering.variations(SimpleNamespace(params=settings.params()), chosen))
+    study = some(N)
+    list(scattering.variations(study, chosen))
     assert {(call["steps"], call["step"]) for call in asked} == {(1, 16), (10, 1.6), (100, 1)}
+    asked.clear()
+    study.params = settings.Params(attacks=settings.Attacks(fsa={"eps": 8}))  # FSA's own budget, and no other's
+    list(scattering.variations(study, chosen))
+    assert {(call["steps"], call["step"]) for call in asked} == {(1, 8), (10, 1), (100, 1)}
 
 
-def test_what_varies_stands_below_ssp_and_white_box_cells_in_brackets_do_not_count(chosen, asked, monkeypatch):
-    study = SimpleNamespace(params=settings.params(), images=SimpleNamespace(images=None, ids=[0] * N))
-    study.images = type("Images", (), {"images": None, "__len__": lambda self: N})()
+# Right of a hundred on Inc-v3 and Res-152. FSA on Inc-v3 leaves Res-152 less than SSP does, and on VGG-16 more.
+FSA = {("VGG-16", 1): (65, 95), ("Inc-v3", 1): (0, 10), ("VGG-16", 10): (70, 80), ("VGG-16", 100): (75, 30)}
 
-    def frame(study, cells, victims):
-        (cell,) = cells
-        # FSA on Inc-v3: nothing left on itself, less than under SSP on Res-152. On VGG-16: more than under SSP on both.
-        right = {
-            "none": [99, 98],
-            "SSP": [20, 30],
-            "FSA": [0, 10] if cell.surrogate == "Inc-v3" else [70, 80],
-        }[cell.attack]
-        return pd.concat(
-            [rows(cell.attack, cell.surrogate, cell.steps, v, n) for v, n in zip(victims, right, strict=True)]
-        )
 
-    monkeypatch.setattr(scattering, "frame", frame)
-    table = scattering.varied(study, chosen)
-    assert table["attack"].tolist() == ["no attack", "SSP", *["FSA"] * 8]
-    assert table.loc[1, ["surrogate", "steps", "batch", "gradient"]].tolist() == ["VGG-16", "100", "-", "-"]
-    assert table["SSP leaves less"].tolist()[:2] == ["-", "-"] and (table["n"] == N).all()
-    transferred, own = (table[(table["attack"] == "FSA") & (table["surrogate"] == s)] for s in ("VGG-16", "Inc-v3"))
-    assert (len(transferred), len(own)) == (5, 3)
-    assert all(cell.startswith("70.0 [") for cell in transferred["Inc-v3"])
-    assert (transferred["SSP leaves less"] == "2 of 2 victims").all()
-    assert all(cell.startswith("(0.0 [") and cell.endswith("])") for cell in own["Inc-v3"])
-    assert all(cell.startswith("10.0 [") for cell in own["Res-152"])
-    assert (own["SSP leaves less"] == "0 of 1 victims, more on 1").all()
+@pytest.fixture
+def varied():
+    def judged(attack, surrogate, steps, right):
+        victims = zip(("Inc-v3", "Res-152"), right, strict=True)
+        return pd.concat([rows(attack, surrogate, steps, victim, count) for victim, count in victims])
+
+    choices = [
+        ({"surrogate": surrogate, "steps": steps, "batch": 60, "gradient": "unrolled"}, right)
+        for (surrogate, steps), right in FSA.items()
+    ]
+    return scattering.Varied(
+        judged("none", "", 0, (99, 98)),
+        {"VGG-16": judged("SSP", "VGG-16", 50, (20, 30)), "Inc-v3": judged("SSP", "Inc-v3", 50, (1, 40))},
+        [(choice, judged("FSA", choice["surrogate"], choice["steps"], right)) for choice, right in choices],
+    )
+
+
+def test_what_varies_stands_below_ssp_with_white_box_cells_in_brackets(varied):
+    table = scattering.variation_table(varied)
+    assert table["attack"].tolist() == ["no attack", "SSP", "SSP", *["FSA"] * 4] and set(table["n"]) == {str(N)}
+    settings_of = ["surrogate", "steps", "batch", "gradient"]
+    assert table.loc[0, settings_of].tolist() == ["-"] * 4
+    assert table.loc[1, settings_of].tolist() == ["VGG-16", "50", "-", "-"]
+    assert table.loc[4, settings_of].tolist() == ["Inc-v3", "1", "60", "unrolled"]
+    expected = [(99, 98), (20, 30), (1, 40), *FSA.values()]
+    for row, (first, second) in zip(table.to_dict("records"), expected, strict=True):
+        assert row["Inc-v3"].startswith("(" * (row["surrogate"] == "Inc-v3") + f"{first:.1f} [")
+        assert row["Inc-v3"].endswith("])") is (row["surrogate"] == "Inc-v3")
+        assert row["Res-152"].startswith(f"{second:.1f} [")
+
+
+def test_ssp_is_held_against_the_variation_that_leaves_each_victim_least(varied):
+    own, other = scattering.strongest(varied).to_dict("records")
+    # On Inc-v3 what was made on Inc-v3 does not count, although it leaves nothing.
+    assert (
+        own["victim"] == "Inc-v3" and own["strongest FSA"] == "surrogate VGG-16, steps 1, batch 60, gradient unrolled"
+    )
+    values = [own[column].value for column in ("FSA", "SSP", "FSA less SSP")]
+    assert values == pytest.approx([65, 20, 45]) and own["n"] == N
+    assert own["SSP leaves less"] == "reproduced" and own["in all"] == "less in 3, more in 0 of 3"
+    assert other["victim"] == "Res-152" and other["strongest FSA"].startswith("surrogate Inc-v3, steps 1,")
+    values = [other[column].value for column in ("FSA", "SSP", "FSA less SSP")]
+    assert values == pytest.approx([10, 30, -20])
+    # Against 95, 10, 80 and 30: less, more, less, and the same.
+    assert other["SSP leaves less"] == "not reproduced" and other["in all"] == "less in 2, more in 1 of 4"
+
+
+def test_the_networks_that_ssp_looks_at_make_no_claim(varied):
+    turned = varied._replace(ssp=dict(reversed(varied.ssp.items())))
+    assert scattering.strongest(turned)["victim"].tolist() == ["Res-152"]
+
+
+def test_ssp_stands_there_in_the_features_of_both_networks_where_they_differ(chosen, asked, monkeypatch):
+    monkeypatch.setattr(scattering, "frame", lambda study, cells, victims: (cells[0].surrogate, victims))
+    monkeypatch.setattr(scattering, "clean", lambda study: Adversaries("none", "", 0, 0, None))
+    found = scattering.vary(some(N), chosen.model_copy(update={"surrogate": "ResNet50-NT"}))
+    assert found.ssp == {name: (name, chosen.victims) for name in ("VGG-16", "ResNet50-NT")}
+    assert found.clean == ("", chosen.victims) and len(found.fsa) == 9
+    # The same network, or one without a tap: SSP once.
+    assert list(scattering.vary(some(N), chosen).ssp) == ["VGG-16"]
+    assert list(scattering.vary(some(N), chosen.model_copy(update={"surrogate": "Inc-v3"})).ssp) == ["VGG-16"]
+
+
+class Reads(torch.nn.Module):
+    """A classifier: the class is the value of the first pixel in one channel."""
+
+    def __init__(self, channel):
+        super().__init__()
+        self.register_buffer("channel", torch.tensor(channel))
+
+    def forward(self, x):
+        return -(255 * x[:, self.channel, 0, :1] - torch.arange(12)).abs()
+
+
+READERS = {"ResNet50-FS": 0, "ResNet50-NT": 1, "Inc-v3": 2}
+
+
+def readable(*right):
+    """Twelve images of classes 0 to 11: a channel tells the first `right[channel]`, of the rest it says 0."""
+    images = torch.zeros(12, 3, 8, 8, dtype=torch.uint8)
+    for channel, count in enumerate(right):
+        images[:count, channel, 0, 0] = torch.arange(count)
+    return images
 
 
 @pytest.fixture
 def study(tmp_path):
-    """Twelve random images, three untrained networks, and a purifier that makes everything black."""
-    images = torch.randint(0, 256, (12, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    networks = {name: tiny_network(seed, 12) for seed, name in enumerate(("ResNet50-NT", "ResNet50-FS", "Inc-v3"))}
+    """Networks that read one channel each, and a purifier that makes everything black: class 0."""
     black = torch.nn.Conv2d(3, 3, 1)
     torch.nn.init.zeros_(black.weight)
     torch.nn.init.zeros_(black.bias)
-    with torch.no_grad():
-        labels = networks["ResNet50-NT"](unit_images(images)).argmax(1)
-    # Untrained networks see one class nearly everywhere: half of the labels are something else.
-    labels[::2] = (labels[::2] + 1) % 12
-    data = ImageSet(images, labels, [f"i{k:02}" for k in range(12)])
-    params = settings.params()
-    params = params.model_copy(update={"attacks": settings.Attacks(ssp=settings.Ssp(steps=2))})
-    return Study(params, settings.load("mini"), data, Store(tmp_path), "cpu", networks | {"NRP": black})
+    networks = {name: Reads(channel) for name, channel in READERS.items()}
+    data = ImageSet(readable(12, 11, 10), torch.arange(12), [f"i{k:02}" for k in range(12)])
+    return Study(settings.params(), settings.load("mini"), data, Store(tmp_path), "cpu", networks | {"NRP": black})
 
 
-def accuracy(study, network, images):
-    with torch.no_grad():
-        said = study.networks[network](unit_images(images)).argmax(1)
-    return 100 * (said == study.images.labels).float().mean().item()
+@pytest.fixture
+def own_attacks(monkeypatch):
+    """White-box PGD leaves its own network two images, and all to the others."""
+
+    def made(study, attack, network):
+        left = [2 if network == name else 12 for name in READERS]
+        return [Adversaries(attack, network, 16, 10, readable(*left))]
+
+    monkeypatch.setattr(scattering, "adversaries", made)
 
 
-def test_each_network_is_judged_with_and_without_nrp_and_under_its_own_pgd(study):
+def test_each_network_is_judged_with_and_without_nrp_and_under_its_own_pgd(study, own_attacks):
     chosen = settings.load("mini").c.model_copy(update={"victims": ["Inc-v3"]})
-    noise = Adversaries("SSP", "VGG-16", 16, 2, (255 - study.images.images.int()).to(torch.uint8))
-    table = scattering.defended(study, chosen, [clean(study), noise])
-    protections = {"ResNet50-FS": "FS training", "ResNet50-NT": "none", "Inc-v3": "none"}
-    shown = list(zip(table["network"], table["protection"], strict=True))
-    assert shown == [
-        ("ResNet50-FS", "FS training"), ("ResNet50-FS", "FS training + NRP"),
-        ("ResNet50-NT", "none"), ("ResNet50-NT", "NRP"), ("Inc-v3", "none"), ("Inc-v3", "NRP"),
-    ]  # fmt: skip
-    assert list(table.columns) == ["network", "protection", "clean", "SSP on VGG-16", "own PGD", "n"]
-    table = table.set_index(["network", "protection"])
-    black = torch.zeros_like(study.images.images)
-    for network, protection in protections.items():
-        (own,) = adversaries(study, "PGD", network)
-        bare = table.loc[(network, protection)]
-        images = (study.images.images, noise.images, own.images)
-        expected = [accuracy(study, network, several) for several in images]
-        assert [bare[title].value for title in table.columns[:-1]] == pytest.approx(expected, abs=1e-4), network
-        behind = table.loc[(network, f"{protection} + NRP" if protection != "none" else "NRP")]
-        expected = accuracy(study, network, black)
-        assert [behind[title].value for title in table.columns[:-1]] == pytest.approx([expected] * 3, abs=1e-4)
-    assert table.loc[("ResNet50-NT", "none"), "clean"].value == 50 and (table["n"] == 12).all()
+    cells = [clean(study), Adversaries("SSP", "VGG-16", 16, 2, readable(9, 6, 3))]
+    table = scattering.defended(study, chosen, cells)
+    columns = ["network", "protection", "clean", "SSP on VGG-16", "PGD on the bare network", "n"]
+    assert list(table.columns) == columns
+    shares = {
+        tuple(row[:2]): [round(12 * float(cell.split()[0]) / 100) for cell in row[2:5]] for row in table.values.tolist()
+    }  # fmt: skip
+    assert list(shares.items()) == [
+        (("ResNet50-FS", "FS training"), [12, 9, 2]),
+        (("ResNet50-FS", "FS training + NRP"), [1, 1, 1]),
+        (("ResNet50-NT", "none"), [11, 6, 2]),
+        (("ResNet50-NT", "NRP"), [1, 1, 1]),
+        (("Inc-v3", "none"), [10, 3, 2]),
+        (("Inc-v3", "NRP"), [1, 1, 1]),
+    ]
+    assert (table["n"] == 12).all()
 
 
-def test_without_a_scattered_network_there_is_no_row_of_its_training(study):
+def test_adversaries_of_a_network_itself_stand_in_brackets(study, own_attacks):
+    chosen = settings.load("mini").c.model_copy(update={"victims": ["Inc-v3"], "scattered": None})
+    table = scattering.defended(study, chosen, [Adversaries("SSP", "Inc-v3", 16, 2, readable(9, 6, 3))])
+    cells = table["SSP on Inc-v3"].tolist()
+    assert [cell.startswith("(") for cell in cells] == [False, False, True, True]
+    assert cells[0].startswith("50.0 [") and cells[2].startswith("(25.0 [") and cells[2].endswith("])")
+
+
+def test_pgd_is_the_project_s_attack_on_the_network_itself(study):
+    study.networks["Inc-v3"] = tiny_network(0, 12)
+    chosen = settings.load("mini").c.model_copy(update={"victims": [], "scattered": None, "natural": "Inc-v3"})
+    (own,) = adversaries(study, "PGD", "Inc-v3")
+    with torch.no_grad():
+        right = study.networks["Inc-v3"](unit_images(own.images)).argmax(1) == study.images.labels
+    table = scattering.defended(study, chosen, [clean(study)])
+    expected = 100 * right.double().mean().item()
+    assert table["PGD on the bare network"].iloc[0].startswith(f"{expected:.1f} [")
+
+
+def test_without_a_scattered_network_there_is_no_row_of_its_training(study, own_attacks):
     chosen = settings.load("mini").c.model_copy(update={"victims": ["Inc-v3", "ResNet50-NT"], "scattered": None})
     table = scattering.defended(study, chosen, [clean(study)])
     assert table["network"].tolist() == ["ResNet50-NT"] * 2 + ["Inc-v3"] * 2
@@ -218,7 +311,7 @@ def test_what_the_two_defenses_need_is_what_their_trainings_recorded(tmp_path):
     assert table["training images"].tolist() == ["3,000", "1,234"] and table["labels"].tolist() == ["yes", "no"]
     assert table.loc["feature-scattering training", "network"] == "stand-in resnet50"
     assert table.loc["NRP", "network"].startswith("stand-in nrp_resg of width")
-    assert table.loc["NRP", "protects"].startswith("all 7 networks")
+    assert table.loc["NRP", "protects"].startswith("the 7 networks")
 
 
 def test_what_was_not_trained_here_has_dashes(tmp_path):
@@ -227,3 +320,9 @@ def test_what_was_not_trained_here_has_dashes(tmp_path):
     table = scattering.needs(chosen, scale, tmp_path).set_index("defense")
     assert table["training"].tolist() == table["training images"].tolist() == ["-", "-"]
     assert table.loc["feature-scattering training", "network"] == "none at this scale"
+
+
+def test_a_network_that_plays_two_parts_is_counted_once(tmp_path):
+    scale = settings.load("sample")
+    assert scale.c.natural in scale.c.victims
+    assert scattering.needs(scale.c, scale, tmp_path)["protects"].iloc[1].startswith("the 3 networks")
