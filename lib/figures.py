@@ -76,10 +76,10 @@ def listing(results: Results) -> str:
     for name, drawing in FIGURES.items():
         suffix = "csv" if drawing.data == "data" else "npz"
         there = (results.root / drawing.data / f"{name}.{suffix}").exists()
-        lines.append(f"  {name:<10}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
+        lines.append(f"  {name:<16}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
     for name, title in TABLES.items():
         there = (results.root / "tables" / f"{name}.csv").exists()
-        lines.append(f"  table {name:<10}  {'stored ' if there else 'missing'}  {title}")
+        lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
     return "\n".join(lines)
 
 

@@ -216,7 +216,7 @@ def _per_image(
     clean_images = study.images.images
     made: list[list[Tensor]] = [[None] * len(study.images) for _ in chosen.get("snapshots") or [0]]
     if recipe.coupled and not isinstance(clean_images, Tensor):
-        raise ValueError(f"{attack} couples the images of a batch, and these differ in size")
+        raise ValueError(f"{attack} couples the images of a batch, and these are no images of one size")
     shards = grouped(study.images.ids, chosen["batch"]) if recipe.coupled else same_size(clean_images, study.batch)
     for shard in tqdm(shards, desc=f"{attack} on {' + '.join(names)}"):
         images, ids = torch.stack([clean_images[i] for i in shard]), [study.images.ids[i] for i in shard]

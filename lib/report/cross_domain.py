@@ -179,11 +179,12 @@ def costs(study: Study, chosen: AppendixD, scale: Scale, records: Path) -> pd.Da
     for name, network in chosen.generators.items():
         seconds = seconds_per_image(study, "CDA", network, images)
         facts = tables.record(network, records)
-        here = facts.get("device") == shared["device"] and ssp > seconds
+        trained_on = facts.get("device", "CPU")
+        here = facts and trained_on == shared["device"] and ssp > seconds
         row = {"attack": f"{name} ({tables.describe(scale, network)})", "precision": "fp32", "per image": _ms(seconds)}
         row |= {
-            "against SSP": f"{ssp / seconds:.0f} times faster",
-            "training": f"{facts['seconds']:.0f} s on {facts['device']}" if facts else "-",
+            "against SSP": f"{ssp / seconds:.3g} times faster",
+            "training": f"{facts['seconds']:.0f} s on {trained_on}" if facts else "-",
             "pays after": f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-",
         }
         rows.append(row | shared)

@@ -48,7 +48,9 @@ class Results:
         plain = spread(table) if numbers is None else numbers
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
-        text = text.to_markdown(index=False, floatfmt=f".{digits}f") + "\n"
+        # What is text already stays as it is: "+3.4" would lose its sign.
+        texts = [place for place, column in enumerate(text) if text[column].map(type).eq(str).all()]
+        text = text.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 
