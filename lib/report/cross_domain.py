@@ -174,16 +174,17 @@ def costs(study: Study, chosen: AppendixD, scale: Scale, records: Path) -> pd.Da
     steps = study.params.attacks.ssp.steps
     ssp = seconds_per_image(study, SSP, chosen.feature_surrogate, images)
     shared = {"device": device_name(study.device), "images timed": images}
-    row = {"attack": f"SSP, {steps} steps", "precision": scale.precision, "per image": _ms(ssp), "against SSP": "1"}
+    row = {"attack": f"SSP, {steps} steps", "precision": scale.precision, "per image": _span(ssp), "against SSP": "1"}
     rows = [row | {"training": "-", "pays after": "-"} | shared]
     for name, network in chosen.generators.items():
         seconds = seconds_per_image(study, "CDA", network, images)
         facts = tables.record(network, records)
         trained_on = facts.get("device", "CPU")
         here = facts and trained_on == shared["device"] and ssp > seconds
-        row = {"attack": f"{name} ({tables.describe(scale, network)})", "precision": "fp32", "per image": _ms(seconds)}
+        row = {"attack": f"{name} ({tables.describe(scale, network)})", "precision": "fp32"}
         row |= {
-            "against SSP": f"{ssp / seconds:.3g} times faster",
+            "per image": _span(seconds),
+            "against SSP": _ratio(ssp / seconds),
             "training": f"{facts['seconds']:.0f} s on {trained_on}" if facts else "-",
             "pays after": f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-",
         }
@@ -191,5 +192,9 @@ def costs(study: Study, chosen: AppendixD, scale: Scale, records: Path) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
+def _span(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def _ratio(ratio: float) -> str:
+    return f"{ratio:.0f} times faster" if ratio >= 10 else f"{ratio:.2g} times faster"
