@@ -149,7 +149,8 @@ def test_every_attack_on_logits_takes_every_mode(name, mode, x, y):
     attack = ATTACKS[name]
     keyed = {"ids": IDS} if attack.random else {}
     steps = {"steps": 2} if attack.iterative else {}
-    made = attack.run(behind(mode, tiny_network(), purifier()), x, y, **keyed, **steps)
+    labels = [y] if attack.labels else []
+    made = attack.run(behind(mode, tiny_network(), purifier()), x, *labels, **keyed, **steps)
     levels = ((made - x) * 255).abs().round()
     assert 0 < levels.max() <= 16
 

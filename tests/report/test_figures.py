@@ -169,7 +169,7 @@ def test_redrawing_loads_no_torch_and_nothing_else_that_is_slow():
 
 def test_the_list_says_what_is_stored(results):
     text = command.listing(results)
-    assert "figure_06   stored" in text and "table table_05    missing" in text
+    assert "figure_06         stored" in text and "table table_05          missing" in text
 
 
 def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipeline_writes():
@@ -187,7 +187,7 @@ def test_a_table_is_printed_by_number_or_name(results):
     results.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
     assert "60.4" in command.run(results, ["table", "3"], None)
     assert "234 images" in command.run(results, ["table", "cda_cost"], None)
-    assert "table table_03    stored" in command.listing(results)
+    assert "table table_03          stored" in command.listing(results)
 
 
 def test_figure_10_has_a_row_per_image_and_a_column_per_kind(results):
