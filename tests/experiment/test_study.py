@@ -282,7 +282,9 @@ def test_the_order_of_the_images_changes_no_coupled_adversary(coupled):
 
 
 def test_images_of_several_sizes_cannot_be_coupled(photographs):
-    with pytest.raises(ValueError, match="FSA couples the images of a batch, and these are no images of one size") as caught:
+    with pytest.raises(
+        ValueError, match="FSA couples the images of a batch, and these are no images of one size"
+    ) as caught:
         adversaries(photographs, "FSA", "VGG-16", steps=1)
     assert "\n" not in str(caught.value)
 
