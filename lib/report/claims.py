@@ -31,6 +31,11 @@ def verdict(change: Estimate, expected: Expected) -> str:
     return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
 
 
+def answer(change: Estimate) -> str:
+    """Is a change above 0? yes or no where its whole 95 % interval says so, else inconclusive."""
+    return "yes" if change.low > 0 else "no" if change.high < 0 else "inconclusive"
+
+
 def more_iterations(frame: pd.DataFrame, few: int, many: int) -> pd.DataFrame:
     """Figure 6 in numbers: how each attack's victim changes between `few` and `many` iterations."""
     rows = []

@@ -12,7 +12,7 @@ from lib.experiment.costs import device_name, seconds_per_image
 from lib.experiment.fronts import NONE
 from lib.experiment.study import to_bytes
 from lib.report import published, tables
-from lib.report.claims import verdict
+from lib.report.claims import answer, verdict
 from lib.report.intervals import Estimate, difference, percent
 from lib.report.transforms import DETECTION, Gathered, detected_pictures, evenly
 from lib.settings import AppendixD, Scale
@@ -81,7 +81,7 @@ def claims(gathered: Gathered, victim: str, generators: Sequence[str]) -> pd.Dat
             more, beyond = DETECTION.change(cda, ssp, METRIC), DETECTION.change(noise, cda, METRIC)
             row: dict[str, object] = {"budget": eps, "CDA": name, "CDA less SSP": more, "n": more.n}
             row |= _printed(name, more, eps)
-            rows.append(row | {"beyond noise": beyond, "more than noise": _answer(beyond)})
+            rows.append(row | {"beyond noise": beyond, "more than noise": answer(beyond)})
     return pd.DataFrame(rows)
 
 
@@ -93,11 +93,6 @@ def _printed(name: str, more: Estimate, eps: int) -> dict[str, str]:
     less = cda > ssp
     said = verdict(more, "rises" if less else "stays")
     return {"paper": f"{cda - ssp:+.1f}", "claim": "SSP leaves less" if less else "SSP is close", "verdict": said}
-
-
-def _answer(change: Estimate) -> str:
-    """Is a change above 0, with its whole interval?"""
-    return "yes" if change.low > 0 else "no" if change.high < 0 else "inconclusive"
 
 
 def behind(gathered: Gathered, victim: str, attacks: Sequence[str]) -> pd.DataFrame:
@@ -116,7 +111,7 @@ def behind(gathered: Gathered, victim: str, attacks: Sequence[str]) -> pd.DataFr
         row |= {"no defense": DETECTION.estimate(bare, METRIC), "behind NRP": DETECTION.estimate(purified, METRIC)}
         share = "-" if clean or taken.value <= 0 else f"{100 * change.value / taken.value:.0f} %"
         row |= {"change": change, "share won back": share, "n": change.n}
-        rows.append(row | {"NRP helps": "-" if clean else _answer(change)})
+        rows.append(row | {"NRP helps": "-" if clean else answer(change)})
     return pd.DataFrame(rows)
 
 

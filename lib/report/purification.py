@@ -9,6 +9,7 @@ from lib.data.classification import class_names
 from lib.experiment import Adversaries, Study, fidelity, in_front, judge
 from lib.experiment.fronts import NONE
 from lib.experiment.study import to_bytes
+from lib.report.claims import answer
 from lib.report.intervals import Estimate, difference, mean, percent
 from lib.report.tables import estimates
 from lib.settings import Data
@@ -67,15 +68,11 @@ def won_back(frame: pd.DataFrame, defense: str) -> pd.DataFrame:
             after = outcomes(frame, attack, victim, defense)
             taken, won = difference(clean, before), difference(after, before)
             beyond = difference(after, before + SHARE * (clean.astype(float) - before))
-            answer = "-" if taken.value < LITTLE else _sign(beyond, "yes", "no")
-            share = f"{100 * won.value / taken.value:.0f} %" if answer != "-" else "-"
+            half = "-" if taken.value < LITTLE else answer(beyond)
+            share = f"{100 * won.value / taken.value:.0f} %" if half != "-" else "-"
             cells = {"taken": taken, "won back": won, "share": share, "beyond half": beyond, "n": won.n}
-            rows.append({"attack": attack, "victim": victim, **cells, "half won back": answer})
+            rows.append({"attack": attack, "victim": victim, **cells, "half won back": half})
     return pd.DataFrame(rows)
-
-
-def _sign(change: Estimate, above: str, below: str) -> str:
-    return above if change.low > 0 else below if change.high < 0 else "inconclusive"
 
 
 def verdicts(claims: pd.DataFrame) -> pd.DataFrame:
@@ -96,9 +93,7 @@ def cost(frame: pd.DataFrame, defenses: Sequence[str]) -> pd.DataFrame:
             change = difference(behind, bare)
             within = Estimate(change.value + COST, change.low + COST, change.high + COST, change.n)
             cells = {"clean": percent(bare), "purified": percent(behind), "change": change, "n": change.n}
-            rows.append(
-                {"victim": victim, "defense": defense, **cells, f"at most {COST:.0f}": _sign(within, "yes", "no")}
-            )
+            rows.append({"victim": victim, "defense": defense, **cells, f"at most {COST:.0f}": answer(within)})
     return pd.DataFrame(rows)
 
 
