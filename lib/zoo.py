@@ -38,6 +38,11 @@ TRAINED = ("small", "segnet_basic", "small_detector", "purifier", "cda_generator
 CONVERTED = {"resnet50_stride1": resnet50_stride1, "mobilenetv2_same": mobilenetv2_same, "resnet_v2_slim": ResNetV2}
 
 
+def device_name(device: str) -> str:
+    """The GPU's name, or CPU: what records and tables of costs say."""
+    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+
+
 def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.Module:
     """The network called `name`, frozen, in eval mode, for images in [0,1].
 

@@ -254,6 +254,11 @@ def test_a_scale_changes_only_the_parameters_that_it_names():
             "generators.CDA-Comics needs networks.VGG, which is not there",
         ),
         (
+            lambda data: data["generators"]["CDA-Comics"].update(classifier="SegNet-Basic"),
+            "generators.CDA-Comics needs a classifier, but networks.SegNet-Basic does segmentation",
+        ),
+        (lambda data: data["generators"]["CDA-Comics"].update(resize=0), "CDA-Comics.resize: .*equal to 32"),
+        (
             lambda data: data["generators"].update({"VGG-16": data["generators"]["CDA-Comics"]}),
             "generators.VGG-16 trains networks.VGG-16, which is of family small",
         ),

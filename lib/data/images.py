@@ -77,7 +77,8 @@ def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSe
 def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageSet:
     """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
 
-    `label` is 0-based, in torchvision's order of the classes. Files are images/FILE.
+    `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
+    middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
     """
     rows = _rows(root / "labels.csv", ("file", "label"), count, order="file")
     return _image_set(
@@ -85,6 +86,7 @@ def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageS
         labels=[_label(row["label"], row["file"], first=0) for row in rows],
         paths=[root / "images" / row["file"] for row in rows],
         side=side,
+        crop=True,
     )
 
 
@@ -117,22 +119,32 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
 
 
-def read_image(path: Path, side: int | None = None) -> Tensor:
+def middle(image: Image.Image, side: int) -> Image.Image:
+    """The shorter side to 8/7 `side` (256 for 224), then the centre `side` x `side`; as torchvision's transforms."""
+    shorter = round(side * 256 / 224)
+    width, height = (int(shorter * length / min(image.size)) for length in image.size)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
+
+
+def read_image(path: Path, side: int | None = None, crop: bool = False) -> Tensor:
     """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
 
-    Errors as of `open_image`.
+    crop: take the `middle` of an image that is not square instead.  Errors as of `open_image`.
     """
     with open_image(path) as file:
         image = file.convert("RGB")
+    if side and crop and image.width != image.height:
+        image = middle(image, side)
     if side and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: int) -> ImageSet:
+def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: int, crop: bool = False) -> ImageSet:
     images = torch.empty(len(ids), 3, side, side, dtype=torch.uint8)
     for slot, path in zip(images, paths, strict=True):
-        slot.copy_(read_image(path, side))
+        slot.copy_(read_image(path, side, crop))
     return ImageSet(images, torch.tensor(labels, dtype=torch.int64), ids)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import linf
+from lib.defenses.batches import require_images
 from lib.rng import Streams
 
 # Standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55).
@@ -43,7 +44,8 @@ def nrp(
     x may leave [0,1], as the first iterate of PGD does. ValueError in one line for another shape or type and for
     options that mean nothing.
     """
-    x = checked(x)
+    require_images(x)
+    x = x if x.dtype == torch.float64 else x.float()
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
     if not 0 <= noise < math.inf or not eps >= 0:
@@ -52,15 +54,6 @@ def nrp(
         x = disturbed(x, noise, eps, seed)
     purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
-
-
-def checked(x: Tensor) -> Tensor:
-    """The images, half precision raised to float32; ValueError for another shape or for integers."""
-    if not torch.is_floating_point(x):
-        raise ValueError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
-    if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
-        raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}")
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def disturbed(x: Tensor, noise: float, eps: float, seed: int) -> Tensor:

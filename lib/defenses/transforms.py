@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from lib.defenses import bregman
+from lib.defenses.batches import require_images
 from lib.defenses.ranks import window_median
 
 # Planes are filtered on the CPU in pieces of about this many pixels, which stay in its cache.
@@ -84,10 +85,7 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
 
 def checked(x: Tensor) -> Tensor:
     """The images as contiguous float32 without gradient; ValueError for what is not images `[B,3,H,W]` in [0,1]."""
-    if not torch.is_floating_point(x):
-        raise ValueError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
-    if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
-        raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}")
+    require_images(x)
     low, high = x.min().item(), x.max().item()
     if not (low >= 0 and high <= 1):
         raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; a defense acts before normalisation")

@@ -9,6 +9,7 @@ import torch
 from lib.experiment.digests import network_digest
 from lib.experiment.study import ATTACK_CODE, Study, adversaries
 from lib.store import Arrays, digest
+from lib.zoo import device_name
 
 RUNS = 2  # the first one also warms up
 
@@ -24,11 +25,6 @@ class Stopwatch:
         made = compute()  # ends with the images on the CPU, so a GPU has finished too
         self.seconds += time.perf_counter() - begun
         return made
-
-
-def device_name(device: str) -> str:
-    """The GPU's name, or CPU; as the records of the trainings have it."""
-    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
 
 
 def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **overrides: object) -> float:

@@ -159,7 +159,8 @@ def fidelity(study: Study, images: Images, front: str = NONE, extractor: str | N
 @torch.no_grad()
 def _fidelity(study: Study, images: Images, function: Callable | None, tap: nn.Module | None) -> dict[str, np.ndarray]:
     found: dict[str, list[Tensor]] = {"psnr": []} | ({"features": []} if tap else {})
-    for group in same_size(study.images.images, study.batch):
+    groups = same_size(study.images.images, study.batch)
+    for group in groups:
         x, other = (torch.stack([of[index] for index in group]) for of in (study.images.images, images))
         x, other = unit_images(x, study.device), unit_images(other, study.device)
         other = function(other) if function else other
@@ -168,7 +169,7 @@ def _fidelity(study: Study, images: Images, function: Callable | None, tap: nn.M
             clean_features = tap(x)
             away = (tap(other) - clean_features).square().flatten(1).sum(1)
             found["features"].append(away / clean_features.square().flatten(1).sum(1))
-    order = np.argsort(np.concatenate(same_size(study.images.images, study.batch)))
+    order = np.argsort(np.concatenate(groups))
     return {name: torch.cat(parts).cpu().numpy()[order] for name, parts in found.items()}
 
 

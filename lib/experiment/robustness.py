@@ -12,11 +12,11 @@ from lib.settings import AppendixB
 from lib.tasks.classification import top_k
 
 ORIGINAL, STATIC, DYNAMIC = "Original", "NRP", "NRP dynamic"
-ATTACKS = {"targeted": "PGD (targeted)", "untargeted": "PGD"}
+GOALS = {"targeted": "PGD (targeted)", "untargeted": "PGD"}
 # What an attacker of the victim behind NRP may know: nothing of NRP, or one of the modes of lib.attacks.adaptive,
 # through the static purifier (the expectation: through draws of the dynamic one).
 NOTHING = "does not know NRP"
-MODES = {"identity": STATIC, "exact": STATIC, "expectation": DYNAMIC}
+FRONT_OF_MODE = {"identity": STATIC, "exact": STATIC, "expectation": DYNAMIC}
 # The modes tried for each attack; "exact" is the released script's.
 TRIED = {"targeted": ("identity", "exact", "expectation"), "untargeted": ("exact",)}
 
@@ -40,7 +40,7 @@ def _cells(study: Study, chosen: AppendixB, steps: int) -> Iterator[pd.DataFrame
     for defended, network in networks.items():
         yield _judged(study, clean(study), network, NONE, 1).assign(defended=defended, attack="none", knowledge="-")
     yield from _behind(study, chosen, clean(study), "none", "-")
-    for attack, name in ATTACKS.items():
+    for attack, name in GOALS.items():
         for defended, network in networks.items():
             (own,) = adversaries(study, name, network, **schedule(study, steps))
             found = _judged(study, own, network, NONE, 1)
@@ -48,7 +48,7 @@ def _cells(study: Study, chosen: AppendixB, steps: int) -> Iterator[pd.DataFrame
             if defended == ORIGINAL:
                 yield from _behind(study, chosen, own, attack, NOTHING)
         for mode in TRIED[attack]:
-            through = Through(MODES[mode], mode, chosen.draws)
+            through = Through(FRONT_OF_MODE[mode], mode, chosen.draws)
             (aware,) = adversaries(study, name, chosen.victim, through=through, **schedule(study, steps))
             yield from _behind(study, chosen, aware, attack, mode)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lib.experiment import Adversaries, Judged, Study, adversaries, in_front
-from lib.experiment.costs import device_name, seconds_per_image
+from lib.experiment.costs import seconds_per_image
 from lib.experiment.fronts import NONE
 from lib.experiment.study import to_bytes
 from lib.report import published, tables
@@ -17,6 +17,7 @@ from lib.report.intervals import Estimate, difference, percent
 from lib.report.transforms import DETECTION, Gathered, detected_pictures, evenly
 from lib.settings import AppendixD, Scale
 from lib.tasks.classification import unit_images
+from lib.zoo import device_name
 
 CLEAN, NOISE, SSP = "none", "Noise", "SSP"
 BUDGETS = (8, 16)  # the columns of Table 4

@@ -11,7 +11,7 @@ from lib.experiment.fronts import NONE
 from lib.experiment.study import to_bytes
 from lib.report.claims import answer
 from lib.report.intervals import Estimate, difference, mean, percent
-from lib.report.tables import estimates
+from lib.report.tables import estimates, outcomes
 from lib.settings import Data
 from lib.tasks.classification import top_k, unit_images
 
@@ -24,12 +24,6 @@ LITTLE = 5.0  # points: an attack that takes less has left nothing to win back
 def label(attack: str, surrogate: str) -> str:
     """An attack and what it was made on, in words."""
     return attack if not surrogate else f"{attack} on {surrogate}"
-
-
-def outcomes(frame: pd.DataFrame, attack: str, victim: str, defense: str) -> np.ndarray:
-    """Per image of one cell: is the first class right? `[n]` bool. attack: of `label`."""
-    where = (frame["attack"] == attack) & (frame["victim"] == victim) & (frame["defense"] == defense)
-    return frame[where].sort_values("image")["top1"].to_numpy()
 
 
 def labelled(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,8 +58,8 @@ def won_back(frame: pd.DataFrame, defense: str) -> pd.DataFrame:
     rows = []
     for attack in dict.fromkeys(frame["attack"]):
         for victim in dict.fromkeys(frame["victim"]) if attack != CLEAN else ():
-            clean, before = (outcomes(frame, which, victim, NONE) for which in (CLEAN, attack))
-            after = outcomes(frame, attack, victim, defense)
+            clean, before = (outcomes(frame, attack=which, victim=victim, defense=NONE) for which in (CLEAN, attack))
+            after = outcomes(frame, attack=attack, victim=victim, defense=defense)
             taken, won = difference(clean, before), difference(after, before)
             beyond = difference(after, before + SHARE * (clean.astype(float) - before))
             half = "-" if taken.value < LITTLE else answer(beyond)
@@ -87,9 +81,9 @@ def cost(frame: pd.DataFrame, defenses: Sequence[str]) -> pd.DataFrame:
     """What each defense takes from the accuracy on clean images, in points, and whether that is at most COST."""
     rows = []
     for victim in dict.fromkeys(frame["victim"]):
-        bare = outcomes(frame, CLEAN, victim, NONE)
+        bare = outcomes(frame, attack=CLEAN, victim=victim, defense=NONE)
         for defense in defenses:
-            behind = outcomes(frame, CLEAN, victim, defense)
+            behind = outcomes(frame, attack=CLEAN, victim=victim, defense=defense)
             change = difference(behind, bare)
             within = Estimate(change.value + COST, change.low + COST, change.high + COST, change.n)
             cells = {"clean": percent(bare), "purified": percent(behind), "change": change, "n": change.n}

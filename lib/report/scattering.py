@@ -12,6 +12,7 @@ from lib.experiment.fronts import NONE
 from lib.report import published, tables
 from lib.report.claims import verdict
 from lib.report.intervals import difference, percent
+from lib.report.tables import outcomes
 from lib.settings import AppendixC, Scale
 
 CLEAN, NOISE, FSA, SSP = "none", "Noise", "FSA", "SSP"
@@ -38,11 +39,6 @@ def table_03(judged: pd.DataFrame, batch: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _right(judged: pd.DataFrame, victim: str):
-    """Per image of one cell, in the order of the images' names: is the first class right? `[n]`."""
-    return judged[judged["victim"] == victim].sort_values("image")["top1"].to_numpy()
-
-
 def claims(judged: pd.DataFrame) -> pd.DataFrame:
     """Does SSP leave less accuracy than FSA? In points, paired, beside the paper's difference (supplement, line 78).
 
@@ -55,7 +51,7 @@ def claims(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _claim(fsa: pd.DataFrame, ssp: pd.DataFrame, victim: str) -> dict[str, object]:
-    more = difference(_right(fsa, victim), _right(ssp, victim))
+    more = difference(outcomes(fsa, victim=victim), outcomes(ssp, victim=victim))
     paper = [published.value("table_03", attack, victim) for attack in (FSA, SSP)]
     printed = "-" if None in paper else f"{paper[0] - paper[1]:+.1f}"
     return {"FSA less SSP": more, "paper": printed, "n": more.n, "SSP leaves less": verdict(more, "rises")}
@@ -125,10 +121,10 @@ def strongest(varied: Varied) -> pd.DataFrame:
         others = [(choice, judged) for choice, judged in varied.fsa if choice["surrogate"] != victim]
         if victim == feature_surrogate or not others:
             continue
-        choice, judged = min(others, key=lambda one: _right(one[1], victim).mean())
+        choice, judged = min(others, key=lambda one: outcomes(one[1], victim=victim).mean())
         found = [_claim(other, ssp, victim)["SSP leaves less"] for _, other in others]
         row = {"victim": victim, "strongest FSA": ", ".join(f"{key} {value}" for key, value in choice.items())}
-        row |= {"FSA": percent(_right(judged, victim)), "SSP": percent(_right(ssp, victim))}
+        row |= {"FSA": percent(outcomes(judged, victim=victim)), "SSP": percent(outcomes(ssp, victim=victim))}
         row |= _claim(judged, ssp, victim)
         row |= {
             "in all": f"less in {found.count('reproduced')}, more in {found.count('not reproduced')} of {len(found)}"
@@ -139,7 +135,7 @@ def strongest(varied: Varied) -> pd.DataFrame:
 
 def _shown(judged: pd.DataFrame, surrogate: str = "") -> dict[str, object]:
     """One cell's accuracy per victim, in brackets for the surrogate, and the number of images."""
-    found = {victim: percent(_right(judged, victim)) for victim in dict.fromkeys(judged["victim"])}
+    found = {victim: percent(outcomes(judged, victim=victim)) for victim in dict.fromkeys(judged["victim"])}
     texts = {victim: f"({cell})" if victim == surrogate else str(cell) for victim, cell in found.items()}
     return texts | {"n": judged["image"].nunique()}
 
@@ -164,7 +160,7 @@ def defended(study: Study, chosen: AppendixC, cells: Sequence[Adversaries]) -> p
             protection = " + ".join([name for name in (training, front) if name not in ("-", NONE)]) or "none"
             row: dict[str, object] = {"network": network, "protection": protection}
             row |= {_title(cell): _shown(_of(part, cell), cell.surrogate)[network] for cell in cells}
-            bare = str(percent(_right(_of(part, own), network)))
+            bare = str(percent(outcomes(_of(part, own), victim=network)))
             rows.append(row | {"PGD on the bare network": bare, "n": len(study.images)})
     return pd.DataFrame(rows)
 

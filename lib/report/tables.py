@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib.report import published
@@ -29,6 +30,12 @@ SOURCES = {
     "cda": "D; budgets 8 and 16 in Table 4, training at 10",
     "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
 }
+
+
+def outcomes(frame: pd.DataFrame, **cell: object) -> np.ndarray:
+    """Per image of one cell (columns and their values): is the first class right? `[n]` bool, in the images' order."""
+    where = np.logical_and.reduce([frame[column] == value for column, value in cell.items()])
+    return frame[where].sort_values("image")["top1"].to_numpy()
 
 
 def estimates(frame: pd.DataFrame, by: Sequence[str], outcome: str) -> pd.DataFrame:

@@ -100,6 +100,9 @@ class Scale(Strict):
             for needed in (name, other):
                 if needed not in self.networks:
                     raise ValueError(f"{section}.{name} needs networks.{needed}, which is not there")
+            if self.networks[other].task != "classification":
+                task = self.networks[other].task
+                raise ValueError(f"{section}.{name} needs a classifier, but networks.{other} does {task}")
             if self.networks[name].family != family:
                 found = self.networks[name].family
                 raise ValueError(f"{section}.{name} trains networks.{name}, which is of family {found}")

@@ -118,7 +118,7 @@ class GeneratorSpec(Strict):
     render: Literal["none", "comic", "painting"] = "none"
     classifier: str
     eps: float = 10.0
-    resize: int | None = 256
+    resize: int | None = Field(256, ge=32)
     side: int = Field(224, ge=32)
     crops: Literal["centre", "random"] = "centre"
     batch: int = Field(15, ge=2)

@@ -99,18 +99,9 @@ def train(name: str, scale: Scale, root: Path, **changed: str) -> dict:
     sheets = results / "sheets" / name
     made, curves, seconds = fit(spec, scale.networks[name], data, classifier, file.with_suffix(".ckpt"), sheets)
     curves.save(results / "data" / f"{name}_losses.csv")
-    facts = {
-        "images": len(data),
-        "rendered": spec.render,
-        "classifier": spec.classifier,
-        "eps": spec.eps,
-        "fooled": round(curves.rows[-1][1 + LOSSES.index("fooled")], 4),
-        "steps": spec.steps,
-        "crops": spec.steps * spec.batch,
-        "crops_per_second": round(spec.steps * spec.batch / seconds, 2),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-        "device_hours": round(seconds / 3600, 3),
-    }
+    fooled = round(curves.rows[-1][1 + LOSSES.index("fooled")], 4)
+    facts = {"rendered": spec.render, "classifier": spec.classifier, "eps": spec.eps, "fooled": fooled}
+    facts |= samples.facts(len(data), spec.steps, spec.steps * spec.batch, seconds, device)
     return loop.keep(made, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
 
 

@@ -100,14 +100,7 @@ def train(name: str, scale: Scale, root: Path, images: str | None = None) -> dic
     purifier, curves, seconds = fit(spec, scale.networks[name], data, extractor, file.with_suffix(".ckpt"), sheets)
     curves.save(results / "data" / f"{name}_losses.csv")
     crops = spec.steps * spec.batch * spec.accumulate
-    facts = {
-        "images": len(data),
-        "steps": spec.steps,
-        "crops": crops,
-        "crops_per_second": round(crops / seconds, 2),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "CPU",
-        "device_hours": round(seconds / 3600, 3),
-    }
+    facts = samples.facts(len(data), spec.steps, crops, seconds, device)
     return loop.keep(purifier, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lib.data.unlabelled import Photographs
 from lib.training import loop
+from lib.zoo import device_name
 
 LOGGED = 200  # rows of the table of losses, at most
 SHOWN = 6  # images of a sheet
@@ -54,6 +55,18 @@ def contents(data: Sequence[Tensor]) -> list:
     if isinstance(data, Photographs):
         return [f"{path.name} {path.stat().st_size}" for path in data.paths]
     return [image.numpy() for image in data]
+
+
+def facts(images: int, steps: int, crops: int, seconds: float, device: str) -> dict[str, object]:
+    """What a record says of a training: images, steps, crops, crops per second, the device and its hours."""
+    return {
+        "images": images,
+        "steps": steps,
+        "crops": crops,
+        "crops_per_second": round(crops / seconds, 2),
+        "device": device_name(device),
+        "device_hours": round(seconds / 3600, 3),
+    }
 
 
 def crops(side: int, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Generator) -> Tensor:

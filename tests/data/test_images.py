@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import functional as vision
 
 from lib.data import images
 
@@ -62,6 +63,14 @@ def test_images_that_are_not_square_are_squashed_not_cropped(tmp_path):
     wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (10, 30, 3), dtype=np.uint8))
     wide.save(tmp_path / "wide.png")
     assert torch.equal(images.read_image(tmp_path / "wide.png", 10), pixels(wide.resize((10, 10), Image.BILINEAR)))
+
+
+@pytest.mark.parametrize("size", [(40, 25), (25, 40), (31, 64)])
+def test_imagenet_takes_the_middle_of_images_that_are_not_square_as_torchvision_does(imagenet, size):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    wide.save(imagenet / "images" / "v1.jpeg", "PNG")
+    expected = vision.center_crop(vision.resize(wide, 32, vision.InterpolationMode.BILINEAR), [28, 28])
+    assert torch.equal(images.load_imagenet_val(imagenet, side=28, count=1).images[0], pixels(expected))
 
 
 def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
