@@ -23,8 +23,9 @@ lint: .venv/installed  ## ruff on code and notebooks; no outputs in the source n
 	$(BIN)/ruff format --check .
 	$(BIN)/nbstripout --verify notebooks/*.ipynb
 
-lab: .venv/installed  ## JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=. notebooks
+lab: data/world/world.json  ## JupyterLab on the notebooks, which run there cell by cell, by default at the lab scale
+	$(if $(wildcard models/mini/*.safetensors),,@echo "No trained networks in models/mini yet: run 'make repro' first.")
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 bench: .venv/installed  ## speed against the plain loop and against peers, as ratios measured in one run
 	$(BIN)/python benchmarks/attacks.py

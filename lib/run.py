@@ -2,24 +2,31 @@
 
 Executes notebooks/<name>.ipynb through papermill's API, shows what its cells print while they run, and writes
 results/<scale>/notebooks/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
-so that the executed notebook is byte-identical when nothing changed. A failing cell ends with one line: the cell, the
-line and the message.
+so that the executed notebook is byte-identical when nothing changed. What does change (seconds, machine, commit) goes
+to results/<scale>/runs/<name>.json. A failing cell ends with one line: the cell, the line and the message.
 """
 
 import argparse
+import json
 import logging
 import os
 import re
+import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 import papermill
+import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import settings
+from lib import machine, settings
 
 KERNEL = "python3"
+# What decides a result besides the data: the files whose changes a record of a run must not hide.
+SOURCES = ("lib", "own", "notebooks", "params.yaml", "scales", "dvc.yaml", "requirements.lock")
 
 
 def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: object) -> Path:
@@ -35,6 +42,7 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
     target = root / "results" / scale / "notebooks" / f"{name}.ipynb"
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
+    begun = time.monotonic()
     # Without this, papermill warns at every start that a parameter or a language is unknown.
     logging.getLogger("papermill").setLevel(logging.ERROR)
     papermill.execute_notebook(
@@ -53,7 +61,50 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
     notebook = stable(nbformat.read(failed, as_version=4))
     nbformat.write(notebook, failed)
     os.replace(failed, target)
+    keep_record(name, scale, root, time.monotonic() - begun)
     return target
+
+
+def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
+    """results/<scale>/runs/<name>.json: with what, on what and in how many seconds the notebook ran.
+
+    Seconds are of this run: what the store had already was not computed again.
+    """
+    changed = _git(root, "status", "--porcelain", "--", *SOURCES)
+    record = {
+        "stage": name,
+        "command": f"python -m lib.run {name} --scale {scale}",
+        "commit": _git(root, "rev-parse", "HEAD") or "unknown",
+        "changed": bool(changed),
+        "seconds": round(seconds, 1),
+        "machine": machine.describe(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "parameters": parameters(name, scale, root),
+    }
+    path = root / "results" / scale / "runs" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def parameters(name: str, scale: str, root: Path) -> dict[str, object]:
+    """What the stage tracks: file -> section -> values; the list of networks is left out."""
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"] if (root / "dvc.yaml").exists() else {}
+    found: dict[str, dict] = {}
+    for entry in stages.get(name, {}).get("params", []):
+        file, sections = next(iter(entry.items())) if isinstance(entry, dict) else ("params.yaml", [entry])
+        file = file.replace("${scale}", scale)
+        values = yaml.safe_load((root / file).read_text())
+        kept = {section: values[section] for section in sections if section in values and section != "networks"}
+        found[file] = found.get(file, {}) | kept
+    return found
+
+
+def _git(root: Path, *command: str) -> str:
+    """What git says, empty where there is no git or no repository."""
+    try:
+        return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def stable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:

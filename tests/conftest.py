@@ -1,8 +1,18 @@
-"""Tiny networks and images that the tests share."""
+"""Tiny networks and images that the tests share, and a copy of the project that runs in seconds."""
+
+import json
+import shutil
 
 import pytest
 import torch
+import yaml
+from safetensors.torch import save_file
 from torch import nn
+
+from lib import zoo
+from lib.settings import ROOT, Scale
+
+STEPS = [1, 2, 10]  # of the curves at the scale "smoke"
 
 
 class Counting(nn.Module):
@@ -59,3 +69,46 @@ def x() -> torch.Tensor:
 @pytest.fixture
 def y() -> torch.Tensor:
     return torch.arange(6)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The code, the embedded world, and a scale "smoke" that takes seconds."""
+    root = tmp_path_factory.mktemp("project")
+    for name in ("lib", "notebooks", "own"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", root)
+    (root / "data").mkdir()
+    (root / "data" / "world").symlink_to(ROOT / "data" / "world")
+    scale = yaml.safe_load((ROOT / "scales" / "mini.yaml").read_text())
+    scale["data"]["count"], scale["batch"] = 12, 4
+    scale["attacks"] = {"ssp": {"steps": 10}, "fff": {"iterations": 3}}
+    scale["f"] |= {"images": 6, "iterations": STEPS}
+    scale["a"] |= {"images": 6, "iterations": STEPS, "shown": 2, "classes": 3}
+    scale["a"]["tsne_data"]["count"] = 60
+    for half in ("segmentation", "detection"):
+        scale["e"][half]["data"]["count"] = 6
+        scale["e"][half] |= {"steps": 2, "shown": 2}
+    scale["b"] |= {"images": {10: 6, 12: 4}, "seeds": 2, "draws": 2}
+    scale["c"] |= {"images": 6, "varied": 4, "steps": [1, 2], "batches": [2, 4]}
+    scale["d"] |= {"images": 6, "shown": 3}
+    scale["d"]["detection"]["data"]["count"] = 6
+    scale["d"]["detection"] |= {"steps": 2, "shown": 2}
+    scale["g"] |= {"images": 6, "shown": 3}
+    (root / "scales").mkdir()
+    (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
+    (root / "models" / "smoke").mkdir(parents=True)
+    for seed, (name, spec) in enumerate(Scale.model_validate(scale).networks.items()):
+        torch.manual_seed(seed)
+        save_file(zoo._build(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
+    # Table 2 and Appendices C and D read what the trainings recorded.
+    for name, facts in {
+        "NRP": {"images": 3000, "seconds": 60, "device": "CPU"},
+        "ResNet50-FD": {"seconds": 30},
+        "ResNet50-FS": {"seconds": 30},
+        "CDA-Comics": {"seconds": 20},
+    }.items():
+        record = root / "results" / "smoke" / "metrics" / "networks" / f"{name}.json"
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(facts))
+    return root

@@ -1,8 +1,13 @@
+import json
+import subprocess
+from datetime import datetime
+
 import nbformat
 import pytest
+import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import run
+from lib import machine, run
 
 
 @pytest.fixture
@@ -63,3 +68,44 @@ def test_an_unknown_notebook_lists_those_there_are(root):
     notebook(root, "a")
     with pytest.raises(FileNotFoundError, match="no notebook 'b'; there are a"):
         run.execute("b", "mini", root)
+
+
+def record(root, name="a"):
+    return json.loads((root / "results" / "mini" / "runs" / f"{name}.json").read_text())
+
+
+def test_a_run_says_with_what_and_on_what_it_ran(root):
+    stages = {"a": {"params": ["seed", {"scales/${scale}.yaml": ["batch", "networks", "f"]}]}}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    (root / "params.yaml").write_text("seed: 3\nscale: mini\n")
+    (root / "scales").mkdir()
+    (root / "scales" / "mini.yaml").write_text("batch: 50\nf: {images: 9}\nnetworks: {A: {}}\n")
+    notebook(root, "a", "import time; time.sleep(0.3)")
+    run.execute("a", "mini", root)
+    found = record(root)
+    assert found["stage"] == "a" and found["command"] == "python -m lib.run a --scale mini"
+    assert found["parameters"] == {
+        "params.yaml": {"seed": 3},
+        "scales/mini.yaml": {"batch": 50, "f": {"images": 9}},
+    }
+    assert found["machine"] == machine.describe() and found["commit"] == "unknown" and not found["changed"]
+    assert 0.3 <= found["seconds"] < 600
+    assert datetime.fromisoformat(found["finished"]).tzinfo
+
+
+def test_a_run_says_whether_the_code_was_that_of_the_commit(root):
+    notebook(root, "a", "1")
+
+    def git(*command):
+        identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+        done = subprocess.run(["git", *identity, *command], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    git("init", "--quiet")
+    git("add", "notebooks")
+    git("commit", "--quiet", "-m", "a notebook")
+    run.execute("a", "mini", root)
+    assert record(root)["commit"] == git("rev-parse", "HEAD") and not record(root)["changed"]
+    notebook(root, "a", "2")
+    run.execute("a", "mini", root)
+    assert record(root)["changed"]

@@ -142,7 +142,8 @@ def test_every_attack_has_its_section():
 
 def test_the_transforms_are_the_rows_of_tables_6_and_7():
     defenses = settings.params().defenses
-    transforms = {name: spec for name, spec in defenses.items() if spec["kind"] != "nrp"}
+    kinds = {"jpeg", "tvm", "median"}
+    transforms = {name: spec for name, spec in defenses.items() if spec["kind"] in kinds}
     for name in ("table_06", "table_07"):
         assert ["none", *transforms] == list(published.TABLES[name]["rows"])
     for name, spec in transforms.items():
@@ -317,3 +318,53 @@ def test_broken_yaml_is_one_line(root):
 
 def test_levels_become_unit_scale():
     assert settings.unit(255) == 1 and settings.unit(16) == 16 / 255
+
+
+def derived(root, name="few", **content):
+    (root / "scales" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    return settings.load(name, root)
+
+
+def test_a_scale_like_another_holds_only_what_differs(root):
+    mini = settings.load("mini", root)
+    few = derived(root, like="mini", g={"images": 7}, e={"detection": {"data": {"count": 3}}}, f={"iterations": [1, 5]})
+    assert (few.name, few.like, few.g.images, few.e.detection.data.count) == ("few", "mini", 7, 3)
+    assert few.f.iterations == [1, 5]  # a list as a whole
+    assert few.g.model_copy(update={"images": mini.g.images}) == mini.g
+    assert few.e.segmentation == mini.e.segmentation and few.e.detection.victims == mini.e.detection.victims
+    sections = set(settings.Scale.model_fields) - {"name", "like", "networks", "g", "e", "f"}
+    assert all(getattr(few, section) == getattr(mini, section) for section in sections)
+    assert settings.load("mini", root) == mini
+
+
+def test_a_scale_like_another_finds_its_networks_where_that_one_does(root):
+    sample, few = settings.load("sample", root), derived(root, like="sample")
+    for name, spec in few.networks.items():
+        assert spec.weights == (sample.networks[name].weights or f"models/sample/{name}.safetensors")
+        assert spec.sha256 == sample.networks[name].sha256
+    assert settings.records(few, root) == root / "results" / "sample" / "metrics" / "networks"
+    assert settings.records(sample, root) == settings.records(few, root)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"like": "minni"}, "scales/few.yaml: like: no scale 'minni'; the scales are mini, sample, paper"),
+        ({"like": ["mini"]}, r"scales/few.yaml: like: no scale '\['mini'\]'"),
+        ({"like": "few"}, "scales/few.yaml: like: few is itself like few; name a scale that stands alone"),
+        ({"like": "lab"}, "scales/few.yaml: like: lab is itself like mini; name a scale that stands alone"),
+        ({"like": "mini", "g": {"image": 7}}, "scales/few.yaml: g: unknown key 'image'; did you mean 'images'"),
+        ({"like": "mini", "gg": {}}, "scales/few.yaml: top level: unknown key 'gg'"),
+        ({"like": "mini", "e": {"budgets": [8]}}, "scales/few.yaml: e: .*budgets must hold 8 and 16"),
+    ],
+)
+def test_a_scale_like_no_other_is_one_line(root, content, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        derived(root, **content)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_mistake_in_the_scale_that_another_is_like_is_reported_where_it_stands(root):
+    change(root / "scales" / "mini.yaml", lambda data: data["g"].update(image=7))
+    with pytest.raises(ValueError, match=r"^scales/mini\.yaml: g: unknown key 'image'"):
+        settings.load("lab", root)

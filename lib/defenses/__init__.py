@@ -1,19 +1,20 @@
 """The defenses by name: functions on images, `[B,3,H,W]` in [0,1] to the same shape and range.
 
-To add one: write a function whose first argument is the images and whose options are keyword-only, add it to DEFENSES,
-and name it in params.yaml as `{kind: name, option: value}`. To run it on folders, add a subcommand in __main__.py.
+Your own needs one file and one line of params.yaml: docs/own_defense.md. To add one to the library: write a function
+whose first argument is the images and whose options are keyword-only, add it to DEFENSES, and name it in params.yaml as
+`{kind: name, option: value}`. To run it on folders, add a subcommand in __main__.py.
 The purifier's network is no value for a file; the caller loads it: `defense("nrp", network=module, noise=NOISE)`.
 """
 
-import difflib
 import functools
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from torch import Tensor
 
+from lib.defenses.own import NAME, TAKES, own_defense
 from lib.defenses.purifier import nrp
 from lib.defenses.transforms import jpeg, median, tvm
+from lib.own import check_options, choices, load
 
 Defense = Callable[[Tensor], Tensor]
 
@@ -23,22 +24,13 @@ DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median"
 def defense(kind: str, **options) -> Defense:
     """The defense of that name with its options bound, so that `defense(**spec)` reads an entry of params.yaml.
 
-    ValueError for a name or an option that does not exist, and for one that is needed and not given; the values are
-    checked when images come.
+    kind: a name of DEFENSES, or a file in own/ that defines `defense` (docs/own_defense.md). ValueError for a name or
+    an option that does not exist, and for one that is needed and not given, errors of the file as of `lib.own.load`;
+    the values are checked when images come.
     """
-    if kind not in DEFENSES:
-        raise ValueError(f"no defense '{kind}'; {_choices(kind, DEFENSES)}")
-    _, *known = inspect.signature(DEFENSES[kind]).parameters.values()
-    names = [option.name for option in known]
-    for name in options:
-        if name not in names:
-            raise ValueError(f"the defense {kind} has no option '{name}'; {_choices(name, names)}")
-    for option in known:
-        if option.default is option.empty and option.name not in options:
-            raise ValueError(f"the defense {kind} needs the option '{option.name}'")
-    return functools.partial(DEFENSES[kind], **options)
-
-
-def _choices(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-    return f"did you mean '{near[0]}'? There are: {', '.join(known)}"
+    own = str(kind).endswith(".py")
+    if not own and kind not in DEFENSES:
+        raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
+    function = load(kind, NAME).function if own else DEFENSES[kind]
+    check_options(f"the defense {kind}", function, TAKES, options)
+    return functools.partial(own_defense, kind, **options) if own else functools.partial(function, **options)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from lib import defenses
+from lib.defenses.own import NAME, own_defense
 from lib.experiment.digests import network_digest
+from lib.own import load
 from lib.settings import unit
 from lib.store import code_of
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 NONE = "none"
 # Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
 CODE = {kind: code_of(function) for kind, function in defenses.DEFENSES.items()}
+OWN_CODE = code_of(own_defense)
 LEVELS_TO_UNIT = {"eps", "noise"}
 
 
@@ -40,4 +43,9 @@ def in_front(study: Study, name: str, **changed: object) -> Front:
     if "network" in options:
         bound["network"] = study.network(options["network"])
         weights = [network_digest(bound["network"])]
-    return Front(defenses.defense(**bound), [options, CODE[options["kind"]], *weights])
+    return Front(defenses.defense(**bound), [options, *_code(options["kind"]), *weights])
+
+
+def _code(kind: str) -> list[str]:
+    """What stands for the code of a defense in a key; of a user's own, also what is done around it."""
+    return [CODE[kind]] if kind in CODE else [OWN_CODE, load(kind, NAME).code]

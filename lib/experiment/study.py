@@ -9,23 +9,25 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib import settings, zoo
 from lib.attacks.adaptive import MODES
 from lib.attacks.features import add_perturbation
-from lib.attacks.registry import ATTACKS, Attack
+from lib.attacks.registry import ATTACKS, Attack, attacks
 from lib.attacks.transport import grouped
 from lib.data.classification import classification_images
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, same_size
 from lib.data.labelled import labelled
 from lib.data.segmentation import SegmentationSet
+from lib.defenses import defense
 from lib.experiment.digests import network_digest
 from lib.experiment.fronts import NONE, in_front
 from lib.networks.precision import Bf16
-from lib.settings import Data, Params, Scale, Scenes, unit
+from lib.settings import Data, OwnAttack, Params, Scale, Scenes, unit
 from lib.store import Store, code_of, digest
 from lib.tasks.classification import unit_images
 
@@ -93,13 +95,19 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
+    ValueError or FileNotFoundError for an own attack or a defense of params.yaml that cannot be called.
     """
     chosen = settings.load(scale)
+    params = settings.params_at(chosen)
+    # A mistake in the user's own line or file is found here, not after the hours before its turn.
+    attacks(params.own_attacks)
+    for spec in params.defenses.values():
+        defense(**spec)
     source = source or chosen.data
     images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Store(settings.ROOT / ".store")
-    return Study(settings.params_at(chosen), chosen, images, store, device, batch=getattr(source, "batch", None) or 0)
+    return Study(params, chosen, images, store, device, batch=getattr(source, "batch", None) or 0)
 
 
 def clean(study: Study) -> Adversaries:
@@ -119,17 +127,16 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name in `lib.attacks.registry.ATTACKS`.  surrogate: a network of the scale, or several for an ensemble.
+    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`.  surrogate: a network of the
+    scale, or several for an ensemble.
     tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
     to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
     change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
     """
-    if attack not in ATTACKS:
-        raise ValueError(f"no attack '{attack}'; there are {', '.join(ATTACKS)}")
-    recipe = ATTACKS[attack]
+    recipe, chosen = _recipe(study, attack, overrides)
     names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
-    section = getattr(study.params.attacks, recipe.section)
-    chosen = settings.validated(type(section), section.model_dump() | overrides, attack).model_dump()
+    if snapshots and not recipe.iterative:
+        raise ValueError(f"{attack} takes no snapshots")
     if snapshots:
         chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
     target = _target(study, recipe.on, names, tap, through)
@@ -148,7 +155,7 @@ def all_attacks(
     feature_surrogate: str,
     done: Sequence[Adversaries] = (),
 ) -> list[Adversaries]:
-    """Every attack of `lib.attacks.registry.ATTACKS` but CDA with its parameters, the clean images first.
+    """Every attack of `lib.attacks.registry.ATTACKS` but CDA, then the user's own; the clean images first.
 
     CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.
 
@@ -157,14 +164,32 @@ def all_attacks(
     """
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
-    for name, attack in ATTACKS.items():
+    for name, attack in attacks(study.params.own_attacks).items():
         if attack.on == "generator":
             continue
         chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
-        values = getattr(study.params.attacks, attack.section)
+        values = _values(study, name, attack)
         ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))
         cells += [ready] if ready else adversaries(study, name, chosen)
     return cells
+
+
+def _recipe(study: Study, attack: str, overrides: dict) -> tuple[Attack, dict]:
+    """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
+    known = attacks(study.params.own_attacks)
+    if attack not in known:
+        raise ValueError(f"no attack '{attack}'; there are {', '.join(known)}")
+    values = _values(study, attack, known[attack])
+    values = settings.validated(type(values), values.model_dump() | overrides, attack)
+    if isinstance(values, OwnAttack):
+        return attacks({attack: values})[attack], values.options  # again: the changes must be options of its function
+    return known[attack], values.model_dump()
+
+
+def _values(study: Study, name: str, attack: Attack) -> BaseModel:
+    """What params.yaml says of an attack."""
+    own = study.params.own_attacks
+    return own[name] if name in own else getattr(study.params.attacks, attack.section)
 
 
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -> np.ndarray:
@@ -210,7 +235,8 @@ def _per_image(
     study: Study, attack: str, recipe: Attack, target, chosen: dict, names, through: Through | None
 ) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
-    identity = [attack, chosen, [network_digest(net) for net in target], ATTACK_CODE[attack], study.params.seed]
+    code = recipe.code or ATTACK_CODE[attack]
+    identity = [attack, chosen, [network_digest(net) for net in target], code, study.params.seed]
     identity += [in_front(study, through.defense).key] if through else []
     arguments = {name: unit(value) if name in LEVELS_TO_UNIT else value for name, value in chosen.items()}
     clean_images = study.images.images

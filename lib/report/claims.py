@@ -1,5 +1,6 @@
 """Verdicts on what the paper says, computed from paired differences; never written by hand."""
 
+import math
 from typing import Literal
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pandas as pd
 from lib.report.intervals import Estimate, percent
 from lib.report.tables import paired
 
-Expected = Literal["rises", "falls", "stays"]
+Expected = Literal["rises", "falls", "stays", "at most 5 points up", "a little up"]
 
 # A change within this many percentage points counts as none.
 MARGIN = 5.0
@@ -19,16 +20,24 @@ AFTER_TEN: dict[str, Expected] = {"I-FGSM": "rises", "MI-FGSM": "stays", "DIM": 
 def verdict(change: Estimate, expected: Expected) -> str:
     """reproduced, not reproduced, or inconclusive, from the 95 % interval of a change in percentage points.
 
-    rises, falls: reproduced when the interval lies on that side of 0, not reproduced when on the other.
-    stays: reproduced when the interval lies within MARGIN, not reproduced when wholly outside.
+    Reproduced when the whole interval lies where the claim wants the change (`ranges`), not reproduced when all of it
+    lies elsewhere.
     """
-    if expected == "stays":
-        inside = -MARGIN <= change.low and change.high <= MARGIN
-        outside = change.low > MARGIN or change.high < -MARGIN
-    else:
-        low, high = (change.low, change.high) if expected == "rises" else (-change.high, -change.low)
-        inside, outside = low > 0, high < 0
+    low, high = ranges(expected)
+    inside = low < change.low and change.high < high
+    outside = change.high < low or high < change.low
     return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
+
+
+def ranges(expected: Expected) -> tuple[float, float]:
+    """Where a claim wants a change to lie, in points: above or below 0, within MARGIN of it, or less than MARGIN up."""
+    return {
+        "rises": (0.0, math.inf),
+        "falls": (-math.inf, 0.0),
+        "stays": (-MARGIN, MARGIN),
+        "at most 5 points up": (-math.inf, MARGIN),
+        "a little up": (0.0, MARGIN),
+    }[expected]
 
 
 def answer(change: Estimate) -> str:

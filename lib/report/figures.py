@@ -1,7 +1,7 @@
 """One function per figure: from its stored data to a matplotlib Figure. No attack runs here, and torch is not needed.
 
 Figures are named `figure_01` and so on, after the paper's, and `transfer` (the matrix of attacks and victims). FIGURES
-says where each gets its data.
+says where each gets its data, and what can be chosen from them; `lib.report.style` has the two looks.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.predictions import figure_04, figure_05
-from lib.report.purified import figure_10, purification, purified
+from lib.report.forest import claims
+from lib.report.predictions import DETECTED, SEGMENTED, figure_04, figure_05
+from lib.report.purified import ATTACKS, IMAGES, PURIFIED, figure_10, purification, purified
 from lib.report.results import Results
-from lib.report.style import COLOURS, MARKERS, WIDTH, show, style
+from lib.report.selection import Choice, Data, entries, every, numbered, parts, rows
+from lib.report.style import COLOURS, MARKERS, PAPER, Look, show, style
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -27,21 +29,33 @@ LOOKS = {"no defense": "black", "random sign noise": "0.5"}
 
 
 class Drawing(NamedTuple):
-    """How a figure is redrawn. item: as in the paper.  data: "data" (CSV) or "pictures" (npz), both by name."""
+    """How a figure is redrawn.
+
+    item: as in the paper.  data: "data" (CSV) or "pictures" (npz), both by name.  draw: from these and a Look.
+    images, only: what the options of these names choose from, where the figure has them.
+    """
 
     item: str
     title: str
-    draw: Callable
+    draw: Callable[[Data, Look], Figure]
     data: str
+    only: Choice | None = None
+    images: Choice | None = None
 
 
-def curves(data: pd.DataFrame, line: str, ylabel: str) -> Figure:
-    """A value against the number of iterations, one line per `line`, with 95 % bands and distinct markers."""
-    style()
-    figure = Figure(figsize=(WIDTH, 3.6))
+def curves(data: pd.DataFrame, line: str, ylabel: str, look: Look) -> Figure:
+    """A value against the number of iterations, with 95 % bands and distinct markers.
+
+    line: the column of the lines' names; `label`: what the legend calls each.
+    """
+    style(look)
+    figure = Figure(figsize=look.size(3.6))
     axes = figure.add_subplot()
-    for (name, part), colour, marker in zip(data.groupby(line, sort=False), COLOURS, MARKERS, strict=False):
-        axes.plot(part["steps"], part["value"], color=colour, marker=marker, label=name)
+    names = every(data[line])
+    for (name, label), part in data.groupby([line, "label"], sort=False, observed=True):
+        place = names.index(name)
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        axes.plot(part["steps"], part["value"], color=colour, marker=marker, label=label)
         axes.fill_between(part["steps"], part["low"], part["high"], color=colour, alpha=0.15, linewidth=0)
     ticks = sorted(set(data["steps"]))
     axes.set_xscale("log")
@@ -52,22 +66,21 @@ def curves(data: pd.DataFrame, line: str, ylabel: str) -> Figure:
     return figure
 
 
-def figure_01(data: pd.DataFrame) -> Figure:
+def figure_01(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Figure 1: fooling rate of SSP from the feature space of several networks."""
     victim, n = data["victim"].iloc[0], data["n"].iloc[0]
-    return curves(data, "source", f"fooling rate on {victim} (%), n = {n}")
+    return curves(data.assign(label=data["source"]), "source", f"fooling rate on {victim} (%), n = {n}", look)
 
 
-def figure_06(data: pd.DataFrame) -> Figure:
+def figure_06(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Figure 6: accuracy of the victim under several attacks."""
     victim, n = data["victim"].iloc[0], data["n"].iloc[0]
-    figure = curves(
-        data.assign(line=data["attack"] + " from " + data["surrogate"]), "line", f"accuracy of {victim} (%)"
-    )
+    labels = data["attack"].astype(str) + " from " + data["surrogate"]
+    figure = curves(data.assign(label=labels), "attack", f"accuracy of {victim} (%)", look)
     axes = figure.axes[0]
-    axes.axhline(data["clean"].iloc[0], color="0.4", linestyle="--", linewidth=1)
-    axes.axhline(data["noise"].iloc[0], color="0.4", linestyle=":", linewidth=1)
-    note = {"x": data["steps"].max(), "color": "0.3", "fontsize": 8, "ha": "right"}
+    axes.axhline(data["clean"].iloc[0], color="0.4", linestyle="--", linewidth=look.scale)
+    axes.axhline(data["noise"].iloc[0], color="0.4", linestyle=":", linewidth=look.scale)
+    note = {"x": data["steps"].max(), "color": "0.3", "fontsize": min(8 * look.scale, 12), "ha": "right"}
     axes.text(y=data["clean"].iloc[0] + 1, s=f"clean images, n = {n}", va="bottom", **note)
     axes.text(y=data["noise"].iloc[0] - 1, s="random sign noise of the same size", va="top", **note)
     axes.set_ylim(0, 108)
@@ -75,70 +88,76 @@ def figure_06(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def figure_02(pictures: dict[str, np.ndarray]) -> Figure:
+def figure_02(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
     """Figure 2: adversaries found in the feature spaces of several networks. images: `[columns,rows,H,W,3]` uint8."""
-    style()
+    style(look)
     images, names = pictures["images"], [str(name) for name in pictures["names"]]
-    columns, rows = images.shape[:2]
-    figure = Figure(figsize=(WIDTH, WIDTH * rows / columns + 0.3))
-    for row in range(rows):
+    columns, count, height, width = images.shape[:4]
+    figure, picture = look.grid([height / width] * count, columns, 0.3)
+    titles, size = look.titles(names, picture)
+    for row in range(count):
         for column in range(columns):
-            axes = figure.add_subplot(rows, columns, row * columns + column + 1)
-            show(axes, images[column, row], names[column] if row == 0 else "")
+            axes = figure.add_subplot(count, columns, row * columns + column + 1)
+            show(axes, images[column, row], titles[column] if row == 0 else "", size=size)
     return figure
 
 
-def figure_03(data: pd.DataFrame) -> Figure:
+def figure_03(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Figure 3: t-SNE of logits beside t-SNE of features, one panel each, with the silhouette score in the title."""
-    style()
-    panels = list(data.groupby("space", sort=False))
+    style(look)
+    panels = list(data.groupby("space", sort=False, observed=True))
     classes = list(dict.fromkeys(data["class"]))
-    colours = dict(zip(classes, COLOURS, strict=False))
-    figure = Figure(figsize=(WIDTH, 3.0))
-    for index, (space, part) in enumerate(panels):
+    looks = {
+        name: {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)]}
+        for k, name in enumerate(classes)
+    }
+    figure = Figure(figsize=look.size(3.0))
+    titles, size = look.titles([space for space, _ in panels], look.width / len(panels))
+    for index, (_, part) in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), index + 1)
-        for (name, points), marker in zip(part.groupby("class", sort=False), MARKERS * 3, strict=False):
-            axes.scatter(points["x"], points["y"], s=10, color=colours[name], marker=marker, label=name, linewidths=0)
+        for name, points in part.groupby("class", sort=False):
+            axes.scatter(points["x"], points["y"], s=10 * look.scale**2, label=name, linewidths=0, **looks[name])
         axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-        axes.set_title(f"{space}\nsilhouette {part['silhouette'].iloc[0]:.2f}", fontsize=8)
+        axes.set_title(f"{titles[index]}\nsilhouette {part['silhouette'].iloc[0]:.2f}", fontsize=size)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=7, markerscale=1.5)
+    ncols = look.ncols(labels, look.width, 7, most=6)
+    text = {"fontsize": 7 * look.scale, "markerscale": 1.5}
+    figure.legend(handles, labels, loc="outside lower center", ncols=ncols, frameon=False, **text)
     return figure
 
 
-def budgets(data: pd.DataFrame) -> Figure:
+def budgets(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """The trend of accuracy against budget: a panel per victim, a line per transform, random noise dashed."""
-    style()
+    style(look)
     panels = list(data.groupby(["task", "victim", "metric", "n"], sort=False))
-    figure = Figure(figsize=(WIDTH, 3.2))
-    lines = list(dict.fromkeys(data["line"]))
+    figure = Figure(figsize=look.size(3.2))
+    lines = every(data["line"])
     for index, ((_, victim, metric, n), part) in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), index)
-        for name, points in part.groupby("line", sort=False):
-            look = {
-                "color": LOOKS.get(name, COLOURS[lines.index(name) % len(COLOURS)]),
-                "linestyle": ":" if "noise" in name else "-",
-            }
-            marker = MARKERS[lines.index(name) % len(MARKERS)]
-            axes.plot(points["eps"], points["value"], marker=marker, markersize=4, label=name, **look)
-            axes.fill_between(
-                points["eps"], points["low"], points["high"], alpha=0.08, linewidth=0, color=look["color"]
-            )
+        for name, points in part.groupby("line", sort=False, observed=True):
+            place = lines.index(name)
+            colour = LOOKS.get(name, COLOURS[place % len(COLOURS)])
+            sign = {"marker": MARKERS[place % len(MARKERS)], "markersize": 4 * look.scale}
+            dashes = ":" if "noise" in name else "-"
+            axes.plot(points["eps"], points["value"], color=colour, linestyle=dashes, label=name, **sign)
+            axes.fill_between(points["eps"], points["low"], points["high"], color=colour, alpha=0.08, linewidth=0)
         axes.set(xlabel="budget (levels)", ylim=(0, 100), xticks=sorted(set(part["eps"])))
         axes.set_ylabel(f"{metric} (%)")
-        axes.set_title(f"{victim}, n = {n}", fontsize=8)
+        axes.set_title(f"{victim}, n = {n}", fontsize=8 * look.scale)
     handles = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    ncols = 1 if look.wide else look.ncols(list(handles), look.width, 8, most=4)
+    side = "outside right center" if look.wide else "outside lower center"
+    figure.legend(handles.values(), handles, loc=side, ncols=ncols, frameon=False, fontsize=8 * look.scale)
     return figure
 
 
-def transfer(data: pd.DataFrame) -> Figure:
+def transfer(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """The transfer matrix as a heat map: accuracy of every victim under every attack."""
-    style()
+    style(look)
     attacks = list(dict.fromkeys(data["attack"]))
     victims = list(dict.fromkeys(data["victim"]))
     matrix = data.pivot(index="attack", columns="victim", values="value").loc[attacks, victims]
-    figure = Figure(figsize=(WIDTH, 0.32 * len(attacks) + 1.2))
+    figure = Figure(figsize=look.size(0.32 * len(attacks) + 1.2))
     axes = figure.add_subplot()
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     figure.colorbar(image, label=f"accuracy (%), n = {data['n'].iloc[0]}")
@@ -150,21 +169,49 @@ def transfer(data: pd.DataFrame) -> Figure:
     return figure
 
 
+_COLUMNS = entries("column", {"images": 0, "names": 0}, "names")
+_ROWS = entries("image", {"images": 1})
+_STREETS = entries("image", dict.fromkeys(SEGMENTED, 0))
+
 FIGURES: dict[str, Drawing] = {
-    "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "data"),
-    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", figure_02, "pictures"),
-    "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "data"),
-    "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", figure_04, "pictures"),
-    "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", figure_05, "pictures"),
-    "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "data"),
-    "figure_07": Drawing("Figure 7", "SSP on another network's features, purified", purified, "pictures"),
-    "figure_08": Drawing("Figure 8", "DIM and DIM-TI from an ensemble, purified", purified, "pictures"),
-    "figure_09": Drawing("Figure 9", "CDA from two data sets, purified", purified, "pictures"),
-    "figure_10": Drawing("Figure 10", "detections on CDA adversaries, purified", figure_10, "pictures"),
-    "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", budgets, "data"),
-    "purification": Drawing("Appendix G", "accuracy before and after purification", purification, "data"),
-    "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "data"),
-}
+    "claims": Drawing("All appendices", "every sentence, judged", claims, "data", rows("sentence", "id")),
+    "figure_01": Drawing(
+        "Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "data", rows("line", "source")
+    ),
+    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", figure_02, "pictures", _COLUMNS, _ROWS),
+    "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "data", rows("panel", "space")),
+    "figure_04": Drawing(
+        "Figure 4", "SegNet-Basic on images and on SSP adversaries", figure_04, "pictures",
+        parts("column", SEGMENTED), _STREETS,
+    ),
+    "figure_05": Drawing(
+        "Figure 5", "detections on images and on SSP adversaries", figure_05, "pictures",
+        parts("column", DETECTED), numbered("image"),
+    ),
+    "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "data", rows("line", "attack")),
+    "figure_07": Drawing(
+        "Figure 7", "SSP on another network's features, purified", purified, "pictures",
+        ATTACKS, IMAGES,
+    ),
+    "figure_08": Drawing(
+        "Figure 8", "DIM and DIM-TI from an ensemble, purified", purified, "pictures",
+        ATTACKS, IMAGES,
+    ),
+    "figure_09": Drawing(
+        "Figure 9", "CDA from two data sets, purified", purified, "pictures", ATTACKS, IMAGES
+    ),
+    "figure_10": Drawing(
+        "Figure 10", "detections on CDA adversaries, purified", figure_10, "pictures",
+        parts("column", PURIFIED), numbered("image"),
+    ),
+    "budgets": Drawing(
+        "Appendix E", "accuracy against budget, behind every transform", budgets, "data", rows("line", "line")
+    ),
+    "purification": Drawing(
+        "Appendix G", "accuracy before and after purification", purification, "data", rows("victim", "victim")
+    ),
+    "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "data", rows("victim", "victim")),
+}  # fmt: skip
 
 
 NOTES = {
@@ -174,17 +221,43 @@ NOTES = {
 }
 
 
-def redraw(results: Results, name: str) -> Figure:
+def redraw(
+    results: Results, name: str, look: Look = PAPER, only: str | None = None, images: str | None = None
+) -> Figure:
     """A figure from its stored data, with the scale written below it.
 
-    KeyError for an unknown name, FileNotFoundError where nothing is stored yet.
+    only: names of lines, columns, panels, victims or attacks; images: their numbers; both as `Choice.choose` takes
+    them. KeyError for an unknown figure, FileNotFoundError where nothing is stored yet, ValueError for a choice that
+    the figure has not.
     """
     drawing = FIGURES[name]
-    load = results.load_data if drawing.data == "data" else results.load_pictures
-    figure = drawing.draw(load(name))
+    data = load(results, name)
+    for option, choice, asked in (("images", drawing.images, images), ("only", drawing.only, only)):
+        if asked is not None:
+            if choice is None:
+                raise ValueError(f"{name} has no --{option}; it has {options(results, name) or 'no such option'}")
+            data = choice.choose(data, asked)
+    figure = drawing.draw(data, look)
     note = f"{drawing.item}, scale {results.scale}: {NOTES.get(results.scale, results.scale)}"
-    figure.suptitle(note, fontsize=7, color="0.4", x=0.01, ha="left")
+    size = look.fit(note, figure.get_figwidth(), 7)
+    figure.suptitle(note, fontsize=size, color="0.4", x=0.01, ha="left")
     return figure
+
+
+def load(results: Results, name: str) -> Data:
+    """The stored data of a figure; FileNotFoundError where there are none yet."""
+    return results.load_data(name) if FIGURES[name].data == "data" else results.load_pictures(name)
+
+
+def options(results: Results, name: str) -> str:
+    """The options of a figure and what they choose from, in one line; FileNotFoundError where nothing is stored yet."""
+    drawing, data = FIGURES[name], load(results, name)
+    found = []
+    if drawing.images:
+        found.append(f"--images (0 to {len(drawing.images.names(data)) - 1})")
+    if drawing.only:
+        found.append(f"--only ({drawing.only.of}s: {'; '.join(drawing.only.names(data))})")
+    return ", ".join(found)
 
 
 def shown(results: Results, name: str) -> Image:

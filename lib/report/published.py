@@ -1,10 +1,25 @@
 """The numbers that the supplement prints (published.yaml holds them)."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 TABLES: dict[str, dict] = yaml.safe_load((Path(__file__).parent / "published.yaml").read_text())
+# Numbers outside the tables: line, value, unit, says, and where the project or a table has the same number.
+TEXT: list[dict] = TABLES.pop("text")
+
+
+class Printed(NamedTuple):
+    """One number of a table. line: of the supplement's text.  spread: what stands behind its "±", or None."""
+
+    table: str
+    row: str
+    column: str
+    value: float
+    spread: float | None
+    unit: str
+    line: int
 
 
 def value(table: str, row: str, column: str) -> float | None:
@@ -13,3 +28,26 @@ def value(table: str, row: str, column: str) -> float | None:
     if row not in printed["rows"] or column not in printed["columns"]:
         return None
     return printed["rows"][row][printed["columns"].index(column)]
+
+
+def cells() -> list[Printed]:
+    """Every number of every table, in the paper's order."""
+    return [
+        Printed(name, row, column, number, _spread(table, row, place), _unit(table, column), _line(table, row, column))
+        for name, table in TABLES.items()
+        for row, numbers in table["rows"].items()
+        for place, (column, number) in enumerate(zip(table["columns"], numbers, strict=True))
+    ]
+
+
+def _spread(table: dict, row: str, place: int) -> float | None:
+    return table["spread"][row][place] if row in table.get("spread", {}) else None
+
+
+def _unit(table: dict, column: str) -> str:
+    return table["units"][column] if "units" in table else table["unit"]
+
+
+def _line(table: dict, row: str, column: str) -> int:
+    """Table 5 is printed on its side: its columns are the lines."""
+    return table["column_lines"][column] if "column_lines" in table else table["row_lines"][row]

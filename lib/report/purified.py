@@ -17,19 +17,27 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from lib.report.predictions import detected
-from lib.report.style import COLOURS, WIDTH, show, style
+from lib.report.selection import entries
+from lib.report.style import COLOURS, PAPER, Look, show, style
 
 # A sign beside the colour: neither a print in grey nor the reader's eye need tell blue from orange.
 RIGHT, WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[3])
 
-# Inches. HEIGHT leaves out the second lines of long names, half an inch or so; NARROW is what the notes above and below
-# need; LETTER is wide for a text of 7 points.
-HEIGHT, NARROW, TOP, BOTTOM, LABELS, GAP, LINE, LETTER = 8.5, 4.2, 0.27, 0.36, 0.4, 0.06, 0.115, 0.056
+# Inches in print. NARROW is what the notes above and below need; LETTER is wide for a text of 7 points.
+NARROW, TOP, BOTTOM, LABELS, GAP, LINE, LETTER = 4.2, 0.27, 0.36, 0.4, 0.06, 0.115, 0.056
 SMALL = {"fontsize": 7, "linespacing": 1.1}
+DENSE = 1.3  # the largest scale of type that leaves room for as many pictures and captions
+
+# What can be chosen: attacks are rows of `groups`, images the columns of the figure.
+_JUDGED = [name for when in ("before", "after") for name in (when, f"{when}_score", f"right_{when}")]
+ATTACKS = entries("attack", dict.fromkeys(["groups", "adversary", "purified", *_JUDGED], 0), "groups")
+IMAGES = entries("image", {"clean": 0, "truth": 0} | dict.fromkeys(["adversary", "purified", *_JUDGED], 1))
+# The columns of Figure 10.
+PURIFIED = {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
 
 
 class Row(NamedTuple):
-    """A row of pictures. captions: (text, colour) above each, or none.  gap: inches above the captions."""
+    """A row of pictures. captions: (text, colour) above each, or none.  gap: inches above the captions, in print."""
 
     label: str
     images: np.ndarray
@@ -38,96 +46,139 @@ class Row(NamedTuple):
 
     @property
     def above(self) -> float:
-        """Inches from the pictures of the row above to these."""
+        """Inches from the pictures of the row above to these, in print."""
         return self.gap + LINE * max((1 + text.count("\n") for text, _ in self.captions), default=0)
 
 
-def purified(pictures: dict[str, np.ndarray]) -> Figure:
+class Plan(NamedTuple):
+    """Where everything stands, in inches. blocks: the rows of each block; blocks stand side by side.
+
+    wide, tall: of a picture.  pitch: from a picture to the next.  columns: pictures side by side in a block.
+    top: above the first row.  size: of the figure.
+    """
+
+    blocks: list[list[Row]]
+    wide: float
+    tall: float
+    pitch: float
+    columns: int
+    top: float
+    size: tuple[float, float]
+
+
+def purified(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
     """Figures 7, 8 and 9: images; then, for each attack, adversaries, the same purified, and what that took away.
 
-    ValueError where the arrays differ in their attacks or images.
+    The attacks stand one below the other on a page, side by side on a slide. ValueError where the arrays differ in
+    their attacks or images.
     """
     check(pictures)
-    style()
-    wide, tall = size(pictures)
-    count = len(pictures["clean"])
-    pitch = max(wide + GAP, (NARROW - LABELS) / count)
-    rows = stack(pictures, letters=int((pitch - GAP) / LETTER))
-    width, height = LABELS + count * pitch, TOP + sum(row.above + tall for row in rows) + BOTTOM
-    figure = Figure(figsize=(width, height))
+    style(look)
+    look = look._replace(scale=min(look.scale, DENSE))
+    page = plan(pictures, look)
+    scale = look.scale
+    figure = Figure(figsize=page.size)
     figure.set_layout_engine("none")  # places are given in inches; matplotlib forgets `layout="none"` once it saved
-    bottom = height - TOP
-    for row in rows:
-        bottom -= row.above + tall
-        draw(figure, row, Bbox.from_bounds(LABELS + (pitch - wide) / 2, bottom, wide, tall), pitch)
+    for place, rows in enumerate(page.blocks):
+        left = scale * LABELS + place * (page.columns * page.pitch + 3 * GAP * scale)
+        bottom = page.size[1] - page.top
+        if look.wide:
+            middle = left + page.columns * page.pitch / 2
+            write(figure, look, middle, bottom + scale * LINE, str(pictures["groups"][place]), weight="bold")
+        for row in rows:
+            bottom -= scale * row.above + page.tall
+            first = Bbox.from_bounds(left + (page.pitch - page.wide) / 2, bottom, page.wide, page.tall)
+            draw(figure, look, row, first, page.pitch)
+            if place == 0:
+                label = textwrap.fill(row.label, int(page.tall / (scale * LETTER)), break_long_words=False)
+                write(figure, look, scale * LABELS / 2, bottom + page.tall / 2, label, rotation=90)
     judge = f"class and probability by {pictures['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
     note = f"{judge}\ndifference: adversary − purified, grey where they are equal"
-    write(figure, width / 2, BOTTOM / 2, note, color="0.4")
+    write(figure, look, page.size[0] / 2, scale * BOTTOM / 2, note, color="0.4")
     return figure
 
 
-def figure_10(pictures: dict[str, np.ndarray]) -> Figure:
+def figure_10(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
     """Figure 10: detections on images, on their CDA adversaries, and on these behind the purifier.
 
     Stored like Figure 5's, of the kinds clean, adversary and purified.
     """
-    figure = detected(pictures, {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"})
-    figure.supxlabel(f"detections of score {float(pictures['threshold']):g} or more", fontsize=7, color="0.4")
-    return figure
+    return detected(pictures, PURIFIED, look)
 
 
-def purification(data: pd.DataFrame) -> Figure:
+def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Accuracy under every attack, from without a defense to behind the purifier: a panel per victim.
 
     data: columns attack, victim, defense ("none", "NRP", ...), value, n.
     """
-    style()
+    style(look)
     attacks, victims = (list(dict.fromkeys(data[column])) for column in ("attack", "victim"))
-    figure = Figure(figsize=(WIDTH, 0.22 * len(attacks) + 1.1))
+    figure = Figure(figsize=look.size(0.22 * len(attacks) + 1.1))
     panels = figure.subplots(1, len(victims), sharey=True, squeeze=False)[0]
+    points = {"s": 18 * look.scale**2, "zorder": 3, "clip_on": False}
     for axes, victim in zip(panels, victims, strict=True):
         cells = data[data["victim"] == victim].pivot(index="attack", columns="defense", values="value").loc[attacks]
         places = range(len(attacks))
-        axes.hlines(places, cells["none"], cells["NRP"], color="0.75", linewidth=1.5, zorder=1)
-        axes.scatter(cells["none"], places, color="0.35", marker="o", s=18, label="no defense", zorder=2)
-        axes.scatter(cells["NRP"], places, color=COLOURS[0], marker="D", s=18, label="behind NRP", zorder=2)
+        axes.hlines(places, cells["none"], cells["NRP"], color="0.75", linewidth=1.5 * look.scale, zorder=1)
+        axes.scatter(cells["none"], places, color="0.35", marker="o", label="no defense", **points)
+        axes.scatter(cells["NRP"], places, color=COLOURS[0], marker="D", label="behind NRP", **points)
         axes.set(xlim=(-4, 104), xticks=[0, 50, 100])
-        axes.set_title(victim, fontsize=8)
-    panels[0].set_yticks(places, ["no attack" if name == "none" else name for name in attacks], fontsize=7)
+        axes.set_title(victim, fontsize=8 * look.scale)
+    names = ["no attack" if name == "none" else name for name in attacks]
+    panels[0].set_yticks(places, names, fontsize=7 * look.scale)
     panels[0].invert_yaxis()
-    figure.supxlabel(f"accuracy (%), n = {data['n'].iloc[0]}", fontsize=8)
+    # On a slide the legend stands below the names of the attacks, beside the label of the numbers.
+    side, middle = ("outside lower left", 0.65) if look.wide else ("outside upper right", 0.5)
+    figure.supxlabel(f"accuracy (%), n = {data['n'].iloc[0]}", fontsize=8 * look.scale, x=middle)
+    if look.wide:
+        figure.get_layout_engine().set(w_pad=0.08)  # the numbers below one panel stay apart from the next one's
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc=side, ncols=2, frameon=False, fontsize=8 * look.scale)
     return figure
 
 
 def check(pictures: dict[str, np.ndarray]) -> None:
     """ValueError names the first array that is not about the same attacks and images as `groups` and `clean`."""
     count = (len(pictures["groups"]), len(pictures["clean"]))
-    judged = [name for when in ("before", "after") for name in (when, f"{when}_score", f"right_{when}")]
-    for name in ("adversary", "purified", *judged):
+    for name in ("adversary", "purified", *_JUDGED):
         if pictures[name].shape[:2] != count:
             raise ValueError(f"{name} is of shape {pictures[name].shape}, with {count[0]} groups and {count[1]} images")
 
 
-def size(pictures: dict[str, np.ndarray]) -> tuple[float, float]:
-    """Width and height of each picture in inches: as large as a page holds."""
+def plan(pictures: dict[str, np.ndarray], look: Look) -> Plan:
+    """Pictures as large as the page holds: with names on one line, else with room for two lines of every name."""
     count, high, broad = pictures["clean"].shape[:3]
-    groups = len(pictures["groups"])
-    lines, gaps = 1 + 4 * groups, 1 + 5 * groups
-    room = HEIGHT - TOP - BOTTOM - lines * LINE - gaps * GAP
-    wide = min((WIDTH - LABELS) / count - GAP, room / (1 + 3 * groups) * broad / high)
-    return wide, wide * high / broad
+    groups = list(range(len(pictures["groups"])))
+    blocks = [[group] for group in groups] if look.wide else [groups]
+    top = (TOP + (2 * LINE if look.wide else 0)) * look.scale
+    between = (len(blocks) - 1) * 3 * GAP * look.scale
+    for lines in (1, 2):
+        texts = LINE * (lines + 2 * (1 + lines) * len(blocks[0])) + GAP * (1 + 5 * len(blocks[0]))
+        room = look.height - top - (BOTTOM + texts) * look.scale
+        across = (look.width - LABELS * look.scale - between) / (count * len(blocks)) - GAP * look.scale
+        wide = min(across, room / (1 + 3 * len(blocks[0])) * broad / high)
+        tall = wide * high / broad
+        pitch = max(wide + GAP * look.scale, (NARROW - LABELS) * look.scale / (count * len(blocks)))
+        letters = int((pitch / look.scale - GAP) / LETTER)
+        rows = [stack(pictures, block, letters, named=not look.wide) for block in blocks]
+        height = top + max(sum(look.scale * row.above + tall for row in part) for part in rows) + BOTTOM * look.scale
+        if height <= look.height:
+            break
+    width = LABELS * look.scale + count * len(blocks) * pitch + between
+    return Plan(rows, wide, tall, pitch, count, top, (width, height))
 
 
-def stack(pictures: dict[str, np.ndarray], letters: int) -> list[Row]:
-    """The rows from top to bottom, their captions no broader than so many letters."""
+def stack(pictures: dict[str, np.ndarray], groups: list[int], letters: int, named: bool) -> list[Row]:
+    """The rows of some attacks from top to bottom, their captions no broader than so many letters.
+
+    named: whether the rows of adversaries are labelled with their attacks.
+    """
     rows = [Row("image", pictures["clean"], [(fit(name, letters), "black") for name in pictures["truth"]])]
-    for group, (name, adversary, pure) in enumerate(
-        zip(pictures["groups"], pictures["adversary"], pictures["purified"], strict=True)
-    ):
+    for group in groups:
+        adversary, pure = pictures["adversary"][group], pictures["purified"][group]
+        label = str(pictures["groups"][group]) if named else "adversary"
         rows += [
-            Row(str(name), adversary, captions(pictures, "before", group, letters), gap=3 * GAP),
+            Row(label, adversary, captions(pictures, "before", group, letters), gap=3 * GAP),
             Row(f"purified by {pictures['purifier']}", pure, captions(pictures, "after", group, letters)),
             Row("difference × 10", difference(adversary, pure), []),
         ]
@@ -154,19 +205,22 @@ def difference(adversary: np.ndarray, pure: np.ndarray) -> np.ndarray:
     return np.clip(128 + 10 * (adversary.astype(np.int16) - pure), 0, 255).astype(np.uint8)
 
 
-def draw(figure: Figure, row: Row, first: Bbox, pitch: float) -> None:
+def draw(figure: Figure, look: Look, row: Row, first: Bbox, pitch: float) -> None:
     """One row. first: where its first picture lies, in inches.  pitch: inches from one picture to the next."""
-    label = textwrap.fill(row.label, int(first.height / LETTER))
-    write(figure, LABELS / 2, (first.y0 + first.y1) / 2, label, rotation=90)
     for column, image in enumerate(row.images):
         place = first.translated(column * pitch, 0).transformed(figure.dpi_scale_trans - figure.transFigure)
         axes = figure.add_axes(place.bounds)
         show(axes, image)
         if row.captions:
             text, colour = row.captions[column]
-            axes.set_title(text, color=colour, pad=2, **SMALL)
+            axes.set_title(text, color=colour, pad=2 * look.scale, **small(look))
 
 
-def write(figure: Figure, x: float, y: float, text: str, **look) -> None:
+def write(figure: Figure, look: Look, x: float, y: float, text: str, **more) -> None:
     """Small text around a point in inches."""
-    figure.text(x, y, text, transform=figure.dpi_scale_trans, ha="center", va="center", **SMALL, **look)
+    figure.text(x, y, text, transform=figure.dpi_scale_trans, ha="center", va="center", **small(look), **more)
+
+
+def small(look: Look) -> dict[str, float]:
+    """The type of captions and notes."""
+    return SMALL | {"fontsize": SMALL["fontsize"] * look.scale}

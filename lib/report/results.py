@@ -45,7 +45,7 @@ class Results:
         """
         from IPython.display import Markdown
 
-        plain = spread(table) if numbers is None else numbers
+        plain = spread(table if numbers is None else numbers)
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
         # What is text already stays as it is: "+3.4" would lose its sign.
@@ -65,11 +65,9 @@ class Results:
 
     def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
         """Write a figure; byte-identical for equal content."""
-        paths = [self.path("figures", f"{name}.{suffix}") for suffix in formats]
-        for path in paths:
-            dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(path.suffix[1:])
-            figure.savefig(path, metadata=dated, dpi=200)
-        return paths
+        from lib.report.style import write  # matplotlib, which a table need not wait for
+
+        return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
     def save_metrics(self, name: str, metrics: dict) -> None:
         """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
@@ -99,16 +97,14 @@ class Results:
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Every column of estimates as three of numbers: itself, its low and its high end."""
+    """Every column of estimates as three of numbers: itself, its low and its high end.
+
+    What is no estimate in such a column ("-", the paper's number) stays, and has no ends.
+    """
     columns = {}
     for name, column in table.items():
-        columns[name] = column.map(lambda cell: cell.value) if _estimated(column) else column
-        if _estimated(column):
-            columns |= {
-                f"{name} {end}": column.map(lambda cell, end=end: getattr(cell, end)) for end in ("low", "high")
-            }
+        estimated = column.map(type).eq(Estimate)
+        columns[name] = column.map(lambda cell: cell.value if isinstance(cell, Estimate) else cell)
+        for end in ("low", "high") if estimated.any() else ():
+            columns[f"{name} {end}"] = column.map(lambda cell, end=end: getattr(cell, end, ""))
     return pd.DataFrame(columns)
-
-
-def _estimated(column: pd.Series) -> bool:
-    return bool(column.map(type).eq(Estimate).all())

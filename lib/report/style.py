@@ -1,25 +1,121 @@
-"""How every figure looks."""
+"""How every figure looks: in print (`paper`) or on a projector (`slides`)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import matplotlib
 import matplotlib.style
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # seaborn's "colorblind" palette and, below, its style sheets as matplotlib ships them: importing seaborn itself takes
 # longer than redrawing a figure may.
 COLOURS = ["#0173B2", "#DE8F05", "#029E73", "#D55E00", "#CC78BC", "#CA9161", "#FBAFE4", "#949494", "#ECE133", "#56B4E9"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
-WIDTH = 6.5
+WIDTH = 6.5  # of a page, in inches
+LETTER = 0.008  # inches that a letter takes per point of its size, on the wide side
+HANDLE = 8  # letters that the sign of a legend's entry and the space around it take
 
 
-def style() -> None:
-    """One look for all figures: readable in print, colour-blind safe, byte-identical for equal content."""
+class Look(NamedTuple):
+    """width, height: inches that a figure may take.  scale: of type and lines, 1 in print.  settings: rcParams."""
+
+    width: float
+    height: float
+    scale: float
+    settings: dict[str, float]
+
+    def size(self, height: float) -> tuple[float, float]:
+        """Inches of a figure across the page that is `height` inches high in print."""
+        return self.width, min(height * (self.width / WIDTH), self.height)
+
+    @property
+    def wide(self) -> bool:
+        """Is there more room at the sides than below?"""
+        return self.width > self.height
+
+    def grid(self, heights: Sequence[float], across: int, above: float, beside: float = 0) -> tuple[Figure, float]:
+        """An empty figure for a grid of pictures, as large as the page holds, and the width of a picture in inches.
+
+        heights: of every row, in widths of a picture.  above, beside: inches that titles and legends take in print.
+        """
+        above, beside = above * self.scale, beside * self.scale
+        picture = min((self.width - beside) / across, (self.height - above) / sum(heights))
+        width, least = across * picture + beside, 3.8 * self.scale  # the least for the note above
+        figure = Figure(figsize=(max(width, least), sum(heights) * picture + above))
+        if width < least:
+            figure.set_layout_engine("compressed")  # spare room goes to the sides, not between the pictures
+        return figure, picture
+
+    def titles(self, texts: Sequence[str], inches: float, size: float = 8) -> tuple[list[str], float]:
+        """Texts in lines within so many inches, and their points: `size` in print, less where a word is long."""
+        inches -= 0.1  # between one text and the next
+        longest = max(len(word) for text in texts for word in text.split())
+        size = min(size * self.scale, inches / (LETTER * longest))
+        letters = int(inches / (LETTER * size) + 1e-6)
+        return ["\n".join(textwrap.wrap(text, letters, break_long_words=False)) for text in texts], size
+
+    def ncols(self, names: Sequence[str], inches: float, size: float, most: int) -> int:
+        """How many columns of a legend stand side by side within so many inches."""
+        for columns in range(min(most, len(names)), 1, -1):
+            letters = sum(HANDLE + max(map(len, column)) for column in np.array_split(names, columns))
+            if letters * LETTER * size * self.scale <= inches:
+                return columns
+        return 1
+
+    def fit(self, text: str, inches: float, size: float) -> float:
+        """Points at which a text stands on one line of so many inches: at most `size` in print."""
+        return min(size * self.scale, inches / (LETTER * len(text)))
+
+
+PAPER = Look(WIDTH, 8.5, 1.0, {"font.size": 10})
+# Ten inches across, 16:9; on a slide of 13.3 inches all is a third larger.
+SLIDES = Look(
+    10.0,
+    5.625,
+    1.8,
+    {
+        "font.size": 16,
+        "axes.labelsize": 15,
+        "xtick.labelsize": 14.5,
+        "ytick.labelsize": 14.5,
+        "legend.fontsize": 14.5,
+        "axes.linewidth": 1.5,
+        "grid.linewidth": 1.2,
+        "lines.linewidth": 2.6,
+        "lines.markersize": 8,
+    },
+)
+STYLES = {"paper": PAPER, "slides": SLIDES}
+
+
+def style(look: Look = PAPER) -> None:
+    """Set matplotlib up: colour-blind safe, white behind, byte-identical for equal content."""
     matplotlib.style.use(["default", "seaborn-v0_8-paper", "seaborn-v0_8-whitegrid"])
-    matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True, "font.size": 10})
+    matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True})
+    matplotlib.rcParams.update(look.settings)
 
 
-def show(axes: Axes, image: np.ndarray, title: str = "", smooth: bool = True) -> None:
-    """One image without axes; small ones, and maps of classes (`smooth` false), are enlarged without smoothing."""
+def show(axes: Axes, image: np.ndarray, title: str = "", smooth: bool = True, size: float = 8) -> None:
+    """One image without axes; small ones, and maps of classes (`smooth` false), are enlarged without smoothing.
+
+    size: of the title, in points.
+    """
     axes.imshow(image, interpolation="antialiased" if smooth and image.shape[0] >= 128 else "nearest")
     axes.set_axis_off()
-    axes.set_title(title, fontsize=8)
+    axes.set_title(title, fontsize=size)
+
+
+def write(figure: Figure, path: Path) -> Path:
+    """Write a figure in the format of the path's ending (svg, pdf, png); byte-identical for equal content."""
+    dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata=dated, dpi=200)
+    return path

@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.report import published
 from lib.report.intervals import Estimate, difference, percent
-from lib.settings import Attacks, Scale
+from lib.settings import Attacks, OwnAttack, Scale
 
 STAND_IN = "stand-in"
 PUBLISHED_MAPS = 64  # of SegNet-Basic
@@ -105,8 +105,11 @@ def _place(cell: tuple[str, str], victim: str) -> tuple[str, str]:
     return (victim, cell[1]) if cell[0] == "table_05" else (cell[1], victim)
 
 
-def parameters(used: Attacks, paper: Attacks) -> pd.DataFrame:
-    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ."""
+def parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
+    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
+
+    own: params.yaml's own attacks, which no scale changes.
+    """
     rows = []
     for name, chosen in used:
         values, original = dict(chosen), dict(getattr(paper, name))
@@ -119,6 +122,9 @@ def parameters(used: Attacks, paper: Attacks) -> pd.DataFrame:
                 "source": SOURCES[name],
             }
         )
+    for name, spec in (own or {}).items():
+        source = f"own: {spec.file}, on {spec.looks_at}"
+        rows.append({"attack": name, "parameters": _listed(spec.options), "paper scale": "same", "source": source})
     return pd.DataFrame(rows)
 
 
@@ -155,9 +161,14 @@ def iterations(frame: pd.DataFrame) -> pd.DataFrame:
 def nested(numbers: pd.DataFrame, first: str, second: str) -> dict[str, dict[str, float]]:
     """A long table as {first: {second: value}}, for `dvc metrics`."""
     return {
-        key: dict(zip(part[second].astype(str), part["value"], strict=True))
+        key: dict(zip(part[second].map(_key), part["value"], strict=True))
         for key, part in numbers.groupby(first, sort=False)
     }
+
+
+def _key(cell: object) -> str:
+    """4.0 -> "4": a point parts the levels of what `dvc metrics` prints."""
+    return f"{cell:g}" if isinstance(cell, float) else str(cell)
 
 
 def describe(scale: Scale, name: str) -> str:

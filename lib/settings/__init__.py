@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
-from lib.settings.attacks import Attacks, Fff, Ssp
+from lib.settings.attacks import Attacks, Fff, OwnAttack, Ssp
 from lib.settings.base import ROOT, Strict, unit, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
 from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
@@ -27,6 +27,7 @@ __all__ = [
     "Fff",
     "GeneratorSpec",
     "NetworkSpec",
+    "OwnAttack",
     "Params",
     "PurifierSpec",
     "Scale",
@@ -37,18 +38,30 @@ __all__ = [
     "load",
     "params",
     "params_at",
+    "records",
     "unit",
     "validated",
 ]
 
 
 class Params(Strict):
-    """params.yaml: the paper's constants and the scale to run. defenses: name -> kind and options (lib/defenses)."""
+    """params.yaml: the paper's constants and the scale to run.
+
+    own_attacks: name -> file and options of a user's attack (docs/own_attack.md).  defenses: name -> kind and options
+    (lib/defenses).
+    """
 
     scale: str = "mini"
     seed: int = 0
     attacks: Attacks = Attacks()
+    own_attacks: dict[str, OwnAttack] = {}
     defenses: dict[str, dict[str, int | float | str]] = {}
+
+    @field_validator("own_attacks", mode="before")
+    @classmethod
+    def none_yet(cls, entries: object) -> object:
+        """A heading with nothing below it, as params.yaml comes."""
+        return {} if entries is None else entries
 
     @model_validator(mode="after")
     def every_defense_has_its_kind(self) -> "Params":
@@ -61,11 +74,13 @@ class Params(Strict):
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
 
+    like: the scale whose settings and trained networks this one shares; its file then holds only what differs.
     precision: of the surrogates while they are attacked.  batch: images per step and per stored shard.
     attacks: parameters that differ from params.yaml at this scale, by section.
     """
 
     name: str = ""
+    like: str | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     batch: int = 50
     attacks: dict[str, dict[str, int | float | str]] = {}
@@ -113,10 +128,16 @@ def _read(path: Path) -> dict:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
-        known = f"; the scales are {', '.join(SCALES)}" if path.parent.name == "scales" else ""
+        known = f"; the scales are {_scales(path.parent)}" if path.parent.name == "scales" else ""
         raise FileNotFoundError(f"{path.parent.name}/{path.name} not found{known}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _scales(folder: Path) -> str:
+    """The scales that a folder holds, those of SCALES first."""
+    here = {path.stem for path in folder.glob("*.yaml")}
+    return ", ".join([name for name in SCALES if name in here] + sorted(here.difference(SCALES)))
 
 
 def params(root: Path = ROOT) -> Params:
@@ -133,7 +154,41 @@ def params_at(scale: Scale, root: Path = ROOT) -> Params:
 
 
 def load(scale: str | None = None, root: Path = ROOT) -> Scale:
-    """The validated scales/<scale>.yaml (default: the scale that params.yaml names)."""
+    """The validated scales/<scale>.yaml (default: the scale that params.yaml names), over the one that it is `like`.
+
+    FileNotFoundError or ValueError in one line.
+    """
     name = scale or params(root).scale
+    where = f"scales/{name}.yaml"
     data = _read(root / "scales" / f"{name}.yaml")
-    return validated(Scale, {**data, "name": name}, f"scales/{name}.yaml")
+    if data.get("like"):
+        data = _merged(_base(data["like"], where, root), data)
+    return validated(Scale, {**data, "name": name}, where)
+
+
+def records(scale: Scale, root: Path = ROOT) -> Path:
+    """The folder of what the trainings of the scale's networks recorded: seconds, images, device."""
+    return root / "results" / (scale.like or scale.name) / "metrics" / "networks"
+
+
+def _base(like: object, where: str, root: Path) -> dict:
+    """What scales/<like>.yaml says, its trained networks' weights named, so that they are found from another scale."""
+    folder = root / "scales"
+    if not isinstance(like, str) or not (folder / f"{like}.yaml").is_file():
+        raise ValueError(f"{where}: like: no scale '{like}'; the scales are {_scales(folder)}")
+    base = _read(folder / f"{like}.yaml")
+    if base.get("like"):
+        raise ValueError(f"{where}: like: {like} is itself like {base['like']}; name a scale that stands alone")
+    # First by itself: a mistake in it is reported where it stands.
+    validated(Scale, {**base, "name": like}, f"scales/{like}.yaml")
+    networks = {
+        name: spec | {"weights": spec.get("weights") or f"models/{like}/{name}.safetensors"}
+        for name, spec in base["networks"].items()
+    }
+    return base | {"networks": networks}
+
+
+def _merged(base: dict, changes: dict) -> dict:
+    """`base` with what `changes` holds in its place: sections key by key, lists and single values as a whole."""
+    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(base.get(key), dict)]
+    return base | changes | {key: _merged(base[key], changes[key]) for key in both}

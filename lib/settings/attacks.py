@@ -1,8 +1,8 @@
 """Parameters of the attacks: the section `attacks` of params.yaml, by default the supplement's Appendix F."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from lib.settings.base import Strict
 
@@ -93,3 +93,22 @@ class Attacks(Strict):
     fff: Fff = Fff()
     fsa: Fsa = Fsa()
     cda: Cda = Cda()
+
+
+class OwnAttack(BaseModel):
+    """An entry of params.yaml's `own_attacks`, see docs/own_attack.md.
+
+    file: in own/, defines `attack`.  looks_at: what its first argument gives (not `on`, which YAML takes for a truth
+    value).  Every other key is an option of that function.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    file: str
+    looks_at: Literal["logits", "features"] = "logits"
+    eps: float = Field(ge=0, le=255)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed to the function by keyword, eps included; budgets and steps in levels."""
+        return self.model_dump(exclude={"file", "looks_at"})

@@ -29,6 +29,31 @@ def test_separate_clusters_score_high_and_shuffled_ones_about_zero():
     assert abs(mixed["silhouette"].iloc[0]) < 0.15
 
 
+def test_what_separates_classes_less_is_shared_more():
+    """The silhouettes are scikit-learn's; here they are computed from their definition."""
+    rng = np.random.default_rng(0)
+    classes = np.array(["a", "b", "c"]).repeat(15)
+    logits = rng.normal(size=(45, 4)) + 12 * (np.arange(45) // 15)[:, None]
+    features = {"mixed": rng.normal(size=(45, 2, 2)), "the same": logits.reshape(45, 2, 2)}
+    found = embedding.shared(logits, features, classes).set_index("features")
+    expected = np.mean(by_definition(logits, classes) - by_definition(features["mixed"].reshape(45, -1), classes))
+    assert found.loc["mixed", "logits less features"].value == pytest.approx(100 * expected, rel=1e-6)
+    assert found.loc["mixed", "verdict"] == "reproduced" and found.loc["mixed", "n"] == 45
+    assert found.loc["the same", "logits less features"].value == 0
+    assert found.loc["the same", "verdict"] == "inconclusive"
+
+
+def by_definition(vectors, classes):
+    """(b - a) / max(a, b): mean distance to the own class without itself, and to the nearest other class."""
+    distances = np.linalg.norm(vectors[:, None] - vectors[None], axis=-1)
+    scores = []
+    for k, own in enumerate(classes):
+        a = distances[k, classes == own].sum() / ((classes == own).sum() - 1)
+        b = min(distances[k, classes == other].mean() for other in set(classes) - {own})
+        scores.append((b - a) / max(a, b))
+    return np.array(scores)
+
+
 def test_the_embedding_is_repeatable():
     vectors = np.random.default_rng(1).normal(size=(30, 5))
     classes = ["a", "b"] * 15

@@ -1,15 +1,16 @@
-import subprocess
-import sys
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lib import figures as command
-from lib.report.figures import FIGURES, redraw
+from lib.report.figures import FIGURES, options, redraw
 from lib.report.results import Results
-from lib.settings import ROOT
+from lib.report.style import PAPER, SLIDES
+
+# The figure of all claims has its own tests.
+DRAWN = [name for name in FIGURES if name != "claims"]
 
 
 def curve(**columns):
@@ -110,10 +111,10 @@ def results(tmp_path):
     return stored
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", DRAWN)
 def test_every_figure_is_redrawn_from_its_stored_data_byte_for_byte(results, name):
-    first = {p.name: p.read_bytes() for p in results.save_figure(name, redraw(results, name), ("svg", "png", "pdf"))}
-    second = {p.name: p.read_bytes() for p in results.save_figure(name, redraw(results, name), ("svg", "png", "pdf"))}
+    first = {p.name: p.read_bytes() for p in results.save_figure(name, redraw(results, name))}
+    second = {p.name: p.read_bytes() for p in results.save_figure(name, redraw(results, name))}
     assert first == second and all(len(content) > 5000 for content in first.values())
 
 
@@ -147,47 +148,9 @@ def test_the_scale_is_written_on_the_figure(results):
     assert "stand-in networks" in redraw(results, "figure_06").get_suptitle()
 
 
-@pytest.mark.parametrize("text, name", [("6", "figure_06"), ("figure_02", "figure_02"), ("transfer", "transfer")])
-def test_a_figure_is_called_by_number_or_name(text, name):
-    assert command.resolve(text, FIGURES, "figure") == name
-
-
-def test_an_unknown_figure_lists_what_there_is(capsys):
-    assert command.main(["99"]) == 2
-    assert "no figure '99'; there are figure_01, figure_02" in capsys.readouterr().err
-
-
 def test_a_figure_that_was_not_computed_names_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dvc repro \(scale: mini\)"):
         redraw(Results("mini", tmp_path), "figure_06")
-
-
-def test_redrawing_loads_no_torch_and_nothing_else_that_is_slow():
-    code = "import sys, lib.figures; sys.exit(bool({'torch', 'scipy', 'seaborn', 'papermill'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
-
-
-def test_the_list_says_what_is_stored(results):
-    text = command.listing(results)
-    assert "figure_06         stored" in text and "table table_05          missing" in text
-
-
-def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipeline_writes():
-    assert {f"table_{number:02}" for number in range(1, 8)} <= set(command.TABLES)
-    assert {f"figure_{number:02}" for number in range(1, 11)} <= set(FIGURES)
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    written = {next(iter(out)) for stage in stages for out in stage.get("outs", ()) if isinstance(out, dict)}
-    for folder, names in {"tables": command.TABLES, "figures": FIGURES}.items():
-        suffix = "csv" if folder == "tables" else "svg"
-        assert {f"results/${{scale}}/{folder}/{name}.{suffix}" for name in names} <= written
-
-
-def test_a_table_is_printed_by_number_or_name(results):
-    results.save_table("table_03", pd.DataFrame({"attack": ["FSA"], "Inc-v3": [60.4], "n": 1000}))
-    results.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
-    assert "60.4" in command.run(results, ["table", "3"], None)
-    assert "234 images" in command.run(results, ["table", "cda_cost"], None)
-    assert "table table_03          stored" in command.listing(results)
 
 
 def test_figure_10_has_a_row_per_image_and_a_column_per_kind(results):
@@ -238,3 +201,143 @@ def test_purification_shows_each_attack_before_and_after(results):
         order = list(dict.fromkeys(data["attack"]))
         before, after = (points.get_offsets()[:, 0].tolist() for points in axes.collections[-2:])
         assert before == part.loc[order, "none"].tolist() and after == part.loc[order, "NRP"].tolist()
+
+
+def written(figure):
+    """The texts around the pictures and panels of a figure: titles, labels, legends, notes."""
+    found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
+    for axes in figure.axes:
+        found += [axes.title]
+        if axes.axison:
+            found += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
+        if axes.get_legend():
+            found += axes.get_legend().get_texts()
+    return [text for text in found if text.get_text() and text.get_visible()]
+
+
+@pytest.mark.parametrize("look", [PAPER, SLIDES], ids=["paper", "slides"])
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_stored_figures_fit_their_page_and_nothing_overlaps(name, look):
+    figure = redraw(Results("mini"), name, look)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = figure.get_size_inches()
+    assert width <= look.width + 0.01 and height <= look.height + 0.01
+    texts = written(figure)
+    boxes = [text.get_window_extent(canvas.get_renderer()) for text in texts]
+    page = figure.bbox.padded(1)
+    for text, box in zip(texts, boxes, strict=True):
+        inside = page.x0 <= box.x0 and page.y0 <= box.y0 and box.x1 <= page.x1 and box.y1 <= page.y1
+        assert inside, text.get_text()
+    # The boxes of slanted texts lie around more than the text.
+    straight = [(text, box) for text, box in zip(texts, boxes, strict=True) if text.get_rotation() in (0, 90)]
+    for (one, first), (other, second) in combinations(straight, 2):
+        assert not first.padded(-1).overlaps(second.padded(-1)), (one.get_text(), other.get_text())
+    for one, other in combinations([axes.bbox for axes in figure.axes], 2):
+        assert not one.padded(-1).overlaps(other.padded(-1))
+    if look is SLIDES:
+        assert min(text.get_fontsize() for text in texts) >= 9  # 12 points on a slide of 13.3 inches
+
+
+@pytest.mark.parametrize("name", ["figure_02", "figure_05", "figure_06", "budgets", "transfer"])
+def test_slides_have_larger_type_and_broader_lines_before_white(name):
+    print_, slide = (redraw(Results("mini"), name, look) for look in (PAPER, SLIDES))
+    assert slide.get_facecolor() == (1, 1, 1, 1)
+    size = [max(text.get_fontsize() for text in written(figure)) for figure in (print_, slide)]
+    assert size[1] > 1.15 * size[0]
+    for before, after in zip(print_.axes, slide.axes, strict=True):
+        for thin, thick in zip(before.get_lines(), after.get_lines(), strict=True):
+            assert thick.get_linewidth() > 1.5 * thin.get_linewidth()
+
+
+@pytest.mark.parametrize(
+    "name, asked, there",
+    [("figure_01", "ResNet50-NT", ["ResNet50-NT"]), ("figure_06", "ssp", ["SSP from S"]),
+     ("budgets", "noise,JPEG 75", ["JPEG 75", "random sign noise"])],
+)  # fmt: skip
+def test_chosen_lines_keep_their_colours_and_values(results, name, asked, there):
+    full, few = (redraw(results, name, only=only).axes[0].get_lines() for only in (None, asked))
+    full = {line.get_label(): line for line in full}
+    named = {line.get_label(): line for line in few if not line.get_label().startswith("_")}
+    assert list(named) == there and len(there) < len(full)
+    for label, line in named.items():
+        assert line.get_color() == full[label].get_color() and line.get_marker() == full[label].get_marker()
+        assert line.get_xydata().tolist() == full[label].get_xydata().tolist()
+
+
+def test_chosen_panels_victims_and_columns_are_all_that_is_drawn(results):
+    titles = [axes.get_title() for axes in redraw(results, "figure_03", only="full,logits").axes]
+    assert titles == ["logits\nsilhouette 0.25", "full\nsilhouette 0.25"]
+    assert [axes.get_title() for axes in redraw(results, "purification", only="adv").axes] == ["Adv-v3"]
+    heat = redraw(results, "transfer", only="Z,X").axes[0]
+    assert [text.get_text() for text in heat.get_xticklabels()] == ["X", "Z"]
+    assert heat.get_images()[0].get_array().shape == (2, 2)
+    columns = [axes.get_title() for axes in redraw(results, "figure_10", only="purified,image").axes]
+    assert columns == ["image", "purified by NRP", "", ""]
+
+
+def test_chosen_images_come_in_the_order_asked_for(results):
+    shown = {name: results.load_pictures(name) for name in ("figure_02", "figure_04", "figure_05", "figure_08")}
+    drawn = {
+        name: [axes.get_images()[0].get_array() for axes in redraw(results, name, only=only, images=images).axes]
+        for name, images, only in [
+            ("figure_02", "1,0", "B"), ("figure_04", "1", "(a),(d)"), ("figure_05", "1,0", "adversary"),
+            ("figure_08", "2,0", "DIM-TI"),
+        ]
+    }  # fmt: skip
+    images, colours = shown["figure_02"]["images"], shown["figure_04"]["colours"]
+    expected = {
+        "figure_02": [images[2, 1], images[2, 0]],
+        "figure_04": [shown["figure_04"]["images"][1], colours[shown["figure_04"]["after"][1]]],
+        "figure_05": [shown["figure_05"][f"image_{k}_adversary"] for k in (1, 0)],
+        "figure_08": [
+            *(shown["figure_08"]["clean"][k] for k in (2, 0)),
+            *(shown["figure_08"][kind][1, k] for kind in ("adversary", "purified") for k in (2, 0)),
+        ],
+    }
+    for name, arrays in expected.items():
+        found = drawn[name][: len(arrays)]
+        assert all(np.array_equal(one, other) for one, other in zip(found, arrays, strict=True)), name
+    assert [len(drawn[name]) for name in expected] == [2, 2, 2, 8]
+
+
+def test_figure_4_without_predictions_has_no_legend(results):
+    assert not redraw(results, "figure_04", only="(a)").legends
+    assert len(redraw(results, "figure_04", SLIDES).legends) == 1
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("figure_06", {"only": "PGD"}, "no line 'PGD'; there are I-FGSM; SSP"),
+        ("figure_06", {"only": ""}, "no line ''; there are I-FGSM; SSP"),
+        ("figure_02", {"images": "0,2"}, "no image '2'; there are 0; 1"),
+        ("figure_02", {"images": "-1"}, "no image '-1'; there are 0; 1"),
+        ("figure_05", {"images": "7"}, "no image '7'; there are 0; 1"),
+        ("figure_01", {"only": "NT"}, "'NT' fits several lines: VGG16-NT; ResNet50-NT"),
+        ("figure_01", {"images": "0"}, "figure_01 has no --images; it has --only (lines: VGG16-NT; ResNet50-NT)"),
+    ],
+)
+def test_a_choice_that_is_not_there_is_answered_with_what_there_is(results, name, options, message):
+    with pytest.raises(ValueError) as error:
+        redraw(results, name, **options)
+    assert str(error.value) == message
+
+
+def test_an_exact_name_is_not_taken_for_a_part_of_another(results):
+    labels = [text.get_text() for text in redraw(results, "figure_08", only="DIM").texts]
+    assert "DIM" in labels and "DIM-TI" not in labels
+
+
+def test_the_options_of_a_figure_name_what_is_stored(results):
+    assert options(results, "figure_08") == "--images (0 to 2), --only (attacks: DIM; DIM-TI)"
+    assert options(results, "transfer") == "--only (victims: X; Y; Z)"
+
+
+def test_attacks_stand_side_by_side_on_slides_and_below_one_another_in_print(results):
+    below, beside = (redraw(results, "figure_08", look) for look in (PAPER, SLIDES))
+    # The first picture of the first attack and of the second.
+    first, second = below.axes[3].get_position(), below.axes[12].get_position()
+    assert first.x0 == pytest.approx(second.x0) and first.y0 > second.y0
+    first, second = beside.axes[3].get_position(), beside.axes[15].get_position()
+    assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0

@@ -24,6 +24,15 @@ def test_a_table_reads_well_as_markdown_and_is_numbers_as_csv(results):
     assert stored["T-1 high"].tolist() == [60.0, 11.25]
 
 
+def test_a_column_of_estimates_and_other_cells_is_numbers_where_it_can_be(results):
+    table = pd.DataFrame({"T-1": [Estimate(50.0, 40.0, 60.0, 9), "-", 95.3]})
+    for shown, numbers in [(table, None), (pd.DataFrame({"all": ["a"]}), table)]:
+        results.save_table("t", shown, numbers)
+        found = results.load_table("t")
+        assert found["T-1"].astype(str).tolist() == ["50.0", "-", "95.3"]
+        assert found["T-1 low"].tolist() == ["40.0", "", ""] and found["T-1 high"].tolist() == ["60.0", "", ""]
+
+
 def test_a_condensed_table_keeps_its_numbers_in_the_csv(results):
     numbers = pd.DataFrame({"cell": ["a", "b"], "value": [1.5, 2.5]})
     results.save_table("t", pd.DataFrame({"all": ["a and b"]}), numbers)

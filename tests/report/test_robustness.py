@@ -72,6 +72,9 @@ def test_claims_are_paired_differences_and_the_best_attacker_is_told(frame):
     assert changes[bare] == pytest.approx(90)
     assert changes["NRP keeps more clean accuracy than Feature Denoising"] == pytest.approx(10)
     assert changes["NRP keeps more under attack than Feature Denoising"] == pytest.approx(40)
+    lost = "Feature Denoising has less clean accuracy than no defense"
+    # NRP loses 20 points and keeps 10 more than Feature Denoising, which so loses 30.
+    assert changes[lost] == pytest.approx(-30)
     held = claims.loc["NRP keeps 63.0 % under attack (Table 1), within 5 points"]
     assert held["change"].value == pytest.approx(27) and held["verdict"] == "not reproduced"
     # The untargeted attack leaves less, but Table 1 is about targeted ones.

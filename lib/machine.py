@@ -1,0 +1,34 @@
+"""What the results were computed on, without importing PyTorch."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+
+def describe() -> str:
+    """In words: "AMD EPYC, 2 cores, no GPU"."""
+    return f"{processor()}, {cores()} core{'s' * (cores() != 1)}, {gpu() or 'no GPU'}"
+
+
+def processor() -> str:
+    """The processor's name, as the kernel or else Python knows it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0].removesuffix(" Processor") if names else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu() -> str:
+    """The first GPU's name as NVIDIA's driver tells it, empty without one."""
+    if not shutil.which("nvidia-smi"):
+        return ""
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    found = subprocess.run(asked, capture_output=True, text=True)
+    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout else ""

@@ -1,0 +1,95 @@
+"""A function from a user's own file: an attack (docs/own_attack.md) or a defense (docs/own_defense.md)."""
+
+import difflib
+import functools
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from lib.settings.base import ROOT
+from lib.store import code_digest, imported
+
+FOLDER = "own"  # the stages of dvc.yaml depend on it
+HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a pixel
+
+
+class Own(NamedTuple):
+    """function: what the file defines.  code: digest of the file and of what it imports from own/ and lib/."""
+
+    function: Callable
+    code: str
+
+
+def load(file: str, name: str) -> Own:
+    """The function called `name` in a file of own/, such as "own/blur.py"; the file is executed once per process.
+
+    One line each: ValueError for a file elsewhere, one that Python cannot load or that has no such function;
+    FileNotFoundError for a file that is not there.
+    """
+    parts = Path(file).parts
+    if parts[:1] != (FOLDER,) or ".." in parts or not file.endswith(".py"):
+        raise ValueError(f"{file}: write an own {name} into a Python file in {FOLDER}/, such as {FOLDER}/my_{name}.py")
+    if not (ROOT / file).is_file():
+        there = sorted(path.name for path in (ROOT / file).parent.glob("*.py"))
+        raise FileNotFoundError(f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}")
+    module, code = _module(ROOT / file, file)
+    function = getattr(module, name, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise ValueError(f"{file} defines no function '{name}'; its functions are: {', '.join(known) or 'none'}")
+    return Own(function, code)
+
+
+@functools.cache
+def _module(path: Path, file: str) -> tuple[ModuleType, str]:
+    """The executed file, and the digest of what was executed: an edit during a long run must not pass as run."""
+    name = ".".join(Path(file).with_suffix("").parts)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        code = _code(path)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{file} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    return module, code
+
+
+def _code(path: Path) -> str:
+    """SHA-256 of the file and of the files in own/ and lib/ that it imports, directly or through them."""
+    found, queue = set(), {path}
+    while queue:
+        file = queue.pop()
+        found.add(file)
+        queue |= {other for package in (FOLDER, "lib") for other in imported(file, package, ROOT)} - found
+    return code_digest(found)
+
+
+def check_options(what: str, function: Callable, takes: Sequence[str], given: Iterable[str]) -> None:
+    """ValueError in one line unless `function` takes these arguments by position and these options by keyword.
+
+    what: begins the line, such as "the defense jpeg".
+    """
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    first, options = parameters[: len(takes)], parameters[len(takes) :]
+    if len(first) < len(takes) or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first):
+        raise ValueError(f"{what} must begin with the parameters ({', '.join(takes)}), but takes {signature}")
+    named = {p.name: p for p in options if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    given = list(given)
+    for name in given:
+        if name not in named and not any(p.kind is p.VAR_KEYWORD for p in options):
+            raise ValueError(f"{what} has no option '{name}'; {choices(name, named)}")
+    for name, option in named.items():
+        if option.default is option.empty and name not in given:
+            raise ValueError(f"{what} needs the option '{name}'")
+
+
+def choices(name: str, known: Iterable[str]) -> str:
+    """What there is, and which of it is nearest to `name`."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+    return f"did you mean '{near[0]}'? There are: {', '.join(known)}" if near else "it takes none"

@@ -1,0 +1,70 @@
+"""The report of a scale, from its stored tables: `python -m lib.report [--scale mini]` writes all of it.
+
+results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every sentence of the supplement, judged
+results/<scale>/comparison.md, tables/comparison.csv               every number of its tables beside ours
+results/<scale>/provenance.json                                    versions, devices, seeds, digests
+
+`python -m lib.report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for
+every scale that has results; these write nothing.
+"""
+
+import argparse
+import sys
+
+from lib import settings
+from lib.report import comparison, provenance, verdicts
+from lib.report.figures import redraw
+from lib.report.results import Results
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
+    parser.add_argument("part", nargs="?", choices=["all", "claims", "compare", "overview"], default="all")
+    parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
+    parser.add_argument("--csv", action="store_true", help="of claims or compare: as CSV instead of Markdown")
+    chosen = parser.parse_args(arguments)
+    try:
+        print(run(settings.load(chosen.scale), chosen.part, chosen.csv))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"lib.report: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(scale: settings.Scale, part: str, csv: bool = False) -> str:
+    """What to print. FileNotFoundError (with the command) for a scale without results."""
+    if part == "overview":
+        here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
+        return verdicts.overview({name: verdicts.judge(Results(name)) for name in here}).rstrip()
+    results = Results(scale.name)
+    if not (results.root / "tables").is_dir():
+        raise FileNotFoundError(f"results/{scale.name}/tables is not there yet; compute it with: dvc repro")
+    judged, compared = verdicts.judge(results), comparison.compare(results)
+    if part == "all":
+        return write(scale, results, judged, compared)
+    table = judged if part == "claims" else compared
+    if csv:
+        return table.to_csv(index=False, float_format="%.4g").rstrip()
+    return verdicts.markdown(judged, scale.name) if part == "claims" else comparison.markdown(compared, scale.name)
+
+
+def write(scale: settings.Scale, results: Results, judged, compared) -> str:
+    """Write the whole report; how many sentences have which verdict."""
+    results.save_table("claims", judged)
+    results.save_table("comparison", compared)
+    results.save_data("claims", judged)
+    results.save_figure("claims", redraw(results, "claims"))
+    for name, text in {
+        "claims": verdicts.markdown(judged, scale.name),
+        "comparison": comparison.markdown(compared, scale.name),
+    }.items():
+        results.path(".", f"{name}.md").write_text(text)
+    results.path(".", "provenance.json").write_text(provenance.text(scale, results))
+    found = verdicts.counts(judged)
+    results.save_metrics("report", {"claims": found})
+    return f"results/{scale.name}/claims.md: " + ", ".join(f"{count} {name}" for name, count in found.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,15 @@
+"""A stored table in LaTeX, for a paper: booktabs, signs escaped, bold as in the Markdown."""
+
+import re
+
+from tabulate import tabulate
+
+
+def latex(markdown: str) -> str:
+    """A table of pipes (header, line of dashes, rows) as a tabular environment; needs the package booktabs."""
+    header, dashes, *rows = (
+        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in markdown.strip().splitlines()
+    )
+    sides = ["right" if cell.endswith(":") else "left" for cell in dashes]
+    text = tabulate(rows, header, tablefmt="latex_booktabs", colalign=sides, disable_numparse=True)
+    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)

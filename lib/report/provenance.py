@@ -1,0 +1,55 @@
+"""What a scale's results rest on: versions, machine, seeds, digests of data and weights."""
+
+import json
+import platform
+from importlib import metadata
+
+import torch
+import yaml
+
+from lib import machine, settings
+from lib.report.results import Results
+from lib.settings import ROOT, Scale
+
+PACKAGES = ["torch", "torchvision", "timm", "numpy", "scipy", "scikit-image", "scikit-learn", "pillow", "pandas"]
+PACKAGES += ["matplotlib", "onnxruntime", "pycocotools", "safetensors", "dvc", "papermill"]
+# The sections of a scale that say how networks are trained, with the seed of each.
+TRAININGS = ("stand_ins", "segmenters", "detectors", "purifiers", "generators")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that the numbers depend on."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+
+
+def text(scale: Scale, results: Results) -> str:
+    """provenance.json. Nothing in it depends on the time, or on what was stored before."""
+    specs = scale.model_dump()
+    facts = {
+        "scale": scale.name,
+        "versions": versions(),
+        "machine": {"description": machine.describe(), "system": platform.system()},
+        "threads of PyTorch": torch.get_num_threads(),
+        "precision of the surrogates": scale.precision,
+        "seeds": {"attacks, defenses and t-SNE": settings.params().seed, "bootstrap": 0}
+        | {f"training of {name}": spec["seed"] for section in TRAININGS for name, spec in specs[section].items()},
+        "data": _data(),
+        "weights": weights(scale, results),
+    }
+    return json.dumps(facts, indent=2) + "\n"
+
+
+def _data() -> dict[str, str]:
+    """The digest that pins the embedded world; real data sets lie outside the repository and are not pinned by it."""
+    pinned = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
+    return {f"{out['path']} (md5)": out["md5"] for out in pinned}
+
+
+def weights(scale: Scale, results: Results) -> dict[str, str]:
+    """SHA-256 of every network's file: as its training recorded it, or as the scale pins it."""
+    found = {}
+    for name, spec in scale.networks.items():
+        record = results.root / "metrics" / "networks" / f"{name}.json"
+        trained = json.loads(record.read_text()).get("sha256") if record.exists() else None
+        found[name] = trained or spec.sha256 or f"not pinned ({spec.weights or 'no record of its training'})"
+    return found

@@ -1,0 +1,193 @@
+"""The results of a scale as a static site that works offline: python -m lib.report.site --scale mini
+
+Writes Markdown pages that mirror results/<scale>/ (executed notebooks, tables, figures, claims, comparison, provenance)
+and has MkDocs with the Material theme build results/<scale>/site/ from them. What a scale has not computed is said on
+its page. Byte-identical for equal input. The settings of MkDocs and the look are in site_files/.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nbformat
+import yaml
+from nbconvert import MarkdownExporter
+from traitlets.config import Config
+
+from lib import settings
+from lib.report.pages import Site, absent, figure, pages, ran, table, title
+from lib.report.results import Results
+
+FILES = Path(__file__).parent / "site_files"
+# What pages show and link to; the notebooks become pages.
+COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
+RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
+# Pages of a web server, which a folder of files has not got.
+SERVED = ("404.html", "sitemap.xml", "sitemap.xml.gz")
+
+
+def build(scale: str, root: Path = settings.ROOT) -> Path:
+    """Build results/<scale>/site/; its start page.
+
+    FileNotFoundError where the scale has no results, ValueError where a page cannot be built, such as for a dead link.
+    """
+    site = gather(scale, root)
+    target = site.results.root / "site"
+    with TemporaryDirectory() as folder:
+        docs = Path(folder) / "docs"
+        for name, text in pages(site).items():
+            _place(docs / name).write_text(text)
+        for stage in site.appendices:
+            convert(site, stage, docs / "notebooks")
+        for pattern in COPIED:
+            for path in sorted(site.results.root.glob(pattern)):
+                shutil.copyfile(path, _place(docs / path.relative_to(site.results.root)))
+        for name in ("site.css", "iframe-worker.js"):
+            shutil.copyfile(FILES / name, _place(docs / "assets" / name))
+        html = run_mkdocs(site, docs, Path(folder))
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.move(html, target)
+    return target / "index.html"
+
+
+def gather(scale: str, root: Path) -> Site:
+    """Everything that pages are made from; FileNotFoundError where the scale has no results."""
+    results = Results(scale, root / "results")
+    if not any(results.root.glob("notebooks/*.ipynb")) and not any(results.root.glob("tables/*.md")):
+        raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
+    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    appendices = sorted(name for name, stage in stages.items() if "lib.run " in str(stage.get("cmd")))
+    runs = {path.stem: json.loads(path.read_text()) for path in sorted(results.root.glob("runs/*.json"))}
+    return Site(results, root / "notebooks", appendices, makers(stages, scale), runs)
+
+
+def makers(stages: dict[str, dict], scale: str) -> dict[str, str]:
+    """A file below results/<scale>/ -> the stage of dvc.yaml that makes it."""
+    found = {}
+    for name, stage in stages.items():
+        body = stage.get("do", stage)
+        for item in stage.get("foreach", [""]):
+            for entry in body.get("outs", []) + body.get("plots", []) + body.get("metrics", []):
+                path = entry if isinstance(entry, str) else next(iter(entry))
+                path = path.replace("${scale}", scale).replace("${item}", str(item))
+                found[path.removeprefix(f"results/{scale}/")] = f"{name}@{item}" if item else name
+    return found
+
+
+def convert(site: Site, stage: str, folder: Path) -> None:
+    """Write an appendix's page, and the pictures in it that are no figures, into a folder."""
+    path = site.results.root / "notebooks" / f"{stage}.ipynb"
+    resources = {"unique_key": stage, "output_files_dir": f"{stage}_files"}
+    if path.exists():
+        hidden = {"enabled": True, "remove_cell_tags": {"parameters", "injected-parameters"}}
+        exporter = MarkdownExporter(
+            config=Config(TagRemovePreprocessor=hidden),
+            template_name="notebook",
+            extra_template_basedirs=[str(FILES)],
+        )
+        notebook = prepared(site, nbformat.read(path, as_version=4))
+        text, resources = exporter.from_notebook_node(notebook, resources)
+    else:
+        text = leftover(site, stage)
+    _place(folder / f"{stage}.md").write_text(f"{text}\n\n{closing(site, stage)}\n")
+    for name, content in resources.get("outputs", {}).items():
+        _place(folder / name).write_bytes(content)
+
+
+def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook with every figure and table followed by how it came about, and without pandas' own styles."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            drawn = re.search(r'shown\(results, "(\w+)"', cell.source)
+            saved = re.search(r'save_table\(\s*"(\w+)"', cell.source)
+            if "image/png" in data and drawn and site.names(f"figures/{drawn.group(1)}.*"):
+                output["data"] = {"text/markdown": figure(site, drawn.group(1), "../")}
+            elif "text/markdown" in data and saved:
+                data["text/markdown"] += table(site, saved.group(1), "../", shown=False)
+            elif "text/html" in data:
+                html = re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.DOTALL)
+                data["text/html"] = html.replace(' border="1" class="dataframe"', "")
+    return notebook
+
+
+def leftover(site: Site, stage: str) -> str:
+    """The page of an appendix whose notebook is missing: what there is of its tables and figures."""
+    parts = [f"# {title(site, stage)}", absent(f"notebooks/{stage}.ipynb", site.results.scale)]
+    for path, maker in site.makers.items():
+        name = Path(path).stem
+        if maker == stage and site.has(path):
+            if path.startswith("figures/") and path.endswith(".svg"):
+                parts.append(figure(site, name, "../"))
+            if path.startswith("tables/") and path.endswith(".md"):
+                parts.append(table(site, name, "../"))
+    return "\n\n".join(parts)
+
+
+def closing(site: Site, stage: str) -> str:
+    """The end of an appendix's page: how it was computed, with all parameters."""
+    parts = ["## How this page was computed { #run }", ran(site, stage, "../")]
+    if stage in site.runs:
+        record = site.runs[stage]
+        parameters = yaml.safe_dump(record["parameters"], allow_unicode=True).rstrip().replace("\n", "\n    ")
+        parts += [
+            f"```text\n{record['command']}\n```",
+            f'??? quote "Parameters"\n\n    ```yaml\n    {parameters}\n    ```',
+        ]
+    return "\n\n".join(parts)
+
+
+def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
+    """Build a folder of Markdown; the folder of HTML. ValueError with MkDocs' first complaint."""
+    chosen = yaml.safe_load((FILES / "mkdocs.yml").read_text())
+    chosen |= {
+        "site_name": f"The supplement, reproduced ({site.results.scale})",
+        "docs_dir": str(docs),
+        "site_dir": str(folder / "html"),
+        "nav": [
+            {"Start": "index.md"},
+            {"Appendices": [f"notebooks/{stage}.md" for stage in site.appendices]},
+            {"Results": [{name.capitalize(): f"{name}.md"} for name in RESULTS]},
+        ],
+    }
+    path = folder / "mkdocs.yml"
+    path.write_text(yaml.safe_dump(chosen, allow_unicode=True))
+    # No dates in the output; and no advice about MkDocs 2 among the complaints.
+    fixed = os.environ | {"SOURCE_DATE_EPOCH": "0", "NO_MKDOCS_2_WARNING": "1"}
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(path)]
+    done = subprocess.run(command, env=fixed, capture_output=True, text=True)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["MkDocs failed without a word"]
+        raise ValueError(next((line for line in lines if re.match("WARNING|ERROR", line)), lines[-1]))
+    for name in SERVED:
+        (folder / "html" / name).unlink(missing_ok=True)
+    return folder / "html"
+
+
+def _place(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m lib.report.site", description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
+    chosen = parser.parse_args(arguments)
+    try:
+        path = build(settings.load(chosen.scale).name)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"lib.report.site: {error}", file=sys.stderr)
+        return 2
+    print(f"wrote {path.relative_to(settings.ROOT)}: open it in a browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""lib/report/published.py and comparison.py: every printed number, and ours beside it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import settings
+from lib.report import __main__ as command
+from lib.report import comparison, published
+from lib.report.results import Results
+
+
+@pytest.fixture
+def results(tmp_path):
+    return Results("mini", tmp_path)
+
+
+def test_every_table_has_all_its_numbers_with_unit_and_line():
+    cells = published.cells()
+    counts = pd.Series([cell.table for cell in cells]).value_counts().to_dict()
+    assert counts == {
+        "table_01": 6,
+        "table_02": 4,
+        "table_03": 12,
+        "table_04": 8,
+        "table_05": 16,
+        "table_06": 21,
+        "table_07": 21,
+    }
+    assert all(cell.unit and 56 <= cell.line <= 172 for cell in cells)
+    assert published.value("table_06", "MF 3", "eps 16") == 30.52
+    by_place = {(cell.table, cell.row, cell.column): cell for cell in cells}
+    assert by_place["table_05", "Res-152", "T-5"].line == 148
+    assert by_place["table_01", "NRP", "adversarial"].spread == 2.0
+    assert by_place["table_02", "NRP", "hours"].unit == "h"
+
+
+def test_numbers_of_the_text_agree_with_the_tables_and_with_params():
+    params = settings.params().model_dump()
+    for entry in published.TEXT:
+        if "cell" in entry:
+            assert published.value(*entry["cell"]) == entry["value"]
+        if "parameter" in entry:
+            found = params
+            for key in entry["parameter"].split("."):
+                found = found[key]
+            assert found == pytest.approx(entry["value"])
+    (taken,) = (entry["value"] for entry in published.TEXT if entry["value"] == 47.11)
+    assert taken == pytest.approx(
+        published.value("table_06", "none", "no attack") - published.value("table_06", "none", "eps 16")
+    )
+
+
+def test_ours_stands_beside_the_papers_with_interval_count_and_difference(results):
+    rows = [
+        ("SSP", 8, "none", "mAP@0.5", 40.0),
+        ("SSP", 16, "none", "mAP@0.5", 20.0),
+        ("SSP", 16, "NRP", "mAP@0.5", 60.0),
+    ]
+    rows += [("SSP", 16, "none", "mAP@0.5:0.95", 9.0), ("none", 0, "none", "mAP@0.5", 80.0)]
+    table = pd.DataFrame(rows, columns=["attack", "eps", "defense", "metric", "value"])
+    table = table.assign(victim="R", low=table["value"] - 1, high=table["value"] + 2, n=30)
+    other = table.assign(victim="other", value=1.0)
+    results.save_table("table_07", pd.concat([table, other]))
+    found = comparison.compare(results).set_index(["table", "row", "column"])
+    ours = found.loc[("table_07", "none", "eps 16")]
+    assert (ours["ours"], ours["low"], ours["high"], ours["n"]) == (20.0, 19.0, 22.0, 30)
+    assert ours["difference"] == pytest.approx(20 - 5.16)
+    assert found.loc[("table_07", "none", "no attack"), "ours"] == 80
+    assert found.loc[("table_07", "JPEG 75", "eps 8"), "note"] == "this scale has no such cell"
+    assert found.loc[("table_03", "SSP", "Inc-v3"), "note"] == "its notebook has not run at this scale"
+    assert "at another size" in found.loc[("table_02", "NRP", "hours"), "note"]
+
+
+def test_the_committed_comparison_agrees_with_the_committed_tables():
+    """Cells picked by hand from the Markdown tables, which another function writes."""
+    results = Results("mini")
+    found = comparison.compare(results).set_index(["table", "row", "column"])
+    assert (found["ours"] == "").sum() == 4  # Table 2's
+    for name, row, column, cell in [
+        ("table_03", "FSA", "Inc-v4", ("FSA", "Inc-v4")),
+        ("table_05", "VGG-19", "T-1", ("VGG-19", "T-1")),
+    ]:
+        lines = results.path("tables", f"{name}.md").read_text().splitlines()
+        heads = [text.strip() for text in lines[0].split("|")]
+        (line,) = (line for line in lines if line.split("|")[1].strip() == cell[0])
+        printed = line.split("|")[heads.index(cell[1])].strip()
+        ours = found.loc[(name, row, column)]
+        assert printed.startswith(f"{ours['ours']:.1f} [{ours['low']:.1f}, {ours['high']:.1f}]"[: len(printed)])
+    assert np.allclose(
+        [row["ours"] - row["paper"] - row["difference"] for _, row in found.iterrows() if row["ours"] != ""], 0
+    )
+
+
+def test_the_command_prints_markdown_or_csv(capsys):
+    assert command.main(["compare", "--scale", "mini"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("\n## Table ") == 7 and "| 53.78" in text and "Numbers in the text" in text
+    assert command.main(["compare", "--scale", "mini", "--csv"]) == 0
+    assert capsys.readouterr().out.startswith("table,row,column,unit,line,paper,ours,low,high,difference,n,note\n")
+    assert command.main(["claims", "--scale", "mini"]) == 0
+    assert "## Appendix G" in capsys.readouterr().out
+
+
+def test_a_scale_without_results_names_the_command(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "Results", lambda name: Results(name, tmp_path))
+    assert command.main(["compare", "--scale", "mini"]) == 2
+    assert "results/mini/tables is not there yet; compute it with: dvc repro" in capsys.readouterr().err

@@ -1,0 +1,40 @@
+"""`python -m lib.report`: the whole report, written from the committed tables of the mini scale."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lib.report import __main__ as command
+from lib.report import verdicts
+from lib.report.results import Results
+from lib.settings import ROOT
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """The committed results of the mini scale, without the report."""
+    folder = tmp_path_factory.mktemp("results")
+    shutil.copytree(ROOT / "results" / "mini", folder / "mini", ignore=shutil.ignore_patterns("claims*", "site"))
+    return Results("mini", folder)
+
+
+def files(results):
+    return {path.relative_to(results.root): path.read_bytes() for path in results.root.rglob("*") if path.is_file()}
+
+
+def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch, capsys):
+    monkeypatch.setattr(command, "Results", lambda name: results)
+    before = files(results)
+    assert command.main(["--scale", "mini"]) == 0
+    counts = verdicts.counts(verdicts.judge(results))
+    assert capsys.readouterr().out.startswith(f"results/mini/claims.md: {counts['reproduced']} reproduced, ")
+    first = files(results)
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
+    declared = {next(iter(out)).removeprefix("results/${scale}/") for out in stage["outs"] + stage["metrics"]}
+    assert {str(path) for path in first.keys() - before.keys()} <= declared <= {str(path) for path in first}
+    assert json.loads(first[Path("metrics/report.json")])["claims"] == counts
+    assert command.main(["--scale", "mini"]) == 0
+    assert files(results) == first
