@@ -212,7 +212,7 @@ def table(seen: Look) -> pd.DataFrame:
         ]
         for kind, found in seen.said.items()
     }
-    measured = {"largest difference (levels)": seen.levels, "PSNR (dB)": seen.psnr.round(1)}
+    measured = {"largest difference (levels)": seen.levels, "PSNR (dB)": seen.psnr.astype(float).round(1)}
     return pd.DataFrame({"image": seen.names, **said, "outcome": outcomes(seen), **measured})
 
 

@@ -216,6 +216,7 @@ FIGURES: dict[str, Drawing] = {
 
 NOTES = {
     "mini": "embedded world, stand-in networks",
+    "lab": "embedded world, stand-in networks, few images",
     "sample": "real images, modest networks, attacks in bfloat16",
     "paper": "paper scale",
 }

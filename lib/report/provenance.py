@@ -47,9 +47,9 @@ def _data() -> dict[str, str]:
 
 def weights(scale: Scale, results: Results) -> dict[str, str]:
     """SHA-256 of every network's file: as its training recorded it, or as the scale pins it."""
-    found = {}
+    found, folder = {}, results.root.parent / (scale.like or scale.name) / "metrics" / "networks"
     for name, spec in scale.networks.items():
-        record = results.root / "metrics" / "networks" / f"{name}.json"
+        record = folder / f"{name}.json"
         trained = json.loads(record.read_text()).get("sha256") if record.exists() else None
         found[name] = trained or spec.sha256 or f"not pinned ({spec.weights or 'no record of its training'})"
     return found

@@ -101,6 +101,30 @@ def test_what_cannot_be_judged_says_why(results, claim, why):
     assert why in verdicts.markdown(rows, "mini") and verdicts.counts(rows)["not judged"] == 1
 
 
+def test_a_defense_is_not_judged_where_the_attack_takes_nothing(results):
+    store(results, Estimate(1.0, 0.5, 2.0, 50))
+    given = {"table": "taken", "where": {"eps": "16"}, "column": "against clean", "below": -5}
+    for taken, found in [(-2.0, "not judged"), (-40.0, "reproduced")]:
+        results.save_table("taken", pd.DataFrame({"eps": [8, 16], "against clean": [-50.0, taken]}))
+        rows = judged(results, CLAIM._replace(given=given))
+        assert rows["verdict"].tolist() == [found]
+    results.save_table("taken", pd.DataFrame({"eps": [16], "against clean": [-2.0]}))
+    (why,) = judged(results, CLAIM._replace(given=given))["why"]
+    assert why == "the attack takes 2.0 points here (tables/taken): nothing to win back"
+
+
+def test_an_attack_on_the_victim_itself_is_no_transfer(results):
+    attacks = ["DIM on V0 + V5", "DIM on V0 + V5", "DIM on V22"]
+    store(results, *[Estimate(5, 1, 9, 50)] * 3, attack=attacks)
+    assert judged(results, CLAIM._replace(transferred=True))["case"].tolist() == ["V1", "V2"]
+
+
+def test_a_table_from_before_a_column_is_said_to_be_old(results):
+    store(results, Estimate(5, 1, 9, 50))
+    (why,) = judged(results, CLAIM._replace(effect="gain"))["why"]
+    assert why == "tables/moves has no column 'gain': older than the code; run its notebook"
+
+
 def test_many_cases_are_counted_and_few_are_shown(results):
     store(results, *[Estimate(k, k - 1.5, k + 1.5, 50) for k in range(-1, 6)])
     (text,) = verdicts.summary(judged(results))["effect"]
@@ -131,7 +155,11 @@ def test_every_sentence_meets_its_rows_in_the_committed_results():
     """A renamed column, attack or claim would silently leave a sentence unjudged."""
     rows = verdicts.judge(Results("mini"))
     unjudged = rows[rows["verdict"] == "not judged"]
-    assert set(unjudged["id"]) == {claim.id for claim in verdicts.claims() if claim.why}
+    reasons = {claim.id for claim in verdicts.claims() if claim.why}
+    nothing_taken = {claim.id for claim in verdicts.claims() if claim.given}
+    assert reasons <= set(unjudged["id"]) <= reasons | nothing_taken
+    said = unjudged[~unjudged["id"].isin(reasons)]["why"]
+    assert said.str.contains("nothing to win back").all()
     assert (pd.to_numeric(rows["n"], errors="coerce").dropna() >= 10).all()
 
 

@@ -548,9 +548,9 @@ def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path
     assert "images are rendered at one size: name the shorter side in resize" in said
     picture(empty / "one.png", 0, 40, 40)
     assert "1 training images do not fill a batch of 2" in failure(command, *named, empty)
-    command.change(resize=30)
-    assert "crops of 32 pixels do not fit images resized to 30" in failure(command, *named, photographs)
-    command.change(resize=None)
+    command.change(resize=34, side=36)
+    assert "crops of 36 pixels do not fit images resized to 34" in failure(command, *named, photographs)
+    command.change(resize=None, side=SIDE)
     (command.models / "VGG-16.safetensors").unlink()
     said = failure(command, *named, photographs)
     assert "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: " in said and "dvc repro" in said
