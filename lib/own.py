@@ -8,23 +8,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
+from lib import keys
 from lib.settings.base import ROOT
-from lib.store import code_digest, imported
 
 FOLDER = "own"  # the stages of dvc.yaml depend on it
 HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a pixel
 
 
-class Own(NamedTuple):
-    """function: what the file defines.  code: digest of the file and of what it imports from own/ and lib/."""
-
-    function: Callable
-    code: str
-
-
-def load(file: str, name: str) -> Own:
+def load(file: str, name: str) -> Callable:
     """The function called `name` in a file of own/, such as "own/blur.py"; the file is executed once per process.
 
     One line each: ValueError for a file elsewhere, one that Python cannot load or that has no such function;
@@ -36,37 +28,32 @@ def load(file: str, name: str) -> Own:
     if not (ROOT / file).is_file():
         there = sorted(path.name for path in (ROOT / file).parent.glob("*.py"))
         raise FileNotFoundError(f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}")
-    module, code = _module(ROOT / file, file)
+    module = _module(ROOT / file, file)
     function = getattr(module, name, None)
     if not callable(function):
         known = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise ValueError(f"{file} defines no function '{name}'; its functions are: {', '.join(known) or 'none'}")
-    return Own(function, code)
+    return function
 
 
 @functools.cache
-def _module(path: Path, file: str) -> tuple[ModuleType, str]:
-    """The executed file, and the digest of what was executed: an edit during a long run must not pass as run."""
+def _module(path: Path, file: str) -> ModuleType:
+    """The executed file. What is executed is what keys are made of: it and what it imports are read first."""
     name = ".".join(Path(file).with_suffix("").parts)
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     try:
-        code = _code(path)
+        keys.reached_from(path, ROOT)
         sys.modules[name] = module
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{file} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    return module, code
+    return module
 
 
-def _code(path: Path) -> str:
-    """SHA-256 of the file and of the files in own/ and lib/ that it imports, directly or through them."""
-    found, queue = set(), {path}
-    while queue:
-        file = queue.pop()
-        found.add(file)
-        queue |= {other for package in (FOLDER, "lib") for other in imported(file, package, ROOT)} - found
-    return code_digest(found)
+def file_of(function: Callable) -> str:
+    """The own file that a function comes from, such as "own/blur.py"."""
+    return function.__module__.replace(".", "/") + ".py"
 
 
 def check_options(what: str, function: Callable, takes: Sequence[str], given: Iterable[str]) -> None:

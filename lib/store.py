@@ -1,83 +1,32 @@
-"""Content-addressed, resumable results on disk (imports nothing of lib).
+"""Content-addressed, resumable results on disk.
 
-What costs more than a second is asked for by a key: the digest of its inputs, its parameters and the code that
-computes it. An entry is written to a temporary file, synced and renamed, so a killed run leaves whole entries or none;
-every entry carries its own checksum, and a corrupt one is reported and computed again.
+    store.cached(function, *arguments, device="cpu", batch=10)
+
+gives what the module-level, pure function returns, arrays by name, and computes it only once: its key is the digest of
+what it is made from (`lib.keys`). An entry is written to a temporary file, synced and renamed, so a killed run leaves
+whole entries or none; every entry carries its own checksum, and a corrupt one is reported and computed again. Beside
+its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
-import ast
 import hashlib
-import inspect
 import json
 import os
+import struct
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
+from lib import keys
+
 Arrays = dict[str, np.ndarray]
-
-
-def digest(*parts: object) -> str:
-    """SHA-256 (hex) of arrays, bytes and JSON-able values, with their types, shapes and order."""
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            total.update(f"array {part.dtype} {part.shape}".encode())
-            total.update(np.ascontiguousarray(part).tobytes())
-        elif isinstance(part, bytes):
-            total.update(b"bytes")
-            total.update(part)
-        else:
-            total.update(("json " + json.dumps(part, sort_keys=True)).encode())
-    return total.hexdigest()
-
-
-def code_digest(paths: Iterable[Path]) -> str:
-    """SHA-256 of the source files in `paths` (folders are read recursively for *.py)."""
-    files = sorted(file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path]))
-    return digest(*[file.read_bytes() for file in files])
-
-
-def code_of(function: Callable) -> str:
-    """SHA-256 of the file that defines `function` and of its package's files that it imports, directly or through them.
-
-    So adding an attack changes no key of another one's results. A package's __init__.py counts where a name of its own
-    is imported from it.
-    """
-    function = inspect.unwrap(function)
-    file = Path(inspect.getfile(function)).resolve()
-    root = file.parents[function.__module__.count(".") + (file.name == "__init__.py")]
-    found, queue = set(), {file}
-    while queue:
-        path = queue.pop()
-        found.add(path)
-        queue |= imported(path, function.__module__.split(".")[0], root) - found
-    return code_digest(found)
-
-
-def imported(path: Path, package: str, root: Path) -> set[Path]:
-    """The files of `package`, which lies in the folder `root`, that the file at `path` imports."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            above = path.relative_to(root).parts[: -node.level] if node.level else ()
-            module = ".".join([*above, *filter(None, [node.module])])
-            inner = {f"{module}.{alias.name}" for alias in node.names}
-            names |= {name if source_of(name, root) else module for name in inner}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {file for name in names if name.split(".")[0] == package and (file := source_of(name, root))}
-
-
-def source_of(name: str, root: Path) -> Path | None:
-    """The file of a dotted module name below `root`; None for a name that is no module."""
-    base = root.joinpath(*name.split("."))
-    return next((file for file in (base.with_suffix(".py"), base / "__init__.py") if file.is_file()), None)
+CHECKSUM = 32  # bytes of SHA-256 before the rest
 
 
 class Store:
@@ -85,15 +34,112 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self.said: set[str] = set()
 
-    def get(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
-        """The arrays stored under `key` (a hex digest), or those that `compute` returns, stored for the next time."""
-        path = self.root / key[:2] / f"{key}.bin"
+    def cached(
+        self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
+    ) -> Arrays:
+        """`function(*arguments, device=device, **how)`, from the store where it is there.
+
+        arguments: what the result depends on; see `lib.keys.described`.  device: counts by its kind.  how: what changes
+        no result, such as the size of a batch.  cell: names the computation for people, in messages and in `why`.
+
+        A function of a notebook's cell, or an argument that holds one, has no file and so no key: it is computed anew
+        each time, which is said once.
+        """
+        try:
+            made_from = keys.record(function, arguments, device)
+        except keys.Unkeyed as error:
+            self._say(f"store: {cell or function.__name__} is not stored: {error}")
+            return function(*arguments, device=device, **how)
+        path = self.path(keys.digest(made_from))
         arrays = read(path)
         if arrays is None:
-            arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
-            write(path, arrays)
+            arrays = contiguous(function(*arguments, device=device, **how))
+            write(path, arrays, made_from | {"cell": cell})
         return arrays
+
+    def path(self, key: str) -> Path:
+        """Where the entry of a key lies."""
+        return self.root / key[:2] / f"{key}.bin"
+
+    def _say(self, line: str) -> None:
+        if line not in self.said:
+            self.said.add(line)
+            print(line, file=sys.stderr)
+
+    def records(self) -> Iterator[tuple[float, dict]]:
+        """When each entry was written (seconds since 1970) and what it was made from; unreadable ones are left out."""
+        for path in self.root.rglob("*.bin"):
+            if made_from := read_record(path):
+                yield path.stat().st_mtime, made_from
+
+    def why(self, pattern: str) -> list[str]:
+        """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
+        differs from the nearest earlier entry of the same function.
+
+        ValueError where no entry fits.
+        """
+        entries = sorted(self.records(), key=lambda entry: entry[0])
+        fits = [place for place, (_, made) in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
+        if not fits:
+            cells = sorted({made.get("cell", "") for _, made in entries} - {""})
+            shown = "; ".join(cells[:10]) + ("; ..." if len(cells) > 10 else "")
+            raise ValueError(f"no entry of the store is called '{pattern}'; there are {shown or 'none'}")
+        newest = entries[fits[-1]][1]
+        earlier = [made for _, made in entries[: fits[-1]] if made["function"] == newest["function"]]
+        if not earlier:
+            return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
+        changed = [(len(differences(made, newest)), made["cell"] != newest["cell"]) for made in earlier]
+        nearest = earlier[min(reversed(range(len(earlier))), key=changed.__getitem__)]
+        changes = differences(nearest, newest)
+        return [f"{newest['cell']}, against {nearest['cell']}:", *(f"  {change}" for change in changes)]
+
+
+def folder(root: Path) -> Path:
+    """Where a checkout's results are stored: $COMPANION_STORE, or the folder that all worktrees of its repository
+    share, which `dvc exp run --temp` finds too; without git `.store` in the checkout."""
+    if named := os.environ.get("COMPANION_STORE"):
+        return Path(named).expanduser()
+    parts = root.parts
+    if "exps" in parts and parts[(place := parts.index("exps")) - 2 : place] == (".dvc", "tmp"):
+        root = Path(*parts[: place - 2])
+    asked = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir"]
+    try:
+        top, common = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:2]
+    except (OSError, subprocess.CalledProcessError):
+        return root / ".store"
+    return Path(common) / "companion-store" if Path(top).resolve() == root.resolve() else root / ".store"
+
+
+def differences(before: dict, after: dict) -> list[str]:
+    """The parts of two records that differ, a line each."""
+    old, new = leaves(before), leaves(after)
+    names = [name for name in [*new, *(name for name in old if name not in new)] if name.partition(".")[0] != "cell"]
+    pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in names]
+    return [f"{name}: {shortened(a)} -> {shortened(b)}" for name, a, b in pairs if a != b]
+
+
+def leaves(value: object, name: str = "") -> dict[str, object]:
+    """Nested data as one level: "arguments.3.eps": 16."""
+    if isinstance(value, dict):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    else:
+        return {name: value}
+    return {key: leaf for inner, part in parts for key, leaf in leaves(part, f"{name}.{inner}".strip(".")).items()}
+
+
+def shortened(value: object) -> str:
+    """A digest says nothing beyond its first digits."""
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:40]}..."
+
+
+def contiguous(arrays: Arrays) -> Arrays:
+    """As safetensors writes them."""
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def read(path: Path) -> Arrays | None:
@@ -102,17 +148,28 @@ def read(path: Path) -> Arrays | None:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
-    checksum, payload = content[:32], content[32:]
+    checksum, payload = content[:CHECKSUM], content[CHECKSUM:]
     if hashlib.sha256(payload).digest() != checksum:
         print(f"store: {path.name} is corrupt and is computed again", file=sys.stderr)
         return None
     return decode(payload)
 
 
-def write(path: Path, arrays: Arrays) -> None:
+def read_record(path: Path) -> dict | None:
+    """What an entry was made from, read from its head alone; None for a file without."""
+    try:
+        with path.open("rb") as file:
+            file.seek(CHECKSUM)
+            (length,) = struct.unpack("<Q", file.read(8))
+            return json.loads(json.loads(file.read(length))["__metadata__"]["made_from"])
+    except (OSError, KeyError, ValueError, struct.error):
+        return None
+
+
+def write(path: Path, arrays: Arrays, made_from: dict | None = None) -> None:
     """Write atomically: temporary file, sync, rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    payload = encode(arrays)
+    payload = encode(arrays, {"made_from": json.dumps(made_from or {}, sort_keys=True)})
     handle, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -12,15 +12,15 @@ import pytest
 import torch
 import yaml
 
-from lib import own, settings
+from lib import keys, own, settings
 from lib.attacks.registry import ATTACKS
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, all_attacks, in_front, judge, open_study
+from lib.experiment import Study, Through, adversaries, all_attacks, judge, open_study
 from lib.report import tables
 from lib.settings import ROOT, OwnAttack
 from lib.store import Store
-from lib.tasks.classification import unit_images
+from lib.units import unit_images
 from tests.experiment.test_study import small
 
 
@@ -143,6 +143,12 @@ def study(tmp_path):
     return Study(settings.Params(seed=3), scale, data, Store(tmp_path / "store"), "cpu", {"VGG-16": small("vgg16", 0)})
 
 
+def as_a_new_process():
+    """What was read of files is forgotten."""
+    for function in (own._module, keys.source, keys.reached_from, keys.imported_names):
+        function.cache_clear()
+
+
 def entries(study) -> int:
     return len(list(study.store.root.rglob("*.bin")))
 
@@ -185,7 +191,7 @@ def test_levels_become_units_and_the_result_8_bits(study, folder):
 def test_ids_and_seed_come_to_a_function_that_names_them(study, folder):
     source = "seen = []\ndef attack(network, x, y, *, ids, seed, eps):\n    seen.extend([seed, *ids])\n    return x\n"
     adversaries(attack(study, folder, source), "Mine", "VGG-16")
-    assert own._module(folder / "mine.py", "own/mine.py")[0].seen == [3, "i0", "i1", "i2", 3, "i3", "i4"]
+    assert own._module(folder / "mine.py", "own/mine.py").seen == [3, "i0", "i1", "i2", 3, "i3", "i4"]
 
 
 def test_what_the_attack_looks_at_is_logits_or_features(study, folder):
@@ -194,7 +200,7 @@ def test_what_the_attack_looks_at_is_logits_or_features(study, folder):
     )
     for choice in ("logits", "features"):
         adversaries(attack(study, folder, source, looks_at=choice), "Mine", "VGG-16")
-    shapes = own._module(folder / "mine.py", "own/mine.py")[0].shapes
+    shapes = own._module(folder / "mine.py", "own/mine.py").shapes
     assert shapes == [(3, 12), (2, 12), (3, 48, 12, 12), (2, 48, 12, 12)]
 
 
@@ -225,7 +231,7 @@ def test_the_key_has_the_file_its_imports_and_the_options(study, folder, tmp_pat
     (tmp_path / "lib" / "thing.py").write_text("")
 
     def computed(**options) -> int:
-        own._module.cache_clear()  # as a new process
+        as_a_new_process()
         before = entries(study)
         adversaries(study, "Mine", "VGG-16", **options)
         return entries(study) - before
@@ -359,7 +365,7 @@ def test_an_own_defense_stands_in_front_of_a_victim(study, folder):
 
 def test_options_network_and_levels_of_a_defense_are_as_for_the_others(study, folder):
     source = "def defense(x, *, network, noise):\n    return x + noise + 0 * network(x).sum()\n"
-    function = in_front(front(study, folder, source, network="VGG-16", noise=25.5), "Mine").function
+    function = front(study, folder, source, network="VGG-16", noise=25.5).defense("Mine")
     x = torch.full((1, 3, 48, 48), 0.5)
     assert torch.allclose(function(x), x + 0.1)
 
@@ -374,11 +380,12 @@ def test_an_attacker_sees_through_an_own_defense_where_a_gradient_passes(study, 
 
 
 def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
-    keys = []
+    found = []
     for source, options in [(GREY, {}), (GREY, {"share": 0.5}), (GREY + "# edited\n", {}), (GREY, {})]:
-        own._module.cache_clear()
-        keys.append(repr(in_front(front(study, folder, source, **options), "Mine").key))
-    assert keys[0] == keys[3] and len(set(keys)) == 3
+        as_a_new_process()
+        defense = front(study, folder, source, **options).defense("Mine")
+        found.append(repr(keys.record(judge, (defense,), "cpu")))
+    assert found[0] == found[3] and len(set(found)) == 3
 
 
 @pytest.mark.parametrize(
@@ -399,7 +406,7 @@ def test_what_is_wrong_with_a_defense_is_one_line_before_anything_runs(
     (folder / "mine.py").write_text(source)
     study.params = study.params.model_copy(update={"defenses": {"Mine": {"kind": kind, **options}}})
     monkeypatch.setattr(settings, "params_at", lambda scale: study.params)
-    for call in (lambda: in_front(study, "Mine"), lambda: open_study("mini", 2)):
+    for call in (lambda: study.defense("Mine"), lambda: open_study("mini", 2)):
         with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
             call()
         assert "\n" not in str(caught.value)

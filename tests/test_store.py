@@ -1,3 +1,6 @@
+"""lib/store.py and lib/keys.py: stored once, never stale, and able to say why something was computed again."""
+
+import functools
 import importlib
 import os
 import shutil
@@ -6,41 +9,150 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from lib import defenses, settings, store
+from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
-from lib.store import Store, code_digest, code_of, digest, read, write
+from lib.keys import code_of, digest, places_of
+from lib.store import Store, read, write
+from tests.conftest import tiny_network
+
+CALLS = []
 
 
-def counting(arrays):
-    calls = []
+def doubled(array, options, *, device, batch=1):
+    """A stored computation that says when it runs."""
+    CALLS.append(batch)
+    if options.get("fails"):
+        raise RuntimeError("no")
+    return {"a": 2 * array, "b": np.ones(2, bool)}
 
-    def compute():
-        calls.append(1)
-        return arrays
 
-    return compute, calls
+@pytest.fixture(autouse=True)
+def no_calls():
+    CALLS.clear()
 
 
 def test_computes_once_and_then_reads(tmp_path):
-    compute, calls = counting({"a": np.arange(6).reshape(2, 3), "b": np.ones(2, bool)})
-    store = Store(tmp_path)
-    first, second = store.get("ab" * 32, compute), store.get("ab" * 32, compute)
-    assert len(calls) == 1
+    first = Store(tmp_path).cached(doubled, np.arange(6).reshape(2, 3), {})
+    second = Store(tmp_path).cached(doubled, np.arange(6).reshape(2, 3), {}, batch=7)
+    assert CALLS == [1]  # a batch changes no result
+    assert np.array_equal(first["a"], 2 * np.arange(6).reshape(2, 3))
     for name in ("a", "b"):
         assert np.array_equal(first[name], second[name]) and first[name].dtype == second[name].dtype
 
 
-def test_a_corrupt_entry_is_reported_and_computed_again(tmp_path, capsys):
-    compute, calls = counting({"a": np.arange(100)})
+@pytest.mark.parametrize(
+    "other",
+    [
+        (np.arange(1, 7), {}),
+        (np.arange(6.0), {}),
+        (np.arange(6), {"x": 1}),
+        (torch.arange(7), {}),
+    ],
+)
+def test_other_arguments_are_other_entries(tmp_path, other):
     store = Store(tmp_path)
-    store.get("cd" * 32, compute)
+    store.cached(doubled, np.arange(6), {})
+    store.cached(doubled, *other)
+    store.cached(doubled, *other)
+    assert len(CALLS) == 2
+
+
+def test_a_tensor_counts_as_the_array_that_it_holds(tmp_path):
+    for array in (np.arange(6), torch.arange(6)):
+        Store(tmp_path).cached(doubled, array, {})
+    assert len(CALLS) == 1
+
+
+def test_the_kind_of_device_and_the_instruction_set_of_a_cpu_are_in_the_key(tmp_path, monkeypatch):
+    for device in ("cpu", "cuda", "cuda:1", "mps"):
+        Store(tmp_path).cached(doubled, np.arange(2), {}, device=device)
+    assert len(CALLS) == 3  # one GPU is as good as another
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    for device in ("cpu", "cuda"):
+        Store(tmp_path).cached(doubled, np.arange(2), {}, device=device)
+    assert len(CALLS) == 4
+
+
+def test_the_version_of_a_package_is_in_the_key(tmp_path, monkeypatch):
+    Store(tmp_path).cached(doubled, np.arange(2), {})
+    versions = keys.version_of
+    monkeypatch.setattr(keys, "version_of", lambda module: "0.0" if module == "torch" else versions(module))
+    Store(tmp_path).cached(doubled, np.arange(2), {})
+    assert len(CALLS) == 2
+    made_from = keys.record(decision.fgsm, (), "cpu")
+    assert made_from["packages"]["torch"] == "0.0" and "skimage" not in made_from["packages"]
+    assert "skimage" in keys.record(defenses.DEFENSES["tvm"], (), "cpu")["packages"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network[0].weight.data.add_(0.1),
+        lambda network: network[1].running_mean.add_(0.1),
+        lambda network: setattr(network[3], "p", 0.25),
+        lambda network: network.append(torch.nn.Identity()),
+    ],
+    ids=["weights", "buffers", "options", "structure"],
+)
+def test_a_network_is_its_weights_buffers_and_structure(change):
+    network = tiny_network()
+    before, again = (keys.record(decision.fgsm, (net,), "cpu") for net in (network, tiny_network()))
+    assert before == again
+    change(network)
+    assert keys.record(decision.fgsm, (network,), "cpu") != before
+
+
+def test_weights_are_read_once_where_they_do_not_change(monkeypatch):
+    network, seen = tiny_network(), []
+    real = keys.digest
+    monkeypatch.setattr(keys, "digest", lambda *parts: seen.append(len(parts)) or real(*parts))
+    with keys.networks_unchanged():
+        records = [keys.record(decision.fgsm, (network,), "cpu") for _ in range(3)]
+    whole = len([*network.parameters(), *network.buffers()]) * 2
+    assert seen.count(whole) == 1 and records[0] == records[2]
+    keys.record(decision.fgsm, (network,), "cpu")
+    assert seen.count(whole) == 2
+
+
+def test_a_function_with_options_is_its_code_and_its_options():
+    def made(**options):
+        return keys.record(doubled, (functools.partial(defenses.DEFENSES["jpeg"], **options),), "cpu")
+
+    assert made(quality=75) == made(quality=75) != made(quality=50)
+    assert "lib/defenses/transforms.py" in made()["code"]
+
+
+def test_what_has_no_file_is_computed_each_time_and_said_once(tmp_path, capsys):
+    def inside(array, *, device):
+        CALLS.append(1)
+        return {"a": array}
+
+    store = Store(tmp_path)
+    for _ in range(2):
+        store.cached(inside, np.arange(3), cell="Mine on VGG-16")
+        store.cached(doubled, np.arange(2), {"function": lambda: 0})
+    assert len(CALLS) == 4 and not list(tmp_path.rglob("*.bin"))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("store: Mine on VGG-16 is not stored: ")
+    assert "is defined in a notebook's cell or inside a function, not in a file" in lines[0]
+
+
+def test_an_argument_that_says_nothing_is_not_stored(tmp_path, capsys):
+    Store(tmp_path).cached(doubled, np.arange(2), {"what": object()})
+    assert not list(tmp_path.rglob("*.bin")) and "a object says nothing" in capsys.readouterr().err
+
+
+def test_a_corrupt_entry_is_reported_and_computed_again(tmp_path, capsys):
+    store = Store(tmp_path)
+    store.cached(doubled, np.arange(100), {})
     (entry,) = tmp_path.rglob("*.bin")
     content = bytearray(entry.read_bytes())
     content[-1] ^= 1
     entry.write_bytes(content)
-    assert np.array_equal(store.get("cd" * 32, compute)["a"], np.arange(100))
-    assert len(calls) == 2 and "corrupt" in capsys.readouterr().err
+    assert np.array_equal(store.cached(doubled, np.arange(100), {})["a"], 2 * np.arange(100))
+    assert len(CALLS) == 2 and "corrupt" in capsys.readouterr().err
 
 
 def test_a_truncated_entry_is_not_read(tmp_path):
@@ -51,26 +163,54 @@ def test_a_truncated_entry_is_not_read(tmp_path):
 
 
 def test_a_failed_computation_leaves_nothing(tmp_path):
-    def fail():
-        raise RuntimeError("no")
-
     with pytest.raises(RuntimeError):
-        Store(tmp_path).get("ef" * 32, fail)
+        Store(tmp_path).cached(doubled, np.arange(2), {"fails": 1})
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_why_names_the_part_of_the_key_that_differs(tmp_path):
+    store = Store(tmp_path)
+    for number, (eps, cell) in enumerate([(8, "SSP on A"), (8, "SSP on B"), (16, "SSP on A")]):
+        array = np.arange(2) if cell == "SSP on A" else np.arange(3)
+        store.cached(doubled, array, {"eps": eps}, cell=cell)
+        for path in tmp_path.rglob("*.bin"):  # the file system's clock may be coarse
+            if path.stat().st_mtime > 1000:
+                os.utime(path, (number, number))
+    found = store.why("SSP on A")
+    assert found == ["SSP on A, against SSP on A:", "  arguments.1.eps: 8 -> 16"]
+    assert store.why("*B")[0] == "SSP on B, against SSP on A:"
+    with pytest.raises(ValueError, match="no entry of the store is called 'FFF'; there are SSP on A; SSP on B"):
+        store.why("FFF")
+
+
+def test_the_store_lies_where_worktrees_and_temporary_experiments_find_it(tmp_path, monkeypatch):
+    monkeypatch.delenv("COMPANION_STORE", raising=False)
+    git = functools.partial(subprocess.run, check=True, capture_output=True)
+    main, tree, plain = tmp_path / "main", tmp_path / "tree", tmp_path / "plain"
+    plain.mkdir()
+    git(["git", "init", str(main)])
+    git(["git", "-C", str(main), "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--allow-empty", "-m", "x"])
+    git(["git", "-C", str(main), "worktree", "add", str(tree)])
+    temporary = main / ".dvc" / "tmp" / "exps" / "abc"
+    temporary.mkdir(parents=True)
+    places = {store.folder(root) for root in (main, tree, temporary)}
+    assert places == {main / ".git" / "companion-store"}
+    assert store.folder(plain) == plain / ".store"
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "elsewhere"))
+    assert store.folder(main) == tmp_path / "elsewhere"
 
 
 def test_a_killed_write_leaves_no_entry(tmp_path):
     # The process dies in the middle of writing, after the temporary file was opened.
     script = (
-        "import os, sys, pathlib, numpy as np, lib.store as s\n"
+        "import os, sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import doubled\n"
         "s.os.fsync = lambda handle: os._exit(9)\n"
-        "s.Store(pathlib.Path(sys.argv[1])).get('aa' * 32, lambda: {'a': np.arange(10)})\n"
+        "s.Store(pathlib.Path(sys.argv[1])).cached(doubled, np.arange(10), {})\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.getcwd()})
     assert done.returncode == 9
-    compute, calls = counting({"a": np.arange(10)})
-    Store(tmp_path).get("aa" * 32, compute)
-    assert len(calls) == 1
+    Store(tmp_path).cached(doubled, np.arange(10), {})
+    assert len(CALLS) == 1
 
 
 @pytest.mark.parametrize(
@@ -84,13 +224,6 @@ def test_the_digest_sees_order_and_kind_of_its_parts():
     assert digest("a", "b") != digest("b", "a")
     assert digest({"x": 1, "y": 2}) == digest({"y": 2, "x": 1})
     assert digest("1") != digest(1) != digest(b"1")
-
-
-def test_code_digest_changes_with_the_code(tmp_path):
-    (tmp_path / "a.py").write_text("x = 1\n")
-    before = code_digest([tmp_path])
-    (tmp_path / "a.py").write_text("x = 2\n")
-    assert code_digest([tmp_path]) != before
 
 
 FILES = {
@@ -120,9 +253,16 @@ def package(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
+def forget_sources():
+    """As a new process."""
+    for function in (keys.source, keys.reached_from, keys.imported_names):
+        function.cache_clear()
+
+
 def digest_of(package, module="pkg.work", name="run"):
     """`code_of` that function, the module freshly imported."""
     importlib.invalidate_caches()
+    forget_sources()
     for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "pkg"]:
         del sys.modules[loaded]
     return code_of(getattr(importlib.import_module(module), name))
@@ -199,14 +339,22 @@ def test_code_of_a_decorated_function_is_that_of_its_own_file(package):
     assert digest_of(package) != before
 
 
-def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other(monkeypatch):
-    monkeypatch.setattr(store, "code_digest", lambda files: {str(file.relative_to(settings.ROOT)) for file in files})
-    fgsm, ssp = code_of(decision.fgsm), code_of(features.ssp)
+def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other():
+    def files(function):
+        return {file.relative_to(settings.ROOT).as_posix() for file, _ in places_of(function)}
+
+    fgsm, ssp = files(decision.fgsm), files(features.ssp)
     assert fgsm >= {"lib/attacks/decision.py", "lib/attacks/ascent.py", "lib/linf.py", "lib/rng.py"}
     assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/responses.py"}
     assert not {"lib/attacks/__init__.py", "lib/attacks/features.py", "lib/attacks/adaptive.py"} & fgsm
     assert not {"lib/attacks/__init__.py", "lib/attacks/decision.py"} & ssp
-    jpeg, nrp = (code_of(defenses.DEFENSES[kind]) for kind in ("jpeg", "nrp"))
+    jpeg, nrp = (files(defenses.DEFENSES[kind]) for kind in ("jpeg", "nrp"))
     assert "lib/defenses/transforms.py" in jpeg and "lib/defenses/purifier.py" in nrp
     assert not {"lib/defenses/__init__.py", "lib/defenses/purifier.py"} & jpeg
     assert not {"lib/defenses/__init__.py", "lib/defenses/transforms.py"} & nrp
+
+
+def test_an_edit_while_a_run_goes_on_does_not_pass_as_what_ran(package):
+    before = digest_of(package)
+    (package / "near.py").write_text("x = 3\n")
+    assert code_of(sys.modules["pkg.work"].run) == before != digest_of(package)

@@ -150,7 +150,19 @@ def pgd(
     )
 
 
-def targeted_pgd(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, **schedule) -> Tensor:
+def targeted_pgd(
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=16 * LEVEL,
+    step=1.6 * LEVEL,
+    steps=10,
+    start="uniform",
+    snapshots=None,
+) -> Tensor:
     """PGD towards a random wrong class of each image (Table 1; supplement, Appendix B.1)."""
     x = checked(x)
     if y is None:
@@ -158,6 +170,7 @@ def targeted_pgd(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, s
     with torch.no_grad(), evaluating(*members(surrogate)):
         classes = members(surrogate)[0](x[:1]).shape[1]
     target = random_targets(y, classes, ids=ids, seed=seed)
+    schedule = {"eps": eps, "step": step, "steps": steps, "start": start, "snapshots": snapshots}
     return pgd(surrogate, x, y, ids=ids, seed=seed, target=target, **schedule)
 
 

@@ -1,7 +1,7 @@
 """An attack of the user's own, kept to the rules of all attacks here (docs/own_attack.md)."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,26 +9,27 @@ from torch import Tensor
 from lib import linf
 from lib.attacks.ascent import checked, evaluating
 from lib.attacks.decision import Surrogate, members
-from lib.own import HALF_LEVEL, load
+from lib.own import HALF_LEVEL, file_of
 
 NAME = "attack"
 TAKES = ("network", "x", "y")
 GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
 
 
-def own_attack(file: str, network: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed: int, **options) -> Tensor:
-    """What `attack` in the file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
+def own_attack(
+    function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed: int, **options
+) -> Tensor:
+    """What the function of an own file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
     options: its own, eps among them, budgets and steps in [0,1] units. The networks are as found afterwards.
     ValueError in one line for a result of another shape, that is not finite, or further than half a level outside eps.
     """
     x = checked(x)
-    function = load(file, NAME).function
     known = inspect.signature(function).parameters
     keyed = {name: value for name, value in zip(GIVEN, (ids, seed), strict=True) if name in known}
     with evaluating(*members(network)):
         result = function(network, x.clone(), y, **keyed, **options)
-    return linf.quantise(_within(file, result, x, options), x, options["eps"])
+    return linf.quantise(_within(file_of(function), result, x, options), x, options["eps"])
 
 
 def _within(file: str, result: object, x: Tensor, options: dict) -> Tensor:

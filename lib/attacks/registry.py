@@ -15,7 +15,6 @@ from lib.attacks import decision, features, generators, noise, transport
 from lib.attacks.own import GIVEN, NAME, TAKES, own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
-from lib.store import code_of, digest
 
 
 class Attack(NamedTuple):
@@ -23,39 +22,49 @@ class Attack(NamedTuple):
 
     run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what it looks at, which is its
     first argument (the surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals,
-    or nothing).  labels: takes the true labels.  random: takes ids and seed.  iterative: takes snapshots.  coupled:
-    attacks the images in batches of its parameter `batch`, which their ids determine.  code: of an own attack, the
-    digest of its file.
+    or nothing).  coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
+
+    Labels (y), ids and seed go to a function that names them, snapshots are possible where they are among its
+    parameters.
     """
 
     run: Callable
     section: str
     on: Literal["logits", "features", "responses", "generator", "nothing"] = "logits"
-    labels: bool = True
-    random: bool = False
-    iterative: bool = True
     coupled: bool = False
-    code: str = ""
+
+    @property
+    def labels(self) -> bool:
+        """Does it take the true labels?"""
+        return "y" in inspect.signature(self.run).parameters
+
+    @property
+    def random(self) -> bool:
+        """Does it take ids and a seed?"""
+        return {"ids", "seed"} <= set(inspect.signature(self.run).parameters)
+
+    @property
+    def iterative(self) -> bool:
+        """Does it take snapshots? Of an own attack, its own function must."""
+        function = self.run.args[0] if isinstance(self.run, functools.partial) else self.run
+        return {"steps", "snapshots"} <= set(inspect.signature(function).parameters)
 
 
 ATTACKS: dict[str, Attack] = {
-    "Noise": Attack(noise.sign_noise, "noise", "nothing", labels=False, random=True, iterative=False),
-    "FGSM": Attack(decision.fgsm, "fgsm", iterative=False),
-    "R-FGSM": Attack(decision.r_fgsm, "r_fgsm", random=True, iterative=False),
+    "Noise": Attack(noise.sign_noise, "noise", "nothing"),
+    "FGSM": Attack(decision.fgsm, "fgsm"),
+    "R-FGSM": Attack(decision.r_fgsm, "r_fgsm"),
     "I-FGSM": Attack(decision.i_fgsm, "i_fgsm"),
     "MI-FGSM": Attack(decision.mi_fgsm, "mi_fgsm"),
-    "DIM": Attack(decision.dim, "dim", random=True),
-    "DIM-TI": Attack(decision.dim_ti, "dim_ti", random=True),
-    "PGD": Attack(decision.pgd, "pgd", random=True),
-    "PGD (targeted)": Attack(decision.targeted_pgd, "pgd", random=True),
-    "FFF": Attack(features.fff, "fff", "responses", labels=False, random=True, iterative=False),
-    "SSP": Attack(features.ssp, "ssp", "features", labels=False, random=True),
-    "FSA": Attack(transport.fsa, "fsa", labels=False, random=True, coupled=True),
-    "CDA": Attack(generators.cda, "cda", "generator", labels=False, iterative=False),
+    "DIM": Attack(decision.dim, "dim"),
+    "DIM-TI": Attack(decision.dim_ti, "dim_ti"),
+    "PGD": Attack(decision.pgd, "pgd"),
+    "PGD (targeted)": Attack(decision.targeted_pgd, "pgd"),
+    "FFF": Attack(features.fff, "fff", "responses"),
+    "SSP": Attack(features.ssp, "ssp", "features"),
+    "FSA": Attack(transport.fsa, "fsa", coupled=True),
+    "CDA": Attack(generators.cda, "cda", "generator"),
 }
-
-# Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
-OWN_CODE = code_of(own_attack)
 
 
 def attacks(own: dict[str, OwnAttack]) -> dict[str, Attack]:
@@ -71,12 +80,11 @@ def attacks(own: dict[str, OwnAttack]) -> dict[str, Attack]:
 
 
 def _own(name: str, spec: OwnAttack) -> Attack:
-    function, code = load(spec.file, NAME)
+    function = load(spec.file, NAME)
     what = f"the attack {name} ({spec.file})"
     for option in GIVEN:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")
     known = inspect.signature(function).parameters
     check_options(what, function, TAKES, [*spec.options, *(option for option in GIVEN if option in known)])
-    run, iterative = functools.partial(own_attack, spec.file), {"steps", "snapshots"} <= set(known)
-    return Attack(run, "", spec.looks_at, random=True, iterative=iterative, code=digest(OWN_CODE, code))
+    return Attack(functools.partial(own_attack, function), "", spec.looks_at)

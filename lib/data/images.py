@@ -35,14 +35,6 @@ class ImageSet:
         return ImageSet(self.images[start:stop], self.labels[start:stop], self.ids[start:stop])
 
 
-def same_size(images: Iterable[Tensor], batch: int) -> list[list[int]]:
-    """The indices of the images in groups of equal size, at most `batch` in each: no pixel need be resized away."""
-    sizes: dict[tuple, list[int]] = {}
-    for index, image in enumerate(images):
-        sizes.setdefault(tuple(image.shape), []).append(index)
-    return [group[start : start + batch] for group in sizes.values() for start in range(0, len(group), batch)]
-
-
 def find(name: str) -> Path | None:
     """The folder of a real data set: data/<name> in the repository, else $COMPANION_ASSETS/<name>, else None."""
     assets = os.environ.get("COMPANION_ASSETS")

@@ -31,6 +31,6 @@ def defense(kind: str, **options) -> Defense:
     own = str(kind).endswith(".py")
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
-    function = load(kind, NAME).function if own else DEFENSES[kind]
+    function = load(kind, NAME) if own else DEFENSES[kind]
     check_options(f"the defense {kind}", function, TAKES, options)
-    return functools.partial(own_defense, kind, **options) if own else functools.partial(function, **options)
+    return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)

@@ -1,14 +1,15 @@
-"""The grid attack x budget x defense x victim, computed through the store.
+"""The evaluation grid attack x budget x defense x victim, computed through the store.
 
-A notebook opens a `Study` (the scale, its images, its store), asks for `adversaries`, and has victims judge them,
-with a defense in front of them or without: `grid` for any task, `frame` for classification.
+A notebook opens a `Study` (the scale, its images, its store), asks for `adversaries`, and has victims evaluated on
+them, with a defense or without: `grid` for any task, `frame` for classification.
 """
 
-from lib.experiment.fronts import in_front
+from lib.experiment.cells import Adversaries, Through, adversaries, all_attacks, clean, seconds_per_image
 from lib.experiment.judging import Judged, fidelity, frame, grid, judge
-from lib.experiment.study import Adversaries, Study, Through, adversaries, all_attacks, clean, open_study, outputs
+from lib.experiment.study import NONE, Study, open_study, outputs
 
 __all__ = [
+    "NONE",
     "Adversaries",
     "Judged",
     "Study",
@@ -19,8 +20,8 @@ __all__ = [
     "fidelity",
     "frame",
     "grid",
-    "in_front",
     "judge",
     "open_study",
     "outputs",
+    "seconds_per_image",
 ]

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pandas as pd
 from tqdm import tqdm
 
-from lib.experiment.fronts import NONE
+from lib.experiment import NONE
+from lib.experiment.cells import Adversaries, Through, adversaries, clean
 from lib.experiment.judging import judge
-from lib.experiment.study import Adversaries, Study, Through, adversaries, clean
+from lib.experiment.study import Study
 from lib.settings import AppendixB
 from lib.tasks.classification import top_k
 

@@ -7,16 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.experiment import Adversaries, Judged, Study, adversaries, in_front
-from lib.experiment.costs import seconds_per_image
-from lib.experiment.fronts import NONE
-from lib.experiment.study import to_bytes
+from lib.experiment import NONE, Adversaries, Judged, Study, adversaries, seconds_per_image
 from lib.report import published, tables
 from lib.report.claims import answer, verdict
 from lib.report.intervals import Estimate, difference, percent
 from lib.report.transforms import DETECTION, Gathered, detected_pictures, evenly
 from lib.settings import AppendixD, Scale
-from lib.tasks.classification import unit_images
+from lib.units import to_bytes, unit_images
 from lib.zoo import device_name
 
 CLEAN, NOISE, SSP = "none", "Noise", "SSP"
@@ -122,7 +119,7 @@ def pictures(
     """What Figure 10 shows (`lib.report.purified.figure_10`): images, adversaries at 16, and the same purified."""
     said = {(one.cell.attack, one.cell.eps, one.defense): one for one in judged if one.victim == victim}
     before, after = said[CLEAN, 0, NONE], said[attack, 16, NONE]
-    purify = in_front(study, DEFENSE).function
+    purify = study.defense(DEFENSE)
     drawn = {index: after.cell.images[index] for index in evenly(len(study.images), shown)}
     purified = {index: to_bytes(purify(unit_images(x[None], study.device)))[0] for index, x in drawn.items()}
     kinds = {

@@ -24,14 +24,13 @@ from lib.attacks.registry import attacks
 from lib.data.classification import class_names, classification_images
 from lib.data.images import ImageSet, image_files, middle, open_image
 from lib.data.unlabelled import find
-from lib.experiment import Study, adversaries, fidelity, in_front, judge
-from lib.experiment.fronts import NONE
-from lib.experiment.study import to_bytes
+from lib.experiment import NONE, Study, adversaries, fidelity, judge
 from lib.report.purified import LETTER, LINE, RIGHT, SMALL, WRONG, difference, fit
 from lib.report.style import WIDTH, show, style
 from lib.settings import NetworkSpec, Scale
 from lib.store import Store
-from lib.tasks.classification import Prediction, unit_images
+from lib.tasks.classification import Prediction
+from lib.units import to_bytes, unit_images
 
 if TYPE_CHECKING:
     from IPython.display import Image, Markdown
@@ -145,7 +144,7 @@ def look(
     if victim not in fitting(scale, "logits"):
         known = ", ".join(fitting(scale, "logits"))
         raise ValueError(f"no victim '{victim}' that classifies at scale {scale.name}; there are {known}")
-    front = in_front(study, defense)
+    front = study.defense(defense)
     clean = study.images.images
     said = {ORIGINAL: judge(study, victim, clean)}
     labels = torch.from_numpy(said[ORIGINAL].classes[:, 0])
@@ -153,9 +152,9 @@ def look(
     (cell,) = adversaries(study, attack, surrogate, **changed)
     said[ADVERSARY] = judge(study, victim, cell.images)
     pictures = {ORIGINAL: clean, ADVERSARY: cell.images}
-    if front.function:
+    if front:
         said[DEFENDED] = judge(study, victim, cell.images, defense)
-        parts = [to_bytes(front.function(unit_images(image[None], study.device))) for image in cell.images]
+        parts = [to_bytes(front(unit_images(image[None], study.device))) for image in cell.images]
         pictures[DEFENDED] = torch.cat(parts)
     return Look(
         names=study.images.ids,

@@ -6,14 +6,13 @@ import numpy as np
 import pandas as pd
 
 from lib.data.classification import class_names
-from lib.experiment import Adversaries, Study, fidelity, in_front, judge
-from lib.experiment.fronts import NONE
-from lib.experiment.study import to_bytes
+from lib.experiment import NONE, Adversaries, Study, fidelity, judge
 from lib.report.claims import answer
 from lib.report.intervals import Estimate, difference, mean, percent
 from lib.report.tables import estimates, outcomes
 from lib.settings import Data
-from lib.tasks.classification import top_k, unit_images
+from lib.tasks.classification import top_k
+from lib.units import to_bytes, unit_images
 
 CLEAN = "none"
 SHARE = 0.5  # of what an attack took: what "removes the perturbation" has to win back here
@@ -123,7 +122,7 @@ def pictures(
     names, labels = np.array(class_names(source)), study.images.labels.numpy()
     known = top_k(judge(study, victim, study.images.images), labels, 1).nonzero()[0]
     chosen = np.concatenate([known, np.setdiff1d(np.arange(len(labels)), known)])[:shown]
-    front = in_front(study, defense).function
+    front = study.defense(defense)
     groups = []
     for cell in cells.values():
         images = cell.images[chosen]

@@ -7,8 +7,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib.data.world import COUNTS
-from lib.experiment import Adversaries, Study, adversaries, clean, frame
-from lib.experiment.fronts import NONE
+from lib.experiment import NONE, Adversaries, Study, adversaries, clean, frame
 from lib.report import published, tables
 from lib.report.claims import verdict
 from lib.report.intervals import difference, percent

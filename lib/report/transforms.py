@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from lib.experiment import Judged, Study, fidelity
-from lib.experiment.fronts import NONE
+from lib.experiment import NONE, Judged, Study, fidelity
 from lib.report import published, tables
 from lib.report.claims import verdict
 from lib.report.intervals import Estimate, mean, of_sums

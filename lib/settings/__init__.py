@@ -1,7 +1,6 @@
-"""params.yaml and scales/*.yaml as validated, frozen objects (imports nothing of lib).
+"""params.yaml and scales/*.yaml as validated, frozen objects.
 
-Budgets and steps are in the paper's 0-255 units here, as on screen; `unit()` is the one place that converts them to
-the [0,1] units of the code. An unknown key is an error of one line that names the nearest valid key.
+Budgets and steps are in the paper's 0-255 levels here, as on screen (`lib.units` converts them). An unknown key is an error of one line that names the nearest valid key.
 """
 
 from pathlib import Path
@@ -12,9 +11,10 @@ from pydantic import field_validator, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import Attacks, Fff, OwnAttack, Ssp
-from lib.settings.base import ROOT, Strict, unit, validated
+from lib.settings.base import ROOT, Strict, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
 from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
+from lib.units import unit
 
 SCALES = ("mini", "sample", "paper")
 

@@ -9,11 +9,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def unit(levels: float) -> float:
-    """0-255 levels to the [0,1] scale."""
-    return levels / 255
-
-
 class Strict(BaseModel):
     """Frozen; an unknown key is refused and the nearest valid one named."""
 

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.units import unit_images
+
 
 class Prediction(NamedTuple):
     """What a victim says of N images: its `k` most likely classes `[N,k]`, best first, and their probabilities."""
@@ -36,9 +38,14 @@ def predict(
     )
 
 
-def unit_images(images: Tensor, device: str = "cpu") -> Tensor:
-    """8-bit images as float32 in [0,1] on `device`."""
-    return images.to(device).float() / 255
+def predicted(victim: nn.Module, images: Tensor, defense, *, batch: int, device: str) -> dict[str, np.ndarray]:
+    """`predict` as a stored computation."""
+    return predict(victim, images, batch=batch, device=device, defense=defense)._asdict()
+
+
+def unpacked(arrays: dict[str, np.ndarray]) -> Prediction:
+    """What `predicted` stored."""
+    return Prediction(**arrays)
 
 
 def top_k(prediction: Prediction, labels: np.ndarray, k: int) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.images import same_size
-from lib.tasks.classification import unit_images
+from lib.units import same_size, unit_images
 
 LIMIT = 100  # detections per image, COCO's
 IOUS = {"0.5": slice(0, 1), "0.5:0.95": slice(0, 10)}  # positions among pycocotools' thresholds 0.5, 0.55 ... 0.95
@@ -55,6 +54,13 @@ def _best(result: dict[str, Tensor]) -> Detections:
     return Detections(boxes.astype(np.float32).reshape(-1, 4), scores.astype(np.float32), labels.astype(np.int64))
 
 
+def predicted(
+    detector: Callable, images: Sequence[Tensor], defense, *, batch: int, device: str
+) -> dict[str, np.ndarray]:
+    """`predict` as a stored computation."""
+    return pack(predict(detector, images, batch=batch, device=device, defense=defense))
+
+
 def pack(detections: Sequence[Detections]) -> dict[str, np.ndarray]:
     """Detections as flat arrays, for `lib.store`; `counts` says how many belong to each image."""
     empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
@@ -62,7 +68,7 @@ def pack(detections: Sequence[Detections]) -> dict[str, np.ndarray]:
     return flat | {"counts": np.array([len(d.scores) for d in detections], np.int64)}
 
 
-def unpack(arrays: dict[str, np.ndarray]) -> list[Detections]:
+def unpacked(arrays: dict[str, np.ndarray]) -> list[Detections]:
     """The inverse of `pack`."""
     stops = np.cumsum(arrays["counts"]).tolist()
     starts = [0, *stops[:-1]]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.tasks.classification import unit_images
+from lib.units import unit_images
 
 
 class Scores(NamedTuple):
@@ -40,6 +40,16 @@ def predict(
         x = unit_images(part, device)
         parts.append(victim(defense(x) if defense else x).argmax(1).to(torch.uint8).cpu())
     return torch.cat(parts).numpy()
+
+
+def predicted(victim: nn.Module, images: Tensor, defense, *, batch: int, device: str) -> dict[str, np.ndarray]:
+    """`predict` as a stored computation."""
+    return {"labels": predict(victim, images, batch=batch, device=device, defense=defense)}
+
+
+def unpacked(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """What `predicted` stored."""
+    return arrays["labels"]
 
 
 def confusions(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:

@@ -5,17 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from lib import settings
+from lib import keys, settings
 from lib.attacks import adaptive, decision
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, clean, fidelity, frame, fronts, grid, in_front, judge
-from lib.experiment import study as module
-from lib.experiment.study import ATTACKER
+from lib.experiment import Study, Through, adversaries, clean, fidelity, frame, grid, judge
+from lib.experiment import cells as module
+from lib.experiment.cells import ATTACKER
 from lib.networks.purifier import NRPResG, begin_as_identity
 from lib.store import Store
-from lib.tasks.classification import predict, unit_images
+from lib.tasks.classification import predict
+from lib.units import unit_images
 from tests.experiment.test_study import small
 
 DEFENSES = {
@@ -68,21 +69,21 @@ def dynamic(study, **changed):
 
 
 def test_none_is_no_defense(study):
-    assert in_front(study, "none") == (None, [])
+    assert study.defense("none") is None
 
 
 def test_a_network_is_the_scale_s_loaded_one_and_levels_become_units(study):
-    bound = in_front(study, "NRP dynamic").function
+    bound = study.defense("NRP dynamic")
     assert bound.keywords["network"] is study.networks["NRP"]
     assert bound.keywords["noise"] == pytest.approx(0.05) and bound.keywords["eps"] == pytest.approx(16 / 255)
     x = unit_images(study.images.images)
     assert torch.allclose(bound(x), dynamic(study)(x), atol=1e-6)
-    assert torch.equal(in_front(study, "NRP").function(x), study.networks["NRP"](x).clamp(0, 1))
+    assert torch.equal(study.defense("NRP")(x), study.networks["NRP"](x).clamp(0, 1))
 
 
 def test_options_that_are_no_levels_stay_as_they_are(study):
-    assert in_front(study, "JPEG 20").function.keywords == {"quality": 20}
-    assert in_front(study, "NRP", seed=16, tile=20).function.keywords | {"network": None} == {
+    assert study.defense("JPEG 20").keywords == {"quality": 20}
+    assert study.defense("NRP", seed=16, tile=20).keywords | {"network": None} == {
         "network": None,
         "seed": 16,
         "tile": 20,
@@ -91,35 +92,38 @@ def test_options_that_are_no_levels_stay_as_they_are(study):
 
 def test_changed_options_are_those_of_params_yaml_with_these_instead(study):
     x = unit_images(study.images.images)
-    assert torch.allclose(in_front(study, "NRP dynamic", noise=25.5).function(x), dynamic(study, noise=0.1)(x))
-    assert torch.allclose(in_front(study, "NRP dynamic", seed=4).function(x), dynamic(study, seed=4)(x))
+    assert torch.allclose(study.defense("NRP dynamic", noise=25.5)(x), dynamic(study, noise=0.1)(x))
+    assert torch.allclose(study.defense("NRP dynamic", seed=4)(x), dynamic(study, seed=4)(x))
     assert study.params.defenses == DEFENSES  # left as it was
+
+
+def key_of(study, name, **changed):
+    """What a defense adds to the key of a result."""
+    return keys.record(predict, (study.defense(name, **changed),), "cpu")
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda study: in_front(study, "NRP dynamic", seed=1),
-        lambda study: in_front(study, "NRP dynamic", noise=12),
-        lambda study: in_front(study, "NRP"),
+        lambda study: key_of(study, "NRP dynamic", seed=1),
+        lambda study: key_of(study, "NRP dynamic", noise=12),
+        lambda study: key_of(study, "NRP"),
         lambda study: study.networks["NRP"].conv_last.bias.data.add_(1e-3),
         lambda study: study.networks.update(NRP=purifier(seed=1)),
     ],
     ids=["seed", "option", "another", "weights", "network"],
 )
 def test_what_a_defense_depends_on_is_in_its_key(study, change):
-    before = repr(in_front(study, "NRP dynamic").key)
+    before = key_of(study, "NRP dynamic")
+    assert key_of(study, "NRP dynamic") == before
     changed = change(study)
-    after = changed if isinstance(changed, fronts.Front) else in_front(study, "NRP dynamic")
-    assert repr(after.key) != before
+    assert (changed if isinstance(changed, dict) else key_of(study, "NRP dynamic")) != before
 
 
-def test_the_code_of_a_defense_is_in_its_key_and_in_no_other_s(study, monkeypatch):
-    names = ("JPEG 20", "NRP")
-    before = {name: repr(in_front(study, name).key) for name in names}
-    monkeypatch.setitem(fronts.CODE, "nrp", "edited")
-    assert repr(in_front(study, "NRP").key) != before["NRP"]
-    assert repr(in_front(study, "JPEG 20").key) == before["JPEG 20"]
+def test_the_code_of_a_defense_is_in_its_key_and_in_no_other_s(study):
+    code = {name: set(key_of(study, name)["code"]) for name in ("JPEG 20", "NRP")}
+    assert "lib/defenses/purifier.py" in code["NRP"] - code["JPEG 20"]
+    assert "lib/defenses/transforms.py" in code["JPEG 20"] - code["NRP"]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +137,7 @@ def test_the_code_of_a_defense_is_in_its_key_and_in_no_other_s(study, monkeypatc
 )
 def test_what_does_not_exist_is_named_in_one_line(study, name, changed, message):
     with pytest.raises(ValueError, match=message) as error:
-        in_front(study, name, **changed)
+        study.defense(name, **changed)
     assert "\n" not in str(error.value)
 
 
@@ -258,7 +262,9 @@ def test_the_purifier_is_in_the_key_of_an_attack_through_it(study, monkeypatch, 
     if what == "weights":
         study.networks["NRP"].conv_last.bias.data.add_(1e-3)
     else:
-        monkeypatch.setitem(fronts.CODE, "nrp", "edited")
+        real = keys.source
+        edited = lambda path: real(path) + (b"# edited" if path.parts[-2:] == ("defenses", "purifier.py") else b"")  # noqa: E731
+        monkeypatch.setattr(keys, "source", edited)
     adversaries(study, "FGSM", "Inc-v3", through=Through("NRP", mode, 1))
     assert count(study) == 2 * before
 

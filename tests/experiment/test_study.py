@@ -6,20 +6,20 @@ import pytest
 import torch
 
 from lib import settings
-from lib.attacks import decision
+from lib.attacks import decision, shards
 from lib.attacks.generators import cda
 from lib.attacks.registry import ATTACKS
 from lib.attacks.transport import fsa
 from lib.data.detection import DetectionSet
-from lib.data.images import ImageSet, same_size
+from lib.data.images import ImageSet
 from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
-from lib.experiment import study as module
+from lib.experiment import cells as module
 from lib.networks.cda_generator import Generator
 from lib.networks.normalised import Normalised
 from lib.networks.precision import Bf16
 from lib.networks.small import ARCHITECTURES
 from lib.store import Store
-from lib.tasks.classification import unit_images
+from lib.units import same_size, unit_images
 from tests.conftest import tiny_network
 
 
@@ -101,7 +101,7 @@ def test_nothing_is_computed_twice(study, monkeypatch):
     def fail(*arguments):
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(module, "_attack", fail)
+    monkeypatch.setattr(shards, "unit_images", fail)
     assert torch.equal(adversaries(study, "SSP", "VGG-16", steps=2)[0].images, first)
 
 
@@ -132,21 +132,21 @@ def test_a_killed_run_continues_from_its_last_finished_shard(tmp_path):
 import os, sys, torch
 from lib import settings
 from lib.data.images import ImageSet
-from lib.experiment import study as module
+from lib.attacks import shards
+from lib.experiment import Study, adversaries
 from lib.store import Store
 from tests.experiment.test_study import small
-done = []
-attack = module._attack
+done, begin = [], shards.unit_images
 def counted(*arguments):
     if len(done) == int(sys.argv[2]):
         os.kill(os.getpid(), 9)
     done.append(1)
-    return attack(*arguments)
-module._attack = counted
+    return begin(*arguments)
+shards.unit_images = counted
 data = ImageSet(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), torch.arange(4), list("abcd"))
 scale = settings.load("mini").model_copy(update={"batch": 1})
-study = module.Study(settings.params(), scale, data, Store(sys.argv[1]), "cpu", {"VGG-16": small("vgg16", 0)})
-module.adversaries(study, "SSP", "VGG-16", steps=1)
+study = Study(settings.params(), scale, data, Store(sys.argv[1]), "cpu", {"VGG-16": small("vgg16", 0)})
+adversaries(study, "SSP", "VGG-16", steps=1)
 print(len(done))
 """
 
@@ -259,13 +259,14 @@ def test_the_snapshots_of_a_coupled_attack_are_its_shorter_runs(coupled):
 def test_a_coupled_attack_continues_from_its_stored_batches(coupled, monkeypatch):
     (first,) = adversaries(coupled, "FSA", "VGG-16", **COUPLED)
     entries(coupled)[0].unlink()
-    again, attack = [], module._attack
+    again, begin = [], shards.unit_images
 
-    def counted(study, recipe, target, images, labels, ids, arguments):
-        again.append(ids)
-        return attack(study, recipe, target, images, labels, ids, arguments)
+    def counted(images, device):
+        again.append([NAMES[place] for image in images for place in range(7) if torch.equal(image, pixels[place])])
+        return begin(images, device)
 
-    monkeypatch.setattr(module, "_attack", counted)
+    pixels = coupled.images.images
+    monkeypatch.setattr(shards, "unit_images", counted)
     assert torch.equal(adversaries(coupled, "FSA", "VGG-16", **COUPLED)[0].images, first.images)
     assert len(again) == 1 and again[0] in (["i0", "i1", "i10"], ["i2", "i3", "i4"], ["i6"])
     # The batch is part of what is attacked: others are other entries.

@@ -12,7 +12,7 @@ from lib.data.images import ImageSet
 from lib.experiment import Adversaries, Study, adversaries, clean
 from lib.report import scattering
 from lib.store import Store
-from lib.tasks.classification import unit_images
+from lib.units import unit_images
 from tests.conftest import tiny_network
 
 N = 100

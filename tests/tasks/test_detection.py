@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from lib.store import Store
-from lib.tasks.detection import Detections, pack, predict, unpack
+from lib.store import read, write
+from lib.tasks.detection import Detections, pack, predict, unpacked
 
 
 def whole_image(images):
@@ -82,8 +82,9 @@ def random_detections(count):
 @pytest.mark.parametrize("counts", [[0], [3], [0, 5, 0, 100, 1, 0]])
 def test_detections_survive_the_store(tmp_path, counts):
     found = [random_detections(count) for count in counts]
-    arrays = Store(tmp_path).get("ab" * 32, lambda: pack(found))
-    back = unpack(Store(tmp_path).get("ab" * 32, lambda: pytest.fail("stored already")))
+    arrays = pack(found)
+    write(tmp_path / "entry.bin", arrays)
+    back = unpacked(read(tmp_path / "entry.bin"))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):
@@ -91,4 +92,4 @@ def test_detections_survive_the_store(tmp_path, counts):
 
 
 def test_no_image_at_all_survives_packing():
-    assert unpack(pack([])) == []
+    assert unpacked(pack([])) == []
