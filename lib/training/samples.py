@@ -10,12 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data.unlabelled import Photographs
 from lib.training import loop
-from lib.zoo import device_name
 
 LOGGED = 200  # rows of the table of losses, at most
-SHOWN = 6  # images of a sheet
+EXAMPLES = 6  # images of a sheet
 
 
 class Curves:
@@ -52,21 +50,9 @@ class Curves:
 
 def contents(data: Sequence[Tensor]) -> list:
     """What tells one set of images from another: the pixels, or for files in a folder their names and sizes."""
-    if isinstance(data, Photographs):
+    if hasattr(data, "paths"):  # `lib.data.unlabelled.Photographs`
         return [f"{path.name} {path.stat().st_size}" for path in data.paths]
     return [image.numpy() for image in data]
-
-
-def facts(images: int, steps: int, crops: int, seconds: float, device: str) -> dict[str, object]:
-    """What a record says of a training: images, steps, crops, crops per second, the device and its hours."""
-    return {
-        "images": images,
-        "steps": steps,
-        "crops": crops,
-        "crops_per_second": round(crops / seconds, 2),
-        "device": device_name(device),
-        "device_hours": round(seconds / 3600, 3),
-    }
 
 
 def crops(side: int, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Generator) -> Tensor:
@@ -97,6 +83,13 @@ def crop(image: Tensor, side: int, g: torch.Generator) -> Tensor:
     top, left, mirrored = (int(torch.randint(n, (), generator=g)) for n in (height - side + 1, width - side + 1, 2))
     part = image[:, top : top + side, left : left + side]
     return part.flip(-1) if mirrored else part
+
+
+def sheet_due(folder: Path | None, done: int, steps: int, epoch: int) -> Path | None:
+    """Where a sheet goes after `done` steps: one per epoch of `epoch` steps, and one at the end; else None."""
+    if folder is None or (done % epoch and done != steps):
+        return None
+    return folder / f"epoch_{math.ceil(done / epoch):04d}.png"
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
