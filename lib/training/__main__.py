@@ -25,12 +25,11 @@ def main() -> None:
     arguments = parser.parse_args()
     changed = {field: value for field in ("images", "render") if (value := getattr(arguments, field))}
     try:
-        scale = settings.load(arguments.scale)
-        record = runner.train(arguments.name, scale, arguments.root, **changed)
+        record = runner.train(arguments.name, settings.load(arguments.scale), arguments.root, **changed)
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"{parser.prog}: {error}")
-    line = runner.KINDS[runner.find(arguments.name, scale)[0]].line
-    print(f"{arguments.name}: {line.format_map(record)}")
+    facts = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in record.items()]
+    print(f"{arguments.name}: {', '.join(facts)}")
 
 
 if __name__ == "__main__":

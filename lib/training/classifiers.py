@@ -82,7 +82,7 @@ def training(
     # FeatureScatter's ls_factor is what the other classes get in all; PyTorch's share goes to the true class too.
     smoothing = spec.smoothing * classes / (classes - 1)
 
-    def advance(step: int) -> float:
+    def advance(step: int) -> dict[str, float]:
         chosen, done = loop.shuffled(len(images), spec.batch, step, spec.seed), step / steps
         x = augmented(images[chosen], generator(spec.seed, "batch", step), NOISE)
         x, y = x.to(device).contiguous(memory_format=torch.channels_last), labels[chosen].to(device)
@@ -90,10 +90,10 @@ def training(
             x = adversaries(spec, victim, sources, x, y, step, done)
             logits = victim(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
-        return loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, done))
+        return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, done))}
 
-    inputs = [classes, images.numpy(), labels.numpy(), *loop.weights(*sources)]
-    return loop.Training(victim.network, {"victim": victim, "optimiser": optimiser}, steps, advance, inputs)
+    state = {"victim": victim, "optimiser": optimiser}
+    return loop.Training(victim.network, state, steps, advance, [classes, images, labels, *sources])
 
 
 def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
@@ -105,9 +105,10 @@ def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
 def evaluate(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
     """Accuracy on clean images, under random sign noise of 16 levels, and under the network's own FGSM of 16 levels.
 
-    images: uint8 `[N,3,H,W]`, on the victim's device, as labels `[N]`.  ids: of the images, for the noise.
+    images: uint8 `[N,3,H,W]`.  ids: of the images, for the noise.
     """
-    x, y = images.float() / 255, labels
+    device = next(victim.parameters()).device
+    x, y = images.to(device).float() / 255, labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)
     x_adv = torch.cat([fgsm(victim, a, b, eps=NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
     return {

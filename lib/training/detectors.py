@@ -3,17 +3,11 @@
 A `spec` is `lib.settings.DetectorSpec`.
 """
 
-import contextlib
-import copy
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as runs
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor, nn
 
 from lib.networks.detectors import DETECTORS
@@ -31,10 +25,8 @@ Truth = dict[str, Tensor]
 def build(spec: Any, classes: int, backbone: dict[str, Tensor]) -> nn.Module:
     """The detector with fresh heads on the trunk of the classifier whose state is `backbone`.
 
-    ValueError for an unknown detector or for the state of another architecture.
+    ValueError for the state of another architecture.
     """
-    if spec.detector not in DETECTORS:
-        raise ValueError(f"unknown detector '{spec.detector}'; known: {', '.join(DETECTORS)}")
     torch.manual_seed(spec.seed)
     detector = DETECTORS[spec.detector](classes)
     trunk = {name: value for name, value in backbone.items() if not name.startswith("head.")}
@@ -56,7 +48,7 @@ def training(
     optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
 
-    def advance(step: int) -> float:
+    def advance(step: int) -> dict[str, float]:
         chosen = loop.shuffled(len(images), spec.batch, step, spec.seed)
         g = generator(spec.seed, "augment", step)
         x, y = augmented(images[chosen], [truth[index] for index in chosen.tolist()], g)
@@ -64,11 +56,11 @@ def training(
         # torchvision samples anchors and proposals with the global generator.
         torch.manual_seed(key(spec.seed, "samples", step))
         loss = sum(detector(list(x.to(device)), y).values())
-        return loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, step / steps))
+        return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, step / steps))}
 
-    known = [value.numpy() for objects in truth for value in objects.values()]
-    inputs = [classes, images.numpy(), *known, *(value.numpy() for value in backbone.values())]
-    return loop.Training(detector, {"detector": detector, "optimiser": optimiser}, steps, advance, inputs)
+    known = [value for objects in truth for value in objects.values()]
+    state = {"detector": detector, "optimiser": optimiser}
+    return loop.Training(detector, state, steps, advance, [classes, images, *known, *backbone.values()])
 
 
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:
@@ -94,39 +86,3 @@ def augmented(images: Tensor, truth: Sequence[Truth], g: torch.Generator) -> tup
     x = torch.where(turned[:, None, None, None], images.flip(3), images).float() / 255
     y = [mirrored(objects) if turn else objects for objects, turn in zip(truth, turned.tolist(), strict=True)]
     return photographed(x, g, NOISE), y
-
-
-def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict[str, Tensor]]) -> float:
-    """mAP@0.5 in percent of the masks `[n,1,H,W]` found in each image, by pycocotools; at most 100 per image.
-
-    truth: in COCO's format.
-    """
-    rows = [
-        {"image_id": image, "category_id": label, "score": score, "segmentation": segment, "iscrowd": 0}
-        for image, objects in zip(image_ids, found, strict=True)
-        for label, score, segment in zip(
-            objects["labels"].tolist(), objects["scores"].tolist(), _segments(objects["masks"]), strict=True
-        )
-    ]
-    # pycocotools takes an id of 0 for no match, and marks annotations in place.
-    rows = [row | {"id": number, "area": int(runs.area(row["segmentation"]))} for number, row in enumerate(rows, 1)]
-    truth = copy.deepcopy(truth)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_indexed(truth), _indexed(truth | {"annotations": rows}), "segm")
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]
-    return 100 * float(precision[precision > -1].mean())
-
-
-def _segments(masks: Tensor) -> list[dict]:
-    """Masks `[n,1,H,W]` in [0,1] as run lengths of what exceeds a half."""
-    return runs.encode(np.asfortranarray((masks[:, 0] > 0.5).byte().permute(1, 2, 0).cpu().numpy()))
-
-
-def _indexed(truth: dict) -> COCO:
-    index = COCO()
-    index.dataset = truth
-    index.createIndex()
-    return index

@@ -12,7 +12,6 @@ painting first (`lib.data.renderings`), and sides that the generator does not gi
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,20 +26,17 @@ from lib.networks.cda_generator import GENERATORS, Generator
 from lib.networks.precision import Bf16
 from lib.rng import generator as numbers
 from lib.rng import key
-from lib.training import loop, samples
-from lib.training.samples import Curves
+from lib.training import loop
+from lib.training.samples import EXAMPLES, contents, crops
 
 BETAS = (0.5, 0.999)  # Adam's (train.py:60)
-LOSSES = ("loss", "fooled")
 KEPT = 1000  # images that stay in memory once they are read, resized and rendered
 
 
-def training(
-    spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Module, sheets: Path | None = None
-) -> loop.Training:
+def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Module) -> loop.Training:
     """The training of the generator `network` (`lib.settings.NetworkSpec`), on the classifier's device.
 
-    data: uint8 images `[3,H,W]`.  classifier: images in [0,1] -> logits.  sheets: folder of the sample sheets.
+    data: uint8 images `[3,H,W]`.  classifier: images in [0,1] -> logits.
     """
     device = next(classifier.parameters()).device
     classifier = Bf16(classifier)
@@ -48,24 +44,20 @@ def training(
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
-    curves = Curves(LOSSES, spec.steps)
     prepared = Prepared(data, spec.resize, spec.render)
-    epoch = max(1, len(data) // spec.batch)  # in steps
-    examples = cut(spec, prepared, range(min(samples.EXAMPLES, len(data))), numbers(spec.seed, "sheet")).to(device)
+    examples = cut(spec, prepared, range(min(EXAMPLES, len(data))), numbers(spec.seed, "sheet")).to(device)
 
-    def advance(step: int) -> float:
+    def advance(step: int) -> dict[str, float]:
         x = batch(spec, prepared, step).to(device, memory_format=torch.channels_last)
         # Dropout draws from the global generator: keyed by the step, so that a resumed run draws the same.
         torch.manual_seed(key(spec.seed, "dropout", step))
-        losses = update(spec, generator, classifier, optimiser, x)
-        curves.add(step, losses)
-        if sheet := samples.sheet_due(sheets, step + 1, spec.steps, epoch):
-            save_sheet(spec, generator, examples, sheet)
-        return losses[0]
+        return update(spec, generator, classifier, optimiser, x)
 
-    inputs = [network.model_dump(), *loop.weights(classifier), *samples.contents(data)]
-    state = {"generator": generator, "optimiser": optimiser, "curves": curves}
-    return loop.Training(generator, state, spec.steps, advance, inputs)
+    state = {"generator": generator, "optimiser": optimiser}
+    epoch = max(1, len(data) // spec.batch)
+    inputs = [network.model_dump(), classifier, *contents(data)]
+    rows = functools.partial(sheet, spec, generator, examples)
+    return loop.Training(generator, state, spec.steps, advance, inputs, epoch, rows)
 
 
 class Prepared(Sequence):
@@ -108,22 +100,13 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
 
 def cut(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Generator) -> Tensor:
     """A square of each chosen image, `[B,3,side,side]` in [0,1]: the centre, or a random crop, mirrored or not."""
-    if spec.crops == "random":
-        return samples.crops(spec.side, data, chosen, g)
-    return torch.stack([centre(image, spec.side) for image in samples.read(data, chosen)]).float() / 255
-
-
-def centre(image: Tensor, side: int) -> Tensor:
-    """The square `[3,side,side]` in the middle of an image `[3,H,W]`; ValueError for an image that is smaller."""
-    samples.check(image, side)
-    top, left = ((size - side) // 2 for size in image.shape[-2:])
-    return image[:, top : top + side, left : left + side]
+    return crops(spec.side, data, chosen, g if spec.crops == "random" else None)
 
 
 def update(
     spec: Any, generator: Generator, classifier: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor
-) -> list[float]:
-    """One step of the generator on a batch; its LOSSES."""
+) -> dict[str, float]:
+    """One step of the generator on a batch: its loss, and the share of the images that fool the classifier."""
     with torch.autocast(x.device.type, torch.bfloat16):
         proposed = proposal(generator, x).float()
     x_adv = linf.project(proposed, x, spec.eps / 255)
@@ -131,7 +114,8 @@ def update(
         clean = classifier(x)
     logits = classifier(x_adv)
     loss = relativistic(logits, clean)
-    return [loop.descend(optimiser, loss), (logits.argmax(1) != clean.argmax(1)).float().mean().item()]
+    fooled = (logits.argmax(1) != clean.argmax(1)).float().mean().item()
+    return {"loss": loop.descend(optimiser, loss), "fooled": fooled}
 
 
 def relativistic(logits: Tensor, clean: Tensor) -> Tensor:
@@ -143,9 +127,9 @@ def relativistic(logits: Tensor, clean: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def save_sheet(spec: Any, generator: Generator, x: Tensor, path: Path) -> None:
+def sheet(spec: Any, generator: Generator, x: Tensor) -> list[Tensor]:
     """Clean, what the generator proposes, adversary and ten times the perturbation (grey: none), a column per image."""
     with evaluating(generator):
         proposed = proposal(generator, x)
     x_adv = linf.project(proposed, x, spec.eps / 255)
-    samples.save_sheet([x, proposed, x_adv, (0.5 + 10 * (x_adv - x)).clamp(0, 1)], path)
+    return [x, proposed, x_adv, (0.5 + 10 * (x_adv - x)).clamp(0, 1)]

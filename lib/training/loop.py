@@ -1,4 +1,4 @@
-"""The loop that every training here shares: steps, progress, checkpoints, exact resume.
+"""The loop that every training here shares: steps, losses, sheets of samples, checkpoints, exact resume.
 
 A step's random numbers are keyed by its number, so a run that is killed and started again ends with the same weights as
 one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
@@ -12,49 +12,94 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.rng import generator
 
+LOGGED = 200  # rows of the table of losses, at most
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
 class Training(NamedTuple):
     """A training that is ready to begin.
 
-    network: what it trains, in the mode for training.  state: everything that a step changes, by name (networks,
-    optimisers, curves: what has state_dict() and load_state_dict()).  advance: trains step 0, 1, ... and gives its loss.
-    inputs: the data and the weights that it learns from, for `lib.store.digest`.
+    network: what it trains, in training mode.  state: all that a step changes, by name: networks and optimisers.
+    advance: trains step 0, 1, ... and gives its losses by name.  inputs: the data (tensors) and the networks that it
+    learns from.  epoch, sheet: after so many steps, and at the end, rows of images `[B,3,H,W]` in [0,1] to look at.
     """
 
     network: nn.Module
     state: dict[str, Any]
     steps: int
-    advance: Callable[[int], float]
+    advance: Callable[[int], dict[str, float]]
     inputs: Sequence[object]
+    epoch: int = 1
+    sheet: Callable[[], Sequence[Tensor]] | None = None
 
 
-def run(training: Training, checkpoint: Path, identity: str, every: float) -> float:
-    """Train every step that is left; the seconds of all. Its networks are in eval mode then.
+class Curves:
+    """The means of the losses since the last row, a row every few steps; part of a checkpoint like a network."""
+
+    def __init__(self, steps: int):
+        self.steps, self.every = steps, math.ceil(steps / LOGGED)
+        self.rows: list[dict[str, float]] = []
+        self.recent: list[dict[str, float]] = []
+
+    def add(self, step: int, losses: dict[str, float]) -> None:
+        """The losses of one step."""
+        self.recent.append(losses)
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            means = {name: sum(past[name] for past in self.recent) / len(self.recent) for name in losses}
+            self.rows.append({"step": step + 1} | means)
+            self.recent = []
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows, "recent": self.recent}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows, self.recent = state["rows"], state["recent"]
+
+    def table(self) -> pd.DataFrame:
+        """Columns step and the losses."""
+        return pd.DataFrame(self.rows)
+
+    def save(self, path: Path) -> None:
+        """The table as CSV."""
+        text = self.table().to_csv(index=False, float_format="%.5g")
+        write_whole(path, lambda out: out.write(text.encode()))
+
+
+def run(
+    training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
+) -> tuple[Curves, float]:
+    """Train every step that is left; the losses and the seconds of all steps. The networks are in eval mode then.
 
     identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
-    between checkpoints.
+    between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
     """
-    done, before = resume(training.state, checkpoint, identity)
+    curves, epoch = Curves(training.steps), training.epoch
+    state = training.state | {"curves": curves}
+    done, before = resume(state, checkpoint, identity)
     begun = saved = time.monotonic()
     with tqdm(total=training.steps, initial=done, desc=checkpoint.stem, mininterval=1) as progress:
         for step in range(done, training.steps):
-            progress.set_postfix(loss=f"{training.advance(step):.2f}", refresh=False)
+            losses, done = training.advance(step), step + 1
+            curves.add(step, losses)
+            progress.set_postfix({name: f"{loss:.2f}" for name, loss in losses.items()}, refresh=False)
             progress.update()
+            if sheets and training.sheet and (done % epoch == 0 or done == training.steps):
+                save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / epoch):04d}.png")
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
-                save(training.state, checkpoint, identity, step + 1, before + saved - begun)
+                save(state, checkpoint, identity, done, before + saved - begun)
     for part in training.state.values():
         if isinstance(part, nn.Module):
             part.eval()
-    return before + time.monotonic() - begun
+    return curves, before + time.monotonic() - begun
 
 
 def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float]:
@@ -94,6 +139,14 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     part.replace(path)
 
 
+def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
+    """A picture with a row per batch `[B,3,H,W]` in [0,1], a column per image."""
+    # [rows,columns,3,H,W] -> one picture [rows*H,columns*W,3]
+    picture = torch.stack(list(rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    levels = (picture * 255).round().byte().cpu().numpy()
+    write_whole(path, lambda out: Image.fromarray(levels).save(out, format="PNG"))
+
+
 def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:
     """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch.
 
@@ -124,9 +177,3 @@ def warmup_cosine(peak: float, done: float) -> float:
     if done < WARM_UP:
         return peak * (done / WARM_UP * 0.95 + 0.05)
     return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
-
-
-def weights(*networks: nn.Module) -> list:
-    """The parameters and buffers of networks as arrays, and their structure: what tells them apart."""
-    tensors = [value for network in networks for value in [*network.parameters(), *network.buffers()]]
-    return [*map(repr, networks), *(value.detach().cpu().numpy() for value in tensors)]

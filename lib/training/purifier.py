@@ -10,7 +10,7 @@ resizing the photograph first, and features compared as a share of their size.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +22,8 @@ from lib.attacks.features import ssp
 from lib.networks.precision import Bf16
 from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.rng import generator
-from lib.training import loop, samples
-from lib.training.samples import Curves, crops
+from lib.training import loop
+from lib.training.samples import EXAMPLES, contents, crops
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
@@ -36,36 +36,30 @@ class Parts(NamedTuple):
     critic: nn.Module
     optimiser: torch.optim.Optimizer
     critic_optimiser: torch.optim.Optimizer
-    curves: Curves
 
 
-def training(
-    spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module, sheets: Path | None = None
-) -> loop.Training:
+def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module) -> loop.Training:
     """The training of the purifier `network` (`lib.settings.NetworkSpec`), on the extractor's device.
 
-    data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.  sheets: folder of the sample sheets.
+    data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.
     """
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
-    epoch = max(1, len(data) // spec.batch // spec.accumulate)  # in steps
-    examples = crops(spec.crop, data, range(min(samples.EXAMPLES, len(data))), generator(spec.seed, "sheet")).to(device)
-    attacked = adversaries(spec, extractor, examples, "sheet")
+    examples = crops(spec.crop, data, range(min(EXAMPLES, len(data))), generator(spec.seed, "sheet")).to(device)
+    examples_adv = adversaries(spec, extractor, examples, "sheet")
 
-    def advance(step: int) -> float:
+    def advance(step: int) -> dict[str, float]:
         pairs = []
         for part in range(spec.accumulate):
             x = batch(spec, data, step, part).to(device, memory_format=torch.channels_last)
             pairs.append((x, adversaries(spec, extractor, x, f"{step}/{part}")))
-        losses = update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
-        parts.curves.add(step, losses)
-        if sheet := samples.sheet_due(sheets, step + 1, spec.steps, epoch):
-            save_sheet(parts.purifier, examples, attacked, sheet)
-        return losses[LOSSES.index("feature")]
+        return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
 
-    inputs = [network.model_dump(), *loop.weights(extractor), *samples.contents(data)]
-    return loop.Training(parts.purifier, parts._asdict(), spec.steps, advance, inputs)
+    epoch = max(1, len(data) // spec.batch // spec.accumulate)
+    inputs = [network.model_dump(), extractor, *contents(data)]
+    rows = partial(sheet, parts.purifier, examples, examples_adv)
+    return loop.Training(parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
 
 
 def build(spec: Any, network: Any, device: torch.device) -> Parts:
@@ -77,7 +71,7 @@ def build(spec: Any, network: Any, device: torch.device) -> Parts:
     critic = Critic(spec.critic_width, spec.crop)
     networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
     optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers, Curves(LOSSES, spec.steps))
+    return Parts(*networks, *optimisers)
 
 
 def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
@@ -97,7 +91,7 @@ def adversaries(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
 
 def update(
     spec: Any, parts: Parts, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
-) -> list[float]:
+) -> dict[str, float]:
     """One step of the purifier, then one of the critic, on pairs of clean images and adversaries; the mean LOSSES."""
     for optimiser in (parts.optimiser, parts.critic_optimiser):
         optimiser.param_groups[0]["lr"] = lr
@@ -120,7 +114,7 @@ def update(
         (loss / len(pairs)).backward()
         row.append(loss.item())
     parts.critic_optimiser.step()
-    return np.mean(rows, 0).tolist()
+    return dict(zip(LOSSES, np.mean(rows, 0).tolist(), strict=True))
 
 
 def feature_loss(extractor: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -160,7 +154,7 @@ def entropy(logits: Tensor, truth: int) -> Tensor:
 
 
 @torch.no_grad()
-def save_sheet(purifier: nn.Module, x: Tensor, x_adv: Tensor, path: Path) -> None:
+def sheet(purifier: nn.Module, x: Tensor, x_adv: Tensor) -> list[Tensor]:
     """Clean, adversary, purified and ten times what the purifier took away (grey: nothing), a column per image."""
     y = purifier(x_adv).clamp(0, 1)
-    samples.save_sheet([x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)], path)
+    return [x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)]

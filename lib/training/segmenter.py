@@ -24,18 +24,9 @@ from lib.training import loop
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 # Median-frequency balancing as the prototxt prints it.
 CAMVID_WEIGHTS = {
-    "sky": 0.2595,
-    "building": 0.1826,
-    "pole": 4.5640,
-    "road": 0.1417,
-    "pavement": 0.9051,
-    "tree": 0.3826,
-    "sign symbol": 9.6446,
-    "fence": 1.8418,
-    "car": 0.6823,
-    "pedestrian": 6.2478,
-    "bicyclist": 7.3614,
-}
+    "sky": 0.2595, "building": 0.1826, "pole": 4.5640, "road": 0.1417, "pavement": 0.9051, "tree": 0.3826,
+    "sign symbol": 9.6446, "fence": 1.8418, "car": 0.6823, "pedestrian": 6.2478, "bicyclist": 7.3614,
+}  # fmt: skip
 
 
 def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], device: str = "cpu") -> loop.Training:
@@ -46,7 +37,7 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
     optimiser = torch.optim.SGD(groups(network), spec.lr, MOMENTUM)
     weights = torch.tensor(class_weights(labels, classes), device=device)
 
-    def advance(step: int) -> float:
+    def advance(step: int) -> dict[str, float]:
         chosen = loop.shuffled(len(images), spec.batch, step, spec.seed)
         x, y = augmented(spec, images[chosen], labels[chosen], generator(spec.seed, "augment", step))
         x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
@@ -56,12 +47,12 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
             optimiser.state.clear()
         loss = loop.descend(optimiser, weighted_loss(logits.float(), y, weights), spec.lr * decay(spec, step))
         if step + 1 == spec.steps:
-            # The published network has no running statistics: compute_bn_statistics.py takes them over the training set.
+            # The published network has no running statistics; compute_bn_statistics.py takes them over all images.
             update_bn(_batches(images, spec), network, device)
-        return loss
+        return {"loss": loss}
 
     state = {"network": network, "optimiser": optimiser}
-    return loop.Training(network, state, spec.steps, advance, [list(classes), images.numpy(), labels.numpy()])
+    return loop.Training(network, state, spec.steps, advance, [list(classes), images, labels])
 
 
 def groups(network: nn.Module) -> list[dict]:
