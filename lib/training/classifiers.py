@@ -18,9 +18,8 @@ from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.rng import Streams, generator
 from lib.training import loop
-from lib.training.augment import augmented
+from lib.training.augment import NOISE, augmented
 
-NOISE = 16 / 255  # strongest noise in training, and the sign noise of the evaluation
 WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
 
@@ -84,7 +83,7 @@ def training(
 
     def advance(step: int) -> dict[str, float]:
         chosen, done = loop.shuffled(len(images), spec.batch, step, spec.seed), step / steps
-        x = augmented(images[chosen], generator(spec.seed, "batch", step), NOISE)
+        x = augmented(images[chosen], generator(spec.seed, "batch", step))
         x, y = x.to(device).contiguous(memory_format=torch.channels_last), labels[chosen].to(device)
         with torch.autocast(x.device.type, torch.bfloat16):
             x = adversaries(spec, victim, sources, x, y, step, done)

@@ -15,7 +15,6 @@ from lib.rng import generator, key
 from lib.training import loop
 from lib.training.augment import photographed
 
-NOISE = 16 / 255  # strongest noise in training
 WEIGHT_DECAY = 0.05
 
 # Ground truth of one image: boxes float32 [n,4], labels int64 [n] from 1, masks uint8 [n,H,W].
@@ -85,4 +84,4 @@ def augmented(images: Tensor, truth: Sequence[Truth], g: torch.Generator) -> tup
     turned = torch.rand(len(images), generator=g) < 0.5
     x = torch.where(turned[:, None, None, None], images.flip(3), images).float() / 255
     y = [mirrored(objects) if turn else objects for objects, turn in zip(truth, turned.tolist(), strict=True)]
-    return photographed(x, g, NOISE), y
+    return photographed(x, g), y

@@ -55,7 +55,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
 
     state = {"generator": generator, "optimiser": optimiser}
     epoch = max(1, len(data) // spec.batch)
-    inputs = [network.model_dump(), classifier, *contents(data)]
+    inputs = [network.architecture, network.width, network.blocks, classifier, *contents(data)]
     rows = functools.partial(sheet, spec, generator, examples)
     return loop.Training(generator, state, spec.steps, advance, inputs, epoch, rows)
 

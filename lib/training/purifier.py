@@ -57,7 +57,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     epoch = max(1, len(data) // spec.batch // spec.accumulate)
-    inputs = [network.model_dump(), extractor, *contents(data)]
+    inputs = [network.architecture, network.width, network.blocks, extractor, *contents(data)]
     rows = partial(sheet, parts.purifier, examples, examples_adv)
     return loop.Training(parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
 

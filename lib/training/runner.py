@@ -187,10 +187,5 @@ def cda(job: Job) -> Begun:
     return training, lambda curves: facts | {"fooled": round(curves.rows[-1]["fooled"], 4)} | counts
 
 
-KINDS = {
-    "stand_ins": stand_in,
-    "segmenters": pixel_classifier,
-    "detectors": detector,
-    "purifiers": nrp,
-    "generators": cda,
-}
+# By section of the scale file.
+KINDS = {"stand_ins": stand_in, "segmenters": pixel_classifier, "detectors": detector, "purifiers": nrp, "generators": cda}

@@ -107,27 +107,28 @@ def photographs(count: int = 9) -> list[torch.Tensor]:
     return unlabelled("world")[:count]
 
 
-def begin(kind: str, other: str = "", **changes):
+def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     """The recipe and the training of a kind, one of KINDS; other: "data", "weights" (that it learns from) or
     "network" (that it trains) are not the usual ones then."""
     data, weights, network = (int(other == part) for part in ("data", "weights", "network"))
     if kind in RECIPES:
         torch.manual_seed(1 + weights)
-        sources = [classifiers.build("inception_v3", 2).eval()] if kind == "ensemble" else []
+        sources = [classifiers.build("inception_v3", 2).eval().to(device)] if kind == "ensemble" else []
         spec = spec_of("stand_in", recipe=kind, **changes)
-        return spec, classifiers.training(spec, *tiny_world(96, data), 2, sources)
+        return spec, classifiers.training(spec, *tiny_world(96, data), 2, sources, device)
     if kind == "segmenter":
         spec, known = spec_of("segmenter", **{"augment": "flip"} | changes), halves(seed=data)
-        return spec, segmenter.training(spec, known.images, known.labels, known.classes)
+        return spec, segmenter.training(spec, known.images, known.labels, known.classes, device)
     if kind in ("retinanet", "mask_rcnn"):
         spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
         torch.manual_seed(3 + weights)
-        return spec, detectors.training(spec, pixels(world), truth(world), 12, resnet50(12).state_dict())
+        return spec, detectors.training(spec, pixels(world), truth(world), 12, resnet50(12).state_dict(), device)
     images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
     if kind == "purifier":
         spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)
-        return spec, purifier.training(spec, network_spec("nrp_resg", width=8 - network), images, conv3(weights))
-    classifier = tiny_network(weights).requires_grad_(False)
+        extractor = conv3(weights).to(device)
+        return spec, purifier.training(spec, network_spec("nrp_resg", width=8 - network), images, extractor)
+    classifier = tiny_network(weights).requires_grad_(False).to(device)
     spec = spec_of("generator", **changes)
     return spec, generator.training(spec, network_spec(kind, width=4 - network), images, classifier)
 

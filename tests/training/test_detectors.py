@@ -43,7 +43,7 @@ def test_boxes_are_the_extents_of_the_masks_also_in_a_mirror(data):
 
 
 def test_images_and_their_objects_are_mirrored_together(data, monkeypatch):
-    monkeypatch.setattr(detectors, "photographed", lambda x, g, noise: x)
+    monkeypatch.setattr(detectors, "photographed", lambda x, g: x)
     masks = torch.stack([objects["masks"].sum(0) for objects in truth(data)]).byte()
     images = masks[:, None].expand(-1, 3, -1, -1)
     x, y = detectors.augmented(images, truth(data), generator("mirror"))
@@ -72,7 +72,7 @@ def test_the_trunk_begins_with_the_backbones_weights_and_seeds_decide_the_heads(
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
-    monkeypatch.setattr(detectors, "photographed", lambda x, g, noise: x)
+    monkeypatch.setattr(detectors, "photographed", lambda x, g: x)
     recipe, world = spec(name, epochs=80, lr=5e-3, checkpoint_minutes=9), scenes(4)
     begun = recipe, detectors.training(recipe, pixels(world), truth(world), 12, backbone)
     detector, curves, _ = fit(begun, tmp_path)

@@ -46,6 +46,18 @@ def test_seeds_decide_the_weights(kind, tmp_path):
     assert equal(first, again) and not equal(first, other)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_trains_on_a_gpu_and_goes_on_there(kind, tmp_path, interruptions):
+    before = begin(kind)[1].network.state_dict()
+    interruptions.stop(3, lambda: fit(begin(kind, device="cuda"), tmp_path))
+    (network, _, _), steps = interruptions.steps(lambda: fit(begin(kind, device="cuda"), tmp_path))
+    assert steps[0] == 3
+    after = network.state_dict()
+    assert all(value.is_cuda and value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(value, after[name].cpu()) for name, value in before.items())
+
+
 def test_a_run_that_lost_steps_makes_them_again(tmp_path, interruptions, monkeypatch):
     """As after a kill between two checkpoints."""
     whole, curves, _ = fit(begin("purifier"), tmp_path, "whole")
