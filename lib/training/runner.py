@@ -121,7 +121,7 @@ def stand_in(job: Job) -> Begun:
     return training, lambda _: classifiers.evaluate(training.state["victim"], others, known, test.ids)
 
 
-def pixel_classifier(job: Job) -> Begun:
+def segnet(job: Job) -> Begun:
     train, test = (labelled(job.spec.data, split) for split in ("train", "test"))
     training = segmenter.training(job.spec, train.images, train.labels, train.classes, job.device)
 
@@ -188,4 +188,4 @@ def cda(job: Job) -> Begun:
 
 
 # By section of the scale file.
-KINDS = {"stand_ins": stand_in, "segmenters": pixel_classifier, "detectors": detector, "purifiers": nrp, "generators": cda}
+KINDS = {"stand_ins": stand_in, "segmenters": segnet, "detectors": detector, "purifiers": nrp, "generators": cda}
