@@ -264,9 +264,10 @@ def test_a_gpu_gives_the_cpu_s_result(name):
 
 @on_gpu
 def test_jpeg_on_a_gpu():
-    """The CPU's bits, unless the hardware codec is asked for, which keeps chroma at full size."""
+    """The CPU's levels, unless the hardware codec is asked for, which keeps chroma at full size."""
     x = IMAGES["coffee"]
     result = jpeg(x.cuda(), hardware=True)
     assert result.is_cuda
     assert rmse(result.cpu(), pillow(x, 75, subsampling=0)) < rmse(result.cpu(), x)
-    assert torch.equal(jpeg(x.cuda()).cpu(), jpeg(x))
+    # A division by 255 may round otherwise on a GPU.
+    assert torch.equal((255 * jpeg(x.cuda()).cpu()).round(), (255 * jpeg(x)).round())
