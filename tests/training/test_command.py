@@ -262,26 +262,25 @@ def test_another_rendering_begins_anew(command, photographs, interruptions):
     assert interruptions.first(lambda: command(*named, "--render", "comic")) == 0
 
 
-def test_a_killed_process_goes_on_where_it_was(command):
+def test_a_killed_process_goes_on_where_it_was(command, capsys):
     script = (
         "from pathlib import Path; from lib import settings; from lib.training import runner; root = Path.cwd();"
         "runner.train('SegNet-Basic', settings.load('mini', root), root)"
     )
-    arguments = [sys.executable, "-c", script]
-    options = {"cwd": command.root, "env": os.environ | {"PYTHONPATH": str(settings.ROOT)}}
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=command.root, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     file = command.models / "SegNet-Basic.safetensors"
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     while not file.with_suffix(".ckpt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not file.exists()
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True, **options)
-    first = int(done.stderr.split("/40")[0].split("|")[-1].strip())
+    command("SegNet-Basic")
+    first = int(capsys.readouterr().err.split("/40")[0].split("|")[-1].strip())
     assert first > 0, "the second run began again"
     killed = load_file(file)
-    file.unlink()
-    subprocess.run(arguments, capture_output=True, check=True, **options)
+    command("SegNet-Basic")
     assert all(torch.equal(value, killed[name]) for name, value in load_file(file).items())
 
 
