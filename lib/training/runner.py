@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lib import settings, zoo
@@ -19,7 +19,6 @@ from lib.data import detection as boxes
 from lib.data import world
 from lib.data.labelled import labelled
 from lib.data.unlabelled import Photographs, unlabelled
-from lib.networks import weights
 from lib.settings import ROOT, Scale
 from lib.store import code_of, digest
 from lib.tasks import detection, segmentation
@@ -137,7 +136,7 @@ def segnet(job: Job) -> Begun:
 def detector(job: Job) -> Begun:
     from lib.training import detectors
 
-    backbone = weights.read(zoo.fetch(job.spec.backbone, job.scale))
+    backbone = load_file(zoo.fetch(job.spec.backbone, job.scale))
     train, images = scenes("train")
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
     training = detectors.training(job.spec, images, truth, len(world.CLASSES), backbone, job.device)
