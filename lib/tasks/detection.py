@@ -150,32 +150,49 @@ def evaluate(truth: dict, image_ids: Sequence[int], detections: Sequence[Detecti
     """
     if len(image_ids) != len(detections) or len(set(image_ids)) != len(image_ids):
         raise ValueError(f"{len(detections)} lists of detections for {len(set(image_ids))} different images")
-    with contextlib.redirect_stdout(io.StringIO()):
-        judge = _judge(truth, image_ids, detections)
-        judge.evaluate()
-        judge.accumulate()
+    rows = [row for i, found in zip(image_ids, detections, strict=True) for row in _annotations(i, found)]
+    evaluator = _evaluated(truth, image_ids, rows, "bbox")
     place = {image_id: place for place, image_id in enumerate(image_ids)}
-    per_class = np.array(judge.evalImgs, dtype=object).reshape(len(judge.params.catIds), -1)
+    per_class = np.array(evaluator.evalImgs, dtype=object).reshape(len(evaluator.params.catIds), -1)
     matches = [_matches([e for e in row if e is not None], place) for row in per_class if any(e for e in row)]
     if not any(m.objects.any() for m in matches):
         raise ValueError("no object to find in these images: average precision has no value")
-    return Evaluation(tuple(image_ids), judge.eval["precision"][..., 0, 0], tuple(matches))
+    return Evaluation(tuple(image_ids), evaluator.eval["precision"][..., 0, 0], tuple(matches))
 
 
-def _judge(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]):
-    """pycocotools' COCOeval for boxes, at most 100 per image, of every size."""
+def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict[str, Tensor]]) -> float:
+    """mAP@0.5 in percent of masks, by pycocotools.
+
+    found: of each image, torchvision's labels, scores and masks `[n,1,H,W]` in [0,1], at most 100; what exceeds a half
+    belongs to the object.
+    """
+    from pycocotools import mask as runs
+
+    rows = []
+    for image_id, objects in zip(image_ids, found, strict=True):
+        segments = runs.encode(np.asfortranarray((objects["masks"][:, 0] > 0.5).byte().permute(1, 2, 0).cpu().numpy()))
+        for label, score, segment in zip(objects["labels"].tolist(), objects["scores"].tolist(), segments, strict=True):
+            row = {"image_id": image_id, "category_id": label, "score": score, "segmentation": segment}
+            rows.append(row | {"area": int(runs.area(segment))})
+    precision = _evaluated(truth, image_ids, rows, "segm").eval["precision"][0, :, :, 0, 0]
+    return 100 * float(precision[precision > -1].mean())
+
+
+def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: str):
+    """pycocotools' COCOeval of boxes ("bbox") or masks ("segm"), at most 100 per image, of every size, accumulated."""
     from pycocotools.cocoeval import COCOeval
 
     # Its matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
-    keep = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    keep = ("image_id", "category_id", "area", "iscrowd", "segmentation" if kind == "segm" else "bbox")
     wanted = set(image_ids)
     objects = [{key: a[key] for key in keep} for a in truth["annotations"] if a["image_id"] in wanted]
-    boxes = [box for i, found in zip(image_ids, detections, strict=True) for box in _annotations(i, found)]
-    judge = COCOeval(_indexed(truth, objects), _indexed(truth, boxes), "bbox")
-    judge.params.imgIds = list(image_ids)
-    judge.params.maxDets = [LIMIT]
-    judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], judge.params.areaRngLbl[:1]
-    return judge
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(_indexed(truth, objects), _indexed(truth, rows), kind)
+        evaluator.params.imgIds, evaluator.params.maxDets = list(image_ids), [LIMIT]
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = evaluator.params.areaRng[:1], ["all"]
+        evaluator.evaluate()
+        evaluator.accumulate()
+    return evaluator
 
 
 def _annotations(image_id: int, found: Detections) -> list[dict]:

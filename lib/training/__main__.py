@@ -1,7 +1,9 @@
-"""Train one stand-in: `python -m lib.training Inc-v3 --scale mini` writes models/mini/Inc-v3.safetensors.
+"""Train one network: `python -m lib.training Inc-v3 --scale mini`, whatever its kind is in the scale file.
 
-Its accuracies, seconds, parameters and checksum go to results/mini/metrics/networks/Inc-v3.json.
-A killed run continues where it was when the same command is given again.
+Writes the weights models/<scale>/NAME.safetensors and the record results/<scale>/metrics/networks/NAME.json; for a
+purifier or a generator also the losses results/<scale>/data/NAME_losses.csv and, per epoch, a sheet of samples
+results/<scale>/sheets/NAME/epoch_0001.png. Segmenters, purifiers and generators use a GPU where there is one. A killed
+run continues where it was when the same command is given again (on a GPU not to the last bit).
 """
 
 import argparse
@@ -9,42 +11,25 @@ import sys
 from pathlib import Path
 
 from lib import settings
-from lib.data import world
-from lib.training import classifiers
+from lib.training import runner
 
 
 def main() -> None:
-    """Train the named stand-in and print its record in one line."""
+    """Train the named network and print its record in one line."""
     parser = argparse.ArgumentParser(prog="python -m lib.training", description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="a key of stand_ins in the scale file, such as Inc-v3")
+    parser.add_argument("name", help="what the scale file trains, such as Inc-v3, SegNet-Basic, NRP or CDA-ImageNet")
     parser.add_argument("--scale", help="scales/SCALE.yaml (default: the scale that params.yaml names)")
-    parser.add_argument("--models", type=Path, default=settings.ROOT / "models", help="where the weights go")
-    parser.add_argument("--results", type=Path, default=settings.ROOT / "results", help="where the record goes")
+    parser.add_argument("--images", help="purifiers, generators: a folder of images instead of the scale's")
+    parser.add_argument("--render", help="generators: draw the images as comic or painting first; none leaves them")
+    parser.add_argument("--root", type=Path, default=settings.ROOT, help="where models/ and results/ are written")
     arguments = parser.parse_args()
+    changed = {field: value for field in ("images", "render") if (value := getattr(arguments, field))}
     try:
-        record = run(arguments.name, arguments.scale, arguments.models, arguments.results)
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        sys.exit(f"{parser.prog}: {error.args[0] if isinstance(error, KeyError) else error}")
-    clean, noise, fgsm = (100 * record[key] for key in ("accuracy", "accuracy_noise", "accuracy_fgsm"))
-    print(f"{arguments.name}: {clean:.1f} % clean, {noise:.1f} % under noise, {fgsm:.1f} % under FGSM "
-          f"({record['parameters']} parameters, {record['seconds']:.0f} s)")  # fmt: skip
-
-
-def run(name: str, scale: str | None, models: Path, results: Path) -> dict:
-    """Train stand-in `name` of the scale and write weights and record. KeyError for a name the scale does not know."""
-    chosen = settings.load(scale)
-    stand_ins = chosen.stand_ins
-    if name not in stand_ins:
-        raise KeyError(f"unknown stand-in '{name}'; scale {chosen.name} has {', '.join(stand_ins) or 'none'}")
-    spec, folder, classes = stand_ins[name], models / chosen.name, len(world.CLASSES)
-    sources = [
-        classifiers.restore(stand_ins[source].architecture, classes, folder / f"{source}.safetensors")
-        for source in spec.sources
-    ]
-    root = settings.ROOT / "data" / "world"
-    train, test = world.load(root, "train"), world.load(root, "test")
-    record = results / chosen.name / "metrics" / "networks" / f"{name}.json"
-    return classifiers.train(spec, train, test, classes, folder / f"{name}.safetensors", record, sources)
+        record = runner.train(arguments.name, settings.load(arguments.scale), arguments.root, **changed)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"{parser.prog}: {error}")
+    facts = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in record.items()]
+    print(f"{arguments.name}: {', '.join(facts)}")
 
 
 if __name__ == "__main__":

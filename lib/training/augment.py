@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+NOISE = 16 / 255  # the strongest
 SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
 
@@ -46,11 +47,11 @@ def blurred(x: Tensor, g: torch.Generator) -> Tensor:
     return torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
 
 
-def noisy(x: Tensor, g: torch.Generator, strength: float) -> Tensor:
-    """Six images in ten with sign noise or Gaussian noise of up to `strength`, in [0,1] units."""
+def noisy(x: Tensor, g: torch.Generator) -> Tensor:
+    """Six images in ten with sign noise or Gaussian noise of up to NOISE."""
     noise = torch.randn(x.shape, generator=g)
     noise = torch.where(_sometimes(g, len(x), 0.5) > 0, noise.sign(), noise)
-    return x + _sometimes(g, len(x), 0.6) * _uniform(g, len(x), 0, strength) * noise
+    return x + _sometimes(g, len(x), 0.6) * _uniform(g, len(x), 0, NOISE) * noise
 
 
 def _cosines() -> Tensor:
@@ -79,12 +80,11 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     return out
 
 
-def photographed(x: Tensor, g: torch.Generator, noise: float) -> Tensor:
-    """Light, blur, noise of up to `noise`, compression: what moves no pixel, so that labels of pixels stay true."""
-    x = noisy(blurred(relit(x, g), g).clamp(0, 1), g, noise)
-    return compressed(x, g).clamp(0, 1)
+def photographed(x: Tensor, g: torch.Generator) -> Tensor:
+    """Light, blur, noise, compression: what moves no pixel, so that labels of pixels stay true."""
+    return compressed(noisy(blurred(relit(x, g), g).clamp(0, 1), g), g).clamp(0, 1)
 
 
-def augmented(images: Tensor, g: torch.Generator, noise: float) -> Tensor:
+def augmented(images: Tensor, g: torch.Generator) -> Tensor:
     """A training batch of uint8 images `[B,3,H,W]`: shifted, then as `photographed`."""
-    return photographed(shifted(images, g).float() / 255, g, noise)
+    return photographed(shifted(images, g).float() / 255, g)

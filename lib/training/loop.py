@@ -1,30 +1,131 @@
-"""The loop that every training here shares: steps, progress, checkpoints, exact resume.
+"""The loop that every training here shares: steps, losses, sheets of samples, checkpoints, exact resume.
 
 A step's random numbers are keyed by its number, so a run that is killed and started again ends with the same weights as
-one that was not (with the same number of threads).
+one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
 """
 
-import hashlib
-import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
-from safetensors.torch import save as save_tensors
-from torch import nn
+from PIL import Image
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib.rng import generator
 
-CHECKPOINT_SECONDS = 15.0
+LOGGED = 200  # rows of the table of losses, at most
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
-Parts = dict[str, Any]  # what has state_dict() and load_state_dict(): networks, optimisers
+
+class Training(NamedTuple):
+    """A training that is ready to begin.
+
+    network: what it trains, in training mode.  state: all that a step changes, by name: networks and optimisers.
+    advance: trains step 0, 1, ... and gives its losses by name.  inputs: the data (tensors) and the networks that it
+    learns from.  epoch, sheet: after so many steps, and at the end, rows of images `[B,3,H,W]` in [0,1] to look at.
+    """
+
+    network: nn.Module
+    state: dict[str, Any]
+    steps: int
+    advance: Callable[[int], dict[str, float]]
+    inputs: Sequence[object]
+    epoch: int = 1
+    sheet: Callable[[], Sequence[Tensor]] | None = None
+
+
+class Curves:
+    """The means of the losses since the last row, a row every few steps; part of a checkpoint like a network."""
+
+    def __init__(self, steps: int):
+        self.steps, self.every = steps, math.ceil(steps / LOGGED)
+        self.rows: list[dict[str, float]] = []
+        self.recent: list[dict[str, float]] = []
+
+    def add(self, step: int, losses: dict[str, float]) -> None:
+        """The losses of one step."""
+        self.recent.append(losses)
+        if (step + 1) % self.every == 0 or step + 1 == self.steps:
+            means = {name: sum(past[name] for past in self.recent) / len(self.recent) for name in losses}
+            self.rows.append({"step": step + 1} | means)
+            self.recent = []
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows, "recent": self.recent}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows, self.recent = state["rows"], state["recent"]
+
+    def table(self) -> pd.DataFrame:
+        """Columns step and the losses."""
+        return pd.DataFrame(self.rows)
+
+    def save(self, path: Path) -> None:
+        """The table as CSV."""
+        text = self.table().to_csv(index=False, float_format="%.5g")
+        write_whole(path, lambda out: out.write(text.encode()))
+
+
+def run(
+    training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
+) -> tuple[Curves, float]:
+    """Train every step that is left; the losses and the seconds of all steps. The networks are in eval mode then.
+
+    identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
+    between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
+    """
+    curves, epoch = Curves(training.steps), training.epoch
+    state = training.state | {"curves": curves}
+    done, before = resume(state, checkpoint, identity)
+    begun = saved = time.monotonic()
+    with tqdm(total=training.steps, initial=done, desc=checkpoint.stem, mininterval=1) as progress:
+        for step in range(done, training.steps):
+            losses, done = training.advance(step), step + 1
+            curves.add(step, losses)
+            progress.set_postfix({name: f"{loss:.2f}" for name, loss in losses.items()}, refresh=False)
+            progress.update()
+            if sheets and training.sheet and (done % epoch == 0 or done == training.steps):
+                save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / epoch):04d}.png")
+            if time.monotonic() - saved > every:
+                saved = time.monotonic()
+                save(state, checkpoint, identity, done, before + saved - begun)
+    for part in training.state.values():
+        if isinstance(part, nn.Module):
+            part.eval()
+    return curves, before + time.monotonic() - begun
+
+
+def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float]:
+    """The steps and seconds already done, `state` brought there; (0, 0) without a checkpoint that fits.
+
+    One of another recipe, other data or other code is said to be left alone (on stderr), and later written over.
+    """
+    if not checkpoint.is_file():
+        return 0, 0.0
+    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if stored["identity"] != identity:
+        print(
+            f"{checkpoint.name}: {stored['step']} steps of another recipe, other data or other code; begins anew",
+            file=sys.stderr,
+        )
+        return 0, 0.0
+    for name, part in state.items():
+        part.load_state_dict(stored[name])
+    return stored["step"], stored["seconds"]
+
+
+def save(state: dict[str, Any], checkpoint: Path, identity: str, step: int, seconds: float) -> None:
+    """Keep everything that the next step depends on."""
+    facts = {"identity": identity, "step": step, "seconds": seconds}
+    whole = facts | {name: part.state_dict() for name, part in state.items()}
+    write_whole(checkpoint, lambda file: torch.save(whole, file))
 
 
 def write_whole(path: Path, write: Callable[[Any], None]) -> None:
@@ -38,76 +139,15 @@ def write_whole(path: Path, write: Callable[[Any], None]) -> None:
     part.replace(path)
 
 
-def keep(network: nn.Module, facts: dict[str, Any], seconds: float, file: Path, record: Path) -> dict[str, Any]:
-    """Write the weights `file` (.safetensors) and what is known of them, `record` (.json); the checkpoint goes.
-
-    Returns the record: `facts`, seconds, parameters, sha256 of the weights file.
-    """
-    content = save_tensors({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
-    whole = facts | {
-        "seconds": round(seconds, 1),
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    write_whole(file, lambda out: out.write(content))
-    write_whole(record, lambda out: out.write((json.dumps(whole, indent=2) + "\n").encode()))
-    file.with_suffix(".ckpt").unlink(missing_ok=True)
-    return whole
+def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
+    """A picture with a row per batch `[B,3,H,W]` in [0,1], a column per image."""
+    # [rows,columns,3,H,W] -> one picture [rows*H,columns*W,3]
+    picture = torch.stack(list(rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+    levels = (picture * 255).round().byte().cpu().numpy()
+    write_whole(path, lambda out: Image.fromarray(levels).save(out, format="PNG"))
 
 
-def run(
-    advance: Callable[[int], float],
-    parts: Parts,
-    steps: int,
-    checkpoint: Path,
-    identity: str,
-    every: float | None = None,
-) -> float:
-    """Call `advance(step)`, which trains one step and gives its loss, for every step that is left; the seconds of all.
-
-    parts: everything that a step changes.  identity: names the recipe, the data and the code; a checkpoint with another
-    one is not continued.  every: seconds between checkpoints (default CHECKPOINT_SECONDS).
-    """
-    every = CHECKPOINT_SECONDS if every is None else every
-    done, before = resume(parts, checkpoint, identity)
-    begun = saved = time.monotonic()
-    with tqdm(total=steps, initial=done, desc=checkpoint.stem, mininterval=1) as progress:
-        for step in range(done, steps):
-            progress.set_postfix(loss=f"{advance(step):.2f}", refresh=False)
-            progress.update()
-            if time.monotonic() - saved > every:
-                saved = time.monotonic()
-                save(parts, checkpoint, identity, step + 1, before + saved - begun)
-    return before + time.monotonic() - begun
-
-
-def resume(parts: Parts, checkpoint: Path, identity: str) -> tuple[int, float]:
-    """The steps and seconds already done, `parts` brought to that state; (0, 0) without a checkpoint that fits.
-
-    One of another recipe, other data or other code is said to be left alone (on stderr), and later written over.
-    """
-    if not checkpoint.is_file():
-        return 0, 0.0
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if stored["identity"] != identity:
-        print(
-            f"{checkpoint.name}: {stored['step']} steps of another recipe, other data or other code; begins anew",
-            file=sys.stderr,
-        )
-        return 0, 0.0
-    for name, part in parts.items():
-        part.load_state_dict(stored[name])
-    return stored["step"], stored["seconds"]
-
-
-def save(parts: Parts, checkpoint: Path, identity: str, step: int, seconds: float) -> None:
-    """Keep everything that the next step depends on."""
-    state = {"identity": identity, "step": step, "seconds": seconds}
-    state |= {name: part.state_dict() for name, part in parts.items()}
-    write_whole(checkpoint, lambda file: torch.save(state, file))
-
-
-def shuffled(count: int, batch: int, step: int, seed: int) -> torch.Tensor:
+def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:
     """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch.
 
     ValueError when there are fewer images than a batch holds.
@@ -119,8 +159,21 @@ def shuffled(count: int, batch: int, step: int, seed: int) -> torch.Tensor:
     return order[place * batch : (place + 1) * batch]
 
 
-def rise_and_fall(peak: float, done: float) -> float:
-    """A learning rate that rises in a line and falls along half a cosine; done: the finished share of the training."""
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float | None = None) -> float:
+    """One step of the optimiser down the loss, at the rate `lr` (default: the optimiser's own); the loss's value.
+
+    A group of parameters with a `factor` learns so many times as fast.
+    """
+    for group in optimiser.param_groups if lr is not None else ():
+        group["lr"] = lr * group.get("factor", 1)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def warmup_cosine(peak: float, done: float) -> float:
+    """A learning rate with linear warm-up and cosine decay to 0; done: the finished share of the training."""
     if done < WARM_UP:
         return peak * (done / WARM_UP * 0.95 + 0.05)
     return peak * 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))

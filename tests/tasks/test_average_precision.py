@@ -5,10 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lib.tasks.detection import Detections, Evaluation, difference, evaluate, interval
+from lib.data.detection import from_world
+from lib.tasks.detection import Detections, Evaluation, difference, evaluate, interval, mask_precision
+from tests.training.conftest import scenes, truth
 
 # --- scenes
 
@@ -257,3 +260,15 @@ def test_a_difference_is_paired(better_and_worse):
 def test_a_difference_needs_the_same_images(better_and_worse):
     with pytest.raises(ValueError, match="of different images"):
         difference(better_and_worse[0], evaluate(*hand_case()))
+
+
+def test_masks_as_they_are_have_full_precision_and_shifted_ones_less():
+    known = from_world(scenes(12))
+    perfect = [
+        {"labels": t["labels"], "scores": torch.ones(len(t["labels"])), "masks": t["masks"][:, None].float()}
+        for t in truth(scenes(12))
+    ]
+    shifted = [found | {"masks": found["masks"].roll(8, 3)} for found in perfect]
+    assert mask_precision(known.truth, known.image_ids, perfect) == pytest.approx(100)
+    assert mask_precision(known.truth, known.image_ids, [*perfect[:6], *shifted[6:]]) < 80
+    assert known.truth == from_world(scenes(12)).truth  # left as it was

@@ -1,10 +1,147 @@
-"""Stopping a training in the middle, and seeing where it goes on."""
+"""Small trainings of every kind, and stopping a training in the middle to see where it goes on."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from lib.training import loop
+from lib.data.scenes import draw
+from lib.data.segmentation import VOID, SegmentationSet
+from lib.data.unlabelled import unlabelled
+from lib.data.world import World
+from lib.networks.small import resnet50
+from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
+from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
+from tests.conftest import tiny_network
+
+SIDE = 32
+RECIPES = ("natural", "fgsm", "pgd", "ensemble", "scatter")
+KINDS = (*RECIPES, "segmenter", "retinanet", "mask_rcnn", "purifier", "cda_generator", "cda_generator_inception")
+WORLD = Scenes(name="world", labels="pixels")
+FIELDS = {
+    "stand_in": {"architecture": "inception_resnet_v2", "epochs": 2, "batch": 16, "lr": 4e-3}
+    | {"eps": 16, "step": 8, "steps": 2},
+    "segmenter": {"data": WORLD, "maps": 4, "steps": 12, "batch": 4, "lr": 0.1},
+    "detector": {"backbone": "Classifier", "epochs": 2, "batch": 4},
+    "purifier": {"images": "world", "extractor": "VGG-16", "crop": SIDE, "batch": 4, "steps": 7, "lr": 4e-3}
+    | {"pixel": 1.0, "step": 10, "ssp_steps": 2, "ssp_start": "perturbed", "critic_width": 2, "init": "identity"},
+    "generator": {"images": "world", "classifier": "VGG-16", "resize": None, "side": SIDE, "crops": "random"}
+    | {"batch": 4, "steps": 6, "lr": 4e-3},
+}
+SPECS = {
+    "stand_in": StandIn,
+    "segmenter": SegmenterSpec,
+    "detector": DetectorSpec,
+    "purifier": PurifierSpec,
+    "generator": GeneratorSpec,
+}
+
+
+def spec_of(kind: str, **changes):
+    """A recipe of seconds, whose every step has its checkpoint."""
+    return SPECS[kind](**FIELDS[kind] | {"checkpoint_minutes": 0} | changes)
+
+
+def network_spec(architecture: str, **changes) -> NetworkSpec:
+    task, family = ("purification", "purifier") if architecture.startswith("nrp") else ("generation", "cda_generator")
+    fields = {"role": "x", "task": task, "family": family, "architecture": architecture, "blocks": 1}
+    return NetworkSpec(**fields | {"width": 8 if family == "purifier" else 4} | changes)
+
+
+def tiny_world(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images and labels of two classes: bright above, or bright below; with coarse noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = rng.integers(60, 120, (count, 3, 48, 48))
+    for image, label in zip(images, labels, strict=True):
+        image[:, 24 * label : 24 * label + 24] += 70
+    return torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+
+
+def halves(count: int = 24, seed: int = 0) -> SegmentationSet:
+    """Images whose upper part is bright and of class 0, the rest dark and of class 1; one void corner."""
+    rng = np.random.default_rng(seed)
+    images, labels = rng.integers(0, 60, (count, 3, 16, 16)), np.ones((count, 16, 16), np.uint8)
+    for image, label, edge in zip(images, labels, rng.integers(4, 12, count), strict=True):
+        image[:, :edge] += 150
+        label[:edge] = 0
+    labels[:, 15, 15] = VOID
+    data = torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
+    return SegmentationSet(*data, [f"h{k}" for k in range(count)], ("above", "below"), ((255, 0, 0), (0, 0, 255)))
+
+
+@functools.cache
+def scenes(count: int, first: int = 0) -> World:
+    """Scenes of the embedded world, drawn anew."""
+    drawn = [draw(0, "train", index, "natural") for index in range(first, first + count)]
+    per_scene = [[scene.boxes for scene in drawn], [scene.objects for scene in drawn]]
+    sheets = [np.stack([getattr(scene, name) for scene in drawn]) for name in ("image", "instances", "pixels")]
+    labels, ids = np.array([scene.label for scene in drawn]), [f"train-{index}" for index in range(count)]
+    return World(sheets[0], labels, ids, *per_scene, *sheets[1:])
+
+
+def pixels(world: World) -> torch.Tensor:
+    return torch.from_numpy(world.images).permute(0, 3, 1, 2).contiguous()
+
+
+def truth(world: World) -> list[dict]:
+    return detectors.ground_truth(world.boxes, world.objects, world.instances)
+
+
+def conv3(seed=0, factor=1.0) -> nn.Module:
+    """A small random extractor; its features are `factor` times as large."""
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU())
+    layers[2].weight.data *= factor
+    layers[2].bias.data *= factor
+    return layers.eval().requires_grad_(False)
+
+
+@functools.cache
+def photographs(count: int = 9) -> list[torch.Tensor]:
+    """Scenes of the world as images without labels."""
+    return unlabelled("world")[:count]
+
+
+def begin(kind: str, other: str = "", device: str = "cpu", **changes):
+    """The recipe and the training of a kind, one of KINDS; other: "data", "weights" (that it learns from) or
+    "network" (that it trains) are not the usual ones then."""
+    data, weights, network = (int(other == part) for part in ("data", "weights", "network"))
+    if kind in RECIPES:
+        torch.manual_seed(1 + weights)
+        sources = [classifiers.build("inception_v3", 2).eval().to(device)] if kind == "ensemble" else []
+        spec = spec_of("stand_in", recipe=kind, **changes)
+        return spec, classifiers.training(spec, *tiny_world(96, data), 2, sources, device)
+    if kind == "segmenter":
+        spec, known = spec_of("segmenter", **{"augment": "flip"} | changes), halves(seed=data)
+        return spec, segmenter.training(spec, known.images, known.labels, known.classes, device)
+    if kind in ("retinanet", "mask_rcnn"):
+        spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
+        torch.manual_seed(3 + weights)
+        return spec, detectors.training(spec, pixels(world), truth(world), 12, resnet50(12).state_dict(), device)
+    images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
+    if kind == "purifier":
+        spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)
+        extractor = conv3(weights).to(device)
+        return spec, purifier.training(spec, network_spec("nrp_resg", width=8 - network), images, extractor)
+    classifier = tiny_network(weights).requires_grad_(False).to(device)
+    spec = spec_of("generator", **changes)
+    return spec, generator.training(spec, network_spec(kind, width=4 - network), images, classifier)
+
+
+def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Curves, float]:
+    """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
+    spec, training = begun
+    return training.network, *runner.fit(spec, training, folder / f"{name}.ckpt", folder / name)
+
+
+def equal(first: nn.Module, other: nn.Module) -> bool:
+    """Whether two networks have the same weights and buffers."""
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in first.state_dict().items())
 
 
 class Interruptions:
@@ -13,15 +150,14 @@ class Interruptions:
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.monkeypatch = monkeypatch
         self.run = loop.run
-        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(advance, *rest, **options):
+        def run(training, *rest):
             def watched(step):
                 before_step(step)
-                return advance(step)
+                return training.advance(step)
 
-            return self.run(watched, *rest, **options)
+            return self.run(training._replace(advance=watched), *rest)
 
         self.monkeypatch.setattr(loop, "run", run)
 
@@ -41,6 +177,19 @@ class Interruptions:
         made: list[int] = []
         self._watched(made.append)
         return train(), made
+
+    def first(self, train: Callable) -> int:
+        """The step with which `train` begins; no step is made."""
+        made: list[int] = []
+
+        def press(step):
+            made.append(step)
+            raise KeyboardInterrupt
+
+        self._watched(press)
+        with pytest.raises(KeyboardInterrupt):
+            train()
+        return made[0]
 
 
 @pytest.fixture

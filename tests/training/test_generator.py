@@ -1,42 +1,23 @@
-"""lib/training/generator.py: the loss and the updates by hand, crops, fooling, resuming, the command."""
-
-import hashlib
-import json
-import sys
+"""lib/training/generator.py: the loss and the updates by hand, crops, learning."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
-from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms import functional as vision
 
-from lib import settings, zoo
 from lib.attacks.generators import cda
 from lib.data.renderings import RENDERINGS
-from lib.data.unlabelled import unlabelled
 from lib.networks.precision import Bf16
-from lib.networks.small import ARCHITECTURES
-from lib.settings import GeneratorSpec, NetworkSpec
-from lib.training import generator as training
-from lib.training import loop
+from lib.training import generator, loop, samples
 from tests.conftest import tiny_network
+from tests.training.conftest import SIDE, fit, network_spec, photographs, spec_of
 from tests.training.test_samples import places
 
-SIDE = 32
 
-
-def spec(**changes) -> GeneratorSpec:
-    fields = {"images": "world", "classifier": "VGG-16", "resize": None, "side": SIDE, "crops": "random", "batch": 4}
-    return GeneratorSpec(**fields | {"steps": 6, "lr": 4e-3, "checkpoint_minutes": 0} | changes)
-
-
-def network(**changes) -> NetworkSpec:
-    fields = {"role": "CDA", "task": "generation", "family": "cda_generator", "architecture": "cda_generator"}
-    return NetworkSpec(**fields | {"width": 4, "blocks": 1} | changes)
+def spec(**changes):
+    return spec_of("generator", **changes)
 
 
 @pytest.fixture
@@ -46,11 +27,11 @@ def classifier():
 
 @pytest.fixture(scope="module")
 def scenes():
-    return unlabelled("world")[:9]
+    return photographs()
 
 
-def fit(recipe, data, classifier, folder, name="x", built=None):
-    return training.fit(recipe, built or network(), data, classifier, folder / f"{name}.ckpt", folder / name)
+def train(recipe, data, classifier, folder):
+    return fit((recipe, generator.training(recipe, network_spec("cda_generator"), data, classifier)), folder)
 
 
 # The loss.
@@ -67,7 +48,7 @@ def test_the_loss_is_the_cross_entropy_of_the_change_of_the_logits(count=5, clas
     rng = np.random.default_rng(0)
     found, clean = rng.normal(0, 2, (2, count, classes))
     logits, reference = (torch.tensor(values, requires_grad=True) for values in (found, clean))
-    loss = training.relativistic(logits, reference)
+    loss = generator.relativistic(logits, reference)
     assert loss.item() == pytest.approx(by_hand(found, clean), rel=1e-6)
     loss.backward()
     slopes = np.zeros_like(found)
@@ -83,7 +64,7 @@ def test_the_loss_is_the_cross_entropy_of_the_change_of_the_logits(count=5, clas
 
 def test_a_change_that_is_nothing_costs_minus_the_logarithm_of_the_classes():
     logits = torch.randn(3, 7)
-    assert training.relativistic(logits, logits.clone()).item() == pytest.approx(-np.log(7), rel=1e-6)
+    assert generator.relativistic(logits, logits.clone()).item() == pytest.approx(-np.log(7), rel=1e-6)
 
 
 # Updates.
@@ -104,13 +85,13 @@ class Affine(nn.Module):
 
 def test_updates_are_adams_steps_on_the_loss_of_the_projected_images(scenes, classifier, tmp_path, monkeypatch):
     """Three steps at one rate, Adam's moments 0.5 and 0.999 (train.py)."""
-    monkeypatch.setitem(training.GENERATORS, "cda_generator", Affine)
+    monkeypatch.setitem(generator.GENERATORS, "cda_generator", Affine)
     recipe = spec(steps=3, eps=6, lr=0.02)
-    made, curves, _ = training.fit(recipe, network(), scenes, classifier, tmp_path / "x.ckpt")
+    made, curves, _ = train(recipe, scenes, classifier, tmp_path)
     values, first, second = np.array([0.9] * 3 + [0.04] * 3), np.zeros(6), np.zeros(6)
     judge, rows = Bf16(classifier), []
     for step in range(3):
-        x = training.batch(recipe, scenes, step).to(memory_format=torch.channels_last)
+        x = generator.batch(recipe, scenes, step).to(memory_format=torch.channels_last)
         numbers = torch.tensor(values, dtype=torch.float32, requires_grad=True)
         proposed = numbers[:3, None, None] * x + numbers[3:, None, None]
         x_adv = torch.min(torch.max(proposed, x - 6 / 255), x + 6 / 255).clamp(0, 1)
@@ -127,7 +108,7 @@ def test_updates_are_adams_steps_on_the_loss_of_the_projected_images(scenes, cla
         rows.append([step + 1, loss.item(), (logits.argmax(1) != label).float().mean().item()])
     found = torch.cat([made.scale, made.shift]).flatten().tolist()
     assert found == pytest.approx(values, rel=1e-3, abs=1e-5)
-    assert np.allclose(curves.rows, rows, rtol=1e-4)
+    assert np.allclose(curves.table(), rows, rtol=1e-4)
 
 
 def test_the_classifier_stays_as_it_is_and_never_trains(scenes, classifier, tmp_path):
@@ -135,11 +116,10 @@ def test_the_classifier_stays_as_it_is_and_never_trains(scenes, classifier, tmp_
     modes = []
     classifier.register_forward_hook(lambda module, inputs, output: modes.append(
         any(part.training for part in module.modules())))  # fmt: skip
-    made, _, seconds = fit(spec(), scenes, classifier, tmp_path)
+    train(spec(), scenes, classifier, tmp_path)
     assert modes == [False] * 12  # clean and attacked, six times
     assert all(torch.equal(value, before[key]) for key, value in classifier.state_dict().items())
     assert all(parameter.grad is None for parameter in classifier.parameters())
-    assert not made.training and seconds > 0
 
 
 # Upright, flat and the two diagonals, as directions (down, right) across the stripes.
@@ -176,7 +156,7 @@ def striped(count, seed):
 def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_cannot(tmp_path):
     classifier = Stripes().eval()
     recipe = spec(steps=40, batch=8, crops="centre", lr=1e-2, checkpoint_minutes=1)
-    made, curves, _ = training.fit(recipe, network(), striped(64, 0)[0], classifier, tmp_path / "x.ckpt")
+    made, curves, _ = train(recipe, striped(64, 0)[0], classifier, tmp_path)
     images, labels = striped(40, 1)
     x = torch.stack(images).float() / 255
     assert (classifier(x).argmax(1) == labels).all()
@@ -205,7 +185,7 @@ def random_image(height, width, seed=0):
 ])  # fmt: skip
 def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
     image = random_image(*sides)
-    found = training.resized(image, 40)
+    found = generator.resized(image, 40)
     assert found.shape == (3, *expected) and found.dtype == torch.uint8
     picture = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(expected[::-1], Image.Resampling.BILINEAR)
     assert (found.int() - torch.from_numpy(np.array(picture)).permute(2, 0, 1).int()).abs().max() <= 1
@@ -214,15 +194,15 @@ def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
 @pytest.mark.parametrize("side", [None, 40])
 def test_images_that_fit_are_left_as_they_are(side):
     image = random_image(40, 55)
-    assert torch.equal(training.Prepared([image], side, "none")[0], image)
+    assert torch.equal(generator.Prepared([image], side, "none")[0], image)
 
 
 def test_images_are_rendered_at_the_size_that_is_trained_on():
     image = random_image(80, 110)
-    found = training.Prepared([image], 40, "comic")[0]
+    found = generator.Prepared([image], 40, "comic")[0]
     assert found.shape == (3, 40, 55)
-    assert torch.equal(found, RENDERINGS["comic"](training.resized(image, 40)))
-    assert not torch.equal(found, training.resized(RENDERINGS["comic"](image), 40))
+    assert torch.equal(found, RENDERINGS["comic"](generator.resized(image, 40)))
+    assert not torch.equal(found, generator.resized(RENDERINGS["comic"](image), 40))
 
 
 def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
@@ -234,13 +214,13 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
             return super().__getitem__(index)
 
     images = Watched(random_image(20, 30, seed) for seed in range(4))
-    prepared = training.Prepared(images, 10, "none")
+    prepared = generator.Prepared(images, 10, "none")
     passes = [[prepared[index] for index in range(4)] for _ in range(2)]
     assert len(prepared) == 4 and read == [0, 1, 2, 3]
     assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
     read.clear()
-    monkeypatch.setattr(training, "KEPT", 2)
-    prepared = training.Prepared(images, 10, "none")
+    monkeypatch.setattr(generator, "KEPT", 2)
+    prepared = generator.Prepared(images, 10, "none")
     for index in (0, 1, 2, 2, 1, 0):
         prepared[index]
     assert read == [0, 1, 2, 0]  # the last two are kept
@@ -249,14 +229,14 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
 @pytest.mark.parametrize("sides", [(32, 32), (48, 60), (60, 32), (34, 50)])
 def test_the_centre_is_torchvisions(sides):
     image = random_image(*sides)
-    assert torch.equal(training.centre(image, SIDE), vision.center_crop(image, SIDE))
+    assert torch.equal(samples.crop(image, SIDE, None), vision.center_crop(image, SIDE))
 
 
 @pytest.mark.parametrize("crops", ["centre", "random"])
 def test_images_smaller_than_a_crop_are_refused_in_one_line(crops):
     data = [random_image(48, 31)] * 4
     with pytest.raises(ValueError, match=r"31x48 pixels holds no crop of 32x32") as error:
-        training.batch(spec(crops=crops), data, 0)
+        generator.batch(spec(crops=crops), data, 0)
     assert "\n" not in str(error.value)
 
 
@@ -266,7 +246,7 @@ def test_centre_crops_are_the_same_in_every_epoch_and_random_ones_are_not():
         recipe, found = spec(crops=crops), []
         for step in (0, 1):
             chosen = loop.shuffled(4, 4, step, 0)
-            found.append(training.batch(recipe, data, step)[chosen.argsort()])
+            found.append(generator.batch(recipe, data, step)[chosen.argsort()])
         assert torch.equal(*found) == (crops == "centre")
         for epoch in found:
             spots = [places((crop * 255).round().byte(), image) for crop, image in zip(epoch, data, strict=True)]
@@ -277,47 +257,15 @@ def test_centre_crops_are_the_same_in_every_epoch_and_random_ones_are_not():
 def test_every_epoch_sees_each_image_once_and_a_batch_depends_on_its_step_alone():
     data = [torch.full((3, SIDE, SIDE), k, dtype=torch.uint8) for k in range(16)]
     for epoch in range(2):
-        batches = [training.batch(spec(), data, 4 * epoch + k) for k in range(4)]
+        batches = [generator.batch(spec(), data, 4 * epoch + k) for k in range(4)]
         assert sorted((torch.cat(batches)[:, 0, 0, 0] * 255).round().int().tolist()) == list(range(16))
-    assert torch.equal(batches[3], training.batch(spec(), data, 7))
-    assert not torch.equal(batches[3], training.batch(spec(seed=1), data, 7))
-
-
-# Resuming.
-
-
-@pytest.mark.parametrize("architecture", ["cda_generator", "cda_generator_inception"])
-def test_a_stopped_run_ends_with_the_same_weights_losses_and_sheets(
-    scenes, classifier, tmp_path, interruptions, monkeypatch, architecture
-):
-    monkeypatch.setattr(training.samples, "LOGGED", 2)  # a row every three steps, so the stop falls between two
-
-    def train(name):
-        torch.rand(1)  # the state of the global generator must not matter
-        return fit(spec(), scenes, classifier, tmp_path, name, network(architecture=architecture))
-
-    whole, curves, _ = train("whole")
-    interruptions.stop(4, lambda: train("stopped"))
-    (resumed, continued, seconds), steps = interruptions.steps(lambda: train("stopped"))
-    assert steps == [4, 5]  # it did go on, and did not start again
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, resumed.state_dict()[name]), name
-    assert continued.rows == curves.rows and [row[0] for row in curves.rows] == [3, 6]
-    sheets = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert sheets == ["epoch_0001.png", "epoch_0002.png", "epoch_0003.png"]  # nine images are two batches of four
-    for name in sheets:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "stopped" / name).read_bytes()
-    assert 0 < torch.load(tmp_path / "stopped.ckpt", weights_only=True)["seconds"] <= seconds
-
-
-def test_the_last_step_has_a_sheet_too(scenes, classifier, tmp_path):
-    fit(spec(steps=5), scenes, classifier, tmp_path, "cut")  # two epochs of two steps, and one more
-    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [f"epoch_000{k}.png" for k in (1, 2, 3)]
+    assert torch.equal(batches[3], generator.batch(spec(), data, 7))
+    assert not torch.equal(batches[3], generator.batch(spec(seed=1), data, 7))
 
 
 def test_dropout_draws_anew_in_every_step(scenes, classifier, tmp_path, monkeypatch):
     masks = []
-    build = training.GENERATORS["cda_generator"]
+    build = generator.GENERATORS["cda_generator"]
 
     def watched(width, blocks):
         made = build(width, blocks)
@@ -326,231 +274,7 @@ def test_dropout_draws_anew_in_every_step(scenes, classifier, tmp_path, monkeypa
         )
         return made
 
-    monkeypatch.setitem(training.GENERATORS, "cda_generator", watched)
+    monkeypatch.setitem(generator.GENERATORS, "cda_generator", watched)
     # The same images in the same order, so that only dropout and the weights differ.
-    fit(spec(batch=2, steps=3, lr=1e-9, crops="centre"), scenes[:1] * 2, classifier, tmp_path)
+    train(spec(batch=2, steps=3, lr=1e-9, crops="centre"), scenes[:1] * 2, classifier, tmp_path)
     assert len(masks) == 3 and not any(torch.equal(masks[a], masks[b]) for a in range(3) for b in range(a))
-
-
-def test_seeds_decide_the_weights(scenes, classifier, tmp_path):
-    runs = [fit(spec(steps=1, seed=seed), scenes, classifier, tmp_path, str(k))[0] for k, seed in enumerate((3, 3, 4))]
-    first, again, other = (run.block1[1].weight for run in runs)
-    assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("changed", ["nothing", "recipe", "network", "classifier", "images", "code"])
-def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
-    changed, scenes, classifier, tmp_path, interruptions, monkeypatch, capsys
-):
-    interruptions.stop(3, lambda: fit(spec(steps=4), scenes, classifier, tmp_path))
-    capsys.readouterr()
-    if changed == "code":
-        monkeypatch.setattr(training, "CODE", "other code")
-    recipe = spec(steps=4, **({"eps": 9} if changed == "recipe" else {}))
-    built = network(width=2) if changed == "network" else network()
-    judge = tiny_network(seed=1).requires_grad_(False) if changed == "classifier" else classifier
-    images = [*scenes[:-1], scenes[-1].flip(-1)] if changed == "images" else scenes
-    _, steps = interruptions.steps(lambda: fit(recipe, images, judge, tmp_path, built=built))
-    assert steps[0] == (3 if changed == "nothing" else 0)
-    said = "x.ckpt: 3 steps of another recipe, other data or other code; begins anew\n"
-    assert (said in capsys.readouterr().err) == (changed != "nothing")
-
-
-# The command.
-
-
-def picture(path, seed, height, width):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    """A folder of seven images of different sizes, one deeper down."""
-    folder = tmp_path / "photographs"
-    (folder / "more").mkdir(parents=True)
-    for k, name in enumerate(["a.png", "b.png", "c.bmp", "d.png", "e.png", "f.webp", "more/g.png"]):
-        picture(folder / name, k, 34 + 3 * k, 58 - 4 * k)
-    (folder / "readme.txt").write_text("not an image")
-    return folder
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch):
-    """The command in a project whose scale trains a tiny generator for six steps; call it with its arguments."""
-    root = tmp_path / "project"
-    (root / "scales").mkdir(parents=True)
-    scale = yaml.safe_load((settings.ROOT / "scales" / "mini.yaml").read_text())
-    file = root / "scales" / "mini.yaml"
-
-    def change(**changes):
-        scale["generators"]["CDA-ImageNet"] |= changes
-        file.write_text(yaml.safe_dump(scale, sort_keys=False))
-
-    scale["networks"]["CDA-ImageNet"] |= {"width": 4, "blocks": 1}
-    change(steps=6, batch=2, side=SIDE, checkpoint_minutes=0)
-    torch.manual_seed(0)
-    weights = {name: value.contiguous() for name, value in ARCHITECTURES["vgg16"](12).state_dict().items()}
-    loop.write_whole(root / "models" / "mini" / "VGG-16.safetensors", lambda out: out.write(loop.save_tensors(weights)))
-    monkeypatch.setattr(zoo, "ROOT", root)
-    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
-    # `settings.load` reads the repository by default; the command gives it the scale's name alone.
-    load = settings.load
-    monkeypatch.setattr(training.settings, "load", lambda name=None, root=root: load(name, root))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["generator", *map(str, arguments), "--scale", "mini", "--root", str(root)])
-        training.main()
-
-    run.root, run.change = root, change
-    run.models, run.results = root / "models" / "mini", root / "results" / "mini"
-    return run
-
-
-def failure(command, *arguments) -> str:
-    """The one line with which the command ends; a message as exit code means status 1."""
-    with pytest.raises(SystemExit) as end:
-        command(*arguments)
-    assert isinstance(end.value.code, str) and "\n" not in end.value.code
-    assert end.value.code.startswith("python -m lib.training.generator: ")
-    return end.value.code
-
-
-def tiles(path):
-    """The squares of a sheet, `[4 rows,6 columns,3,side,side]`."""
-    with Image.open(path) as file:
-        assert file.format == "PNG" and file.mode == "RGB" and file.size == (6 * SIDE, 4 * SIDE)
-        whole = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    return whole.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).permute(1, 2, 0, 3, 4)
-
-
-def test_the_command_trains_on_any_folder_and_writes_all_that_it_promises(command, photographs, capsys):
-    command("CDA-ImageNet", "--images", photographs)
-    said = capsys.readouterr().out
-    record = json.loads((command.results / "metrics" / "networks" / "CDA-ImageNet.json").read_text())
-    assert said.startswith("CDA-ImageNet: 6 steps on 7 images, ") and said.count("\n") == 1
-    assert f"at budget 10 it fools VGG-16 on {100 * record['fooled']:.0f} % of the last crops" in said
-    weights = command.models / "CDA-ImageNet.safetensors"
-    assert set(record) == {
-        *("images", "rendered", "classifier", "eps", "fooled", "steps", "crops", "crops_per_second"),
-        *("device", "device_hours", "seconds", "parameters", "sha256"),
-    }
-    assert (record["images"], record["steps"], record["crops"]) == (7, 6, 12)
-    assert (record["rendered"], record["classifier"], record["eps"]) == ("none", "VGG-16", 10)
-    assert record["device_hours"] == pytest.approx(record["seconds"] / 3600, abs=6e-4)
-    assert record["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    # Width 4: a 7x7 convolution, two down, two within the block, two up, each with a norm; a 7x7 with a bias.
-    convolutions = 3 * 4 * 49 + 9 * (4 * 8 + 8 * 16 + 16 * 16 + 16 * 16 + 16 * 8 + 8 * 4) + 4 * 3 * 49 + 3
-    assert record["parameters"] == convolutions + 2 * (4 + 8 + 16 + 16 + 16 + 8 + 4)
-    losses = pd.read_csv(command.results / "data" / "CDA-ImageNet_losses.csv")
-    assert list(losses) == ["step", "loss", "fooled"] and losses["step"].tolist() == [1, 2, 3, 4, 5, 6]
-    assert np.isfinite(losses).all(axis=None) and (losses["loss"] < 0).all() and losses["fooled"].between(0, 1).all()
-    assert record["fooled"] == pytest.approx(losses["fooled"].iloc[-1], abs=1e-4)
-    # Seven images make three batches of two: an epoch is three steps.
-    sheets = sorted((command.results / "sheets" / "CDA-ImageNet").iterdir())
-    assert [path.name for path in sheets] == ["epoch_0001.png", "epoch_0002.png"]
-    written = {path.name for path in command.models.iterdir()}
-    assert written == {"VGG-16.safetensors", "CDA-ImageNet.safetensors"}  # no checkpoint is left
-    made = zoo.load("CDA-ImageNet", settings.load("mini"))
-    kept = {name: value for name, value in load_file(weights).items() if not name.endswith("num_batches_tracked")}
-    assert all(torch.equal(value, made.state_dict()[name]) for name, value in kept.items())
-
-
-@pytest.mark.parametrize("render", [None, "comic"])
-def test_a_sheet_shows_the_images_as_they_are_drawn_the_proposal_and_the_adversary(command, photographs, render):
-    if render:
-        command.change(resize=40)
-    command("CDA-ImageNet", "--images", photographs, *(["--render", render] if render else []))
-    clean, proposed, attacked, difference = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0002.png")
-    for column, image in enumerate(list(unlabelled(str(photographs)))[:6]):
-        assert places(clean[column], RENDERINGS[render](training.resized(image, 40)) if render else image)
-    made, x = zoo.load("CDA-ImageNet", settings.load("mini")), clean.float() / 255
-    assert (made(x) * 255 - proposed).abs().max() <= 0.51  # in inference, after the last step
-    clean, proposed, attacked, difference = (row.int() for row in (clean, proposed, attacked, difference))
-    expected = torch.minimum(torch.maximum(proposed, clean - 10), clean + 10).clamp(0, 255)
-    assert torch.equal(attacked, expected)
-    # The adversary of the difference was not rounded yet: half a level, ten times.
-    assert (difference - (127.5 + 10 * (attacked - clean)).clamp(0, 255)).abs().max() <= 6
-    record = json.loads((command.results / "metrics" / "networks" / "CDA-ImageNet.json").read_text())
-    assert record["rendered"] == (render or "none")
-
-
-def test_images_are_resized_before_they_are_cut(command, photographs):
-    picture(photographs / "tiny.png", 9, 20, 30)
-    command.change(resize=40, crops="centre")
-    command("CDA-ImageNet", "--images", photographs)
-    clean = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0001.png")[0]
-    for column, image in enumerate(list(unlabelled(str(photographs)))[:6]):
-        sides = [round(40 * size / min(image.shape[1:])) for size in image.shape[1:]]
-        top, left = ((size - SIDE) // 2 for size in sides)
-        resized = vision.resize(image, sides, antialias=True)[:, top : top + SIDE, left : left + SIDE]
-        assert (clean[column].int() - resized.int()).abs().max() <= 1
-
-
-def test_the_images_of_the_scale_are_taken_unless_others_are_named(command, monkeypatch):
-    found = []
-
-    def small(source):
-        found.append((source, unlabelled(source)[:6]))
-        return found[0][1]
-
-    command.change(images="world/comic", resize=None)
-    monkeypatch.setattr(training, "unlabelled", small)
-    command("CDA-ImageNet")
-    ((source, images),) = found
-    assert source == "world/comic"
-    clean = tiles(command.results / "sheets" / "CDA-ImageNet" / "epoch_0001.png")[0]
-    assert all(places(tile, image) for tile, image in zip(clean, images, strict=True))
-
-
-def test_a_killed_command_goes_on_and_counts_the_time_of_both_runs(command, photographs, interruptions):
-    interruptions.stop(4, lambda: command("CDA-ImageNet", "--images", photographs))
-    weights = command.models / "CDA-ImageNet.safetensors"
-    assert not weights.exists()
-    before = torch.load(weights.with_suffix(".ckpt"), weights_only=True)["seconds"]
-    _, steps = interruptions.steps(lambda: command("CDA-ImageNet", "--images", photographs))
-    assert steps == [4, 5] and not weights.with_suffix(".ckpt").exists()
-    resumed = weights.read_bytes()
-    record = json.loads((command.results / "metrics" / "networks" / "CDA-ImageNet.json").read_text())
-    assert record["seconds"] >= round(before, 1)
-    command("CDA-ImageNet", "--images", photographs)
-    assert weights.read_bytes() == resumed
-
-
-def test_another_rendering_begins_anew(command, photographs, interruptions, capsys):
-    command.change(resize=40)
-    interruptions.stop(4, lambda: command("CDA-ImageNet", "--images", photographs))
-    _, steps = interruptions.steps(lambda: command("CDA-ImageNet", "--images", photographs, "--render", "comic"))
-    assert steps[0] == 0 and "CDA-ImageNet.ckpt: 4 steps of another recipe" in capsys.readouterr().err
-
-
-def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path):
-    assert "no generator 'CDA' in scales/mini.yaml, only CDA-ImageNet, CDA-Comics, CDA-Paintings" in failure(
-        command, "CDA"
-    )
-    named = ["CDA-ImageNet", "--images"]
-    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in failure(command, *named, "none")
-    assert "render: Input should be 'none', 'comic' or 'painting'" in failure(
-        command, *named, photographs, "--render", "oil"
-    )
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    assert "no images here" in failure(command, *named, empty)
-    picture(photographs / "tiny.png", 0, 20, 90)
-    assert "tiny.png: 90x20 pixels hold no crop of 32x32" in failure(command, *named, photographs)
-    (photographs / "tiny.png").write_bytes(b"<html>")
-    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
-    command.change(resize=40)
-    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
-    command.change(resize=None)
-    (photographs / "tiny.png").unlink()
-    said = failure(command, *named, photographs, "--render", "comic")
-    assert "images are rendered at one size: name the shorter side in resize" in said
-    picture(empty / "one.png", 0, 40, 40)
-    assert "1 training images do not fill a batch of 2" in failure(command, *named, empty)
-    command.change(resize=34, side=36)
-    assert "crops of 36 pixels do not fit images resized to 34" in failure(command, *named, photographs)
-    command.change(resize=None, side=SIDE)
-    (command.models / "VGG-16.safetensors").unlink()
-    said = failure(command, *named, photographs)
-    assert "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: " in said and "dvc repro" in said

@@ -1,72 +1,39 @@
-"""lib/training/segmenter.py: the published recipe, resuming, a killed process, the record."""
+"""lib/training/segmenter.py: the published recipe."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from safetensors.torch import load_file
 
-from lib import settings, zoo
-from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, VOID, SegmentationSet, load_camvid
+from lib.data.segmentation import CAMVID_CLASSES, VOID, SegmentationSet, load_camvid
 from lib.networks.segnet_basic import SegNetBasic
 from lib.rng import generator
-from lib.settings import Scenes, SegmenterSpec
 from lib.tasks.segmentation import confusions, predict, scores
 from lib.training import segmenter
+from tests.training.conftest import fit, spec_of
+from tests.training.conftest import halves as drawn
 
-WORLD = Scenes(name="world", labels="pixels")
+
+def spec(**changes):
+    return spec_of("segmenter", **changes)
 
 
-def spec(**changes) -> SegmenterSpec:
-    return SegmenterSpec(**{"data": WORLD, "maps": 4, "steps": 12, "batch": 4, "lr": 0.1} | changes)
+def trained(recipe, data: SegmentationSet, folder: Path) -> SegNetBasic:
+    return fit((recipe, segmenter.training(recipe, data.images, data.labels, data.classes)), folder)[0]
 
 
 @pytest.fixture(scope="module")
 def halves() -> SegmentationSet:
-    """Images whose upper part is bright and of class 0, the rest dark and of class 1; one void corner."""
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 60, (24, 3, 16, 16)), np.ones((24, 16, 16), np.uint8)
-    for image, label, edge in zip(images, labels, rng.integers(4, 12, 24), strict=True):
-        image[:, :edge] += 150
-        label[:edge] = 0
-    labels[:, 15, 15] = VOID
-    ids = [f"h{number}" for number in range(24)]
-    data = torch.from_numpy(images.astype(np.uint8)), torch.from_numpy(labels)
-    return SegmentationSet(*data, ids, ("above", "below"), ((255, 0, 0), (0, 0, 255)))
+    return drawn()
 
 
 def test_it_learns(halves, tmp_path):
-    network, _ = segmenter.fit(spec(steps=60, decay="cosine"), halves, tmp_path / "x.ckpt")
-    said = predict(network, halves.images)
-    assert scores(confusions(said, halves.labels.numpy(), 2).sum(0)).pixels > 95
+    network = trained(spec(steps=60, decay="cosine"), halves, tmp_path)
+    predicted = predict(network, halves.images)
+    assert scores(confusions(predicted, halves.labels.numpy(), 2).sum(0)).pixels > 95
     assert not network.training
-
-
-def test_a_stopped_run_ends_with_the_same_weights(halves, tmp_path, interruptions):
-    def train(name):
-        return segmenter.fit(spec(augment="flip"), halves, tmp_path / f"{name}.ckpt")
-
-    whole = train("whole")[0].state_dict()
-    interruptions.stop(5, lambda: train("stopped"))
-    (resumed, _), steps = interruptions.steps(lambda: train("stopped"))
-    assert steps == list(range(5, 12))
-    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.items())
-
-
-@pytest.mark.parametrize("changed", ["lr", "data"])
-def test_a_checkpoint_of_another_recipe_or_data_is_not_continued(halves, tmp_path, interruptions, changed):
-    interruptions.stop(5, lambda: segmenter.fit(spec(), halves, tmp_path / "x.ckpt"))
-    inverted = SegmentationSet(255 - halves.images, halves.labels, halves.ids, halves.classes, halves.colours)
-    other, data = (spec(lr=0.05), halves) if changed == "lr" else (spec(), inverted)
-    assert interruptions.steps(lambda: segmenter.fit(other, data, tmp_path / "x.ckpt"))[1][0] == 0
 
 
 def test_the_loss_is_divided_by_the_labelled_pixels():
@@ -79,8 +46,8 @@ def test_the_loss_is_divided_by_the_labelled_pixels():
 
 def test_biases_of_convolutions_learn_twice_as_fast_and_no_bias_decays():
     network = SegNetBasic(3, 4)
-    kinds = segmenter.groups(network, 0.1)
-    assert [(group["lr"], group["weight_decay"]) for group in kinds] == [(0.1, 5e-4), (0.1, 0.0), (0.2, 0.0)]
+    kinds = segmenter.groups(network)
+    assert [(group["factor"], group["weight_decay"]) for group in kinds] == [(1, 5e-4), (1, 0.0), (2, 0.0)]
     # 8 blocks and the classifier: 9 convolutions, 8 norms.
     assert [len(group["params"]) for group in kinds] == [9 + 8, 8, 9]
     grouped = [id(parameter) for group in kinds for parameter in group["params"]]
@@ -94,7 +61,7 @@ def test_the_statistics_of_the_norms_are_those_of_the_training_set(halves, tmp_p
     steps = torch.arange(24)[:, None, None, None] * 4
     images = (halves.images[order].int() + steps).clamp(0, 255).to(torch.uint8)
     halves = SegmentationSet(images, halves.labels[order], halves.ids, halves.classes, halves.colours)
-    network, _ = segmenter.fit(spec(steps=6, batch=batch), halves, tmp_path / "x.ckpt")
+    network = trained(spec(steps=6, batch=batch), halves, tmp_path)
     seen = []
     network.encoders[0][0].register_forward_hook(lambda _, __, out: seen.append(out))
     with torch.no_grad():
@@ -135,68 +102,13 @@ def test_median_frequency_of_camvid_is_near_the_printed_weights():
     weights = segmenter.median_frequency(load_camvid(ASSETS, "train").labels, 11)
     known = [0.2793, 0.2017, 4.7865, 0.1490, 1.0000, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]
     assert weights == pytest.approx(known, abs=1e-4)
-    ratio = np.array(weights) / np.array(segmenter.CAMVID_WEIGHTS)
+    ratio = np.array(weights) / np.array(list(segmenter.CAMVID_WEIGHTS.values()))
     assert np.delete(ratio, CAMVID_CLASSES.index("sign symbol")).round(1).tolist() == pytest.approx(
         [1.1] * 10, abs=0.11
     )
 
 
 def test_camvid_takes_the_printed_weights_and_other_classes_their_own(halves):
-    camvid = SegmentationSet(halves.images, halves.labels, halves.ids, CAMVID_CLASSES, CAMVID_COLOURS)
-    assert segmenter.class_weights(camvid) == list(segmenter.CAMVID_WEIGHTS)
-    assert len(segmenter.class_weights(halves)) == 2
-
-
-@pytest.fixture
-def project(tmp_path) -> Path:
-    """The code, the embedded world and a scale that trains for seconds."""
-    for name in ("lib", "data"):
-        (tmp_path / name).symlink_to(settings.ROOT / name)
-    (tmp_path / "scales").mkdir()
-    scale = yaml.safe_load((settings.ROOT / "scales" / "mini.yaml").read_text())
-    scale["segmenters"]["SegNet-Basic"] |= {"maps": 4, "steps": 40, "batch": 4}
-    scale["networks"]["SegNet-Basic"]["maps"] = 4
-    scale["segmenters"]["SegNet-Basic"]["data"]["count"] = 60
-    (tmp_path / "scales" / "mini.yaml").write_text(yaml.safe_dump(scale))
-    return tmp_path
-
-
-def test_a_killed_process_goes_on_where_it_was(project):
-    script = (
-        "from pathlib import Path; from lib import settings; from lib.training import loop, segmenter;"
-        "loop.CHECKPOINT_SECONDS = 0.0; root = Path.cwd();"
-        "print(segmenter.train('SegNet-Basic', settings.load('mini', root), root))"
-    )
-    command = [sys.executable, "-c", script]
-    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
-    file = project / "models" / "mini" / "SegNet-Basic.safetensors"
-    process = subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while not file.with_suffix(".ckpt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not file.exists()
-    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=True)
-    first = int(done.stderr.split("/40")[0].split("|")[-1].strip())
-    assert first > 0, "the second run began again"
-    killed = load_file(file)
-    file.unlink()
-    subprocess.run(command, cwd=project, env=environment, capture_output=True, check=True)
-    assert all(torch.equal(value, killed[name]) for name, value in load_file(file).items())
-    record = json.loads((project / "results" / "mini" / "metrics" / "networks" / "SegNet-Basic.json").read_text())
-    assert record["images"] == 60 and 0 <= record["pixels"] <= 100
-
-
-def test_the_zoo_loads_what_was_trained(project, monkeypatch):
-    monkeypatch.setattr(zoo, "ROOT", project)
-    scale = settings.load("mini", project)
-    record = segmenter.train("SegNet-Basic", scale, project)
-    network = zoo.load("SegNet-Basic", scale)
-    data = segmenter.labelled(scale.segmenters["SegNet-Basic"].data)
-    said = predict(network, data.images)
-    assert scores(confusions(said, data.labels.numpy(), 15).sum(0)).pixels == pytest.approx(record["pixels"])
-
-
-def test_an_unknown_name_is_an_error_of_one_line(tmp_path):
-    with pytest.raises(ValueError, match=r"no segmenter 'SegNet' in scales/mini.yaml, only SegNet-Basic"):
-        segmenter.train("SegNet", settings.load("mini"), tmp_path)
+    assert tuple(segmenter.CAMVID_WEIGHTS) == CAMVID_CLASSES
+    assert segmenter.class_weights(halves.labels, CAMVID_CLASSES) == list(segmenter.CAMVID_WEIGHTS.values())
+    assert len(segmenter.class_weights(halves.labels, halves.classes)) == 2

@@ -1,0 +1,190 @@
+"""One training of a scale, whatever its kind: looked up by name, resumed where it was killed, evaluated, written.
+
+A kind says here where its data come from and how its network is evaluated; its own file (classifiers.py, ...) says what
+a step computes, and knows no names. What takes seconds to import is imported where it is used.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from lib import settings, zoo
+from lib.data import detection as boxes
+from lib.data import world
+from lib.data.labelled import labelled
+from lib.data.unlabelled import Photographs, unlabelled
+from lib.settings import ROOT, Scale
+from lib.store import code_of, digest
+from lib.tasks import detection, segmentation
+from lib.training import classifiers, loop, purifier, segmenter
+from lib.training.loop import Curves, Training
+
+GPU = ("segmenters", "purifiers", "generators")  # the kinds that train on a GPU where there is one
+
+Facts = dict[str, Any]
+Begun = tuple[Training, Callable[[Curves], Facts]]  # a training, and what evaluates its network and losses afterwards
+
+
+class Job(NamedTuple):
+    """One training that is asked for."""
+
+    name: str
+    spec: Any
+    scale: Scale
+    device: str
+
+
+def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None, **changed: str) -> Facts:
+    """Train `name` of the scale; write its weights, record, losses and sheets below `root`; returns the record.
+
+    device: "cpu" or "cuda" (default: the kind's own).  changed: fields of its spec (images, render). ValueError for a
+    name or field that is not known or images smaller than a crop, FileNotFoundError (with the command) for missing
+    images or weights.
+    """
+    section, spec = find(name, scale)
+    spec = settings.validated(type(spec), spec.model_dump() | changed, name)
+    device = device or ("cuda" if section in GPU and torch.cuda.is_available() else "cpu")
+    training, evaluate = KINDS[section](Job(name, spec, scale, device))
+    file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
+    curves, seconds = fit(spec, training, file.with_suffix(".ckpt"), results / "sheets" / name)
+    facts = evaluate(curves)
+    if training.sheet:
+        curves.save(results / "data" / f"{name}_losses.csv")
+        speed = {"crops_per_second": round(facts["crops"] / seconds, 2), "device": zoo.device_name(device)}
+        facts |= speed | {"device_hours": round(seconds / 3600, 3)}
+    return write(training.network, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
+
+
+def find(name: str, scale: Scale) -> tuple[str, Any]:
+    """The section of the scale file that says how to train `name`, and the spec there."""
+    sections = {section: getattr(scale, section) for section in KINDS}
+    for section, specs in sections.items():
+        if name in specs:
+            return section, specs[name]
+    known = ", ".join(known for specs in sections.values() for known in specs)
+    raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {known or 'nothing'}")
+
+
+def fit(spec: Any, training: Training, checkpoint: Path, sheets: Path | None = None) -> tuple[Curves, float]:
+    """Train, or continue from a checkpoint of the same recipe, data and code; the losses and the seconds."""
+    recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
+    inputs = [part for value in training.inputs for part in described(value)]
+    identity = digest(recipe, *inputs, code_of(training.advance))
+    return loop.run(training, checkpoint, identity, 60 * spec.checkpoint_minutes, sheets)
+
+
+def described(value: object) -> Iterator[object]:
+    """What `lib.store.digest` takes of an input: a network is its structure, code of lib, parameters and buffers."""
+    if isinstance(value, nn.Module):
+        kinds = {type(module) for module in value.modules() if type(module).__module__.startswith("lib.")}
+        yield from (repr(value), *sorted(map(code_of, kinds)))
+        yield from (tensor.detach().cpu().numpy() for tensor in [*value.parameters(), *value.buffers()])
+    else:
+        yield value.numpy() if isinstance(value, Tensor) else value
+
+
+def write(network: nn.Module, facts: Facts, seconds: float, file: Path, record: Path) -> Facts:
+    """Write the weights `file` (.safetensors) and what is known of them, `record` (.json); the checkpoint goes.
+
+    Returns the record: `facts`, seconds, parameters, sha256 of the weights file.
+    """
+    content = save({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
+    whole = facts | {
+        "seconds": round(seconds, 1),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    loop.write_whole(file, lambda out: out.write(content))
+    loop.write_whole(record, lambda out: out.write((json.dumps(whole, indent=2) + "\n").encode()))
+    file.with_suffix(".ckpt").unlink(missing_ok=True)
+    return whole
+
+
+def scenes(split: str) -> tuple[world.World, Tensor]:
+    """The embedded world, and its images as uint8 `[N,3,H,W]`."""
+    found = world.load(ROOT / "data" / "world", split)
+    return found, torch.from_numpy(found.images).permute(0, 3, 1, 2).contiguous()
+
+
+def stand_in(job: Job) -> Begun:
+    (train, images), (test, others) = scenes("train"), scenes("test")
+    labels, known = (torch.from_numpy(split.labels) for split in (train, test))
+    sources = [zoo.load(source, job.scale, job.device) for source in job.spec.sources]
+    training = classifiers.training(job.spec, images, labels, len(world.CLASSES), sources, job.device)
+    return training, lambda _: classifiers.evaluate(training.state["victim"], others, known, test.ids)
+
+
+def segnet(job: Job) -> Begun:
+    train, test = (labelled(job.spec.data, split) for split in ("train", "test"))
+    training = segmenter.training(job.spec, train.images, train.labels, train.classes, job.device)
+
+    def evaluate(_: Curves) -> Facts:
+        predicted = segmentation.predict(training.network, test.images, batch=job.spec.batch, device=job.device)
+        scores = segmentation.scores(segmentation.confusions(predicted, test.labels.numpy(), len(test.classes)).sum(0))
+        counts = {"images": len(test), "side": list(test.images.shape[2:]), "steps": training.steps}
+        return scores._asdict() | counts
+
+    return training, evaluate
+
+
+def detector(job: Job) -> Begun:
+    from lib.training import detectors
+
+    backbone = load_file(zoo.fetch(job.spec.backbone, job.scale))
+    train, images = scenes("train")
+    truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
+    training = detectors.training(job.spec, images, truth, len(world.CLASSES), backbone, job.device)
+    test = boxes.from_world(scenes("test")[0])
+    return training, lambda _: average_precisions(training.network, test, job.device)
+
+
+def average_precisions(network: nn.Module, data: boxes.DetectionSet, device: str = "cpu") -> Facts:
+    """mAP@0.5 and mAP@0.5:0.95 of the boxes and, if the detector gives masks, mAP@0.5 of the masks; in percent."""
+    found: list[dict[str, Tensor]] = []
+
+    def recorded(x: list[Tensor]) -> list[dict[str, Tensor]]:
+        found.extend(network(x))
+        return found[-len(x) :]
+
+    predicted = detection.predict(recorded, data.images, batch=50, device=device)
+    evaluation = detection.evaluate(data.truth, data.image_ids, predicted)
+    facts = {"images": len(data), "map_50": evaluation.ap("0.5"), "map_50_95": evaluation.ap("0.5:0.95")}
+    if "masks" in found[0]:
+        facts["mask_map_50"] = detection.mask_precision(data.truth, data.image_ids, found)
+    return facts
+
+
+def photographs(source: str, side: int) -> Sequence[Tensor]:
+    """Images without labels; ValueError for a file that holds no square of `side` pixels."""
+    data = unlabelled(source)
+    if isinstance(data, Photographs):
+        data.check(side)
+    return data
+
+
+def nrp(job: Job) -> Begun:
+    spec, data = job.spec, photographs(job.spec.images, job.spec.crop)
+    extractor = zoo.extractor(spec.extractor, job.scale, device=job.device).to(memory_format=torch.channels_last)
+    facts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch * spec.accumulate}
+    return purifier.training(spec, job.scale.networks[job.name], data, extractor), lambda _: facts
+
+
+def cda(job: Job) -> Begun:
+    from lib.training import generator
+
+    spec, data = job.spec, photographs(job.spec.images, 1 if job.spec.resize else job.spec.side)
+    classifier = zoo.load(spec.classifier, job.scale, job.device).to(memory_format=torch.channels_last)
+    facts = {"rendered": spec.render, "classifier": spec.classifier, "eps": spec.eps}
+    counts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch}
+    training = generator.training(spec, job.scale.networks[job.name], data, classifier)
+    return training, lambda curves: facts | {"fooled": round(curves.rows[-1]["fooled"], 4)} | counts
+
+
+# By section of the scale file.
+KINDS = {"stand_ins": stand_in, "segmenters": segnet, "detectors": detector, "purifiers": nrp, "generators": cda}
