@@ -1,6 +1,7 @@
 """params.yaml and scales/*.yaml as validated, frozen objects.
 
-Budgets and steps are in the paper's 0-255 levels here, as on screen (`lib.units` converts them). An unknown key is an error of one line that names the nearest valid key.
+Budgets and steps are in the paper's 0-255 levels here, as on screen (`lib.units` converts them). An unknown key is an
+error of one line that names the nearest valid key.
 """
 
 from pathlib import Path
