@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -19,14 +17,11 @@ from lib.attacks.generators import cda
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
 from lib.networks.precision import Bf16
-from lib.networks.small import ARCHITECTURES
 from lib.settings import GeneratorSpec, NetworkSpec
 from lib.training import generator as training
 from lib.training import loop
 from tests.conftest import tiny_network
-from tests.training.test_samples import places
-
-SIDE = 32
+from tests.training.conftest import SIDE, Command, picture, places, tiles
 
 
 def spec(**changes) -> GeneratorSpec:
@@ -359,69 +354,13 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
 # The command.
 
 
-def picture(path, seed, height, width):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    """A folder of seven images of different sizes, one deeper down."""
-    folder = tmp_path / "photographs"
-    (folder / "more").mkdir(parents=True)
-    for k, name in enumerate(["a.png", "b.png", "c.bmp", "d.png", "e.png", "f.webp", "more/g.png"]):
-        picture(folder / name, k, 34 + 3 * k, 58 - 4 * k)
-    (folder / "readme.txt").write_text("not an image")
-    return folder
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command in a project whose scale trains a tiny generator for six steps; call it with its arguments."""
-    root = tmp_path / "project"
-    (root / "scales").mkdir(parents=True)
-    scale = yaml.safe_load((settings.ROOT / "scales" / "mini.yaml").read_text())
-    file = root / "scales" / "mini.yaml"
-
-    def change(**changes):
-        scale["generators"]["CDA-ImageNet"] |= changes
-        file.write_text(yaml.safe_dump(scale, sort_keys=False))
-
-    scale["networks"]["CDA-ImageNet"] |= {"width": 4, "blocks": 1}
-    change(steps=6, batch=2, side=SIDE, checkpoint_minutes=0)
-    torch.manual_seed(0)
-    weights = {name: value.contiguous() for name, value in ARCHITECTURES["vgg16"](12).state_dict().items()}
-    loop.write_whole(root / "models" / "mini" / "VGG-16.safetensors", lambda out: out.write(loop.save_tensors(weights)))
-    monkeypatch.setattr(zoo, "ROOT", root)
-    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
-    # `settings.load` reads the repository by default; the command gives it the scale's name alone.
-    load = settings.load
-    monkeypatch.setattr(training.settings, "load", lambda name=None, root=root: load(name, root))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["generator", *map(str, arguments), "--scale", "mini", "--root", str(root)])
-        training.main()
-
-    run.root, run.change = root, change
-    run.models, run.results = root / "models" / "mini", root / "results" / "mini"
-    return run
-
-
-def failure(command, *arguments) -> str:
-    """The one line with which the command ends; a message as exit code means status 1."""
-    with pytest.raises(SystemExit) as end:
-        command(*arguments)
-    assert isinstance(end.value.code, str) and "\n" not in end.value.code
-    assert end.value.code.startswith("python -m lib.training.generator: ")
-    return end.value.code
-
-
-def tiles(path):
-    """The squares of a sheet, `[4 rows,6 columns,3,side,side]`."""
-    with Image.open(path) as file:
-        assert file.format == "PNG" and file.mode == "RGB" and file.size == (6 * SIDE, 4 * SIDE)
-        whole = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    return whole.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).permute(1, 2, 0, 3, 4)
+    """The command, whose scale trains a tiny generator for six steps."""
+    made = Command(monkeypatch, tmp_path / "project", training, "generators", "CDA-ImageNet")
+    made.scale["networks"]["CDA-ImageNet"] |= {"width": 4, "blocks": 1}
+    made.change(steps=6, batch=2, side=SIDE, checkpoint_minutes=0)
+    return made
 
 
 def test_the_command_trains_on_any_folder_and_writes_all_that_it_promises(command, photographs, capsys):
@@ -525,32 +464,32 @@ def test_another_rendering_begins_anew(command, photographs, interruptions, caps
 
 
 def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path):
-    assert "no generator 'CDA' in scales/mini.yaml, only CDA-ImageNet, CDA-Comics, CDA-Paintings" in failure(
-        command, "CDA"
+    assert "no generator 'CDA' in scales/mini.yaml, only CDA-ImageNet, CDA-Comics, CDA-Paintings" in command.failure(
+        "CDA"
     )
     named = ["CDA-ImageNet", "--images"]
-    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in failure(command, *named, "none")
-    assert "render: Input should be 'none', 'comic' or 'painting'" in failure(
-        command, *named, photographs, "--render", "oil"
+    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in command.failure(*named, "none")
+    assert "render: Input should be 'none', 'comic' or 'painting'" in command.failure(
+        *named, photographs, "--render", "oil"
     )
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no images here" in failure(command, *named, empty)
+    assert "no images here" in command.failure(*named, empty)
     picture(photographs / "tiny.png", 0, 20, 90)
-    assert "tiny.png: 90x20 pixels hold no crop of 32x32" in failure(command, *named, photographs)
+    assert "tiny.png: 90x20 pixels hold no crop of 32x32" in command.failure(*named, photographs)
     (photographs / "tiny.png").write_bytes(b"<html>")
-    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+    assert "tiny.png: corrupt image" in command.failure(*named, photographs)
     command.change(resize=40)
-    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+    assert "tiny.png: corrupt image" in command.failure(*named, photographs)
     command.change(resize=None)
     (photographs / "tiny.png").unlink()
-    said = failure(command, *named, photographs, "--render", "comic")
+    said = command.failure(*named, photographs, "--render", "comic")
     assert "images are rendered at one size: name the shorter side in resize" in said
     picture(empty / "one.png", 0, 40, 40)
-    assert "1 training images do not fill a batch of 2" in failure(command, *named, empty)
+    assert "1 training images do not fill a batch of 2" in command.failure(*named, empty)
     command.change(resize=34, side=36)
-    assert "crops of 36 pixels do not fit images resized to 34" in failure(command, *named, photographs)
+    assert "crops of 36 pixels do not fit images resized to 34" in command.failure(*named, photographs)
     command.change(resize=None, side=SIDE)
     (command.models / "VGG-16.safetensors").unlink()
-    said = failure(command, *named, photographs)
+    said = command.failure(*named, photographs)
     assert "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: " in said and "dvc repro" in said

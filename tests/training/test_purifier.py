@@ -3,14 +3,11 @@
 import copy
 import hashlib
 import json
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
@@ -21,9 +18,7 @@ from lib.networks.taps import Tap
 from lib.rng import generator
 from lib.settings import NetworkSpec, PurifierSpec
 from lib.training import purifier as training
-from tests.training.test_samples import places
-
-SIDE = 32
+from tests.training.conftest import SIDE, Command, picture, places, tiles
 
 
 def spec(**changes) -> PurifierSpec:
@@ -446,59 +441,13 @@ def test_a_checkpoint_of_something_else_is_not_continued(
 # The command.
 
 
-def picture(path, seed, height, width, mode="RGB"):
-    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    Image.fromarray(pixels).convert(mode).save(path)
-
-
-@pytest.fixture
-def photographs(tmp_path):
-    """A folder of seven images of different sizes, formats and modes, some deeper down."""
-    folder = tmp_path / "photographs"
-    (folder / "more").mkdir(parents=True)
-    names = ["a.png", "b.jpg", "c.webp", "d.bmp", "more/e.JPEG", "more/f.png", "more/g.png"]
-    for k, name in enumerate(names):
-        picture(folder / name, k, 32 + 7 * k, 60 - 4 * k, "L" if name == "more/g.png" else "RGB")
-    (folder / "readme.txt").write_text("not an image")
-    return folder
-
-
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command in a project whose scale trains a tiny NRP for six steps; call it with its arguments."""
-    root = tmp_path / "project"
-    (root / "scales").mkdir(parents=True)
-    scale = yaml.safe_load((settings.ROOT / "scales" / "mini.yaml").read_text())
-    scale["purifiers"]["NRP"] |= {"steps": 6, "batch": 2, "ssp_steps": 1, "critic_width": 2, "checkpoint_minutes": 0}
-    scale["networks"]["NRP"] |= {"width": 4, "blocks": 1}
-    (root / "scales" / "mini.yaml").write_text(yaml.safe_dump(scale))
-    (root / "models" / "mini").mkdir(parents=True)
-    torch.manual_seed(0)
-    weights = {name: value.contiguous() for name, value in ARCHITECTURES["vgg16"](12).state_dict().items()}
-    training.loop.write_whole(
-        root / "models" / "mini" / "VGG-16.safetensors", lambda out: out.write(training.loop.save_tensors(weights))
-    )
-    monkeypatch.setattr(zoo, "ROOT", root)
-    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
-    # `settings.load` reads the repository by default; the command gives it the scale's name alone.
-    load = settings.load
-    monkeypatch.setattr(training.settings, "load", lambda name=None, root=root: load(name, root))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["purifier", *map(str, arguments), "--scale", "mini", "--root", str(root)])
-        training.main()
-
-    run.root = root
-    return run
-
-
-def failure(command, *arguments) -> str:
-    """The one line with which the command ends; a message as exit code means status 1."""
-    with pytest.raises(SystemExit) as end:
-        command(*arguments)
-    assert isinstance(end.value.code, str) and "\n" not in end.value.code
-    assert end.value.code.startswith("python -m lib.training.purifier: ")
-    return end.value.code
+    """The command, whose scale trains a tiny NRP for six steps."""
+    made = Command(monkeypatch, tmp_path / "project", training, "purifiers", "NRP")
+    made.scale["networks"]["NRP"] |= {"width": 4, "blocks": 1}
+    made.change(steps=6, batch=2, ssp_steps=1, critic_width=2, checkpoint_minutes=0)
+    return made
 
 
 def test_the_command_trains_on_any_folder_and_writes_all_that_it_promises(command, photographs, capsys):
@@ -531,16 +480,11 @@ def test_the_command_trains_on_any_folder_and_writes_all_that_it_promises(comman
 
 def test_a_sheet_shows_clean_adversary_purified_and_what_was_taken_away(command, photographs):
     command("NRP", "--images", photographs)
-    path = command.root / "results" / "mini" / "sheets" / "NRP" / "epoch_0002.png"
-    with Image.open(path) as file:
-        assert file.format == "PNG" and file.mode == "RGB" and file.size == (6 * SIDE, 4 * SIDE)
-        picture = torch.from_numpy(np.array(file)).permute(2, 0, 1)
-    # [3,4*side,6*side] -> [4 rows,6 columns,3,side,side]
-    tiles = picture.unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).permute(1, 2, 0, 3, 4)
+    sheet = tiles(command.results / "sheets" / "NRP" / "epoch_0002.png")
     images = unlabelled(str(photographs))
     for column in range(6):
-        assert places(tiles[0, column], images[column])
-    clean, attacked, purified, difference = tiles.int()
+        assert places(sheet[0, column], images[column])
+    clean, attacked, purified, difference = sheet.int()
     moved = (attacked - clean).abs().flatten(1).amax(1)
     assert moved.max() <= 16 and len(set(moved.tolist())) > 1  # uniform budgets at this scale
     assert (purified != attacked).any()
@@ -575,19 +519,19 @@ def test_a_killed_command_goes_on_and_counts_the_time_of_both_runs(command, phot
 
 
 def test_errors_are_one_line_that_says_what_to_do(command, photographs, tmp_path):
-    assert "no purifier 'NPR' in scales/mini.yaml, only NRP" in failure(command, "NPR")
-    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in failure(
-        command, "NRP", "--images", "none"
+    assert "no purifier 'NPR' in scales/mini.yaml, only NRP" in command.failure("NPR")
+    assert "none: neither here nor in the repository nor in $COMPANION_ASSETS" in command.failure(
+        "NRP", "--images", "none"
     )
     (tmp_path / "empty").mkdir()
-    assert "no images here" in failure(command, "NRP", "--images", tmp_path / "empty")
+    assert "no images here" in command.failure("NRP", "--images", tmp_path / "empty")
     picture(photographs / "tiny.png", 0, 20, 90)
-    assert "90x20 pixels hold no crop of 32x32" in failure(command, "NRP", "--images", photographs)
+    assert "90x20 pixels hold no crop of 32x32" in command.failure("NRP", "--images", photographs)
     (photographs / "tiny.png").write_bytes(b"<html>")
-    assert "tiny.png: corrupt image" in failure(command, "NRP", "--images", photographs)
+    assert "tiny.png: corrupt image" in command.failure("NRP", "--images", photographs)
     (photographs / "tiny.png").unlink()
     picture(tmp_path / "empty" / "one.png", 0, 40, 40)
-    assert "1 training images do not fill a batch of 2" in failure(command, "NRP", "--images", tmp_path / "empty")
+    assert "1 training images do not fill a batch of 2" in command.failure("NRP", "--images", tmp_path / "empty")
     (command.root / "models" / "mini" / "VGG-16.safetensors").unlink()
-    said = failure(command, "NRP", "--images", photographs)
+    said = command.failure("NRP", "--images", photographs)
     assert "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: " in said and "dvc repro" in said

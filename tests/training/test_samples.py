@@ -9,21 +9,7 @@ from PIL import Image
 from lib.data.unlabelled import Photographs
 from lib.rng import generator
 from lib.training import samples
-
-SIDE = 32
-
-
-def places(crop, image):
-    """Every (top, left, mirrored) at which the crop is a square of the image, by trying all."""
-    height, width = image.shape[-2:]
-    side = crop.shape[-1]
-    return [
-        (top, left, mirrored)
-        for top in range(height - side + 1)
-        for left in range(width - side + 1)
-        for mirrored in (False, True)
-        if torch.equal(crop.flip(-1) if mirrored else crop, image[:, top : top + side, left : left + side])
-    ]
+from tests.training.conftest import SIDE, picture, places
 
 
 def test_crops_are_squares_of_their_images_everywhere_and_mirrored_half_of_the_time():
@@ -96,17 +82,12 @@ def test_a_row_of_the_wrong_length_is_refused():
         samples.Curves(["loss", "fooled"], 3).add(0, [1.0])
 
 
-def picture(path, seed, side=SIDE):
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-
 def test_files_are_told_apart_by_name_and_size_and_other_images_by_their_pixels(tmp_path):
     for k, name in enumerate(["a.png", "b.png"]):
-        picture(tmp_path / name, k)
+        picture(tmp_path / name, k, SIDE, SIDE)
     before = samples.contents(Photographs(tmp_path))
     assert before == [f"{name} {(tmp_path / name).stat().st_size}" for name in ("a.png", "b.png")]
-    picture(tmp_path / "b.png", 2, 40)
+    picture(tmp_path / "b.png", 2, 40, 40)
     assert samples.contents(Photographs(tmp_path)) != before
     (tmp_path / "b.png").rename(tmp_path / "c.png")
     assert [entry.split()[0] for entry in samples.contents(Photographs(tmp_path))] == ["a.png", "c.png"]
