@@ -15,8 +15,9 @@ repro: data/world/world.json  ## run the whole pipeline at the scale that params
 	@ls results/$(SCALE)/notebooks/*.ipynb
 	@echo "Redraw a figure with: .venv/bin/python -m lib.figures list"
 
+# A worker per core, with one thread (tests/conftest.py). Whole files go to a worker, which builds their fixtures once.
 test: data/world/world.json  ## run the tests
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder tests
 
 lint: .venv/installed  ## ruff on code and notebooks; no outputs in the source notebooks
 	$(BIN)/ruff check .

@@ -1,7 +1,11 @@
 """Tiny networks and images that the tests share, and a copy of the project that runs in seconds."""
 
 import json
+import os
 import shutil
+
+# Here and in the processes that tests start: as many workers compute at once as there are cores.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
@@ -13,6 +17,17 @@ from lib import zoo
 from lib.settings import ROOT, Scale
 
 STEPS = [1, 2, 10]  # of the curves at the scale "smoke"
+LONGEST = ["test_notebooks.py", "test_own.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: `make test` gives each worker whole files, in this order."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU")
 
 
 class Counting(nn.Module):
@@ -71,9 +86,9 @@ def y() -> torch.Tensor:
     return torch.arange(6)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def project(tmp_path_factory):
-    """The code, the embedded world, and a scale "smoke" that takes seconds."""
+    """The code, the embedded world, and a scale "smoke" that takes seconds; who changes settings or code copies it."""
     root = tmp_path_factory.mktemp("project")
     for name in ("lib", "notebooks", "own"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -11,7 +11,7 @@ from lib.networks.purifier import NRPResG
 from tests.attacks.test_contract import IDS, run
 from tests.conftest import eight_bit_images, tiny_network
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = pytest.mark.gpu
 
 
 @pytest.fixture(autouse=True)

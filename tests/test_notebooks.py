@@ -1,8 +1,9 @@
 """Every notebook, executed as stages are, in a copy of the project with untrained networks and a handful of images."""
 
+import functools
+import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from lib import run as stage_runner
 from lib import settings
 from lib.settings import ROOT
 from tests.conftest import STEPS
@@ -18,15 +20,28 @@ from tests.conftest import STEPS
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb") if path.stem != "explore")
 
 
-def run(project, name):
-    """One stage of the smoke scale; the files that it wrote, by their path below results/smoke."""
-    command = [sys.executable, "-m", "lib.run", name, "--scale", "smoke"]
-    environment = os.environ | {"PYTHONPATH": str(project)}
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+def files(project):
+    """The results of the smoke scale, by their path below results/smoke."""
     folder = project / "results" / "smoke"
     written = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "networks"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in written}
+
+
+@pytest.fixture(scope="module")
+def written(project):
+    """What a stage of the smoke scale writes into a project without other results: name -> files. Each runs once."""
+
+    @functools.cache
+    def first(name):
+        for file in files(project):
+            (project / "results" / "smoke" / file).unlink()
+        command = [sys.executable, "-m", "lib.run", name, "--scale", "smoke"]
+        environment = os.environ | {"PYTHONPATH": str(project)}
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return files(project)
+
+    return first
 
 
 def declared(name):
@@ -37,42 +52,42 @@ def declared(name):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(project, name):
-    for kind in ("notebooks", "tables", "data", "figures", "pictures", "runs"):
-        shutil.rmtree(project / "results" / "smoke" / kind, ignore_errors=True)
-    for metrics in (project / "results" / "smoke" / "metrics").glob("*.json"):
-        metrics.unlink()
-    first = run(project, name)
+def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(project, written, name, monkeypatch):
+    first = dict(written(name))
     assert set(first) == declared(name)
-    again = run(project, name)
-    for files in (first, again):  # seconds and the time of day differ from run to run
-        assert json.loads(files.pop(f"runs/{name}.json"))["stage"] == name
+    monkeypatch.setenv("PYTHONPATH", str(project))  # of the kernel
+    stage_runner.execute(name, "smoke", project)
+    again = files(project)
+    for found in (first, again):  # seconds and the time of day differ from run to run
+        assert json.loads(found.pop(f"runs/{name}.json"))["stage"] == name
     assert again == first
 
 
-def test_the_tables_cover_every_victim_attack_and_step(project):
-    run(project, "f_attack_parameters")
-    folder = project / "results" / "smoke"
+def table(content):
+    return pd.read_csv(io.BytesIO(content), keep_default_na=False)
+
+
+def test_the_tables_cover_every_victim_attack_and_step(project, written):
+    results = written("f_attack_parameters")
     scale = yaml.safe_load((project / "scales" / "smoke.yaml").read_text())
-    transfer = pd.read_csv(folder / "tables" / "transfer.csv", keep_default_na=False)
+    transfer = table(results["tables/transfer.csv"])
     own = len(settings.params().own_attacks)
     assert set(transfer["victim"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 13 + own
     assert (transfer["n"] == 6).all() and transfer["value"].between(transfer["low"], transfer["high"]).all()
-    curve = pd.read_csv(folder / "data" / "figure_06.csv")
+    curve = table(results["data/figure_06.csv"])
     assert sorted(set(curve["steps"])) == STEPS and set(curve["attack"]) == {"I-FGSM", "MI-FGSM", "DIM", "SSP"}
-    metrics = json.loads((folder / "metrics" / "f_attack_parameters.json").read_text())
+    metrics = json.loads(results["metrics/f_attack_parameters.json"])
     same = transfer[(transfer["attack"] == "SSP") & (transfer["victim"] == "Inc-v3")]["value"].iloc[0]
     assert metrics["transfer"]["SSP"]["Inc-v3"] == pytest.approx(same, abs=0.01)
 
 
-def test_tables_6_and_7_have_every_transform_and_budget(project):
-    run(project, "e_transforms")
-    folder = project / "results" / "smoke" / "tables"
+def test_tables_6_and_7_have_every_transform_and_budget(written):
+    results = written("e_transforms")
     for name in ("table_06", "table_07"):
-        numbers = pd.read_csv(folder / f"{name}.csv", keep_default_na=False)
+        numbers = table(results[f"tables/{name}.csv"])
         part = numbers[(numbers["victim"] == numbers["victim"].iloc[0]) & (numbers["attack"] != "Noise")]
         assert {(d, e) for d, e in zip(part["defense"], part["eps"], strict=True)} == {
             (d, e) for d in ["none", *settings.params().defenses] for e in (0, 2, 4, 8, 16)
         }
         assert (numbers["n"] == 6).all() and (numbers["low"] <= numbers["high"]).all()
-        assert (folder / f"{name}.md").read_text().count("(paper)") == 3
+        assert results[f"tables/{name}.md"].decode().count("(paper)") == 3

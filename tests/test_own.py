@@ -38,8 +38,9 @@ def blocks(name: str) -> tuple[str, str, str]:
 
 
 @pytest.fixture(scope="module")
-def pipeline(project):
-    """The copy with the pipeline, fewer victims, and few images."""
+def pipeline(project, tmp_path_factory):
+    """A copy with the pipeline, fewer victims, and few images."""
+    project = shutil.copytree(project, tmp_path_factory.mktemp("pipeline") / "project", symlinks=True)
     for name in ("dvc.yaml", ".dvcignore"):
         shutil.copy(ROOT / name, project)
     path = project / "scales" / "smoke.yaml"

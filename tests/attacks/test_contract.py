@@ -120,9 +120,9 @@ def test_the_model_is_left_as_found(name, x, y):
     network[6].eval()
     network[0].weight.requires_grad_(False)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    modes = [module.training for module in network.modules()]
+    modes, given = [module.training for module in network.modules()], x.clone()
     run(name, network, x, y)
-    assert [module.training for module in network.modules()] == modes
+    assert [module.training for module in network.modules()] == modes and torch.equal(x, given)
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert all(parameter.grad is None for parameter in network.parameters())
     assert [p.requires_grad for p in network.parameters()][:2] == [False, True]

@@ -353,19 +353,6 @@ def test_an_ensemble_averages_logits():
     assert not torch.equal(fsa(networks, x, ids="abcd"), fsa(networks[:1], x, ids="abcd"))
 
 
-def test_the_model_is_left_as_found(x):
-    network = tiny_network().train()
-    network[6].eval()
-    network[0].weight.requires_grad_(False)
-    before = {key: value.clone() for key, value in network.state_dict().items()}
-    modes, given = [module.training for module in network.modules()], x.clone()
-    fsa(network, x, ids=IDS, steps=3, batch=4)
-    assert [module.training for module in network.modules()] == modes and torch.equal(x, given)
-    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
-    assert all(parameter.grad is None for parameter in network.parameters())
-    assert [p.requires_grad for p in network.parameters()][:2] == [False, True]
-
-
 @pytest.mark.parametrize(
     "keywords, message",
     [

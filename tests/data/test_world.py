@@ -200,7 +200,7 @@ def test_the_pinned_scenes_are_those_that_the_generator_draws():
 
 def test_a_linear_classifier_on_pixels_stays_under_60_percent():
     train, test = (world.load(PINNED, split) for split in ("train", "test"))
-    flat = [split.images.reshape(len(split.images), -1) / 255 for split in (train, test)]
+    flat = [split.images.reshape(len(split.images), -1) / np.float32(255) for split in (train, test)]
     best = max(RidgeClassifier(alpha=a).fit(flat[0], train.labels).score(flat[1], test.labels) for a in (100, 1000))
     assert 1 / 12 < best < 0.6
 

@@ -11,7 +11,6 @@ from lib.rng import Streams
 from tests.conftest import NO_BATCH, eight_bit_images
 
 EPS = 16 / 255
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 
 def purifier(kind=NRPResG, blocks=1, seed=0):
@@ -217,7 +216,7 @@ def test_the_defense_needs_its_network():
         defense("nrp", network=purifier(), nois=0.05)
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("options", [{}, {"noise": NOISE}, {"noise": NOISE, "tile": 36}])
 def test_a_gpu_gives_the_cpu_s_result(network, options):
     levels = (eight_bit_images(2, 40) * 255).round()

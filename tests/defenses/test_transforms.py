@@ -20,7 +20,6 @@ from lib.defenses.transforms import jpeg, median, tvm
 from tests.conftest import NO_BATCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
 # Photographs in scikit-image's wheel; odd and unequal sides.
 CROPS = {"astronaut": (slice(0, 121), slice(150, 279)), "coffee": (slice(60, 157), slice(200, 351))}
@@ -254,7 +253,7 @@ def test_batched_tvm_on_real_images(weight):
     assert all(rmse(a, b) < 0.01 for a, b in zip(result, reference, strict=True))
 
 
-@on_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["tvm", "median", "median 5"])
 def test_a_gpu_gives_the_cpu_s_result(name):
     for x in IMAGES.values():
@@ -262,7 +261,7 @@ def test_a_gpu_gives_the_cpu_s_result(name):
         assert result.is_cuda and 255 * (result.cpu() - RUNS[name](x)).abs().max() < 0.01
 
 
-@on_gpu
+@pytest.mark.gpu
 def test_jpeg_on_a_gpu():
     """The CPU's levels, unless the hardware codec is asked for, which keeps chroma at full size."""
     x = IMAGES["coffee"]

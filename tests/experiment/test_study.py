@@ -127,38 +127,35 @@ def test_what_a_result_depends_on_is_in_its_key(study, change):
     assert len(entries(study)) == 6
 
 
-def test_a_killed_run_continues_from_its_last_finished_shard(tmp_path):
+def ones(folder):
+    """Four black images in shards of one."""
+    data = ImageSet(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), torch.arange(4), list("abcd"))
+    scale = settings.load("mini").model_copy(update={"batch": 1})
+    return Study(settings.params(), scale, data, Store(folder), "cpu", {"VGG-16": small("vgg16", 0)})
+
+
+def test_a_killed_run_continues_from_its_last_finished_shard(tmp_path, monkeypatch):
     script = """
-import os, sys, torch
-from lib import settings
-from lib.data.images import ImageSet
+import os, sys
 from lib.attacks import shards
-from lib.experiment import Study, adversaries
-from lib.store import Store
-from tests.experiment.test_study import small
+from lib.experiment import adversaries
+from tests.experiment.test_study import ones
 done, begin = [], shards.unit_images
 def counted(*arguments):
-    if len(done) == int(sys.argv[2]):
+    if len(done) == 3:
         os.kill(os.getpid(), 9)
     done.append(1)
     return begin(*arguments)
 shards.unit_images = counted
-data = ImageSet(torch.zeros(4, 3, 48, 48, dtype=torch.uint8), torch.arange(4), list("abcd"))
-scale = settings.load("mini").model_copy(update={"batch": 1})
-study = Study(settings.params(), scale, data, Store(sys.argv[1]), "cpu", {"VGG-16": small("vgg16", 0)})
-adversaries(study, "SSP", "VGG-16", steps=1)
-print(len(done))
+adversaries(ones(sys.argv[1]), "SSP", "VGG-16", steps=1)
 """
-
-    def run(kill_after):
-        command = [sys.executable, "-c", script, str(tmp_path), str(kill_after)]
-        return subprocess.run(
-            command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(settings.ROOT)}
-        )
-
-    assert run(3).returncode == -9
-    again = run(99)
-    assert again.returncode == 0 and again.stdout.strip() == "1", again.stderr
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    killed = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(settings.ROOT)})
+    assert killed.returncode == -9
+    done, begin = [], shards.unit_images
+    monkeypatch.setattr(shards, "unit_images", lambda *arguments: done.append(1) or begin(*arguments))
+    adversaries(ones(tmp_path), "SSP", "VGG-16", steps=1)
+    assert len(done) == 1
 
 
 def test_outputs_are_logits_or_features_of_the_chosen_images(study):

@@ -46,7 +46,7 @@ def test_seeds_decide_the_weights(kind, tmp_path):
     assert equal(first, again) and not equal(first, other)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_trains_on_a_gpu_and_goes_on_there(kind, tmp_path, interruptions):
     before = begin(kind)[1].network.state_dict()
