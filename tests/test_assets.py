@@ -16,7 +16,7 @@ from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.labelled import labelled
 from lib.experiment import adversaries, clean, frame, grid, open_study
 from lib.networks import weights
-from lib.networks.converted import mobilenetv2_same, resnet50_stride1
+from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store

@@ -20,7 +20,8 @@ from lib.settings import ROOT
 # tasks, because it scores what it has trained.
 ORDER = [
     {"settings", "linf", "machine", "rng", "store", "networks"},
-    {"zoo", "data", "own"},
+    {"own"},
+    {"zoo", "data"},
     {"attacks", "defenses"},
     {"tasks"},
     {"training"},

@@ -39,11 +39,9 @@ def read(path: Path) -> dict[str, Tensor]:
         if not isinstance(loaded, dict):
             raise ValueError(f"a {type(loaded).__name__}, not a state dict")
         return inner_state(loaded)
-    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path.name}: cannot be read ({reason})") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name}: cannot be read ({error})") from None
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
 

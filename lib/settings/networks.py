@@ -45,22 +45,8 @@ class NetworkSpec(Strict):
 
     role: str
     task: Literal["classification", "segmentation", "detection", "purification", "generation"] = "classification"
-    family: Literal[
-        "torchvision",
-        "timm",
-        "small",
-        "vgg16_conv3_3",
-        "resnet50_stride1",
-        "mobilenetv2_same",
-        "resnet_v2_slim",
-        "segnet_basic",
-        "small_detector",
-        "yolox_onnx",
-        "resnet_denoise",
-        "purifier",
-        "cda_generator",
-    ]
-    architecture: str
+    family: str
+    architecture: str = ""
     weights: str | None = None
     sha256: str | None = None
     classes: int = 1000

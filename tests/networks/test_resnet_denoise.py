@@ -9,20 +9,19 @@ from torch import nn
 from lib.networks import weights
 from lib.networks.denoising import Denoising
 from lib.networks.resnet_denoise import (
-    ARCHITECTURES,
-    BLOCKS,
+    RELEASED,
     Bottleneck,
     ResNetDenoise,
     StridedConv,
-    conv,
+    conv_same,
     from_tensorpack,
-    pad_same,
 )
+from lib.networks.resnet_v2 import pad_same
 
 SMALL = {"blocks": (1, 2, 1, 1), "width": 4}
 
 
-def variables(blocks=BLOCKS, width=64, classes=1000, denoise=True):
+def variables(blocks=(3, 8, 36, 3), width=64, classes=1000, denoise=True):
     """Names and shapes of a released file, in tensorpack's layout, written down from FD's and tensorpack's code."""
     shapes = {}
 
@@ -120,7 +119,7 @@ def test_denoising_block_has_no_biases_but_the_norms():
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (3, 1), (1, 2)])
 def test_convolutions_pad_as_tensorflow_does(sides, kernel, stride):
     torch.manual_seed(0)
-    layer, x = conv(3, 4, kernel, stride).double(), torch.randn(1, 3, *sides, dtype=torch.float64)
+    layer, x = conv_same(3, 4, kernel, stride).double(), torch.randn(1, 3, *sides, dtype=torch.float64)
     direct = same_conv(x[0].permute(1, 2, 0).numpy(), layer.weight.detach().permute(2, 3, 1, 0).numpy(), stride)
     assert np.allclose(layer(x)[0].detach().permute(1, 2, 0).numpy(), direct)
 
@@ -161,7 +160,7 @@ def test_bottleneck_is_its_definition():
 def test_the_full_networks_take_exactly_the_variables_of_the_released_files(architecture, count):
     """torchvision's ResNet-152 has 60,192,808 parameters; a block on C channels adds 2 C^2 + 2 C."""
     with torch.device("meta"):
-        network = ARCHITECTURES[architecture](1000)
+        network = RELEASED[architecture](1000)
         logits = network(torch.empty(1, 3, 224, 224))
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert logits.shape == (1, 1000)
