@@ -11,37 +11,12 @@ import yaml
 from pydantic import field_validator, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
-from lib.settings.attacks import Attacks, Fff, OwnAttack, Ssp
+from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Strict, unit, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
 from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
 
 SCALES = ("mini", "sample", "paper")
-
-__all__ = [
-    "ROOT",
-    "SCALES",
-    "Attacks",
-    "Data",
-    "DetectorSpec",
-    "Fff",
-    "GeneratorSpec",
-    "NetworkSpec",
-    "OwnAttack",
-    "Params",
-    "PurifierSpec",
-    "Scale",
-    "Scenes",
-    "SegmenterSpec",
-    "Ssp",
-    "StandIn",
-    "load",
-    "params",
-    "params_at",
-    "records",
-    "unit",
-    "validated",
-]
 
 
 class Params(Strict):
@@ -51,11 +26,11 @@ class Params(Strict):
     (lib/defenses).
     """
 
-    scale: str = "mini"
-    seed: int = 0
-    attacks: Attacks = Attacks()
+    scale: str
+    seed: int
+    attacks: Attacks
     own_attacks: dict[str, OwnAttack] = {}
-    defenses: dict[str, dict[str, int | float | str]] = {}
+    defenses: dict[str, dict[str, int | float | str]]
 
     @field_validator("own_attacks", mode="before")
     @classmethod
@@ -70,6 +45,11 @@ class Params(Strict):
                 raise ValueError(f"the defense '{name}' has no kind, such as jpeg or nrp")
         return self
 
+    def with_attacks(self, **changes: dict) -> "Params":
+        """With other values of these parameters, by section; for changes that were validated (`AttackChanges`)."""
+        sections = {name: section | changes.get(name, {}) for name, section in self.attacks.model_dump().items()}
+        return self.model_copy(update={"attacks": Attacks.model_validate(sections)})
+
 
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
@@ -81,9 +61,9 @@ class Scale(Strict):
 
     name: str = ""
     like: str | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch: int = 50
-    attacks: dict[str, dict[str, int | float | str]] = {}
+    precision: Literal["fp32", "bf16"]
+    batch: int
+    attacks: AttackChanges = AttackChanges()
     data: Data
     networks: dict[str, NetworkSpec]
     stand_ins: dict[str, StandIn] = {}
@@ -98,11 +78,6 @@ class Scale(Strict):
     d: AppendixD
     e: AppendixE
     g: AppendixG
-
-    @model_validator(mode="after")
-    def known_attacks(self) -> "Scale":
-        Attacks.model_validate(self.attacks)
-        return self
 
     @model_validator(mode="after")
     def known_trainings(self) -> "Scale":
@@ -147,10 +122,7 @@ def params(root: Path = ROOT) -> Params:
 
 def params_at(scale: Scale, root: Path = ROOT) -> Params:
     """params.yaml with the attack parameters that the scale changes."""
-    chosen = params(root)
-    sections = chosen.attacks.model_dump()
-    changed = {name: sections[name] | values for name, values in scale.attacks.items()}
-    return chosen.model_copy(update={"attacks": Attacks.model_validate(sections | changed)})
+    return params(root).with_attacks(**scale.attacks.model_dump(exclude_unset=True))
 
 
 def load(scale: str | None = None, root: Path = ROOT) -> Scale:

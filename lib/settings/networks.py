@@ -2,17 +2,30 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from lib.settings.base import Strict
 
+SETS = ("world", "neurips2017", "imagenet_val")
+
 
 class Data(Strict):
-    """A set of classification images. side: pixels.  count: images per number (default all)."""
+    """A set of classification images.
 
-    name: Literal["world", "neurips2017", "imagenet_val"]
+    name: of SETS, or the path of a folder of your own (docs/own_data.md).  side: pixels.  count: images per number
+    (default: all).
+    """
+
+    name: str
     side: int
     count: int | None = None
+
+    @field_validator("name")
+    @classmethod
+    def there_is_such_a_set(cls, name: str) -> str:
+        if name not in SETS and "/" not in name:
+            raise ValueError(f"no data set '{name}'; there are {', '.join(SETS)}, and your own, such as own/photos")
+        return name
 
 
 class Scenes(Strict):
@@ -38,8 +51,9 @@ class Scenes(Strict):
 class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
-    tap: the layer that SSP reads.  activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks:
-    of a purifier or a generator.
+    family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).  weights: see
+    `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
+    activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
     how: how to get the weights.
     """
 
