@@ -75,7 +75,9 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        raise ValueError(f"no family '{spec.family}'; there are {', '.join(FAMILIES)}, and own/NAME.py for your own")
+        raise ValueError(
+            f"no family '{spec.family}'; there are {', '.join(sorted(FAMILIES))}, and own/NAME.py for your own"
+        )
     function, code = own.load(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 
