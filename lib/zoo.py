@@ -58,13 +58,14 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
         network = family.load(spec, path)
     else:
         network = family.build(spec)
-        files.load(network, family.convert(files.read(path)), path.name)
+        files.load_state(network, family.convert(files.read_state(path)), path.name)
     if spec.task == "classification":
-        network = Normalised(network, spec.mean, spec.std, spec.resize, spec.background)
+        given = {key: getattr(spec, key) for key in ("mean", "std", "resize", "background")}
+        network = Normalised(network, **{key: value for key, value in given.items() if value is not None})
     return network.eval().requires_grad_(False).to(device)
 
 
-def build(spec: NetworkSpec) -> nn.Module:
+def build_network(spec: NetworkSpec) -> nn.Module:
     """The architecture, with random weights."""
     return family_of(spec).build(spec)
 
@@ -94,7 +95,7 @@ def family_of(spec: NetworkSpec) -> Family:
     return Family(build_own)
 
 
-def check(settings: Scale) -> None:
+def check_families(settings: Scale) -> None:
     """One line of ValueError or FileNotFoundError for the first entry whose family cannot be made; builds nothing."""
     for name, spec in settings.networks.items():
         try:
@@ -168,7 +169,7 @@ def _spec(name: str, settings: Scale) -> NetworkSpec:
 
 def _tagged(spec: NetworkSpec) -> bool:
     """Whether `weights` is a library's tag and not a file."""
-    return bool(spec.weights) and not spec.weights.endswith(files.SUFFIXES) and family_of(spec).file is not None
+    return bool(spec.weights) and not spec.weights.endswith(files.FORMATS) and family_of(spec).file is not None
 
 
 def main(arguments: list[str] | None = None) -> int:

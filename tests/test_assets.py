@@ -96,7 +96,7 @@ def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
 )
 def test_every_key_of_a_file_reaches_the_network(build, file):
     network = build()
-    weights.load(network, weights.read(assets() / "weights" / file), file)
+    weights.load_state(network, weights.read_state(assets() / "weights" / file), file)
     with np.load(assets() / "weights" / file) as arrays:
         state = network.state_dict()
         assert all(np.array_equal(state[key].numpy(), arrays[key].astype(np.float32)) for key in arrays.files)

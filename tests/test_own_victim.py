@@ -135,7 +135,7 @@ def test_what_is_wrong_with_an_entry_is_one_line_before_anything_runs(folder, mo
     known = settings.load("mini")
     networks = known.networks | scale(**changes).networks
     monkeypatch.setattr(settings, "load", lambda scale: known.model_copy(update={"networks": networks}))
-    for call in (lambda: zoo.check(scale(**changes)), lambda: open_study("mini", 2)):
+    for call in (lambda: zoo.check_families(scale(**changes)), lambda: open_study("mini", 2)):
         with pytest.raises((ValueError, FileNotFoundError), match=f"^networks.Mine: {message}") as caught:
             call()
         assert "\n" not in str(caught.value)
@@ -156,7 +156,7 @@ def test_a_network_that_cannot_be_loaded_is_one_line(folder, source, message):
 
 def test_an_architecture_that_a_family_has_not_is_one_line():
     with pytest.raises(ValueError, match=r"^family purifier has no architecture 'nrp2', only nrp, nrp_resg$"):
-        zoo.build(NetworkSpec(role="", task="purification", family="purifier", architecture="nrp2"))
+        zoo.build_network(NetworkSpec(role="", task="purification", family="purifier", architecture="nrp2"))
 
 
 # One's own images.

@@ -100,7 +100,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
     # A mistake in the user's own line or file is found here, not after the hours before its turn.
-    zoo.check(chosen)
+    zoo.check_families(chosen)
     attacks(params.own_attacks)
     for spec in params.defenses.values():
         defense(**spec)

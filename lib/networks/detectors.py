@@ -23,14 +23,14 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from lib.networks.small import MEAN, STD, resnet50
 
-SIDE = 48
+INPUT_SIDE = 48
 CHANNELS = 32  # of the pyramid
 OUTPUTS = ["0", "1"]
 # Of the embedded world's objects two in three are 7 to 14 pixels large (root of the box's area), the others 21 to 38.
 SIZES = ((9, 12), (25, 32))
 RATIOS = ((0.7, 1.4),) * len(SIZES)
 # At their own size: neither scaled (min_size, max_size) nor padded (size_divisible; torchvision's 32 would pad to 64).
-TRANSFORM = {"min_size": SIDE, "max_size": SIDE, "size_divisible": 8, "image_mean": MEAN, "image_std": STD}
+TRANSFORM = {"min_size": INPUT_SIDE, "max_size": INPUT_SIDE, "size_divisible": 8, "image_mean": MEAN, "image_std": STD}
 
 
 class Pyramid(nn.Module):

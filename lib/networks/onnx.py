@@ -130,14 +130,14 @@ def decode(output: Tensor, side: int) -> tuple[Tensor, Tensor]:
     A row is (x, y, log width, log height) in units of its grid cell, objectness, and C class probabilities; rows run
     through the grids of strides 8, 16 and 32, line by line (yolox/utils/demo_utils.py, demo_postprocess).
     """
-    cells, strides = _cells(side)
+    cells, strides = _anchors(side)
     cells, strides = cells.to(output), strides.to(output)
     centres = (output[:, :2] + cells) * strides
     half = output[:, 2:4].exp() * strides / 2
     return torch.cat([centres - half, centres + half], 1), output[:, 4:5] * output[:, 5:]
 
 
-def _cells(side: int) -> tuple[Tensor, Tensor]:
+def _anchors(side: int) -> tuple[Tensor, Tensor]:
     """Column and row of every cell, `[A,2]`, and its stride, `[A,1]`."""
     cells, strides = [], []
     for stride in STRIDES:

@@ -112,7 +112,7 @@ def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tens
     `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
     `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
     OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
-    is left as it is, so that a strict load (`lib.networks.weights.load`) refuses it by its name.
+    is left as it is, so that a strict load (`lib.networks.weights.load_state`) refuses it by its name.
     """
     return dict(_converted(name, torch.as_tensor(array)) for name, array in arrays.items())
 

@@ -2,7 +2,7 @@
 
 He et al., "Identity Mappings in Deep Residual Networks" (2016). It is not timm's `resnetv2_152`: TF-Slim has the stride
 of blocks 1-3 in their last unit instead of in the first of the next, biases on the root, on every third convolution and
-on the shortcuts, and TensorFlow's "same" padding in front of the pool.
+on the shortcuts, and TensorFlow's "same" padding before the pool.
 
 Keys follow the variables of the checkpoint: `resnet_v2_152/block1/unit_1/bottleneck_v2/conv1/weights` is
 `block1.0.conv1.weight` (axes 3,2,0,1), `.../conv1/BatchNorm/gamma` is `block1.0.bn1.weight` (beta, moving_mean and

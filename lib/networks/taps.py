@@ -1,4 +1,4 @@
-"""Features of any network at a named module: the network is cut at the tap, nothing behind it is computed."""
+"""Features of any network at a named module: the network is cut at the tap, nothing after it is computed."""
 
 import difflib
 

@@ -26,7 +26,7 @@ TAPS = _tap_names()
 class VGG16Conv33(nn.Module):
     """torchvision's `vgg16().features[:16]`, with its key names (`features.0.weight` to `features.14.bias`).
 
-    Images `[B,3,H,W]`, already normalised, to relu3_3 features `[B,256,H//4,W//4]`. The cut lies behind the activation
+    Images `[B,3,H,W]`, already normalised, to relu3_3 features `[B,256,H//4,W//4]`. The cut is after the activation
     of conv3-3, where the released SSP code reads it (NRP/ssp.py, lines 50-51); `[:15]` would be the plain convolution.
     """
 

@@ -99,7 +99,7 @@ class Scale(Strict):
         return self
 
 
-def _read(path: Path) -> dict:
+def _yaml(path: Path) -> dict:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
@@ -117,7 +117,7 @@ def _scales(folder: Path) -> str:
 
 def params(root: Path = ROOT) -> Params:
     """The validated params.yaml. ValueError in one line for an unknown key or a bad value."""
-    return validated(Params, _read(root / "params.yaml"), "params.yaml")
+    return validated(Params, _yaml(root / "params.yaml"), "params.yaml")
 
 
 def params_at(scale: Scale, root: Path = ROOT) -> Params:
@@ -132,7 +132,7 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
     """
     name = scale or params(root).scale
     where = f"scales/{name}.yaml"
-    data = _read(root / "scales" / f"{name}.yaml")
+    data = _yaml(root / "scales" / f"{name}.yaml")
     if data.get("like"):
         data = _merged(_base(data["like"], where, root), data)
     return validated(Scale, {**data, "name": name}, where)
@@ -148,7 +148,7 @@ def _base(like: object, where: str, root: Path) -> dict:
     folder = root / "scales"
     if not isinstance(like, str) or not (folder / f"{like}.yaml").is_file():
         raise ValueError(f"{where}: like: no scale '{like}'; the scales are {_scales(folder)}")
-    base = _read(folder / f"{like}.yaml")
+    base = _yaml(folder / f"{like}.yaml")
     if base.get("like"):
         raise ValueError(f"{where}: like: {like} is itself like {base['like']}; name a scale that stands alone")
     # First by itself: a mistake in it is reported where it stands.

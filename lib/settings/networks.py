@@ -64,8 +64,8 @@ class NetworkSpec(Strict):
     weights: str | None = None
     sha256: str | None = None
     classes: int = 1000
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     resize: int | None = None
     background: bool = False
     tap: str | None = None

@@ -177,7 +177,7 @@ def test_a_file_with_tensorpacks_keys_is_loaded_strictly(tmp_path, denoise, suff
     file, given = tmp_path / "R5.npz", arrays(**SMALL, classes=7, denoise=denoise)
     np.savez(file, **{name + suffix: array for name, array in given.items()})
     network = ResNetDenoise(7, **SMALL, denoise=denoise).eval()
-    weights.load(network, from_tensorpack(weights.read(file)), file.name)
+    weights.load_state(network, from_tensorpack(weights.read_state(file)), file.name)
     middle = network.group1.block1
     assert np.array_equal(middle.conv2.weight.detach(), given["group1/block1/conv2/W"].transpose(3, 2, 0, 1))
     assert np.array_equal(middle.bn3.running_var, given["group1/block1/conv3/bn/variance/EMA"])
@@ -191,7 +191,7 @@ def test_the_whole_network_is_its_definition():
     """BGR images through tensorpack's own layout, written with functions of PyTorch from the variables' names."""
     given = arrays(**SMALL, classes=7)
     network = ResNetDenoise(7, **SMALL).double().eval()
-    weights.load(network, {k: v.double() for k, v in from_tensorpack(given).items()}, "R5.npz")
+    weights.load_state(network, {k: v.double() for k, v in from_tensorpack(given).items()}, "R5.npz")
     values = {name: torch.from_numpy(array).double() for name, array in given.items()}
 
     def layer(x, scope, stride=1):
@@ -235,15 +235,15 @@ def test_a_wrong_variable_is_refused_in_one_line(change, message):
     file = arrays(**SMALL, classes=7)
     change(file)
     with pytest.raises(ValueError, match=rf"^R5\.npz: {message}"):
-        weights.load(ResNetDenoise(7, **SMALL), from_tensorpack(file), "R5.npz")
+        weights.load_state(ResNetDenoise(7, **SMALL), from_tensorpack(file), "R5.npz")
 
 
 def test_blocks_of_the_other_kind_are_refused():
     denoising, plain = (from_tensorpack(arrays(**SMALL, denoise=denoise)) for denoise in (True, False))
     with pytest.raises(ValueError, match=r"unexpected key 'group0\.denoise\.bn\.bias' and 27 more"):
-        weights.load(ResNetDenoise(**SMALL, denoise=False), denoising, "R5.npz")
+        weights.load_state(ResNetDenoise(**SMALL, denoise=False), denoising, "R5.npz")
     with pytest.raises(ValueError, match=r"missing key 'group0\.denoise\.bn\.bias' and 27 more"):
-        weights.load(ResNetDenoise(**SMALL), plain, "R5.npz")
+        weights.load_state(ResNetDenoise(**SMALL), plain, "R5.npz")
 
 
 def test_keys_of_pytorch_are_left_alone():
