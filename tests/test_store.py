@@ -203,7 +203,7 @@ def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other(monkeypatch)
     monkeypatch.setattr(store, "code_digest", lambda files: {str(file.relative_to(settings.ROOT)) for file in files})
     fgsm, ssp = code_of(decision.fgsm), code_of(features.ssp)
     assert fgsm >= {"lib/attacks/decision.py", "lib/attacks/ascent.py", "lib/linf.py", "lib/rng.py"}
-    assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/responses.py"}
+    assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/taps.py"}
     assert not {"lib/attacks/__init__.py", "lib/attacks/features.py", "lib/attacks/adaptive.py"} & fgsm
     assert not {"lib/attacks/__init__.py", "lib/attacks/decision.py"} & ssp
     jpeg, nrp = (code_of(defenses.DEFENSES[kind]) for kind in ("jpeg", "nrp"))
