@@ -214,6 +214,19 @@ def test_a_scale_may_switch_smoothing_on(root):
     assert chosen.smoothing is True and chosen.eps == 16
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fff": {"iteration": 5}}, "^attacks: fff: unknown key 'iteration'; did you mean 'iterations'"),
+        ({"ffff": {"lr": 1}}, "^attacks: top level: unknown key 'ffff'; did you mean 'fff'"),
+        ({"dim": {"probability": 2}}, "^attacks: dim.probability: .*less than or equal to 1"),
+    ],
+)
+def test_other_values_of_parameters_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings.params().with_attacks(**changes)
+
+
 def test_parameters_that_a_scale_changes_are_checked_too(root):
     change(root / "scales" / "mini.yaml", lambda data: data.update(attacks={"fff": {"iteration": 5}}))
     message = "^scales/mini.yaml: attacks.fff: unknown key 'iteration'; did you mean 'iterations'\\?$"

@@ -46,9 +46,10 @@ class Params(Strict):
         return self
 
     def with_attacks(self, **changes: dict) -> "Params":
-        """With other values of these parameters, by section; for changes that were validated (`AttackChanges`)."""
-        sections = {name: section | changes.get(name, {}) for name, section in self.attacks.model_dump().items()}
-        return self.model_copy(update={"attacks": Attacks.model_validate(sections)})
+        """With other values of these parameters, by section; ValueError in one line for an unknown one."""
+        sections = self.attacks.model_dump()
+        sections |= {name: sections.get(name, {}) | values for name, values in changes.items()}
+        return self.model_copy(update={"attacks": validated(Attacks, sections, "attacks")})
 
 
 class Scale(Strict):
