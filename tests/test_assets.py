@@ -16,7 +16,7 @@ from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.labelled import labelled
 from lib.experiment import adversaries, clean, frame, grid, open_study
 from lib.networks import weights
-from lib.networks.converted import mobilenetv2_same, resnet50_stride1
+from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store
@@ -96,7 +96,7 @@ def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
 )
 def test_every_key_of_a_file_reaches_the_network(build, file):
     network = build()
-    weights.load(network, weights.read(assets() / "weights" / file), file)
+    weights.load_state(network, weights.read_state(assets() / "weights" / file), file)
     with np.load(assets() / "weights" / file) as arrays:
         state = network.state_dict()
         assert all(np.array_equal(state[key].numpy(), arrays[key].astype(np.float32)) for key in arrays.files)

@@ -65,8 +65,9 @@ def study(tmp_path):
         "SegNet-Basic": Pixelwise(),
         "RetinaNet": Corner(),
     }
-    few = settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2))
-    return Study(settings.Params(attacks=few, defenses=DEFENSES), scale, data, Traced(tmp_path), "cpu", networks)
+    params = settings.params().with_attacks(ssp={"steps": 2}, fff={"iterations": 2})
+    params = params.model_copy(update={"defenses": DEFENSES})
+    return Study(params, scale, data, Traced(tmp_path), "cpu", networks)
 
 
 def checked(study, kind: str) -> None:

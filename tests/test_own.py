@@ -141,7 +141,14 @@ def study(tmp_path):
     scale = settings.load("mini").model_copy(update={"batch": 3}, deep=True)
     images = torch.randint(0, 256, (5, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = ImageSet(images, torch.arange(5), [f"i{k}" for k in range(5)])
-    return Study(settings.Params(seed=3), scale, data, Store(tmp_path / "store"), "cpu", {"VGG-16": small("vgg16", 0)})
+    return Study(
+        settings.params().model_copy(update={"seed": 3}),
+        scale,
+        data,
+        Store(tmp_path / "store"),
+        "cpu",
+        {"VGG-16": small("vgg16", 0)},
+    )
 
 
 def as_a_new_process():
@@ -213,8 +220,7 @@ def test_the_network_and_the_images_are_left_as_found(study, folder):
 
 
 def test_own_attacks_come_last(study, folder, monkeypatch):
-    few = settings.Attacks(ssp=settings.Ssp(steps=1), fff=settings.Fff(iterations=1))
-    study.params = study.params.model_copy(update={"attacks": few})
+    study.params = study.params.with_attacks(ssp={"steps": 1}, fff={"iterations": 1})
     cells = all_attacks(attack(study, folder, ADD), "VGG-16", "VGG-16")
     assert [cell.attack for cell in cells][-2:] == ["FSA", "Mine"]
 
@@ -303,7 +309,8 @@ def test_a_name_that_is_taken_is_refused(study, folder, name):
     ],
 )
 def test_an_entry_that_says_too_little_is_one_line(tmp_path, entry, message):
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"own_attacks": {"Mine": entry}}))
+    whole = yaml.safe_load((ROOT / "params.yaml").read_text()) | {"own_attacks": {"Mine": entry}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(whole))
     with pytest.raises(ValueError, match=f"^params.yaml: .*{message}") as caught:
         settings.params(tmp_path)
     assert "\n" not in str(caught.value)

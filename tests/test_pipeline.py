@@ -20,7 +20,8 @@ from lib.settings import ROOT
 ORDER = [
     {"linf", "machine", "rng", "keys", "units"},
     {"settings", "store", "networks"},
-    {"zoo", "data", "own"},
+    {"own"},
+    {"zoo", "data"},
     {"attacks", "defenses"},
     {"tasks"},
     {"training"},

@@ -1,9 +1,11 @@
+import inspect
 import shutil
 
 import pytest
 import yaml
 
 from lib import settings
+from lib.attacks import decision
 from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
 from lib.networks.cda_generator import GENERATORS
@@ -132,8 +134,15 @@ def test_the_recipe_of_the_paper_is_the_defaults_of_the_code():
     assert (purifier.architecture, purifier.width, purifier.blocks) == ("nrp", 64, 23)
 
 
-def test_the_defaults_of_the_code_are_those_of_params_yaml():
-    assert settings.params().attacks == settings.Attacks()
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_a_library_user_gets_what_params_yaml_says(attack):
+    """Every parameter of params.yaml is one of the function, whose own default is the same value."""
+    signature = inspect.signature(decision.pgd if attack.run is decision.targeted_pgd else attack.run).parameters
+    for name, value in getattr(settings.params().attacks, attack.section):
+        default = signature[name].default
+        if default is None:  # FGSM's step, R-FGSM's alpha: a part of eps
+            default = signature["eps"].default / {"step": 1, "alpha": 3}[name]
+        assert default == (pytest.approx(value / 255) if name in ("eps", "step", "alpha") else value), name
 
 
 def test_every_attack_has_its_section():
@@ -205,14 +214,28 @@ def test_a_scale_may_switch_smoothing_on(root):
     assert chosen.smoothing is True and chosen.eps == 16
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fff": {"iteration": 5}}, "^attacks: fff: unknown key 'iteration'; did you mean 'iterations'"),
+        ({"ffff": {"lr": 1}}, "^attacks: top level: unknown key 'ffff'; did you mean 'fff'"),
+        ({"dim": {"probability": 2}}, "^attacks: dim.probability: .*less than or equal to 1"),
+    ],
+)
+def test_other_values_of_parameters_are_checked(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings.params().with_attacks(**changes)
+
+
 def test_parameters_that_a_scale_changes_are_checked_too(root):
     change(root / "scales" / "mini.yaml", lambda data: data.update(attacks={"fff": {"iteration": 5}}))
-    with pytest.raises(ValueError, match="unknown key 'iteration'; did you mean 'iterations'"):
+    message = "^scales/mini.yaml: attacks.fff: unknown key 'iteration'; did you mean 'iterations'\\?$"
+    with pytest.raises(ValueError, match=message):
         settings.load("mini", root)
 
 
 def test_a_scale_changes_only_the_parameters_that_it_names():
-    scale = settings.load("mini").model_copy(update={"attacks": {"fff": {"iterations": 7}}})
+    scale = settings.load("mini").model_copy(update={"attacks": settings.AttackChanges(fff={"iterations": 7})})
     merged, paper = settings.params_at(scale).attacks, settings.params().attacks
     assert merged.fff.iterations == 7 and merged.fff.lr == paper.fff.lr
     assert merged.model_copy(update={"fff": paper.fff}) == paper

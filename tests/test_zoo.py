@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from lib import zoo
+from lib.networks import resnet_denoise
 from lib.networks.purifier import NRP, NRPResG
 from lib.networks.resnet_denoise import ResNetDenoise
 from lib.networks.segnet_basic import SegNetBasic
@@ -42,10 +43,11 @@ def places(tmp_path, monkeypatch):
 
 @pytest.fixture
 def no_download(monkeypatch):
-    def fail(spec):
+    def fail(*arguments, **options):
         raise OSError("no network here")
 
-    monkeypatch.setattr(zoo, "_download", fail)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
 
 
 def write_vgg(folder, seed=0):
@@ -153,11 +155,13 @@ def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, mess
 
 def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch):
     content = b"weights"
-    source, good = places / "published.pth", hashlib.sha256(content).hexdigest()[:8]
-    source.write_bytes(content)
+    good = hashlib.sha256(content).hexdigest()[:8]
     for digits in (good, "00000000"):
-        target = places / "checkpoints" / f"squeezenet1_1-{digits}.pth"
-        monkeypatch.setattr(zoo, "_torchvision_weights", lambda spec, target=target: (source.as_uri(), target))
+        source = places / f"squeezenet1_1-{digits}.pth"
+        source.write_bytes(content)
+        target = places / "torch" / "hub" / "checkpoints" / source.name
+        known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=source.as_uri())})
+        monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name, known=known: known)
         if digits == good:
             assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
         else:
@@ -173,8 +177,7 @@ def test_unknown_names_are_answered_with_the_nearest():
         zoo.load("S", settings(S=SQUEEZENET | {"weights": "V9"}))
 
 
-def test_status_tells_what_is_there_and_downloads_nothing(places, monkeypatch):
-    monkeypatch.setattr(zoo, "_download", lambda spec: pytest.fail("downloaded"))
+def test_status_tells_what_is_there_and_downloads_nothing(places, no_download):
     write_vgg(places / "assets")
     rows = zoo.status(settings(V=VGG, S=SQUEEZENET, T=TIMM | {"how": "ask"}))
     assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
@@ -288,7 +291,7 @@ def test_a_purifier_without_a_file_is_the_pipelines(places):
 
 def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
     build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
-    monkeypatch.setitem(zoo.resnet_denoise.ARCHITECTURES, "resnet152_denoise", build)
+    monkeypatch.setitem(resnet_denoise.RELEASED, "resnet152_denoise", build)
     spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
     spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
     network = build(5).eval()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lib import linf
 from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
-from lib.networks.responses import Responses
+from lib.networks.taps import activations, tapped_modules
 from lib.rng import generator
 
 LEVEL = 1 / 255
@@ -80,10 +80,11 @@ def fff(
     levels = (eps * 255 * (2 * noise - 1)).requires_grad_(True)
     optimiser = torch.optim.Adam([levels], lr=lr)
     stopping = EarlyStopping(validate) if validate else None
-    with evaluating(network), Responses(network, taps) as responses:
+    modules = tapped_modules(network, taps)
+    with evaluating(network):
         for iteration in range(1, iterations + 1):
             perturbation = levels.clamp(-eps * 255, eps * 255) / 255
-            loss = -sum(a.abs().mean().log() for a in responses(network.mean + perturbation))
+            loss = -sum(a.abs().mean().log() for a in activations(network, modules, network.mean + perturbation))
             (levels.grad,) = torch.autograd.grad(loss, levels)
             optimiser.step()
             # Halving is for going on: a perturbation halved last would use half of its budget.

@@ -46,7 +46,7 @@ def purifier(weights: Path, dynamic: bool, seed: int, tile: int | None) -> Defen
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no such file of weights")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = recognised_purifier(files.read(weights), weights.name).to(device)
+    network = recognised_purifier(files.read_state(weights), weights.name).to(device)
     purify = defense("nrp", network=network, noise=NOISE if dynamic else 0.0, seed=seed, tile=tile)
     return lambda x: purify(x.to(device))
 

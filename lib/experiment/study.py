@@ -72,11 +72,12 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
-    ValueError or FileNotFoundError for an own attack or a defense of params.yaml that cannot be called.
+    ValueError or FileNotFoundError for an own attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
     # A mistake in the user's own line or file is found here, not after the hours before its turn.
+    zoo.check_families(chosen)
     attacks(params.own_attacks)
     for spec in params.defenses.values():
         defense(**spec)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lib.networks.families import family
+
 
 def normed(layer: nn.Module) -> list[nn.Module]:
     """The layer (without a bias of its own), batch norm, ReLU."""
@@ -26,7 +28,7 @@ def up(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*normed(layer))
 
 
-class ResidualBlock(nn.Module):
+class DropoutBlock(nn.Module):
     """x plus two 3x3 convolutions with dropout between them."""
 
     def __init__(self, width: int):
@@ -61,7 +63,7 @@ class Generator(nn.Module):
         self.block3 = down(2 * width, 4 * width)
         self.count = blocks
         for number in range(1, blocks + 1):
-            self.add_module(f"resblock{number}", ResidualBlock(4 * width))
+            self.add_module(f"resblock{number}", DropoutBlock(4 * width))
         self.upsampl1 = up(4 * width, 2 * width)
         self.upsampl2 = up(2 * width, width)
         self.blockf = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7))
@@ -89,3 +91,4 @@ GENERATORS: dict[str, Callable[[int, int], Generator]] = {
     "cda_generator": Generator,
     "cda_generator_inception": InceptionGenerator,
 }
+family("cda_generator", "width", "blocks", trained=True)(GENERATORS)

@@ -23,14 +23,14 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 from lib.networks.small import MEAN, STD, resnet50
 
-SIDE = 48
+INPUT_SIDE = 48
 CHANNELS = 32  # of the pyramid
-LEVELS = ["0", "1"]
+OUTPUTS = ["0", "1"]
 # Of the embedded world's objects two in three are 7 to 14 pixels large (root of the box's area), the others 21 to 38.
 SIZES = ((9, 12), (25, 32))
 RATIOS = ((0.7, 1.4),) * len(SIZES)
 # At their own size: neither scaled (min_size, max_size) nor padded (size_divisible; torchvision's 32 would pad to 64).
-TRANSFORM = {"min_size": SIDE, "max_size": SIDE, "size_divisible": 8, "image_mean": MEAN, "image_std": STD}
+TRANSFORM = {"min_size": INPUT_SIDE, "max_size": INPUT_SIDE, "size_divisible": 8, "image_mean": MEAN, "image_std": STD}
 
 
 class Pyramid(nn.Module):
@@ -46,7 +46,7 @@ class Pyramid(nn.Module):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         fine = self.trunk.layer2(self.trunk.layer1(self.trunk.stem(x)))
-        return self.fpn(OrderedDict(zip(LEVELS, [fine, self.trunk.layer3(fine)], strict=True)))
+        return self.fpn(OrderedDict(zip(OUTPUTS, [fine, self.trunk.layer3(fine)], strict=True)))
 
 
 def retinanet(classes: int) -> RetinaNet:
@@ -73,12 +73,12 @@ def mask_rcnn(classes: int) -> MaskRCNN:
         rpn_pre_nms_top_n_train=200, rpn_pre_nms_top_n_test=200,
         rpn_post_nms_top_n_train=50, rpn_post_nms_top_n_test=50,
         rpn_batch_size_per_image=64,
-        box_roi_pool=MultiScaleRoIAlign(LEVELS, side, sampling_ratio=1),
+        box_roi_pool=MultiScaleRoIAlign(OUTPUTS, side, sampling_ratio=1),
         box_head=TwoMLPHead(CHANNELS * side**2, width),
         box_predictor=FastRCNNPredictor(width, classes + 1),
         box_score_thresh=0.05, box_nms_thresh=0.5, box_detections_per_img=100,
         box_batch_size_per_image=32,
-        mask_roi_pool=MultiScaleRoIAlign(LEVELS, 7, sampling_ratio=1),
+        mask_roi_pool=MultiScaleRoIAlign(OUTPUTS, 7, sampling_ratio=1),
         mask_head=MaskRCNNHeads(CHANNELS, (CHANNELS, CHANNELS), 1),
         mask_predictor=MaskRCNNPredictor(CHANNELS, CHANNELS, classes + 1),
         **TRANSFORM,

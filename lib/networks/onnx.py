@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.networks.families import FAMILIES, Family
+
 # COCO names its 80 classes by ids from 1 to 90 with ten gaps; networks count them from 0 without gaps.
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_CATEGORIES = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
 STRIDES = (8, 16, 32)
-GREY = 114
+GRAY_LEVEL = 114
 
 
 class OnnxNetwork(nn.Module):
@@ -104,8 +106,11 @@ class OnnxYolox(nn.Module):
         )
 
 
+FAMILIES["yolox_onnx"] = Family(None, load=lambda spec, path: OnnxYolox(path))
+
+
 def letterbox(image: Tensor, side: int) -> tuple[Tensor, float]:
-    """The image `[3,H,W]` in [0,1], scaled to fit the top left corner of a grey square `[3,side,side]` in 0-255.
+    """The image `[3,H,W]` in [0,1], scaled to fit the top left corner of a gray square `[3,side,side]` in 0-255.
 
     Returns the square and the scale. As YOLOX's `preproc` (Megvii-BaseDetection/YOLOX, yolox/data/data_augment.py),
     but shrinking bilinearly with Pillow's smoothing instead of OpenCV's without; both round to 8 bits.
@@ -113,7 +118,7 @@ def letterbox(image: Tensor, side: int) -> tuple[Tensor, float]:
     height, width = image.shape[-2:]
     longest = max(height, width)
     size = max(height * side // longest, 1), max(width * side // longest, 1)
-    canvas = image.new_full((3, side, side), GREY)
+    canvas = image.new_full((3, side, side), GRAY_LEVEL)
     resized = F.interpolate(image[None] * 255, size, mode="bilinear", align_corners=False, antialias=True)
     canvas[:, : size[0], : size[1]] = resized[0].round()
     return canvas, side / longest
@@ -125,14 +130,14 @@ def decode(output: Tensor, side: int) -> tuple[Tensor, Tensor]:
     A row is (x, y, log width, log height) in units of its grid cell, objectness, and C class probabilities; rows run
     through the grids of strides 8, 16 and 32, line by line (yolox/utils/demo_utils.py, demo_postprocess).
     """
-    cells, strides = _grid(side)
+    cells, strides = _anchors(side)
     cells, strides = cells.to(output), strides.to(output)
     centres = (output[:, :2] + cells) * strides
     half = output[:, 2:4].exp() * strides / 2
     return torch.cat([centres - half, centres + half], 1), output[:, 4:5] * output[:, 5:]
 
 
-def _grid(side: int) -> tuple[Tensor, Tensor]:
+def _anchors(side: int) -> tuple[Tensor, Tensor]:
     """Column and row of every cell, `[A,2]`, and its stride, `[A,1]`."""
     cells, strides = [], []
     for stride in STRIDES:

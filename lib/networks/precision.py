@@ -8,7 +8,7 @@ class Bf16(nn.Module):
     """`network` under bfloat16 autocast; images go in and results come out as float32.
 
     About 2.5 times faster than float32 on CPUs with AVX-512 bf16, but 6 to 13 % of the gradient's signs differ, so it
-    is an option of a scale (`precision: bf16`) for surrogates only. Victims always judge in float32.
+    is an option of a scale (`precision: bf16`) for surrogates only. Victims are always evaluated in float32.
     """
 
     def __init__(self, network: nn.Module):

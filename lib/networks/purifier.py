@@ -10,17 +10,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lib.networks.families import family
+
 RESIDUAL_SCALE = 0.2
 
 
-def conv(inputs: int, outputs: int) -> nn.Conv2d:
+def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
     """3x3, keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 def small_conv(inputs: int, outputs: int) -> nn.Conv2d:
     """The same, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
-    layer = conv(inputs, outputs)
+    layer = conv3x3(inputs, outputs)
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
     layer.weight.data.mul_(0.1)
@@ -64,9 +66,9 @@ class NRP(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 23):
         super().__init__()
-        self.conv_first = conv(3, width)
+        self.conv_first = conv3x3(3, width)
         self.RRDB_trunk = nn.Sequential(*(RRDB(width, width // 2) for _ in range(blocks)))
-        self.trunk_conv = conv(width, 3)
+        self.trunk_conv = conv3x3(width, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.trunk_conv(self.RRDB_trunk(self.conv_first(x)))
@@ -88,9 +90,9 @@ class NRPResG(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 23):
         super().__init__()
-        self.conv_first = conv(3, width)
+        self.conv_first = conv3x3(3, width)
         self.recon_trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
-        self.conv_last = conv(width, 3)
+        self.conv_last = conv3x3(width, 3)
         self.activation = nn.LeakyReLU(0.1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,6 +100,7 @@ class NRPResG(nn.Module):
 
 
 PURIFIERS: dict[str, Callable[..., nn.Module]] = {"nrp": NRP, "nrp_resg": NRPResG}
+family("purifier", "width", "blocks", trained=True)(PURIFIERS)
 
 
 @torch.no_grad()

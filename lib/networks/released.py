@@ -3,7 +3,7 @@
     python -m lib.networks.released NRP.pth models/paper/NRP.safetensors
 
 turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
-tensorpack's keys), into a safetensors file, in which no code can hide, and says what it was. `lib.zoo` loads both.
+tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
 """
 
 import argparse
@@ -60,11 +60,11 @@ def _length(state: dict[str, Tensor], key: str, file: str) -> int:
 
 
 def _loaded(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Module:
-    weights.load(network, state, file)
+    weights.load_state(network, state, file)
     return network.eval().requires_grad_(False)
 
 
-def described(network: nn.Module) -> str:
+def in_words(network: nn.Module) -> str:
     """Class, width, blocks and number of parameters of a recognised network, in words."""
     parts = list(network.children())
     blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
@@ -74,14 +74,14 @@ def described(network: nn.Module) -> str:
     return f"{type(network).__name__} of width {parts[0].out_channels}, {blocks} blocks{among}, {count:,} parameters"
 
 
-def convert(source: Path, target: Path) -> nn.Module:
+def to_safetensors(source: Path, target: Path) -> nn.Module:
     """Write the weights in the released file `source` to the safetensors file `target`; returns their network.
 
     ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files.
     """
     if target.suffix != ".safetensors":
         raise ValueError(f"{target}: must end in .safetensors")
-    network = recognised(weights.read(source), source.name)
+    network = recognised(weights.read_state(source), source.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(network.state_dict(), target)
     return network
@@ -93,11 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path, metavar="OUT.safetensors")
     options = parser.parse_args(arguments)
     try:
-        network = convert(options.source, options.target)
+        network = to_safetensors(options.source, options.target)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{options.source.name}: {described(network)}")
+    print(f"{options.source.name}: {in_words(network)}")
     for path in (options.source, options.target):
         print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
     return 0

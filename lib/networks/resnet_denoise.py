@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.networks.denoising import Denoising
-from lib.networks.resnet_v2 import max_pool_same
+from lib.networks.families import family
+from lib.networks.resnet_v2 import UNITS, max_pool_same, pad_same
 
-BLOCKS = (3, 8, 36, 3)
 # TensorFlow's axes of a weight in PyTorch's order, by their number: convolution and linear layer.
 AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 
@@ -34,17 +34,6 @@ VARIABLES = {
 }
 
 
-def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """x `[B,C,H,W]` with zeros around it as in TensorFlow's "same" padding; where their number is odd, one more at the
-    end."""
-    pads = []
-    for side in (x.shape[-1], x.shape[-2]):
-        outputs = -(-side // stride)
-        zeros = max((outputs - 1) * stride + kernel - side, 0)
-        pads += [zeros // 2, zeros - zeros // 2]
-    return F.pad(x, pads)
-
-
 class StridedConv(nn.Conv2d):
     """A convolution with "same" padding: `[B,C,H,W]` -> `[B,outputs,ceil(H/stride),ceil(W/stride)]`."""
 
@@ -52,7 +41,7 @@ class StridedConv(nn.Conv2d):
         return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+def conv_same(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """A convolution without bias, with "same" padding; that is symmetric unless a kernel larger than 1 has a stride."""
     if stride == 1 or kernel == 1:
         return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
@@ -65,12 +54,12 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
         outputs = 4 * width
-        self.conv1, self.bn1 = conv(inputs, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = conv(width, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = conv(width, outputs, 1), nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = conv_same(inputs, width, 1), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = conv_same(width, width, 3, stride), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = conv_same(width, outputs, 1), nn.BatchNorm2d(outputs)
         self.projects = inputs != outputs
         if self.projects:
-            self.convshortcut, self.bnshortcut = conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
+            self.convshortcut, self.bnshortcut = conv_same(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.bnshortcut(self.convshortcut(x)) if self.projects else x
@@ -85,9 +74,9 @@ class ResNetDenoise(nn.Module):
     blocks: of the four groups.  width: of conv0.  denoise: False for the baseline, R152.npz.
     """
 
-    def __init__(self, classes: int = 1000, blocks: tuple[int, ...] = BLOCKS, width: int = 64, denoise: bool = True):
+    def __init__(self, classes: int = 1000, blocks: tuple[int, ...] = UNITS, width: int = 64, denoise: bool = True):
         super().__init__()
-        self.conv0, self.bn0 = conv(3, width, 7, 2), nn.BatchNorm2d(width)
+        self.conv0, self.bn0 = conv_same(3, width, 7, 2), nn.BatchNorm2d(width)
         self.group0 = _group(width, width, blocks[0], 1, denoise)
         self.group1 = _group(4 * width, 2 * width, blocks[1], 2, denoise)
         self.group2 = _group(8 * width, 4 * width, blocks[2], 2, denoise)
@@ -111,7 +100,7 @@ def _group(inputs: int, width: int, blocks: int, stride: int, denoise: bool) -> 
     return group
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
+RELEASED: dict[str, Callable[[int], nn.Module]] = {
     "resnet152_denoise": ResNetDenoise,
     "resnet152": partial(ResNetDenoise, denoise=False),
 }
@@ -123,7 +112,7 @@ def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tens
     `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
     `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
     OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
-    is left as it is, so that a strict load (`lib.networks.weights.load`) refuses it by its name.
+    is left as it is, so that a strict load (`lib.networks.weights.load_state`) refuses it by its name.
     """
     return dict(_converted(name, torch.as_tensor(array)) for name, array in arrays.items())
 
@@ -139,3 +128,6 @@ def _converted(name: str, value: Tensor) -> tuple[str, Tensor]:
         value = value.flip(1)
     scope = re.sub(r"conv(\w*)/bn$", r"bn\1", found[1]).replace("_denoise/", "/denoise/")
     return f"{scope}/{VARIABLES[found[2]]}".replace("/", "."), value
+
+
+family("resnet_denoise", "classes", convert=from_tensorpack)(RELEASED)

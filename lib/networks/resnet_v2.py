@@ -2,7 +2,7 @@
 
 He et al., "Identity Mappings in Deep Residual Networks" (2016). It is not timm's `resnetv2_152`: TF-Slim has the stride
 of blocks 1-3 in their last unit instead of in the first of the next, biases on the root, on every third convolution and
-on the shortcuts, and TensorFlow's "same" padding in front of the pool.
+on the shortcuts, and TensorFlow's "same" padding before the pool.
 
 Keys follow the variables of the checkpoint: `resnet_v2_152/block1/unit_1/bottleneck_v2/conv1/weights` is
 `block1.0.conv1.weight` (axes 3,2,0,1), `.../conv1/BatchNorm/gamma` is `block1.0.bn1.weight` (beta, moving_mean and
@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-UNITS = (3, 8, 36, 3)
-WIDTHS = (64, 128, 256, 512)
+from lib.networks.families import family
+
+UNITS = (3, 8, 36, 3)  # of a ResNet-152's blocks
 
 
 class Unit(nn.Module):
@@ -41,16 +42,17 @@ class Unit(nn.Module):
         return shortcut + self.conv3(residual)
 
 
+@family("resnet_v2_slim", "classes")
 class ResNetV2(nn.Module):
     """Images `[B,3,H,W]`, scaled to [-1,1], to logits `[B,classes]`; the released weights have 1001, 0 = background."""
 
     def __init__(self, classes: int = 1001):
         super().__init__()
         self.root = nn.Conv2d(3, 64, 7, stride=2, padding=3)
-        self.block1 = _block(64, WIDTHS[0], UNITS[0], stride=2)
-        self.block2 = _block(256, WIDTHS[1], UNITS[1], stride=2)
-        self.block3 = _block(512, WIDTHS[2], UNITS[2], stride=2)
-        self.block4 = _block(1024, WIDTHS[3], UNITS[3], stride=1)
+        self.block1 = _units(64, 64, UNITS[0], stride=2)
+        self.block2 = _units(256, 128, UNITS[1], stride=2)
+        self.block3 = _units(512, 256, UNITS[2], stride=2)
+        self.block4 = _units(1024, 512, UNITS[3], stride=1)
         self.postnorm = nn.BatchNorm2d(2048)
         self.logits = nn.Linear(2048, classes)
 
@@ -60,14 +62,23 @@ class ResNetV2(nn.Module):
         return self.logits(F.relu(self.postnorm(x)).mean((2, 3)))
 
 
-def _block(inputs: int, width: int, units: int, stride: int) -> nn.Sequential:
+def _units(inputs: int, width: int, units: int, stride: int) -> nn.Sequential:
     """`units` bottlenecks, the last of them with the stride."""
     shapes = [(inputs, 1)] + [(4 * width, 1)] * (units - 2) + [(4 * width, stride)]
     return nn.Sequential(*(Unit(channels, width, step) for channels, step in shapes))
 
 
+def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
+    """x `[B,C,H,W]` with `value` around it as in TensorFlow's "same" padding; where an odd number is added to a side,
+    one more at its end."""
+    pads = []
+    for side in (x.shape[-1], x.shape[-2]):
+        outputs = -(-side // stride)
+        added = max((outputs - 1) * stride + kernel - side, 0)
+        pads += [added // 2, added - added // 2]
+    return F.pad(x, pads, value=value)
+
+
 def max_pool_same(x: Tensor) -> Tensor:
-    """3x3 max pooling with stride 2 and TensorFlow's "same" padding: an even side is padded at its end only."""
-    before = [side % 2 for side in x.shape[-2:]]
-    x = F.pad(x, (before[1], 1, before[0], 1), value=-torch.inf)
-    return F.max_pool2d(x, 3, stride=2)
+    """3x3 max pooling with stride 2 and "same" padding: an even side is padded at its end only."""
+    return F.max_pool2d(pad_same(x, 3, 2, -torch.inf), 3, stride=2)

@@ -1,4 +1,4 @@
-"""SegNet-Basic: four encoders that remember where each maximum was, four decoders that put it back there.
+"""SegNet-Basic: four encoders that record where each maximum was, four decoders that put it back there.
 
 Source: SegNet-Tutorial, Models/segnet_basic_train.prototxt, and caffe-segnet's layers. 7x7 convolutions of 64 maps
 throughout, no ReLU in the decoder, and a normalisation across channels of the raw image.
@@ -7,9 +7,12 @@ throughout, no ReLU in the decoder, and a normalisation across channels of the r
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.networks.families import family
+
 STAGES = 4
 
 
+@family("segnet_basic", "classes", "maps", trained=True)
 class SegNetBasic(nn.Module):
     """Images `[B,3,H,W]`, RGB in [0,1], of any size from 16 up -> logits `[B,classes,H,W]`.
 
@@ -20,8 +23,8 @@ class SegNetBasic(nn.Module):
         super().__init__()
         # Caffe divides alpha by the size, as PyTorch does.
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        self.encoders = nn.ModuleList(_block(3 if stage == 0 else maps, maps) for stage in range(STAGES))
-        self.decoders = nn.ModuleList(_block(maps, maps) for _ in range(STAGES))
+        self.encoders = nn.ModuleList(conv_block(3 if stage == 0 else maps, maps) for stage in range(STAGES))
+        self.decoders = nn.ModuleList(conv_block(maps, maps) for _ in range(STAGES))
         self.classifier = nn.Conv2d(maps, classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -45,5 +48,5 @@ class SegNetBasic(nn.Module):
         return self.classifier(x)
 
 
-def _block(inputs: int, outputs: int) -> nn.Sequential:
+def conv_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 7, padding=3), nn.BatchNorm2d(outputs))

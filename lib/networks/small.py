@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.networks.denoising import Denoising
+from lib.networks.families import family
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
@@ -222,13 +223,6 @@ def inception_resnet_v2(classes: int) -> Classifier:
     return Classifier(features, 96, classes)
 
 
-ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
-    "vgg16": vgg16,
-    "vgg19": vgg19,
-    "resnet50": resnet50,
-    "resnet50_denoise": resnet50_denoise,
-    "resnet152": resnet152,
-    "inception_v3": inception_v3,
-    "inception_v4": inception_v4,
-    "inception_resnet_v2": inception_resnet_v2,
-}
+BUILDERS = (vgg16, vgg19, resnet50, resnet50_denoise, resnet152, inception_v3, inception_v4, inception_resnet_v2)
+ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {build.__name__: build for build in BUILDERS}
+family("small", "classes", trained=True)(ARCHITECTURES)

@@ -1,6 +1,7 @@
-"""Features of any network at a named module: the network is cut at the tap, nothing behind it is computed."""
+"""Features of any network at named modules: the forward pass ends at the last of them, nothing after it is computed."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -8,23 +9,47 @@ from lib.networks.normalised import Normalised
 
 
 class _Reached(Exception):
-    """Carries the tapped output out of the network's forward pass."""
-
-    def __init__(self, output: Tensor):
-        self.output = output
+    """Ends the network's forward pass."""
 
 
-def tapped_module(network: nn.Module, tap: str) -> nn.Module:
-    """The submodule called `tap`; names are relative to the inner network of a `Normalised`.
+def tapped_modules(network: nn.Module, taps: Sequence[str]) -> dict[str, nn.Module]:
+    """The submodules of these names, which are relative to the inner network of a `Normalised`.
 
-    ValueError in one line for an unknown name, with the names nearest to it.
+    ValueError in one line for an unknown name, with the names nearest to it, and for no name.
     """
+    if not taps:
+        raise ValueError("at least one tap is needed")
     inner = network.network if isinstance(network, Normalised) else network
     modules = {name: module for name, module in inner.named_modules() if name}
-    if tap not in modules:
-        close = difflib.get_close_matches(tap, modules, n=3, cutoff=0.0)
-        raise ValueError(f"{type(inner).__name__} has no tap '{tap}'; close names: {', '.join(close) or 'none'}")
-    return modules[tap]
+    for tap in taps:
+        if tap not in modules:
+            close = difflib.get_close_matches(tap, modules, n=3, cutoff=0.0)
+            raise ValueError(f"{type(inner).__name__} has no tap '{tap}'; close names: {', '.join(close) or 'none'}")
+    return {tap: modules[tap] for tap in taps}
+
+
+def activations(network: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> list[Tensor]:
+    """The outputs of the tapped modules for images x `[B,3,H,W]`, from one forward pass that ends at the last one.
+
+    modules: of `tapped_modules`, in the order in which they run.  RuntimeError where the last never runs.
+    """
+    found: dict[nn.Module, Tensor] = {}
+    last = list(modules)[-1]
+
+    def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        found[module] = output
+        if module is modules[last]:
+            raise _Reached
+
+    handles = [module.register_forward_hook(record) for module in modules.values()]
+    try:
+        network(x)
+    except _Reached:
+        return [found[module] for module in modules.values()]
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise RuntimeError(f"the forward pass of {type(network).__name__} never reached tap '{last}'")
 
 
 class Tap(nn.Module):
@@ -37,7 +62,7 @@ class Tap(nn.Module):
 
     def __init__(self, network: nn.Module, tap: str):
         super().__init__()
-        tapped_module(network, tap)
+        tapped_modules(network, [tap])
         self.network = network
         self.tap = tap
         # An attack that saves the mode, calls eval() and restores the mode must restore the network's own.
@@ -48,15 +73,4 @@ class Tap(nn.Module):
         return f"tap={self.tap}"
 
     def forward(self, x: Tensor) -> Tensor:
-        handle = tapped_module(self.network, self.tap).register_forward_hook(_stop)
-        try:
-            self.network(x)
-        except _Reached as reached:
-            return reached.output
-        finally:
-            handle.remove()
-        raise RuntimeError(f"the forward pass of {type(self.network).__name__} never reached tap '{self.tap}'")
-
-
-def _stop(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-    raise _Reached(output)
+        return activations(self.network, tapped_modules(self.network, [self.tap]), x)[0]

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
+FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
 
 
 def verify(path: Path, sha256: str | None) -> None:
@@ -24,7 +24,7 @@ def verify(path: Path, sha256: str | None) -> None:
         raise ValueError(f"{path.name}: SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a safetensors, npz or torch file; pickled code is never run.
 
     ValueError in one line, naming the file, if it is corrupt or holds more than plain arrays.
@@ -39,11 +39,9 @@ def read(path: Path) -> dict[str, Tensor]:
         if not isinstance(loaded, dict):
             raise ValueError(f"a {type(loaded).__name__}, not a state dict")
         return inner_state(loaded)
-    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path.name}: cannot be read ({reason})") from None
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path.name}: cannot be read ({error})") from None
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
 
@@ -64,7 +62,7 @@ def inner_state(checkpoint: dict) -> dict[str, Tensor]:
     return state
 
 
-def load(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
+def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
     """Copy `state` into `network`, every key; half precision is widened to the network's own type.
 
     ValueError in one line, naming file and key, for a missing, unexpected or mis-shaped key. BatchNorm's

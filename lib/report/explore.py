@@ -25,10 +25,10 @@ from lib.data.classification import class_names, classification_images
 from lib.data.images import ImageSet, image_files, middle, open_image
 from lib.data.unlabelled import find
 from lib.experiment import NONE, Study, adversaries, fidelity, judge
+from lib.experiment.study import here
 from lib.report.purified import LETTER, LINE, RIGHT, SMALL, WRONG, difference, fit
 from lib.report.style import WIDTH, show, style
 from lib.settings import NetworkSpec, Scale
-from lib.store import Store
 from lib.tasks.classification import Prediction
 from lib.units import to_bytes, unit_images
 
@@ -76,7 +76,7 @@ def open_images(scale: str | None = None, folder: str | Path | None = None, coun
     chosen = settings.load(scale)
     images = classification_images(chosen.data, count) if folder is None else own(folder, chosen.data.side, count)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Study(settings.params_at(chosen), chosen, images, Store(settings.ROOT / ".store"), device, batch=1)
+    return Study(settings.params_at(chosen), chosen, images, here(), device, batch=1)
 
 
 def own(folder: str | Path, side: int, count: int) -> ImageSet:

@@ -183,7 +183,7 @@ def describe(scale: Scale, name: str) -> str:
         kind = "" if (spec.width, spec.blocks) == RELEASED_GENERATOR else f"{STAND_IN} "
         return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
     kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
-    return f"{kind} {spec.architecture}"
+    return f"{kind} {spec.architecture}".strip()
 
 
 def record(name: str | None, records: Path) -> dict:

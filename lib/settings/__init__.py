@@ -11,38 +11,13 @@ import yaml
 from pydantic import field_validator, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
-from lib.settings.attacks import Attacks, Fff, OwnAttack, Ssp
+from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Strict, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
 from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
 from lib.units import unit
 
 SCALES = ("mini", "sample", "paper")
-
-__all__ = [
-    "ROOT",
-    "SCALES",
-    "Attacks",
-    "Data",
-    "DetectorSpec",
-    "Fff",
-    "GeneratorSpec",
-    "NetworkSpec",
-    "OwnAttack",
-    "Params",
-    "PurifierSpec",
-    "Scale",
-    "Scenes",
-    "SegmenterSpec",
-    "Ssp",
-    "StandIn",
-    "load",
-    "params",
-    "params_at",
-    "records",
-    "unit",
-    "validated",
-]
 
 
 class Params(Strict):
@@ -52,11 +27,11 @@ class Params(Strict):
     (lib/defenses).
     """
 
-    scale: str = "mini"
-    seed: int = 0
-    attacks: Attacks = Attacks()
+    scale: str
+    seed: int
+    attacks: Attacks
     own_attacks: dict[str, OwnAttack] = {}
-    defenses: dict[str, dict[str, int | float | str]] = {}
+    defenses: dict[str, dict[str, int | float | str]]
 
     @field_validator("own_attacks", mode="before")
     @classmethod
@@ -71,6 +46,12 @@ class Params(Strict):
                 raise ValueError(f"the defense '{name}' has no kind, such as jpeg or nrp")
         return self
 
+    def with_attacks(self, **changes: dict) -> "Params":
+        """With other values of these parameters, by section; ValueError in one line for an unknown one."""
+        sections = self.attacks.model_dump()
+        sections |= {name: sections.get(name, {}) | values for name, values in changes.items()}
+        return self.model_copy(update={"attacks": validated(Attacks, sections, "attacks")})
+
 
 class Scale(Strict):
     """scales/<name>.yaml: data sets, networks, image counts, training lengths.
@@ -82,9 +63,9 @@ class Scale(Strict):
 
     name: str = ""
     like: str | None = None
-    precision: Literal["fp32", "bf16"] = "fp32"
-    batch: int = 50
-    attacks: dict[str, dict[str, int | float | str]] = {}
+    precision: Literal["fp32", "bf16"]
+    batch: int
+    attacks: AttackChanges = AttackChanges()
     data: Data
     networks: dict[str, NetworkSpec]
     stand_ins: dict[str, StandIn] = {}
@@ -99,11 +80,6 @@ class Scale(Strict):
     d: AppendixD
     e: AppendixE
     g: AppendixG
-
-    @model_validator(mode="after")
-    def known_attacks(self) -> "Scale":
-        Attacks.model_validate(self.attacks)
-        return self
 
     @model_validator(mode="after")
     def known_trainings(self) -> "Scale":
@@ -125,7 +101,7 @@ class Scale(Strict):
         return self
 
 
-def _read(path: Path) -> dict:
+def _yaml(path: Path) -> dict:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
@@ -143,15 +119,12 @@ def _scales(folder: Path) -> str:
 
 def params(root: Path = ROOT) -> Params:
     """The validated params.yaml. ValueError in one line for an unknown key or a bad value."""
-    return validated(Params, _read(root / "params.yaml"), "params.yaml")
+    return validated(Params, _yaml(root / "params.yaml"), "params.yaml")
 
 
 def params_at(scale: Scale, root: Path = ROOT) -> Params:
     """params.yaml with the attack parameters that the scale changes."""
-    chosen = params(root)
-    sections = chosen.attacks.model_dump()
-    changed = {name: sections[name] | values for name, values in scale.attacks.items()}
-    return chosen.model_copy(update={"attacks": Attacks.model_validate(sections | changed)})
+    return params(root).with_attacks(**scale.attacks.model_dump(exclude_unset=True))
 
 
 def load(scale: str | None = None, root: Path = ROOT) -> Scale:
@@ -161,7 +134,7 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
     """
     name = scale or params(root).scale
     where = f"scales/{name}.yaml"
-    data = _read(root / "scales" / f"{name}.yaml")
+    data = _yaml(root / "scales" / f"{name}.yaml")
     if data.get("like"):
         data = _merged(_base(data["like"], where, root), data)
     return validated(Scale, {**data, "name": name}, where)
@@ -177,7 +150,7 @@ def _base(like: object, where: str, root: Path) -> dict:
     folder = root / "scales"
     if not isinstance(like, str) or not (folder / f"{like}.yaml").is_file():
         raise ValueError(f"{where}: like: no scale '{like}'; the scales are {_scales(folder)}")
-    base = _read(folder / f"{like}.yaml")
+    base = _yaml(folder / f"{like}.yaml")
     if base.get("like"):
         raise ValueError(f"{where}: like: {like} is itself like {base['like']}; name a scale that stands alone")
     # First by itself: a mistake in it is reported where it stands.

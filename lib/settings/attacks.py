@@ -1,98 +1,46 @@
-"""Parameters of the attacks: the section `attacks` of params.yaml, by default the supplement's Appendix F."""
+"""Parameters of the attacks: the section `attacks` of params.yaml, and the user's own.
 
-from typing import Any, Literal
+Names, types and ranges; the paper's values stand in params.yaml, a library user's in the functions' signatures.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from lib.settings.base import Strict
 
-
-class Noise(Strict):
-    eps: float = 16
-
-
-class Fgsm(Strict):
-    eps: float = 16
-    step: float = 16
-
-
-class RFgsm(Strict):
-    eps: float = 16
-    alpha: float = 16 / 3
-
-
-class IFgsm(Strict):
-    eps: float = 16
-    step: float = 1.6
-    steps: int = 10
-
-
-class MiFgsm(IFgsm):
-    decay: float = 1.0
+Positive = Annotated[int, Field(ge=1)]
+ASCENT = {"eps": float, "step": float, "steps": int}
+MOMENTUM = ASCENT | {"decay": float}
+DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
+TRANSPORT = {"batch": Positive, "reg": Annotated[float, Field(gt=0)], "iterations": Positive}
+SECTIONS: dict[str, dict[str, Any]] = {
+    "noise": {"eps": float},
+    "fgsm": {"eps": float, "step": float},
+    "r_fgsm": {"eps": float, "alpha": float},
+    "i_fgsm": ASCENT,
+    "mi_fgsm": MOMENTUM,
+    "dim": DIVERSE,
+    "dim_ti": DIVERSE | {"kernel": int, "edge": float},
+    "pgd": ASCENT | {"start": Literal["uniform", "clean"]},
+    "ssp": ASCENT | {"start": Literal["noise", "perturbed"]},
+    "fff": {"eps": float, "iterations": int, "lr": float, "halve_every": int},
+    "fsa": ASCENT | TRANSPORT | {"gradient": Literal["unrolled", "envelope"]},
+    "cda": {"eps": float, "smoothing": bool},
+}
 
 
-class Dim(MiFgsm):
-    probability: float = Field(0.7, ge=0, le=1)
+def _model(name: str, default: Any) -> type[Strict]:
+    """A model with a field per attack, a model itself; default: of every field, `...` for none."""
+    sections = {
+        attack: create_model(attack, __base__=Strict, **{key: (kind, default) for key, kind in parameters.items()})
+        for attack, parameters in SECTIONS.items()
+    }
+    return create_model(name, __base__=Strict, **{attack: (model, default) for attack, model in sections.items()})
 
 
-class DimTi(Dim):
-    kernel: int = 15
-    edge: float = 3.0
-
-
-class Pgd(Strict):
-    eps: float = 16
-    step: float = 1.6
-    steps: int = 10
-    start: Literal["uniform", "clean"] = "uniform"
-
-
-class Ssp(Strict):
-    eps: float = 16
-    step: float = 2.55
-    steps: int = 100
-    start: Literal["noise", "perturbed"] = "noise"
-
-
-class Fff(Strict):
-    eps: float = 16
-    iterations: int = 10_000
-    lr: float = 0.1
-    halve_every: int = 300
-
-
-class Fsa(Strict):
-    """batch: images that one call of the attack couples.  reg, iterations, gradient: of its transport plan."""
-
-    eps: float = 16
-    step: float = 1.6
-    steps: int = 10
-    batch: int = Field(60, ge=1)
-    reg: float = Field(0.01, gt=0)
-    iterations: int = Field(100, ge=1)
-    gradient: Literal["unrolled", "envelope"] = "unrolled"
-
-
-class Cda(Strict):
-    eps: float = 16
-    smoothing: bool = False
-
-
-class Attacks(Strict):
-    """The supplement's Appendix F, as defaults."""
-
-    noise: Noise = Noise()
-    fgsm: Fgsm = Fgsm()
-    r_fgsm: RFgsm = RFgsm()
-    i_fgsm: IFgsm = IFgsm()
-    mi_fgsm: MiFgsm = MiFgsm()
-    dim: Dim = Dim()
-    dim_ti: DimTi = DimTi()
-    pgd: Pgd = Pgd()
-    ssp: Ssp = Ssp()
-    fff: Fff = Fff()
-    fsa: Fsa = Fsa()
-    cda: Cda = Cda()
+Attacks = _model("Attacks", ...)
+AttackChanges = _model("AttackChanges", None)  # those parameters of params.yaml that a scale changes
 
 
 class OwnAttack(BaseModel):

@@ -2,17 +2,30 @@
 
 from typing import Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from lib.settings.base import Strict
 
+SETS = ("world", "neurips2017", "imagenet_val")
+
 
 class Data(Strict):
-    """A set of classification images. side: pixels.  count: images per number (default all)."""
+    """A set of classification images.
 
-    name: Literal["world", "neurips2017", "imagenet_val"]
+    name: of SETS, or the path of a folder of your own (docs/own_data.md).  side: pixels.  count: images per number
+    (default: all).
+    """
+
+    name: str
     side: int
     count: int | None = None
+
+    @field_validator("name")
+    @classmethod
+    def there_is_such_a_set(cls, name: str) -> str:
+        if name not in SETS and "/" not in name:
+            raise ValueError(f"no data set '{name}'; there are {', '.join(SETS)}, and your own, such as own/photos")
+        return name
 
 
 class Scenes(Strict):
@@ -38,34 +51,21 @@ class Scenes(Strict):
 class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
-    tap: the layer that SSP reads.  activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks:
-    of a purifier or a generator.
+    family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).  weights: see
+    `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
+    activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
     how: how to get the weights.
     """
 
     role: str
     task: Literal["classification", "segmentation", "detection", "purification", "generation"] = "classification"
-    family: Literal[
-        "torchvision",
-        "timm",
-        "small",
-        "vgg16_conv3_3",
-        "resnet50_stride1",
-        "mobilenetv2_same",
-        "resnet_v2_slim",
-        "segnet_basic",
-        "small_detector",
-        "yolox_onnx",
-        "resnet_denoise",
-        "purifier",
-        "cda_generator",
-    ]
-    architecture: str
+    family: str
+    architecture: str = ""
     weights: str | None = None
     sha256: str | None = None
     classes: int = 1000
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     resize: int | None = None
     background: bool = False
     tap: str | None = None
@@ -78,6 +78,6 @@ class NetworkSpec(Strict):
     @model_validator(mode="after")
     def families_have_their_task(self) -> "NetworkSpec":
         for family, task in {"purifier": "purification", "cda_generator": "generation"}.items():
-            if (self.family == family) != (self.task == task):
+            if not self.family.endswith(".py") and (self.family == family) != (self.task == task):
                 raise ValueError(f"family {self.family} with task {self.task}: {family} has task {task}, no other has")
         return self

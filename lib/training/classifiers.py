@@ -92,7 +92,7 @@ def training(
         return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, done))}
 
     state = {"victim": victim, "optimiser": optimiser}
-    return loop.Training(victim.network, state, steps, advance, [classes, images, labels, *sources])
+    return loop.Training(training, victim.network, state, steps, advance, [classes, images, labels, *sources])
 
 
 def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:

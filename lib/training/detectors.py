@@ -59,7 +59,7 @@ def training(
 
     known = [value for objects in truth for value in objects.values()]
     state = {"detector": detector, "optimiser": optimiser}
-    return loop.Training(detector, state, steps, advance, [classes, images, *known, *backbone.values()])
+    return loop.Training(training, detector, state, steps, advance, [classes, images, *known, *backbone.values()])
 
 
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:

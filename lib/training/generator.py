@@ -57,7 +57,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     epoch = max(1, len(data) // spec.batch)
     inputs = [network.architecture, network.width, network.blocks, classifier, *contents(data)]
     rows = functools.partial(sheet, spec, generator, examples)
-    return loop.Training(generator, state, spec.steps, advance, inputs, epoch, rows)
+    return loop.Training(training, generator, state, spec.steps, advance, inputs, epoch, rows)
 
 
 class Prepared(Sequence):

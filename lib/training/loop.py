@@ -4,15 +4,16 @@ A step's random numbers are keyed by its number, so a run that is killed and sta
 one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
 """
 
+import json
 import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -21,17 +22,20 @@ from tqdm import tqdm
 from lib.rng import generator
 
 LOGGED = 200  # rows of the table of losses, at most
+WEIGHTS = "weights."  # begins the names of the weights of a stored training
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
 class Training(NamedTuple):
     """A training that is ready to begin.
 
-    network: what it trains, in training mode.  state: all that a step changes, by name: networks and optimisers.
-    advance: trains step 0, 1, ... and gives its losses by name.  inputs: the data (tensors) and the networks that it
-    learns from.  epoch, sheet: after so many steps, and at the end, rows of images `[B,3,H,W]` in [0,1] to look at.
+    prepare: the function of its file that made this; it names the code of the steps.  network: what it trains, in
+    training mode.  state: all that a step changes, by name: networks and optimisers.  advance: trains step 0, 1, ...
+    and gives its losses by name.  inputs: the data (tensors) and the networks that it learns from.  epoch, sheet: after
+    so many steps, and at the end, rows of images `[B,3,H,W]` in [0,1] to look at.
     """
 
+    prepare: Callable[..., "Training"]
     network: nn.Module
     state: dict[str, Any]
     steps: int
@@ -63,20 +67,42 @@ class Curves:
     def load_state_dict(self, state: dict) -> None:
         self.rows, self.recent = state["rows"], state["recent"]
 
-    def table(self) -> pd.DataFrame:
-        """Columns step and the losses."""
-        return pd.DataFrame(self.rows)
 
-    def save(self, path: Path) -> None:
-        """The table as CSV."""
-        text = self.table().to_csv(index=False, float_format="%.5g")
-        write_whole(path, lambda out: out.write(text.encode()))
+def trained(
+    prepare: Callable[..., Training],
+    recipe: Mapping[str, object],
+    inputs: Sequence[object],
+    *,
+    device: str,
+    training: Training,
+    **kept: object,
+) -> dict[str, np.ndarray]:
+    """A training to its end, as a stored computation: weights, losses, seconds.
+
+    prepare, recipe, inputs: what it is made from; `training` is what `prepare` gave for them.  kept: as of `run`.
+    """
+    curves, seconds = run(training, **kept)
+    weights = {f"{WEIGHTS}{name}": value.cpu().numpy() for name, value in training.network.state_dict().items()}
+    rows = np.frombuffer(json.dumps(curves.rows).encode(), np.uint8)
+    return weights | {"seconds": np.array(seconds), "losses": rows}
+
+
+def restore(training: Training, found: Mapping[str, np.ndarray]) -> Curves:
+    """Bring a training to the end that `trained` gave; its losses."""
+    names = [name for name in found if name.startswith(WEIGHTS)]
+    training.network.load_state_dict({name.removeprefix(WEIGHTS): torch.from_numpy(found[name]) for name in names})
+    for part in training.state.values():
+        if isinstance(part, nn.Module):
+            part.eval()
+    curves = Curves(training.steps)
+    curves.rows = json.loads(found["losses"].tobytes())
+    return curves
 
 
 def run(
     training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
 ) -> tuple[Curves, float]:
-    """Train every step that is left; the losses and the seconds of all steps. The networks are in eval mode then.
+    """Train every step that is left; the losses and the seconds of all steps.
 
     identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
     between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
@@ -96,9 +122,6 @@ def run(
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
                 save(state, checkpoint, identity, done, before + saved - begun)
-    for part in training.state.values():
-        if isinstance(part, nn.Module):
-            part.eval()
     return curves, before + time.monotonic() - begun
 
 

@@ -59,7 +59,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     epoch = max(1, len(data) // spec.batch // spec.accumulate)
     inputs = [network.architecture, network.width, network.blocks, extractor, *contents(data)]
     rows = partial(sheet, parts.purifier, examples, examples_adv)
-    return loop.Training(parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
+    return loop.Training(training, parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
 
 
 def build(spec: Any, network: Any, device: torch.device) -> Parts:

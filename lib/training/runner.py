@@ -1,4 +1,4 @@
-"""One training of a scale, whatever its kind: looked up by name, resumed where it was killed, evaluated, written.
+"""One training of a scale, whatever its kind: looked up by name, stored, resumed after a kill, evaluated, written.
 
 A kind says here where its data come from and how its network is evaluated; its own file (classifiers.py, ...) says what
 a step computes, and knows no names. What takes seconds to import is imported where it is used.
@@ -6,10 +6,11 @@ a step computes, and knows no names. What takes seconds to import is imported wh
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from lib.data import detection as boxes
 from lib.data import world
 from lib.data.labelled import labelled
 from lib.data.unlabelled import Photographs, unlabelled
+from lib.keys import digest, record
 from lib.settings import ROOT, Scale
-from lib.store import code_of, digest
+from lib.store import Store, folder
 from lib.tasks import detection, segmentation
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Curves, Training
@@ -52,10 +54,12 @@ def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None,
     device = device or ("cuda" if section in GPU and torch.cuda.is_available() else "cpu")
     training, evaluate = KINDS[section](Job(name, spec, scale, device))
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
-    curves, seconds = fit(spec, training, file.with_suffix(".ckpt"), results / "sheets" / name)
+    store, checkpoint = Store(folder(root)), file.with_suffix(".ckpt")
+    curves, seconds = fit(store, name, spec, training, device, checkpoint, results / "sheets" / name)
     facts = evaluate(curves)
     if training.sheet:
-        curves.save(results / "data" / f"{name}_losses.csv")
+        table = pd.DataFrame(curves.rows).to_csv(index=False, float_format="%.5g")
+        loop.write_whole(results / "data" / f"{name}_losses.csv", lambda out: out.write(table.encode()))
         speed = {"crops_per_second": round(facts["crops"] / seconds, 2), "device": zoo.device_name(device)}
         facts |= speed | {"device_hours": round(seconds / 3600, 3)}
     return write(training.network, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
@@ -71,22 +75,20 @@ def find(name: str, scale: Scale) -> tuple[str, Any]:
     raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {known or 'nothing'}")
 
 
-def fit(spec: Any, training: Training, checkpoint: Path, sheets: Path | None = None) -> tuple[Curves, float]:
-    """Train, or continue from a checkpoint of the same recipe, data and code; the losses and the seconds."""
+def fit(
+    store: Store, name: str, spec: Any, training: Training, device: str, checkpoint: Path, sheets: Path | None = None
+) -> tuple[Curves, float]:
+    """Train, or take from the store what this recipe, data and code gave before; the losses and the seconds.
+
+    A killed training goes on from its checkpoint.
+    """
     recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
-    inputs = [part for value in training.inputs for part in described(value)]
-    identity = digest(recipe, *inputs, code_of(training.advance))
-    return loop.run(training, checkpoint, identity, 60 * spec.checkpoint_minutes, sheets)
-
-
-def described(value: object) -> Iterator[object]:
-    """What `lib.store.digest` takes of an input: a network is its structure, code of lib, parameters and buffers."""
-    if isinstance(value, nn.Module):
-        kinds = {type(module) for module in value.modules() if type(module).__module__.startswith("lib.")}
-        yield from (repr(value), *sorted(map(code_of, kinds)))
-        yield from (tensor.detach().cpu().numpy() for tensor in [*value.parameters(), *value.buffers()])
-    else:
-        yield value.numpy() if isinstance(value, Tensor) else value
+    asked = (training.prepare, recipe, list(training.inputs))
+    identity = digest(record(loop.trained, asked, device))
+    kept = {"checkpoint": checkpoint, "identity": identity, "every": 60 * spec.checkpoint_minutes, "sheets": sheets}
+    cell = f"training of {name}"
+    found = store.cached(loop.trained, *asked, device=device, cell=cell, training=training, **kept)
+    return loop.restore(training, found), found["seconds"].item()
 
 
 def write(network: nn.Module, facts: Facts, seconds: float, file: Path, record: Path) -> Facts:

@@ -52,7 +52,7 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
         return {"loss": loss}
 
     state = {"network": network, "optimiser": optimiser}
-    return loop.Training(network, state, spec.steps, advance, [list(classes), images, labels])
+    return loop.Training(training, network, state, spec.steps, advance, [list(classes), images, labels])
 
 
 def groups(network: nn.Module) -> list[dict]:

@@ -71,7 +71,7 @@ def test_the_time_alone_is_stored_and_no_stored_adversary_is_taken_for_an_attack
     [
         lambda study: {"steps": 2},
         lambda study: {"count": 2},
-        lambda study: setattr(study, "params", settings.Params(attacks=settings.Attacks(i_fgsm={"step": 2}))),
+        lambda study: setattr(study, "params", settings.params().with_attacks(i_fgsm={"step": 2})),
         lambda study: study.networks["VGG-16"][0].weight.data.add_(0.1),
         lambda study: study.images.images.add_(1),
         lambda study: setattr(study, "scale", study.scale.model_copy(update={"precision": "bf16"})),

@@ -52,7 +52,7 @@ def study(tmp_path):
     data = ImageSet(images, torch.arange(5), [f"i{k}" for k in range(5)])
     networks = {"VGG-16": small("vgg16", 0), "Inc-v3": small("inception_v3", 1)}
     networks = {name: undecided(network, images) for name, network in networks.items()} | {"NRP": purifier()}
-    params = settings.Params(seed=3, defenses=DEFENSES)
+    params = settings.params().model_copy(update={"seed": 3, "defenses": DEFENSES})
     return Study(params, scale, data, Store(tmp_path), "cpu", networks)
 
 

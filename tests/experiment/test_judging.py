@@ -31,7 +31,7 @@ def study(tmp_path):
         "SegNet-Basic": Pixelwise(),
         "RetinaNet": Corner(),
     }
-    params = settings.Params(defenses=DEFENSES)
+    params = settings.params().model_copy(update={"defenses": DEFENSES})
     return Study(params, scale, data, Store(tmp_path), "cpu", networks)
 
 
@@ -100,7 +100,7 @@ def test_nothing_is_judged_twice_and_what_matters_is_in_the_key(study, monkeypat
     assert len(entries(study)) - before == 4
     grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 4
-    study.params = settings.Params(defenses={"JPEG 20": {"kind": "jpeg", "quality": 21}})
+    study.params = settings.params().model_copy(update={"defenses": {"JPEG 20": {"kind": "jpeg", "quality": 21}}})
     grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 6
     real = keys.source

@@ -53,7 +53,7 @@ def test_adversaries_are_those_of_the_attack_itself(study):
 
 
 def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
-    study.params = settings.Params(attacks=settings.Attacks(ssp=settings.Ssp(steps=2), fff=settings.Fff(iterations=2)))
+    study.params = settings.params().with_attacks(ssp={"steps": 2}, fff={"iterations": 2})
     cells = all_attacks(study, "VGG-16", "VGG-16")
     # CDA needs a generator, which no scale need have.
     assert [cell.attack for cell in cells] == ["none", *(name for name in ATTACKS if name != "CDA")]

@@ -8,7 +8,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from lib.data.scenes import draw
-from lib.networks.detectors import CHANNELS, DETECTORS, SIDE
+from lib.networks.detectors import CHANNELS, DETECTORS, INPUT_SIDE
 from lib.networks.small import MEAN, STD, resnet50
 
 KINDS = {"retinanet": RetinaNet, "mask_rcnn": MaskRCNN}
@@ -22,7 +22,7 @@ def named(request):
 
 @pytest.fixture
 def images():
-    return list(torch.rand(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)))
+    return list(torch.rand(3, 3, INPUT_SIDE, INPUT_SIDE, generator=torch.Generator().manual_seed(1)))
 
 
 def results(name: str, detector: nn.Module, images: list) -> list[dict]:
@@ -52,14 +52,14 @@ def test_boxes_lie_within_the_image_and_are_at_most_100(named, images):
     for found in results(*named, images):
         boxes = found["boxes"]
         assert 0 < len(boxes) <= 100 and len(found["scores"]) == len(found["labels"]) == len(boxes)
-        assert boxes.min() >= 0 and boxes.max() <= SIDE
+        assert boxes.min() >= 0 and boxes.max() <= INPUT_SIDE
         assert found["scores"].min() >= 0 and found["scores"].max() <= 1 and found["labels"].max() <= 12
 
 
 def test_mask_rcnn_gives_a_mask_of_the_images_size_per_box(images):
     torch.manual_seed(0)
     for found in results("mask_rcnn", DETECTORS["mask_rcnn"](12).eval(), images):
-        assert found["masks"].shape == (len(found["boxes"]), 1, SIDE, SIDE)
+        assert found["masks"].shape == (len(found["boxes"]), 1, INPUT_SIDE, INPUT_SIDE)
         assert found["masks"].min() >= 0 and found["masks"].max() <= 1
         assert found["labels"].min() >= 1
 
@@ -86,7 +86,7 @@ def test_the_trunk_is_the_classifiers(name):
 @pytest.mark.parametrize("name", DETECTORS)
 def test_every_parameter_takes_part(name, images):
     torch.manual_seed(0)
-    masks = torch.zeros(1, SIDE, SIDE, dtype=torch.uint8)
+    masks = torch.zeros(1, INPUT_SIDE, INPUT_SIDE, dtype=torch.uint8)
     masks[:, 10:22, 8:20] = 1
     truth = {"boxes": torch.tensor([[8.0, 10, 20, 22]]), "labels": torch.tensor([3]), "masks": masks}
     detector = DETECTORS[name](12).train()
@@ -99,7 +99,7 @@ def test_every_object_has_an_anchor_that_overlaps_it(name):
     detector = DETECTORS[name](12)
     generate = detector.anchor_generator if name == "retinanet" else detector.rpn.anchor_generator
     levels = [torch.zeros(1, CHANNELS, side, side) for side in (12, 6)]
-    anchors = generate(ImageList(torch.zeros(1, 3, SIDE, SIDE), [(SIDE, SIDE)]), levels)[0]
+    anchors = generate(ImageList(torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE), [(INPUT_SIDE, INPUT_SIDE)]), levels)[0]
     boxes = torch.cat([torch.from_numpy(draw(0, "train", index, "natural").boxes) for index in range(40)]).float()
     best = box_iou(boxes, anchors).amax(1)
     assert best.min() > 0.35 and (best > 0.5).float().mean() > 0.9

@@ -9,7 +9,7 @@ import torch
 
 from lib.networks import weights
 from lib.networks.purifier import NRP, PURIFIERS, NRPResG
-from lib.networks.released import described, main, recognised, recognised_purifier
+from lib.networks.released import in_words, main, recognised, recognised_purifier
 from lib.networks.resnet_denoise import ResNetDenoise
 
 RESNET = {"blocks": (2, 1, 1, 3), "width": 4}
@@ -81,14 +81,14 @@ def test_what_is_no_purifier_is_refused_in_one_line(change, message):
 def test_feature_denoising_is_recognised_in_tensorpacks_keys_and_in_ours(tmp_path, denoise):
     network = ResNetDenoise(6, **RESNET, denoise=denoise)
     npz(tmp_path / "R.npz", network)
-    for state in (weights.read(tmp_path / "R.npz"), network.state_dict()):
+    for state in (weights.read_state(tmp_path / "R.npz"), network.state_dict()):
         found = recognised(state, "R.npz")
         assert type(found) is ResNetDenoise and same(found, network)
 
 
 def test_a_resnet_without_its_end_is_refused(tmp_path):
     npz(tmp_path / "R.npz", ResNetDenoise(6, **RESNET))
-    state = weights.read(tmp_path / "R.npz")
+    state = weights.read_state(tmp_path / "R.npz")
     with pytest.raises(ValueError, match=r"^R\.npz: missing key 'linear\.bias'$"):
         recognised({key: value for key, value in state.items() if key != "linear/b"}, "R.npz")
     with pytest.raises(ValueError, match=r"^R\.npz: missing key 'group3\.denoise\.bn\.bias' and \d+ more for ResNet"):
@@ -96,10 +96,10 @@ def test_a_resnet_without_its_end_is_refused(tmp_path):
 
 
 def test_descriptions():
-    assert described(NRPResG(8, 2)) == "NRPResG of width 8, 2 blocks, 2,779 parameters"
+    assert in_words(NRPResG(8, 2)) == "NRPResG of width 8, 2 blocks, 2,779 parameters"
     count = sum(parameter.numel() for parameter in ResNetDenoise(6, **RESNET).parameters())
     text = f"ResNetDenoise of width 4, 3+2+2+4 blocks (4 of them denoising), {count:,} parameters"
-    assert described(ResNetDenoise(6, **RESNET)) == text
+    assert in_words(ResNetDenoise(6, **RESNET)) == text
 
 
 def test_command_writes_safetensors_and_says_what_it_was(tmp_path, capsys):

@@ -9,20 +9,19 @@ from torch import nn
 from lib.networks import weights
 from lib.networks.denoising import Denoising
 from lib.networks.resnet_denoise import (
-    ARCHITECTURES,
-    BLOCKS,
+    RELEASED,
     Bottleneck,
     ResNetDenoise,
     StridedConv,
-    conv,
+    conv_same,
     from_tensorpack,
-    pad_same,
 )
+from lib.networks.resnet_v2 import pad_same
 
 SMALL = {"blocks": (1, 2, 1, 1), "width": 4}
 
 
-def variables(blocks=BLOCKS, width=64, classes=1000, denoise=True):
+def variables(blocks=(3, 8, 36, 3), width=64, classes=1000, denoise=True):
     """Names and shapes of a released file, in tensorpack's layout, written down from FD's and tensorpack's code."""
     shapes = {}
 
@@ -120,7 +119,7 @@ def test_denoising_block_has_no_biases_but_the_norms():
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 2), (3, 1), (1, 2)])
 def test_convolutions_pad_as_tensorflow_does(sides, kernel, stride):
     torch.manual_seed(0)
-    layer, x = conv(3, 4, kernel, stride).double(), torch.randn(1, 3, *sides, dtype=torch.float64)
+    layer, x = conv_same(3, 4, kernel, stride).double(), torch.randn(1, 3, *sides, dtype=torch.float64)
     direct = same_conv(x[0].permute(1, 2, 0).numpy(), layer.weight.detach().permute(2, 3, 1, 0).numpy(), stride)
     assert np.allclose(layer(x)[0].detach().permute(1, 2, 0).numpy(), direct)
 
@@ -161,7 +160,7 @@ def test_bottleneck_is_its_definition():
 def test_the_full_networks_take_exactly_the_variables_of_the_released_files(architecture, count):
     """torchvision's ResNet-152 has 60,192,808 parameters; a block on C channels adds 2 C^2 + 2 C."""
     with torch.device("meta"):
-        network = ARCHITECTURES[architecture](1000)
+        network = RELEASED[architecture](1000)
         logits = network(torch.empty(1, 3, 224, 224))
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert logits.shape == (1, 1000)
@@ -178,7 +177,7 @@ def test_a_file_with_tensorpacks_keys_is_loaded_strictly(tmp_path, denoise, suff
     file, given = tmp_path / "R5.npz", arrays(**SMALL, classes=7, denoise=denoise)
     np.savez(file, **{name + suffix: array for name, array in given.items()})
     network = ResNetDenoise(7, **SMALL, denoise=denoise).eval()
-    weights.load(network, from_tensorpack(weights.read(file)), file.name)
+    weights.load_state(network, from_tensorpack(weights.read_state(file)), file.name)
     middle = network.group1.block1
     assert np.array_equal(middle.conv2.weight.detach(), given["group1/block1/conv2/W"].transpose(3, 2, 0, 1))
     assert np.array_equal(middle.bn3.running_var, given["group1/block1/conv3/bn/variance/EMA"])
@@ -192,7 +191,7 @@ def test_the_whole_network_is_its_definition():
     """BGR images through tensorpack's own layout, written with functions of PyTorch from the variables' names."""
     given = arrays(**SMALL, classes=7)
     network = ResNetDenoise(7, **SMALL).double().eval()
-    weights.load(network, {k: v.double() for k, v in from_tensorpack(given).items()}, "R5.npz")
+    weights.load_state(network, {k: v.double() for k, v in from_tensorpack(given).items()}, "R5.npz")
     values = {name: torch.from_numpy(array).double() for name, array in given.items()}
 
     def layer(x, scope, stride=1):
@@ -236,15 +235,15 @@ def test_a_wrong_variable_is_refused_in_one_line(change, message):
     file = arrays(**SMALL, classes=7)
     change(file)
     with pytest.raises(ValueError, match=rf"^R5\.npz: {message}"):
-        weights.load(ResNetDenoise(7, **SMALL), from_tensorpack(file), "R5.npz")
+        weights.load_state(ResNetDenoise(7, **SMALL), from_tensorpack(file), "R5.npz")
 
 
 def test_blocks_of_the_other_kind_are_refused():
     denoising, plain = (from_tensorpack(arrays(**SMALL, denoise=denoise)) for denoise in (True, False))
     with pytest.raises(ValueError, match=r"unexpected key 'group0\.denoise\.bn\.bias' and 27 more"):
-        weights.load(ResNetDenoise(**SMALL, denoise=False), denoising, "R5.npz")
+        weights.load_state(ResNetDenoise(**SMALL, denoise=False), denoising, "R5.npz")
     with pytest.raises(ValueError, match=r"missing key 'group0\.denoise\.bn\.bias' and 27 more"):
-        weights.load(ResNetDenoise(**SMALL), plain, "R5.npz")
+        weights.load_state(ResNetDenoise(**SMALL), plain, "R5.npz")
 
 
 def test_keys_of_pytorch_are_left_alone():

@@ -3,7 +3,7 @@ import torch
 import torchvision
 from torch import nn
 
-from lib.networks.converted import mobilenetv2_same, resnet50_stride1
+from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.taps import Tap
 from lib.networks.vgg import TAPS, VGG16Conv33
 

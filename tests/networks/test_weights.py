@@ -35,7 +35,7 @@ def test_verify_names_file_expected_found_and_the_remedy(tmp_path):
         weights.verify(file, "0" * 64)
 
 
-@pytest.mark.parametrize("suffix", weights.SUFFIXES)
+@pytest.mark.parametrize("suffix", weights.FORMATS)
 def test_every_format_gives_the_state_back(tmp_path, suffix):
     state, file = network().state_dict(), tmp_path / f"w{suffix}"
     if suffix == ".safetensors":
@@ -44,17 +44,17 @@ def test_every_format_gives_the_state_back(tmp_path, suffix):
         np.savez(file, **{key: value.numpy() for key, value in state.items()})
     else:
         torch.save(state, file)
-    read = weights.read(file)
+    read = weights.read_state(file)
     assert read.keys() == state.keys()
     assert all(torch.equal(read[key], state[key]) for key in state)
 
 
-@pytest.mark.parametrize("suffix", weights.SUFFIXES)
+@pytest.mark.parametrize("suffix", weights.FORMATS)
 def test_corrupt_file_is_one_line(tmp_path, suffix):
     file = tmp_path / f"w{suffix}"
     file.write_bytes(b"not weights at all")
     with pytest.raises(ValueError, match=rf"^w\{suffix}: ") as error:
-        weights.read(file)
+        weights.read_state(file)
     assert "\n" not in str(error.value)
 
 
@@ -63,7 +63,7 @@ def test_pickled_objects_are_refused_and_not_run(tmp_path, capsys):
     np.savez(tmp_path / "w.npz", a=np.array([Harmful()], dtype=object))
     for file in ("w.pt", "w.npz"):
         with pytest.raises(ValueError, match=f"^{file}: "):
-            weights.read(tmp_path / file)
+            weights.read_state(tmp_path / file)
     assert "unpickled" not in capsys.readouterr().out
 
 
@@ -73,14 +73,14 @@ def test_training_checkpoints_are_unwrapped(tmp_path, entry, prefix):
     state = network().state_dict()
     checkpoint = {entry: {prefix + key: value for key, value in state.items()}, "epoch": 90}
     torch.save(checkpoint, tmp_path / "w.pt")
-    assert weights.read(tmp_path / "w.pt").keys() == state.keys()
+    assert weights.read_state(tmp_path / "w.pt").keys() == state.keys()
 
 
 def test_load_copies_every_key_and_widens_half_precision():
     source, target = network(), network()
     source[1].running_mean.fill_(3)
     state = {key: value.half() for key, value in source.state_dict().items() if "num_batches" not in key}
-    weights.load(target, state, "w.npz")
+    weights.load_state(target, state, "w.npz")
     assert target[0].weight.dtype == torch.float32
     assert torch.equal(target[0].weight, source[0].weight.half().float())
     assert torch.equal(target[1].running_mean, torch.full((3,), 3.0))
@@ -112,7 +112,7 @@ def test_wrong_keys_are_named_and_nothing_is_loaded(change, message):
     state = dict(network().state_dict())
     change(state)
     with pytest.raises(ValueError, match=message):
-        weights.load(target, state, "w.npz")
+        weights.load_state(target, state, "w.npz")
     assert torch.equal(target[0].weight, before)
 
 
@@ -122,10 +122,10 @@ def test_wrong_keys_are_named_and_nothing_is_loaded(change, message):
 def test_a_torch_file_without_a_state_dict_is_refused_in_one_line(tmp_path, content, message):
     torch.save(content, tmp_path / "odd.pth")
     with pytest.raises(ValueError, match=message) as caught:
-        weights.read(tmp_path / "odd.pth")
+        weights.read_state(tmp_path / "odd.pth")
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_that_holds_no_tensor_is_named():
     with pytest.raises(ValueError, match=r"odd.pth: key 'bias' holds a list, not a tensor"):
-        weights.load(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2), "bias": [0, 0]}, "odd.pth")
+        weights.load_state(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2), "bias": [0, 0]}, "odd.pth")

@@ -139,7 +139,7 @@ def test_a_step_is_the_budget_shared_out_but_at_least_a_level(chosen, asked):
     list(scattering.variations(study, chosen))
     assert {(call["steps"], call["step"]) for call in asked} == {(1, 16), (10, 1.6), (100, 1)}
     asked.clear()
-    study.params = settings.Params(attacks=settings.Attacks(fsa={"eps": 8}))  # FSA's own budget, and no other's
+    study.params = settings.params().with_attacks(fsa={"eps": 8})  # FSA's own budget, and no other's
     list(scattering.variations(study, chosen))
     assert {(call["steps"], call["step"]) for call in asked} == {(1, 8), (10, 1), (100, 1)}
 

@@ -15,6 +15,7 @@ from lib.data.unlabelled import unlabelled
 from lib.data.world import World
 from lib.networks.small import resnet50
 from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
+from lib.store import Store
 from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
 from tests.conftest import tiny_network
 
@@ -136,7 +137,15 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
 def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Curves, float]:
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
-    return training.network, *runner.fit(spec, training, folder / f"{name}.ckpt", folder / name)
+    places = (folder / f"{name}.ckpt", folder / name)
+    return training.network, *runner.fit(Nothing(folder), name, spec, training, "cpu", *places)
+
+
+class Nothing(Store):
+    """Keeps nothing: every training is made."""
+
+    def cached(self, function, *arguments, device="cpu", cell="", **how):
+        return function(*arguments, device=device, **how)
 
 
 def equal(first: nn.Module, other: nn.Module) -> bool:
@@ -152,12 +161,12 @@ class Interruptions:
         self.run = loop.run
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(training, *rest):
+        def run(training, **rest):
             def watched(step):
                 before_step(step)
                 return training.advance(step)
 
-            return self.run(training._replace(advance=watched), *rest)
+            return self.run(training._replace(advance=watched), **rest)
 
         self.monkeypatch.setattr(loop, "run", run)
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -251,6 +252,7 @@ def test_a_stopped_command_goes_on_and_counts_the_time_of_both_runs(name, comman
     assert steps == [4, 5] and not weights.with_suffix(".ckpt").exists()
     resumed = weights.read_bytes()
     assert command.record(name)["seconds"] >= round(before, 1)
+    shutil.rmtree(command.root / ".store")
     command(name, "--images", photographs)
     assert weights.read_bytes() == resumed
 
@@ -280,6 +282,7 @@ def test_a_killed_process_goes_on_where_it_was(command, capsys):
     first = int(capsys.readouterr().err.split("/40")[0].split("|")[-1].strip())
     assert first > 0, "the second run began again"
     killed = load_file(file)
+    shutil.rmtree(command.root / ".store")
     command("SegNet-Basic")
     assert all(torch.equal(value, killed[name]) for name, value in load_file(file).items())
 

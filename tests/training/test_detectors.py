@@ -1,5 +1,6 @@
 """lib/training/detectors.py: ground truth, augmentation, learning."""
 
+import pandas as pd
 import pytest
 import torch
 from torchvision.ops import masks_to_boxes
@@ -79,7 +80,7 @@ def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
     scores = runner.average_precisions(detector, from_world(world))
     assert scores["images"] == 4 and scores["map_50"] > 90
     assert ("mask_map_50" in scores) == (name == "mask_rcnn") and scores.get("mask_map_50", 100) > 90
-    losses = curves.table()["loss"]
+    losses = pd.DataFrame(curves.rows)["loss"]
     assert len(losses) == 80 and losses[16:20].mean() < 0.75 * losses[:4].mean()
 
 

@@ -1,6 +1,7 @@
 """lib/training/generator.py: the loss and the updates by hand, crops, learning."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -108,7 +109,7 @@ def test_updates_are_adams_steps_on_the_loss_of_the_projected_images(scenes, cla
         rows.append([step + 1, loss.item(), (logits.argmax(1) != label).float().mean().item()])
     found = torch.cat([made.scale, made.shift]).flatten().tolist()
     assert found == pytest.approx(values, rel=1e-3, abs=1e-5)
-    assert np.allclose(curves.table(), rows, rtol=1e-4)
+    assert np.allclose(pd.DataFrame(curves.rows), rows, rtol=1e-4)
 
 
 def test_the_classifier_stays_as_it_is_and_never_trains(scenes, classifier, tmp_path):
@@ -165,7 +166,7 @@ def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_can
         (classifier(other).argmax(1) != labels).float().mean().item() for other in (cda(made, x, eps=10 / 255), noise)
     )
     assert fooled >= 0.5 and confused <= 0.1
-    table = curves.table()
+    table = pd.DataFrame(curves.rows)
     assert table["loss"].iloc[-10:].mean() < table["loss"].iloc[:3].mean() - 0.5
     assert table["fooled"].iloc[-10:].mean() > table["fooled"].iloc[:3].mean() + 0.3
 

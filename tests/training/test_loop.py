@@ -1,6 +1,8 @@
 """lib/training/loop.py and what it does for every kind of training: exact resume, checkpoints, losses, sheets, keys."""
 
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from lib import settings, store
+from lib import keys, settings
+from lib.store import Store
 from lib.training import loop, runner
 from tests.training.conftest import KINDS, begin, equal, fit
 
@@ -44,6 +47,38 @@ def test_seeds_decide_the_weights(kind, tmp_path):
         fit(begin(kind, seed=seed, checkpoint_minutes=9, **short), tmp_path)[0] for seed in (3, 3, 4)
     )
     assert equal(first, again) and not equal(first, other)
+
+
+@pytest.mark.parametrize("kind", ["natural", "ensemble", "segmenter", "mask_rcnn", "purifier", "cda_generator"])
+def test_an_unchanged_training_is_taken_from_the_store(kind, tmp_path, interruptions, monkeypatch):
+    def train(**changes):
+        spec, training = begin(kind, **changes)
+        found = runner.fit(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
+        return training, *found
+
+    (first, curves, seconds), made = interruptions.steps(train)
+    assert made == list(range(first.steps))
+    (again, same, stored), made = interruptions.steps(lambda: train(checkpoint_minutes=7))
+    assert made == [] and equal(first.network, again.network) and (same.rows, stored) == (curves.rows, seconds)
+    assert not any(module.training for module in again.network.modules())
+    assert interruptions.first(lambda: train(seed=5)) == 0
+    monkeypatch.setattr(keys, "source", lambda path: b"other code")
+    assert interruptions.first(train) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_files_that_run_in_a_training_are_in_its_key(kind):
+    """The traced steps, against the record of the store."""
+    training = begin(kind)[1]
+    ran = set()
+    sys.setprofile(lambda frame, event, argument: ran.add(frame.f_code.co_filename) if event == "call" else None)
+    try:
+        training.advance(0)
+    finally:
+        sys.setprofile(None)
+    code = keys.record(loop.trained, (training.prepare, {}, list(training.inputs)), "cpu")["code"]
+    files = {keys.label(Path(name)) for name in ran if name.startswith(str(settings.ROOT / "lib"))}
+    assert files and files <= set(code) and len([name for name in code if name.startswith("lib/")]) <= 16
 
 
 @pytest.mark.gpu
@@ -93,7 +128,7 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
     interruptions.stop(2, lambda: fit(begin(kind), tmp_path))
     capsys.readouterr()
     if changed == "code":
-        monkeypatch.setattr(runner, "code_of", lambda function: "other code")
+        monkeypatch.setattr(keys, "source", lambda path: b"other code")
     begun = begin(kind, other=changed, **CHANGES.get(changed, {}))
     same = changed in ("", "often", "images")
     assert interruptions.first(lambda: fit(begun, tmp_path)) == (2 if same else 0)
@@ -110,17 +145,17 @@ def test_a_checkpoint_that_does_not_fit_is_left_alone_and_written_over_later(tmp
     assert loop.resume({"layer": other}, path, "one recipe") == (7, 1.5)
     assert torch.equal(other.weight, layer.weight)
     assert loop.resume({"layer": other}, tmp_path / "none.ckpt", "another") == (0, 0.0)
-    loop.run(loop.Training(other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
+    loop.run(loop.Training(begin, other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
     assert torch.load(path, weights_only=True)["step"] == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_code_in_the_key_is_what_the_steps_need(kind, monkeypatch):
+def test_the_code_in_the_key_is_what_the_steps_need(kind):
     """No settings, no networks by name, no data sets: an edit of those trains nothing again."""
-    monkeypatch.setattr(store, "code_digest", lambda files: {str(path.relative_to(settings.ROOT)) for path in files})
-    advance = begin(kind)[1].advance
-    files = store.code_of(advance)
-    assert {"lib/training/loop.py", "lib/rng.py", advance.__module__.replace(".", "/") + ".py"} <= files
+    training = begin(kind)[1]
+    assert training.advance.__module__ == training.prepare.__module__
+    files = {path.relative_to(settings.ROOT).as_posix() for path, _ in keys.places_of(training.prepare)}
+    assert {"lib/training/loop.py", "lib/rng.py", training.prepare.__module__.replace(".", "/") + ".py"} <= files
     assert all(file.split("/")[1] in ("attacks", "networks", "training", "linf.py", "rng.py") for file in
                files - {"lib/data/renderings.py"})  # fmt: skip
     assert len(files) <= 15
@@ -153,11 +188,11 @@ def test_a_step_goes_down_the_gradient_and_a_factor_multiplies_the_rate():
 
 
 @pytest.mark.parametrize("steps", [1, 150, 200, 399, 1200])
-def test_the_table_of_losses_has_at_most_two_hundred_rows(steps, tmp_path):
+def test_the_table_of_losses_has_at_most_two_hundred_rows(steps):
     curves = loop.Curves(steps)
     for step in range(steps):
         curves.add(step, {"first": step + 1.0, "second": 7.0})
-    table = curves.table()
+    table = pd.DataFrame(curves.rows)
     assert list(table.columns) == ["step", "first", "second"]
     assert min(steps, 100) <= len(table) <= 200
     # A row is the mean of the steps since the last one.
@@ -165,14 +200,11 @@ def test_the_table_of_losses_has_at_most_two_hundred_rows(steps, tmp_path):
     assert table["step"].tolist() == [min(every * (k + 1), steps) for k in range(len(table))]
     width = np.diff([0, *table["step"]])
     assert np.allclose(table["first"], table["step"] - (width - 1) / 2) and (table["second"] == 7).all()
-    curves.save(tmp_path / "new" / "losses.csv")
-    written = pd.read_csv(tmp_path / "new" / "losses.csv")
-    assert list(written) == list(table) and np.allclose(written, table, rtol=1e-4)
 
 
 def test_sheets_come_once_an_epoch_and_at_the_end(tmp_path):
     layer, rows = nn.Linear(1, 1), lambda: [torch.zeros(1, 3, 2, 2)]
-    training = loop.Training(layer, {"layer": layer}, 5, lambda step: {"loss": 0.0}, [], epoch=2, sheet=rows)
+    training = loop.Training(begin, layer, {"layer": layer}, 5, lambda step: {"loss": 0.0}, [], epoch=2, sheet=rows)
     loop.run(training, tmp_path / "x.ckpt", "", 60, tmp_path / "sheets")
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == [f"epoch_000{k}.png" for k in (1, 2, 3)]
     loop.run(training, tmp_path / "x.ckpt", "", 60)

@@ -1,0 +1,98 @@
+"""Networks of torchvision and timm, and their variants for weights that were converted from another framework.
+
+Both libraries and the hub's client take seconds to import, so they are only when a network of theirs is asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lib.networks.families import FAMILIES, Family, family
+
+
+def torchvision_network(spec: Any) -> nn.Module:
+    """torchvision's network; COCO_V1 weights want an epsilon of 0 in batch normalisation, as its own loader sets."""
+    import torchvision
+
+    backbone = {"weights_backbone": None} if spec.task == "detection" else {}
+    network = torchvision.models.get_model(spec.architecture, weights=None, num_classes=spec.classes, **backbone)
+    for module in network.modules() if spec.weights == "COCO_V1" else ():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+    return network
+
+
+def torchvision_file(spec: Any, download: bool) -> Path | None:
+    """Where torch.hub keeps the file of a weights tag; ValueError in one line for an unknown tag."""
+    import torchvision
+
+    known = torchvision.models.get_model_weights(spec.architecture).__members__
+    if spec.weights not in known:
+        raise ValueError(f"torchvision's {spec.architecture} has no weights '{spec.weights}', only {', '.join(known)}")
+    url = known[spec.weights].url
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
+    if download:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1])
+    return path if path.is_file() else None
+
+
+def timm_network(spec: Any, pretrained: Path | None = None) -> nn.Module:
+    """timm's network; its own loader renames the keys of a pretrained file where its architecture has moved on."""
+    import timm
+
+    if pretrained is None:
+        return timm.create_model(spec.architecture, pretrained=False, num_classes=spec.classes)
+    name, overlay = f"{spec.architecture}.{spec.weights}", {"file": str(pretrained)}
+    return timm.create_model(name, pretrained=True, num_classes=spec.classes, pretrained_cfg_overlay=overlay)
+
+
+def timm_file(spec: Any, download: bool) -> Path | None:
+    """Where the hub's client keeps the file of a weights tag."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    place = f"timm/{spec.architecture}.{spec.weights}", "model.safetensors"
+    found = hf_hub_download(*place) if download else try_to_load_from_cache(*place)
+    return Path(found) if isinstance(found, str) else None
+
+
+FAMILIES["torchvision"] = Family(torchvision_network, file=torchvision_file)
+FAMILIES["timm"] = Family(timm_network, load=timm_network, file=timm_file)
+
+
+@family("resnet50_stride1", "classes")
+def resnet50_stride1(classes: int = 1000) -> nn.Module:
+    """torchvision's ResNet-50 with the stride of layer2-4's first blocks on conv1 instead of conv2.
+
+    This is where the original Caffe model of He et al. (2016) has it; torchvision's own is called "V1.5". Same keys.
+    """
+    import torchvision
+
+    network = torchvision.models.resnet50(weights=None, num_classes=classes)
+    for layer in (network.layer2, network.layer3, network.layer4):
+        layer[0].conv1.stride, layer[0].conv2.stride = (2, 2), (1, 1)
+    return network
+
+
+@family("mobilenetv2_same", "classes")
+def mobilenetv2_same(classes: int = 1000) -> nn.Module:
+    """timm's `mobilenetv2_100` with TensorFlow's "same" padding, which depends on the input size. Same keys.
+
+    Sandler et al. (2018).
+    """
+    import timm
+
+    return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
+
+
+@family("small_detector", "architecture", "classes", trained=True)
+def small_detector(architecture: str, classes: int) -> nn.Module:
+    """A detector of torchvision's parts (`lib.networks.detectors`)."""
+    from lib.networks.detectors import DETECTORS
+
+    if architecture not in DETECTORS:
+        raise ValueError(f"family small_detector has no architecture '{architecture}', only {', '.join(DETECTORS)}")
+    return DETECTORS[architecture](classes)

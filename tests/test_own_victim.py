@@ -1,0 +1,223 @@
+"""A user's own victim and images: what docs/own_victim.md and docs/own_data.md say, done; and what goes wrong."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lib import keys, own, settings, zoo
+from lib.data import unlabelled
+from lib.data.classification import class_names, classification_images
+from lib.experiment import open_study
+from lib.settings import ROOT, Data, NetworkSpec
+from tests.test_own import as_a_new_process, page, run
+
+
+def blocks(name: str, kind: str) -> list[str]:
+    found = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", page(name))
+    return [text for written, text in found if written == kind]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """own/ of an empty project."""
+    monkeypatch.setattr(own, "ROOT", tmp_path)
+    monkeypatch.setattr(zoo, "ROOT", tmp_path)
+    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
+    own._module.cache_clear()
+    (tmp_path / "own").mkdir()
+    return tmp_path / "own"
+
+
+def scale(**changes):
+    spec = NetworkSpec(**{"role": "mine", "family": "own/mine.py", "weights": "own/mine.pth", "classes": 4} | changes)
+    return SimpleNamespace(name="mine", networks={"Mine": spec})
+
+
+LINEAR = """from torch import nn
+
+def network(spec):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, spec.classes))
+"""
+
+
+def write(folder, source=LINEAR, classes=4):
+    """The file, and weights that fit LINEAR."""
+    (folder / "mine.py").write_text(source)
+    weights = {"1.weight": torch.randn(classes, 12), "1.bias": torch.randn(classes)}
+    torch.save(weights, folder / "mine.pth")
+    return weights
+
+
+def test_the_page_puts_a_victim_into_every_table_that_it_lists(project):
+    (code,), (entry,), (command,) = (blocks("own_victim", kind) for kind in ("python", "yaml", ""))
+    file = re.match(r'"""(\S+):', code).group(1)
+    (project / file).write_text(code)
+    network = {}
+    exec(code, network)
+    torch.manual_seed(0)
+    saved = re.search(r'torch\.save\(trained\.state_dict\(\), "(\S+)"\)', page("own_victim")).group(1)
+    torch.save(network["network"](SimpleNamespace(classes=12)).state_dict(), project / saved)
+    (project / "scales" / "mine.yaml").write_text(entry.replace("like: mini", "like: smoke"))
+    run(project, command.strip().removeprefix("python -m "))
+    tables = project / "results" / "mine" / "tables"
+    rows = re.findall(r"`(\w+)\.md`", page("own_victim"))
+    assert rows == ["networks", "table_05", "beyond_noise", "white_box", "transfer"]
+    for table in rows[:-1]:
+        assert "| Three layers " in (tables / f"{table}.md").read_text(), table
+    assert " Three layers " in (tables / "transfer.md").read_text().splitlines()[0]
+
+
+def test_an_own_classifier_is_loaded_strictly_normalised_and_frozen(folder):
+    weights = write(folder)
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 2.0)
+    victim = zoo.load("Mine", scale(mean=mean, std=std))
+    x = torch.rand(5, 3, 2, 2)
+    normalised = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    assert torch.allclose(victim(x), normalised.flatten(1) @ weights["1.weight"].T + weights["1.bias"], atol=1e-5)
+    assert not victim.training and not any(parameter.requires_grad for parameter in victim.parameters())
+
+
+def test_a_network_for_another_task_is_given_the_images_as_they_are(folder):
+    write(folder, LINEAR.replace("nn.Flatten(), nn.Linear(12, spec.classes)", "nn.Conv2d(3, spec.classes, 1)"))
+    torch.save({"0.weight": torch.ones(4, 3, 1, 1), "0.bias": torch.zeros(4)}, folder / "mine.pth")
+    x = torch.rand(2, 3, 5, 5)
+    for task in ("segmentation", "purification"):
+        assert torch.allclose(zoo.load("Mine", scale(task=task))(x)[:, 2], x.sum(1), atol=1e-6)
+
+
+def test_without_a_file_named_the_weights_are_the_scales(folder):
+    write(folder)
+    (folder.parent / "models" / "mine").mkdir(parents=True)
+    message = r"^Mine: no weights \(models/mine/Mine\.safetensors\); to get them: "
+    with pytest.raises(FileNotFoundError, match=message):
+        zoo.load("Mine", scale(weights=None))
+
+
+def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
+    weights = write(folder, LINEAR + "\ndef unused():\n    import own.other\n")
+    (folder / "other.py").write_text("")
+    digests = []
+    for edited in (None, "mine.py", "other.py"):
+        if edited:
+            (folder / edited).write_text((folder / edited).read_text() + "# edited\n")
+        as_a_new_process()
+        digests += [str(keys.network(zoo.load("Mine", scale()), set())) for _ in range(2)]
+    assert digests[0::2] == digests[1::2] and len(set(digests)) == 3
+    assert zoo.load("Mine", scale()).network.state_dict().keys() == weights.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "message"),
+    [
+        ({"family": "own/yours.py"}, LINEAR, "own/yours.py not found; in its folder there is mine.py$"),
+        ({"family": "mine.py"}, LINEAR, "mine.py: write an own network into a Python file in own/, such as own/my_"),
+        ({}, "def net(spec): ...\n", "own/mine.py defines no function 'network'; its functions are: net$"),
+        (
+            {},
+            "def network(): ...\n",
+            r"the network own/mine.py must begin with the parameters \(spec\), but takes \(\)$",
+        ),
+        ({}, "def network(spec, *, k): ...\n", "the network own/mine.py needs the option 'k'$"),
+        (
+            {"family": "resnet"},
+            LINEAR,
+            "no family 'resnet'; there are .*small.*torchvision.*, and own/NAME.py for your",
+        ),
+    ],
+)
+def test_what_is_wrong_with_an_entry_is_one_line_before_anything_runs(folder, monkeypatch, changes, source, message):
+    write(folder, source)
+    known = settings.load("mini")
+    networks = known.networks | scale(**changes).networks
+    monkeypatch.setattr(settings, "load", lambda scale: known.model_copy(update={"networks": networks}))
+    for call in (lambda: zoo.check_families(scale(**changes)), lambda: open_study("mini", 2)):
+        with pytest.raises((ValueError, FileNotFoundError), match=f"^networks.Mine: {message}") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("def network(spec): ...\n", r"^own/mine.py: network\(spec\) must return a torch.nn.Module, got NoneType$"),
+        (LINEAR.replace("12,", "11,"), r"^mine.pth: key '1.weight' has shape \[4, 12\], expected \[4, 11\]$"),
+    ],
+)
+def test_a_network_that_cannot_be_loaded_is_one_line(folder, source, message):
+    write(folder, source)
+    with pytest.raises(ValueError, match=message):
+        zoo.load("Mine", scale())
+
+
+def test_an_architecture_that_a_family_has_not_is_one_line():
+    with pytest.raises(ValueError, match=r"^family purifier has no architecture 'nrp2', only nrp, nrp_resg$"):
+        zoo.build_network(NetworkSpec(role="", task="purification", family="purifier", architecture="nrp2"))
+
+
+# One's own images.
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """The folder of the page in an empty project, and the entry's data set."""
+    monkeypatch.setattr(unlabelled, "ROOT", tmp_path)
+    labels, classes = blocks("own_data", "")[:2]
+    folder = tmp_path / "own" / "photos"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels.csv").write_text(labels)
+    (folder / "classes.txt").write_text(classes)
+    for number, row in enumerate(labels.split()[1:]):
+        Image.new("RGB", (60 + number, 60), (10 * number, 0, 255)).save(folder / "images" / row.split(",")[0])
+    return folder
+
+
+def entry() -> dict:
+    return yaml.safe_load(blocks("own_data", "yaml")[0])
+
+
+def test_the_page_on_images_gives_them_with_labels_and_names(photos, tmp_path):
+    (tmp_path / "scales").mkdir()
+    mini = (ROOT / "scales" / "mini.yaml").read_text()
+    (tmp_path / "scales" / "mini.yaml").write_text(mini)
+    (tmp_path / "scales" / "mine.yaml").write_text(blocks("own_data", "yaml")[0])
+    chosen = settings.load("mine", tmp_path)
+    found = classification_images(chosen.data)
+    assert found.images.shape == (3, 3, 48, 48) and found.ids == ["cat_1", "cat_2", "dog_1"]
+    assert found.images[:, 0, 20, 20].tolist() == [0, 10, 20] and found.labels.tolist() == [0, 0, 1]
+    assert class_names(chosen.data) == ["cat", "dog"] and chosen.f.images == 3
+
+
+def test_without_names_the_classes_are_imagenets(photos):
+    (photos / "classes.txt").unlink()
+    assert class_names(Data(**entry()["data"]))[1] == "goldfish"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("labels.csv", "file,label\ncat_1.png,2\n", r"^own/photos: label 2 in labels.csv, but there are 2 classes$"),
+        ("labels.csv", "file,label\ncat_1.png,0\ncat_1.jpg,0\n", "more than one file called 'cat_1'; rename one$"),
+        ("labels.csv", "file,label\ncat_9.png,0\n", "images/cat_9.png: no such image"),
+        ("labels.csv", "name,label\ncat_1.png,0\n", "no column 'file', only name, label$"),
+        ("labels.csv", "file,label\ncat_1.png,cat\n", "^cat_1.png: label 'cat' is no whole number$"),
+    ],
+)
+def test_what_is_wrong_with_the_folder_is_one_line(photos, file, text, message):
+    (photos / file).write_text(text)
+    Image.new("RGB", (60, 60)).save(photos / "images" / "cat_1.jpg")
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        classification_images(Data(name="own/photos", side=48))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_not_there_and_a_set_that_nobody_knows_are_one_line(photos):
+    with pytest.raises(FileNotFoundError, match=r"^own/pictures: neither here nor in the repository "):
+        classification_images(Data(name="own/pictures", side=48))
+    with pytest.raises(
+        ValueError, match="no data set 'imagenet'; there are world, neurips2017, imagenet_val, and your"
+    ):
+        Data(name="imagenet", side=48)
