@@ -65,14 +65,17 @@ def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None,
     return write(training.network, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
 
 
+def names(scale: Scale) -> list[str]:
+    """All that the scale file trains; what others learn from comes first."""
+    return [name for section in KINDS for name in getattr(scale, section)]
+
+
 def find(name: str, scale: Scale) -> tuple[str, Any]:
     """The section of the scale file that says how to train `name`, and the spec there."""
-    sections = {section: getattr(scale, section) for section in KINDS}
-    for section, specs in sections.items():
-        if name in specs:
-            return section, specs[name]
-    known = ", ".join(known for specs in sections.values() for known in specs)
-    raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {known or 'nothing'}")
+    for section in KINDS:
+        if name in getattr(scale, section):
+            return section, getattr(scale, section)[name]
+    raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {', '.join(names(scale)) or 'nothing'}")
 
 
 def fit(
