@@ -5,7 +5,6 @@ UV := uv==0.13.9
 WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export PYTHONPATH := $(CURDIR)
 
 .PHONY: repro test lint lab bench lock
 
@@ -13,7 +12,7 @@ repro: data/world/world.json  ## run the whole pipeline at the scale that params
 	$(BIN)/dvc repro
 	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
 	@ls results/$(SCALE)/notebooks/*.ipynb
-	@echo "Redraw a figure with: .venv/bin/python -m lib.figures list"
+	@echo "Redraw a figure with: .venv/bin/companion figures"
 
 # A worker per core, with one thread (tests/conftest.py). Whole files go to a worker, which builds their fixtures once.
 test: data/world/world.json  ## run the tests
@@ -42,9 +41,11 @@ data/world/world.json: data.dvc $(WEIGHTS) | .venv/installed
 	$(BIN)/dvc pull --quiet --force data.dvc $(WEIGHTS)
 	touch $@
 
-# uv installs the 6 GB of pinned packages in a fraction of pip's time.
-.venv/installed: requirements.lock
+# uv installs the 6 GB of pinned packages in a fraction of pip's time; and the project itself, so that `companion` and
+# notebooks find it from any folder.
+.venv/installed: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.12")'
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet $(UV); }
 	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --editable . --python $(BIN)/python
 	touch $@

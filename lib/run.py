@@ -1,4 +1,4 @@
-"""Run one notebook as a pipeline stage: python -m lib.run f_attack_parameters --scale mini
+"""Run one notebook as a pipeline stage: companion run f_attack_parameters --scale mini
 
 Executes notebooks/<name>.ipynb through papermill's API, shows what its cells print while they run, and writes
 results/<scale>/notebooks/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
@@ -6,7 +6,6 @@ so that the executed notebook is byte-identical when nothing changed. What does 
 to results/<scale>/runs/<name>.json. A failing cell ends with one line: the cell, the line and the message.
 """
 
-import argparse
 import json
 import logging
 import os
@@ -73,7 +72,7 @@ def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
     changed = _git(root, "status", "--porcelain", "--", *SOURCES)
     record = {
         "stage": name,
-        "command": f"python -m lib.run {name} --scale {scale}",
+        "command": f"companion run {name} --scale {scale}",
         "commit": _git(root, "rev-parse", "HEAD") or "unknown",
         "changed": bool(changed),
         "seconds": round(seconds, 1),
@@ -138,24 +137,10 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.run", description=__doc__.splitlines()[0])
-    parser.add_argument("notebook")
-    parser.add_argument("--scale", help="default: params.yaml's scale")
-    chosen = parser.parse_args(arguments)
+def stage(name: str, scale: str | None = None) -> str:
+    """Execute one notebook; the path of the result, from the repository's folder. ValueError in one line for a cell
+    that fails."""
     try:
-        scale = settings.load(chosen.scale).name
-        path = execute(chosen.notebook, scale)
+        return str(execute(name, settings.load(scale).name).relative_to(settings.ROOT))
     except PapermillExecutionError as error:
-        print(f"notebooks/{chosen.notebook}.ipynb: {explain(error)}", file=sys.stderr)
-        return 1
-    except (FileNotFoundError, ValueError) as error:
-        print(f"lib.run: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {path.relative_to(settings.ROOT)}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}") from None

@@ -1,20 +1,17 @@
 """Networks by name: where their weights come from, whether they are there, and what the network wants to be fed.
 
-    python -m lib.zoo --scale sample               which networks, found or not, how to get them
-    python -m lib.zoo fetch VGG-19 --scale paper   get and check one network's weights
+    companion zoo --scale sample         which networks, found or not, how to get them
+    companion zoo VGG-19 --scale paper   get and check one network's weights
 
 A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
 lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
 the repository, or else to $COMPANION_ASSETS), or nothing for models/<scale>/NAME.safetensors.
 """
 
-import argparse
 import os
-import sys
 from pathlib import Path
 
 import torch
-from tabulate import tabulate
 from torch import nn
 
 from lib import keys, own
@@ -34,7 +31,6 @@ from lib.networks.families import FAMILIES, Family
 from lib.networks.normalised import Normalised
 from lib.networks.taps import Tap
 from lib.settings import ROOT, NetworkSpec, Scale
-from lib.settings import load as load_settings
 
 
 def device_name(device: str) -> str:
@@ -153,7 +149,7 @@ def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     spec = _spec(name, settings)
     family = family_of(spec)
     if _tagged(spec):
-        how = f"python -m lib.zoo fetch {name} --scale {settings.name}"
+        how = f"companion zoo {name} --scale {settings.name}"
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
@@ -170,28 +166,3 @@ def _spec(name: str, settings: Scale) -> NetworkSpec:
 def _tagged(spec: NetworkSpec) -> bool:
     """Whether `weights` is a library's tag and not a file."""
     return bool(spec.weights) and not spec.weights.endswith(files.FORMATS) and family_of(spec).file is not None
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.zoo", description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", help="mini, sample or paper; default: the scale that params.yaml names")
-    commands = parser.add_subparsers(dest="command")
-    fetching = commands.add_parser("fetch", help="get and check one network's weights")
-    fetching.add_argument("name")
-    fetching.add_argument("--scale", default=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    try:
-        settings = load_settings(options.scale)
-        if options.command == "fetch":
-            print(f"{options.name}: {fetch(options.name, settings)}")
-        else:
-            rows = [row | {"found": "yes" if row["found"] else "no"} for row in status(settings)]
-            print(tabulate(rows, headers="keys", maxcolwidths=[None, 36, 36, None, 48]))
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,7 @@
 """Tiny networks and images that the tests share, and a copy of the project that runs in seconds."""
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -13,7 +15,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from lib import zoo
+from lib import cli, zoo
 from lib.settings import ROOT, Scale
 
 STEPS = [1, 2, 10]  # of the curves at the scale "smoke"
@@ -28,6 +30,22 @@ def pytest_collection_modifyitems(items):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("no GPU")
+
+
+def companion(*arguments: object) -> tuple[int, str, str]:
+    """The command with these arguments, in this process: exit status, what it prints, what it says on stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main([str(argument) for argument in arguments])
+    return status, out.getvalue(), err.getvalue()
+
+
+def refused(*arguments: object) -> str:
+    """The one line with which the command ends with status 1, without its name."""
+    status, _, err = companion(*arguments)
+    *_, line = err.strip().split("\n")
+    assert status == 1 and line.startswith("companion: "), err
+    return line.removeprefix("companion: ")
 
 
 class Counting(nn.Module):

@@ -27,8 +27,10 @@ ORDER = [
     {"tasks"},
     {"training"},
     {"experiment"},
-    {"report", "run"},
+    {"report", "run", "folders"},
     {"figures"},
+    {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted((ROOT / "lib").rglob("*.py"))
@@ -71,7 +73,7 @@ def stages() -> dict[str, dict]:
 def test_a_stage_depends_on_the_code_and_keeps_its_outputs_until_new_ones_are_written(name):
     stage = stages()[name]
     assert "lib" in stage["deps"]
-    notebook = re.fullmatch(r"python -m lib\.run (\w+) --scale \$\{scale\}", stage["cmd"])
+    notebook = re.fullmatch(r"companion run (\w+) --scale \$\{scale\}", stage["cmd"])
     if notebook:
         assert {"own", "data/world", "models/${scale}", f"notebooks/{notebook[1]}.ipynb"} <= set(stage["deps"])
     for out in [*stage["outs"], *stage.get("metrics", [])]:

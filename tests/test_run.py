@@ -83,7 +83,7 @@ def test_a_run_says_with_what_and_on_what_it_ran(root):
     notebook(root, "a", "import time; time.sleep(0.3)")
     run.execute("a", "mini", root)
     found = record(root)
-    assert found["stage"] == "a" and found["command"] == "python -m lib.run a --scale mini"
+    assert found["stage"] == "a" and found["command"] == "companion run a --scale mini"
     assert found["parameters"] == {
         "params.yaml": {"seed": 3},
         "scales/mini.yaml": {"batch": 50, "f": {"images": 9}},

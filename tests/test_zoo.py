@@ -19,6 +19,7 @@ from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import NetworkSpec
+from tests.conftest import companion, refused
 
 VGG = {"role": "features", "family": "vgg16_conv3_3", "architecture": "vgg16_conv3_3", "weights": "weights/vgg.npz"}
 SQUEEZENET = {"role": "victim", "family": "torchvision", "architecture": "squeezenet1_1", "weights": "IMAGENET1K_V1"}
@@ -144,8 +145,8 @@ def test_timm_tag_is_read_from_the_hub_cache(places, no_download, monkeypatch):
         (VGG, r"^N: no weights \(weights/vgg\.npz\); to get them: set COMPANION_ASSETS"),
         (VGG | {"how": "see example.org"}, r"^N: no weights .* to get them: see example\.org$"),
         (VGG | {"family": "small", "weights": None}, r"^N: no weights \(models/sample/N\.safetensors\); .* dvc repro$"),
-        (SQUEEZENET, r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* fetch N --scale sample$"),
-        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* fetch N --scale sample$"),
+        (SQUEEZENET, r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* companion zoo N --scale sample$"),
+        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* companion zoo N --scale sample$"),
     ],
 )
 def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, message):
@@ -181,20 +182,19 @@ def test_status_tells_what_is_there_and_downloads_nothing(places, no_download):
     write_vgg(places / "assets")
     rows = zoo.status(settings(V=VGG, S=SQUEEZENET, T=TIMM | {"how": "ask"}))
     assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
-    assert rows[1]["how to get it"] == "python -m lib.zoo fetch S --scale sample"
+    assert rows[1]["how to get it"] == "companion zoo S --scale sample"
     assert rows[2]["how to get it"] == "ask"
 
 
-def test_commands(places, monkeypatch, capsys):
+def test_commands(places, monkeypatch):
     write_vgg(places / "assets")
-    monkeypatch.setattr(zoo, "load_settings", lambda scale: settings(V=VGG, W=VGG | {"weights": "weights/w.npz"}))
-    assert zoo.main(["--scale", "sample"]) == 0
-    table = capsys.readouterr().out
-    assert "weights/vgg.npz" in table and "yes" in table and "no" in table
-    assert zoo.main(["fetch", "V", "--scale", "sample"]) == 0
-    assert "vgg.npz" in capsys.readouterr().out
-    assert zoo.main(["fetch", "W", "--scale", "sample"]) == 1
-    assert capsys.readouterr().err.startswith("error: W: no weights (weights/w.npz)")
+    two = settings(V=VGG, W=VGG | {"weights": "weights/w.npz"})
+    monkeypatch.setattr("lib.settings.load", lambda scale: two)
+    status, table, _ = companion("zoo", "--scale", "sample")
+    assert status == 0 and "weights/vgg.npz" in table and "yes" in table and "no" in table
+    status, line, _ = companion("zoo", "V", "--scale", "sample")
+    assert status == 0 and "vgg.npz" in line
+    assert refused("zoo", "W", "--scale", "sample").startswith("W: no weights (weights/w.npz)")
 
 
 def test_import_leaves_the_large_libraries_alone():

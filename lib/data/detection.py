@@ -11,7 +11,7 @@ from torch import Tensor
 from lib.data.images import read_image
 from lib.data.world import CLASSES, World
 
-GET_COCO = "get it with: python -m lib.data coco"
+GET_COCO = "get it with: companion data coco"
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,17 @@
 CamVid and COCO are in `lib.data.fetch_scenes`. Everything can be interrupted and run again.
 """
 
-import argparse
 import csv
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from tabulate import tabulate
 
-from lib.data import fetch_scenes, images
+from lib import own
+from lib.data import contact, fetch_scenes, images, world
 from lib.data.download import download, download_images, link, linked, target
+from lib.settings import ROOT
 
 # The 1,000 PNG images and their CSV file as the DIM-TI authors publish them (dongyp13/Translation-Invariant-Attacks).
 NEURIPS_URL = (
@@ -23,43 +26,53 @@ SIDE = 299
 IMAGENET_HELP = (
     "ImageNet may not be redistributed: register at https://image-net.org, and put labels.csv (columns file,label; "
     "0-based, torchvision's class order) and images/ into one folder, then run: "
-    "python -m lib.data imagenet_val --from FOLDER"
+    "companion data imagenet_val --from FOLDER"
 )
 # The source domains of CDA (Naseer et al. 2019) beside photographs.
 COLLECTIONS_HELP = {
     "comics": (
         "Kaggle asks for an account: run kaggle datasets download cenkbircanoglu/comic-books-classification --unzip, "
-        "then: python -m lib.data comics --from FOLDER"
+        "then: companion data comics --from FOLDER"
     ),
     "paintings": (
         "Kaggle asks for an account, and consent to the rules: run "
         "kaggle competitions download -c painter-by-numbers -f train.zip, unzip it, then: "
-        "python -m lib.data paintings --from FOLDER"
+        "companion data paintings --from FOLDER"
     ),
 }
 HOW = {
-    "neurips2017": "python -m lib.data neurips2017",
+    "neurips2017": "companion data neurips2017",
     "imagenet_val": IMAGENET_HELP,
     **fetch_scenes.HOW,
     **COLLECTIONS_HELP,
 }
 
 
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add the commands: each sets `run`, a function of the parsed options that raises OSError or ValueError."""
-    neurips = commands.add_parser("neurips2017", help="the NeurIPS-2017 development images (1,000, 299x299)")
-    neurips.add_argument("--url", help="download from this folder, which holds the CSV file and images/")
-    neurips.add_argument("--csv", default=NEURIPS_CSV, help="name of the CSV file there (default: %(default)s)")
-    neurips.set_defaults(run=lambda options: neurips2017(options.url, options.csv))
-    imagenet = commands.add_parser("imagenet_val", help="ImageNet validation images from a local folder")
-    imagenet.add_argument("--from", dest="folder", type=Path, help="folder with labels.csv and images/")
-    imagenet.set_defaults(run=lambda options: imagenet_val(options.folder))
-    for name in COLLECTIONS_HELP:
-        images_below = commands.add_parser(name, help=f"{name} from a local folder, to train on")
-        images_below.add_argument("--from", dest="folder", type=Path, help="folder with images, in any folders below")
-        images_below.set_defaults(run=lambda options, name=name: collection(name, options.folder))
-    fetch_scenes.add_commands(commands)
-    commands.add_parser("list", help="which real data sets are here").set_defaults(run=lambda _: print(table()))
+def get(name: str = "", **options: object) -> str:
+    """Get the data set `name`, or without one list them; what was done, in words.
+
+    options: of the set's own function. ValueError for a set or an option that is not there; OSError or ValueError in
+    one line where it cannot be had.
+    """
+    if not name:
+        return table()
+    if name not in SETS:
+        raise ValueError(f"no data set '{name}'; {own.choices(name, SETS)}")
+    function = SETS[name]
+    own.check_options(f"the data set {name}", function, [], options)
+    return str(function(**options))
+
+
+def draw_world(root: Path = ROOT / "data" / "world", check: bool = False, sheet: Path | None = None) -> str:
+    """Generate, check, or show the embedded world."""
+    if sheet:
+        contact.save(root, sheet)
+        return f"{sheet}: contact sheet of {root}"
+    if check:
+        world.check(root)
+        return f"{root}: the generator still draws these data"
+    world.generate(root)
+    return f"{root}: {sum(path.stat().st_size for path in root.iterdir()) / 1e6:.1f} MB"
 
 
 def table() -> str:
@@ -69,13 +82,13 @@ def table() -> str:
     return tabulate(cells, headers=("data set", "found", "where", "how to get it"), maxcolwidths=[None, None, None, 60])
 
 
-def neurips2017(url: str | None = None, csv_name: str = NEURIPS_CSV) -> Path:
+def neurips2017(url: str | None = None, csv: str = NEURIPS_CSV) -> Path:
     """data/neurips2017: linked to $COMPANION_ASSETS where it has the images and no `url` is given, else downloaded."""
     place = linked("neurips2017", url)
-    return place or download_neurips(target("neurips2017"), (url or NEURIPS_URL).rstrip("/"), csv_name)
+    return place or download_neurips(target("neurips2017"), (url or NEURIPS_URL).rstrip("/"), csv)
 
 
-def imagenet_val(folder: Path | None) -> Path:
+def imagenet_val(folder: Path | None = None) -> Path:
     """data/imagenet_val, linked to `folder` after its first image was read; without a folder, what to do."""
     place = target("imagenet_val")
     if folder is None:
@@ -84,7 +97,7 @@ def imagenet_val(folder: Path | None) -> Path:
     return link(place, folder.resolve())
 
 
-def collection(name: str, folder: Path | None) -> Path:
+def collection(name: str, folder: Path | None = None) -> Path:
     """data/NAME, linked to `folder` after its first image was read; without a folder, what to do."""
     place = target(name)
     if folder is None:
@@ -125,3 +138,14 @@ def check_image(path: Path) -> None:
     shape = tuple(images.read_image(path).shape)
     if shape != (3, SIDE, SIDE):
         raise ValueError(f"image is {shape[2]}x{shape[1]}, not {SIDE}x{SIDE}")
+
+
+SETS: dict[str, Callable[..., object]] = {
+    "world": draw_world,
+    "neurips2017": neurips2017,
+    "imagenet_val": imagenet_val,
+    "camvid": fetch_scenes.camvid,
+    "coco": fetch_scenes.coco,
+    "comics": functools.partial(collection, "comics"),
+    "paintings": functools.partial(collection, "paintings"),
+}

@@ -1,6 +1,5 @@
-"""Getting the real scenes into data/: the commands `camvid` and `coco` of `python -m lib.data`."""
+"""Getting the real scenes into data/: the commands `camvid` and `coco` of `companion data`."""
 
-import argparse
 import re
 import shutil
 import zipfile
@@ -22,17 +21,7 @@ SPLITS = ("train", "val", "test")
 ANNOTATIONS = "annotations/instances_val2017.json"
 NAME = r"[\w-][\w.-]*"  # of a file: no folder, nothing hidden
 
-HOW = {"camvid": "python -m lib.data camvid", "coco": "python -m lib.data coco"}
-
-
-def add_commands(commands: argparse._SubParsersAction) -> None:
-    """Add this file's commands: each sets `run`, a function of the parsed options that raises OSError or ValueError."""
-    segmentation = commands.add_parser("camvid", help="CamVid as SegNet uses it (701 images, 360x480, 11 classes)")
-    segmentation.add_argument("--url", help="download from this folder, which holds train.txt, val.txt and test.txt")
-    segmentation.set_defaults(run=lambda options: camvid(options.url))
-    detection = commands.add_parser("coco", help="COCO val2017 with its boxes and masks (5,000 images, 1 GB)")
-    detection.add_argument("--url", help="download from this address, which holds zips/ and annotations/")
-    detection.set_defaults(run=lambda options: coco(options.url))
+HOW = {"camvid": "companion data camvid", "coco": "companion data coco"}
 
 
 def camvid(url: str | None = None) -> Path:

@@ -47,7 +47,7 @@ def root(name: str) -> Path:
     place = find(name)
     if place is None:
         raise FileNotFoundError(
-            f"{name}: neither data/{name} nor $COMPANION_ASSETS/{name} exists; run: python -m lib.data {name}"
+            f"{name}: neither data/{name} nor $COMPANION_ASSETS/{name} exists; run: companion data {name}"
         )
     return place
 
@@ -106,7 +106,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as file:
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image; how to get it: python -m lib.data list") from None
+        raise FileNotFoundError(f"{path}: no such image; how to get it: companion data") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
 
@@ -143,7 +143,7 @@ def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: i
 def _rows(path: Path, columns: tuple[str, ...], count: int | None, order: str | None = None) -> list[dict[str, str]]:
     """The first `count` rows of a CSV file, optionally sorted by one column; ValueError for a missing column."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; how to get it: python -m lib.data list")
+        raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         missing = [column for column in columns if column not in (reader.fieldnames or ())]

@@ -27,7 +27,7 @@ WORLD_COLOURS = (
     (255, 152, 150),
 )  # fmt: skip
 CAMVID_SIDES = (360, 480)
-GET_CAMVID = "get it with: python -m lib.data camvid"
+GET_CAMVID = "get it with: companion data camvid"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from lib.data.images import image_files, open_image, read_image
 from lib.settings import ROOT
 
 WORLD = {"world": "natural", "world/comic": "comic", "world/painted": "painted"}  # source -> style
-COLLECTIONS = ("data/comics", "data/paintings")  # what `python -m lib.data comics` and `paintings` link to
+COLLECTIONS = ("data/comics", "data/paintings")  # what `companion data comics` and `paintings` link to
 
 
 class Photographs(Sequence):
@@ -61,6 +61,6 @@ def find(source: str) -> Path:
         places += [Path(assets) / source, Path(assets) / source.removeprefix("data/")]
     folder = next((place for place in places if place.is_dir()), None)
     if folder is None:
-        how = f"run: python -m lib.data {Path(source).name}" if source in COLLECTIONS else "name a folder of images"
+        how = f"run: companion data {Path(source).name}" if source in COLLECTIONS else "name a folder of images"
         raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
     return folder

@@ -117,9 +117,7 @@ def check(root: Path) -> None:
             stored = _read(root / name).astype(int)
             same = stored.shape == drawn.shape and _close(stored, drawn, images=name.endswith("webp"))
         if not same:
-            raise ValueError(
-                f"{root / name} differs from what the code draws now; draw it with `python -m lib.data world`"
-            )
+            raise ValueError(f"{root / name} differs from what the code draws now; draw it with `companion data world`")
 
 
 def _close(stored: np.ndarray, drawn: np.ndarray, images: bool) -> bool:

@@ -83,8 +83,12 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
         defense(**spec)
     source = source or chosen.data
     images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Study(params, chosen, images, here(), device, batch=getattr(source, "batch", None) or 0)
+    return Study(params, chosen, images, here(), device_here(), batch=getattr(source, "batch", None) or 0)
+
+
+def device_here() -> str:
+    """The GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def here() -> Store:

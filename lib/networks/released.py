@@ -1,14 +1,11 @@
 """Networks in files as their authors released them: recognised by their keys and shapes, loaded strictly.
 
-    python -m lib.networks.released NRP.pth models/paper/NRP.safetensors
+    companion convert NRP.pth models/paper/NRP.safetensors
 
 turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
 tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
 """
 
-import argparse
-import hashlib
-import sys
 from pathlib import Path
 
 import safetensors.torch
@@ -85,23 +82,3 @@ def to_safetensors(source: Path, target: Path) -> nn.Module:
     target.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(network.state_dict(), target)
     return network
-
-
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.networks.released", description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, metavar="IN", help="NRP.pth, NRP_resG.pth, R152-Denoise.npz or R152.npz")
-    parser.add_argument("target", type=Path, metavar="OUT.safetensors")
-    options = parser.parse_args(arguments)
-    try:
-        network = to_safetensors(options.source, options.target)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.source.name}: {in_words(network)}")
-    for path in (options.source, options.target):
-        print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """A server on loopback and an empty repository, for the commands that download."""
 
-import argparse
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,12 +10,10 @@ import pytest
 from lib.data import download, fetch, images
 
 
-def run(*arguments):
-    """What `python -m lib.data` does with these arguments."""
-    parser = argparse.ArgumentParser()
-    fetch.add_commands(parser.add_subparsers(required=True))
-    options = parser.parse_args(arguments)
-    return options.run(options)
+def run(name, option="", value=""):
+    """What `companion data` does with these arguments; its errors are raised."""
+    names = {"--url": "url", "--from": "folder"}
+    return fetch.get(name, **({names[option]: Path(value) if option == "--from" else value} if option else {}))
 
 
 def leftovers(folder):

@@ -98,18 +98,20 @@ def test_more_images_than_there_are_is_an_error(coco):
 
 def test_a_missing_file_is_named_with_the_command_that_gets_it(coco):
     (coco / "val2017" / "000000000285.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; get it with: python -m lib\.data coco$"):
+    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; get it with: companion data coco$"):
         load_coco(coco)
     assert len(load_coco(coco, count=1)) == 1
     listing(coco).unlink()
-    with pytest.raises(FileNotFoundError, match=r"val2017\.json: no such file; get it with: python -m lib\.data coco$"):
+    with pytest.raises(FileNotFoundError, match=r"val2017\.json: no such file; get it with: companion data coco$"):
         load_coco(coco)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"images": [', b"\xff\xfe\x00"])
 def test_damaged_annotations_are_named_in_one_line(coco, content):
     listing(coco).write_bytes(content)
-    with pytest.raises(ValueError, match=r"instances_val2017\.json: corrupt annotations \(.*lib\.data coco$") as error:
+    with pytest.raises(
+        ValueError, match=r"instances_val2017\.json: corrupt annotations \(.*companion data coco$"
+    ) as error:
         load_coco(coco)
     assert "\n" not in str(error.value)
 

@@ -165,7 +165,7 @@ def test_a_folder_that_is_no_collection_is_not_linked(places, name):
     ],
 )
 def test_a_collection_without_a_folder_says_what_to_do(name, command):
-    with pytest.raises(FileNotFoundError, match=rf"{command}.*python -m lib\.data {name} --from FOLDER$") as error:
+    with pytest.raises(FileNotFoundError, match=rf"{command}.*companion data {name} --from FOLDER$") as error:
         run(name)
     assert "\n" not in str(error.value)
     assert f"data/{name}" in unlabelled.COLLECTIONS and name in fetch.HOW
@@ -173,13 +173,13 @@ def test_a_collection_without_a_folder_says_what_to_do(name, command):
 
 def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
     (places / "repository" / "data" / "neurips2017").mkdir(parents=True)
-    run("list")
+    print(run(""))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["data", "set", "found", "where", "how", "to", "get", "it"]
     assert lines[2].split()[:2] == ["neurips2017", "yes"]
     assert lines[3].split()[:3] == ["imagenet_val", "no", "-"]
-    assert any(line.split() == ["camvid", "no", "-", "python", "-m", "lib.data", "camvid"] for line in lines)
-    assert any(line.split() == ["coco", "no", "-", "python", "-m", "lib.data", "coco"] for line in lines)
+    assert any(line.split() == ["camvid", "no", "-", "companion", "data", "camvid"] for line in lines)
+    assert any(line.split() == ["coco", "no", "-", "companion", "data", "coco"] for line in lines)
     for name in ("comics", "paintings"):
         assert any(line.split()[:3] == [name, "no", "-"] for line in lines)
     assert all(name in " ".join(lines) for name in ("comic-books-classification", "painter-by-numbers"))

@@ -90,7 +90,7 @@ def test_count_takes_the_first_and_refuses_more_than_there_are(neurips):
 
 def test_missing_image_is_named(neurips):
     (neurips / "images" / "a.webp").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images/a\.png: no such image; how to get it: python -m lib\.data"):
+    with pytest.raises(FileNotFoundError, match=r"images/a\.png: no such image; how to get it: companion data"):
         images.load_neurips2017(neurips, side=20)
 
 
@@ -121,14 +121,14 @@ def test_label_outside_the_classes_is_named(neurips, label):
 
 
 def test_missing_csv_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"images\.csv: no such file; how to get it: python -m lib\.data list"):
+    with pytest.raises(FileNotFoundError, match=r"images\.csv: no such file; how to get it: companion data"):
         images.load_neurips2017(tmp_path, side=20)
 
 
 def test_root_prefers_the_repository_then_the_assets_then_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
     monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
-    with pytest.raises(FileNotFoundError, match=r"run: python -m lib\.data neurips2017$"):
+    with pytest.raises(FileNotFoundError, match=r"run: companion data neurips2017$"):
         images.root("neurips2017")
     (tmp_path / "assets" / "neurips2017").mkdir(parents=True)
     assert images.root("neurips2017") == tmp_path / "assets" / "neurips2017"

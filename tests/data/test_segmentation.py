@@ -76,7 +76,7 @@ def damage_colour(root):
     [
         (
             lambda root: (root / "testannot" / "f2.png").unlink(),
-            "f2.png: no such label; get it with: python -m lib.data camvid",
+            "f2.png: no such label; get it with: companion data camvid",
         ),
         (lambda root: (root / "test" / "f2.png").unlink(), "f2.png: no such image"),
         (lambda root: (root / "test.txt").unlink(), "test.txt: no such list; get it with"),

@@ -1,7 +1,6 @@
 """lib/data/scenes.py and lib/data/world.py: what is drawn, stored, loaded and checked."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,10 @@ from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 
 from lib import settings
-from lib.data import __main__ as command_line
 from lib.data import world
 from lib.data.scenes import BACKGROUNDS, CLASSES, PIXEL_CLASSES, SIDE, STYLES, draw
 from lib.settings import ROOT
+from tests.conftest import companion, refused
 
 PINNED = ROOT / "data" / "world"
 COUNTS = {(split, style): 60 if style == "natural" else 55 for split in ("train", "test") for style in STYLES}
@@ -169,23 +168,15 @@ def test_an_unknown_split_lists_the_known_ones(stored):
         world.load(stored, "holdout")
 
 
-def _command(monkeypatch, *words):
-    """`python -m lib.data WORDS`, in this process."""
-    monkeypatch.setattr(sys, "argv", ["lib.data", *map(str, words)])
-    command_line.main()
-
-
-def test_the_contact_sheet_is_a_small_readable_picture(stored, tmp_path, monkeypatch):
+def test_the_contact_sheet_is_a_small_readable_picture(stored, tmp_path):
     out = tmp_path / "sheet.png"
-    _command(monkeypatch, "world", "--root", stored, "--sheet", out)
+    assert companion("data", "world", "--root", stored, "--sheet", out)[0] == 0
     assert out.stat().st_size < 400_000
     assert min(Image.open(out).size) > 400
 
 
-def test_the_command_line_ends_a_missing_world_in_one_line(tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="dvc pull") as caught:
-        _command(monkeypatch, "world", "--check", "--root", tmp_path)
-    assert "\n" not in str(caught.value)
+def test_the_command_line_ends_a_missing_world_in_one_line(tmp_path):
+    assert "dvc pull" in refused("data", "world", "--check", "--root", tmp_path)
 
 
 def test_the_pinned_scenes_are_those_that_the_generator_draws():

@@ -9,8 +9,9 @@ import torch
 
 from lib.networks import weights
 from lib.networks.purifier import NRP, PURIFIERS, NRPResG
-from lib.networks.released import in_words, main, recognised, recognised_purifier
+from lib.networks.released import in_words, recognised, recognised_purifier
 from lib.networks.resnet_denoise import ResNetDenoise
+from tests.conftest import companion, refused
 
 RESNET = {"blocks": (2, 1, 1, 3), "width": 4}
 
@@ -102,11 +103,11 @@ def test_descriptions():
     assert in_words(ResNetDenoise(6, **RESNET)) == text
 
 
-def test_command_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
+def test_command_writes_safetensors_and_says_what_it_was(tmp_path):
     network, source, target = NRP(8, 2), tmp_path / "NRP.pth", tmp_path / "new" / "NRP.safetensors"
     torch.save(network.state_dict(), source)
-    assert main([str(source), str(target)]) == 0
-    said = capsys.readouterr().out
+    status, said, _ = companion("convert", source, target)
+    assert status == 0
     count = sum(parameter.numel() for parameter in network.parameters())
     assert f"NRP.pth: NRP of width 8, 2 blocks, {count:,} parameters" in said
     for file in (source, target):
@@ -125,11 +126,9 @@ def test_command_writes_safetensors_and_says_what_it_was(tmp_path, capsys):
         ("NRP.pth", "o.pth", "o.pth: must end in .safetensors"),
     ],
 )
-def test_command_fails_in_one_line_and_writes_nothing(tmp_path, capsys, name, target, message):
+def test_command_fails_in_one_line_and_writes_nothing(tmp_path, name, target, message):
     (tmp_path / "text.pth").write_text("weights?")
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
     torch.save(NRP(8, 1).state_dict(), tmp_path / "NRP.pth")
-    assert main([str(tmp_path / name), str(tmp_path / "new" / target)]) == 1
-    said = capsys.readouterr()
-    assert said.err.startswith("error: ") and said.err.count("\n") == 1 and message in said.err and not said.out
+    assert message in refused("convert", tmp_path / name, tmp_path / "new" / target)
     assert not (tmp_path / "new").exists()

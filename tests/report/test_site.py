@@ -21,14 +21,14 @@ PIPELINE = """
 stages:
   train:
     foreach: [NRP]
-    do: {cmd: python -m lib.training, outs: ["data/${item}_losses.csv"]}
+    do: {cmd: companion train, outs: ["data/${item}_losses.csv"]}
   c_fsa:
-    cmd: python -m lib.run c_fsa --scale ${scale}
+    cmd: companion run c_fsa --scale ${scale}
     outs:
       - results/${scale}/tables/table_03.md: {cache: false}
       - results/${scale}/figures/figure_06.svg: {cache: false}
   e_transforms:
-    cmd: python -m lib.run e_transforms --scale ${scale}
+    cmd: companion run e_transforms --scale ${scale}
     outs: ["results/${scale}/tables/table_06.md", "results/${scale}/figures/budgets.svg"]
   claims:
     cmd: python -m lib.report.claims
@@ -40,7 +40,7 @@ WIDE += "| VGG-19 |" + " 97.5 [93.8, 100.0] |" * 30 + "\n"
 FRAME = pd.DataFrame({"name": ["Inc-v3"], "role": ["victim"]})
 RUN = {
     "stage": "c_fsa",
-    "command": "python -m lib.run c_fsa --scale mini",
+    "command": "companion run c_fsa --scale mini",
     "commit": "803416fabcdef0123456789",
     "changed": False,
     "seconds": 102.3,

@@ -1,4 +1,4 @@
-"""python -m lib.training: every kind of training by its name, on any images, resumed after a kill, errors of a line."""
+"""companion train: every kind of training by its name, on any images, resumed after a kill, errors of a line."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from torchvision.transforms import functional as vision
 
-from lib import settings, zoo
+from lib import cli, settings, zoo
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
 from lib.networks.small import ARCHITECTURES
-from lib.training import __main__ as command_line
 from lib.training import generator, loop, runner
+from tests.conftest import refused
 from tests.training.conftest import SIDE, pixels, scenes
 from tests.training.test_samples import places
 
@@ -97,8 +97,10 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "load", lambda name=None, root=root: load(name, root))
 
     def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["training", *map(str, arguments), "--scale", "mini", "--root", str(root)])
-        command_line.main()
+        status = cli.main(["train", *map(str, arguments), "--scale", "mini", "--root", str(root)])
+        if status == 130:  # a key press
+            raise KeyboardInterrupt
+        assert status == 0
 
     def record(name):
         return json.loads((results / "metrics" / "networks" / f"{name}.json").read_text())
@@ -108,12 +110,8 @@ def command(tmp_path, monkeypatch):
 
 
 def failure(command, *arguments) -> str:
-    """The one line with which the command ends; a message as exit code means status 1."""
-    with pytest.raises(SystemExit) as end:
-        command(*arguments)
-    assert isinstance(end.value.code, str) and "\n" not in end.value.code
-    assert end.value.code.startswith("python -m lib.training: ")
-    return end.value.code
+    """The one line with which the command ends."""
+    return refused("train", *arguments, "--scale", "mini", "--root", command.root)
 
 
 @pytest.mark.parametrize("name", RECORDED)

@@ -1,7 +1,4 @@
-"""`python -m lib.defenses`: a defense on a folder of images."""
-
-import runpy
-import sys
+"""`companion defend` and `companion attack`: a defense or an attack on a folder of images."""
 
 import numpy as np
 import pytest
@@ -9,11 +6,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from lib import folders, zoo
+from lib.attacks.decision import fgsm
 from lib.data.images import read_image
-from lib.defenses import __main__ as command
-from lib.defenses import defense, folder
+from lib.defenses import defense
 from lib.defenses.purifier import NOISE
+from lib.networks.normalised import Normalised
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
+from lib.networks.small import ARCHITECTURES
+from tests.conftest import companion, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -48,17 +49,14 @@ def weights(tmp_path):
     return path
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["defenses", *map(str, arguments)])
-    command.main()
+def run(kind, *arguments):
+    status, out, err = companion("defend", kind, *arguments)
+    assert status == 0, err
+    return out, err
 
 
-def failure(monkeypatch, *arguments):
-    """The one line with which the command ends; a message as exit code means status 1."""
-    with pytest.raises(SystemExit) as end:
-        run(monkeypatch, *arguments)
-    assert isinstance(end.value.code, str) and "\n" not in end.value.code
-    return end.value.code
+def failure(kind, *arguments):
+    return refused("defend", kind, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +71,7 @@ def failure(monkeypatch, *arguments):
     ],
 )
 def test_every_image_becomes_a_lossless_png(images, tmp_path, monkeypatch, arguments, spec):
-    run(monkeypatch, *arguments, images, tmp_path / "deep" / "out")
+    run(*arguments, images, tmp_path / "deep" / "out")
     written = sorted((tmp_path / "deep" / "out").iterdir())
     assert [path.name for path in written] == ["a.png", "b.png", "c.png", "d.png", "e.png"]
     for source, result in zip(sorted(images.iterdir()), written, strict=True):
@@ -93,7 +91,7 @@ def test_every_image_becomes_a_lossless_png(images, tmp_path, monkeypatch, argum
 def test_a_purifier_on_images_of_several_sizes(images, tmp_path, monkeypatch, kind, name, arguments, options):
     network, path = purifier(kind), tmp_path / name
     (save_file if path.suffix == ".safetensors" else torch.save)(network.state_dict(), path)
-    run(monkeypatch, "nrp", "--weights", path, *arguments, images, tmp_path / "out")
+    run("nrp", "--weights", path, *arguments, images, tmp_path / "out")
     for source, result in zip(sorted(images.iterdir()), sorted((tmp_path / "out").iterdir()), strict=True):
         x = read_image(source)
         expected = defense("nrp", network=network, **options)(x[None] / 255)[0]
@@ -105,14 +103,14 @@ def test_a_purifier_on_images_of_several_sizes(images, tmp_path, monkeypatch, ki
 
 def test_dynamic_and_static_purification_differ(images, weights, tmp_path, monkeypatch):
     for name, arguments in {"static": [], "0": ["--dynamic"], "1": ["--dynamic", "--seed", "1"]}.items():
-        run(monkeypatch, "nrp", "--weights", weights, *arguments, images, tmp_path / name)
+        run("nrp", "--weights", weights, *arguments, images, tmp_path / name)
     static, first, second = (read_image(tmp_path / name / "a.png").int() for name in ("static", "0", "1"))
     assert (static - first).abs().float().mean() > 1 and (first - second).abs().float().mean() > 1
 
 
 def test_a_purifier_in_tiles(images, weights, tmp_path, monkeypatch):
-    run(monkeypatch, "nrp", "--weights", weights, images, tmp_path / "whole")
-    run(monkeypatch, "nrp", "--weights", weights, "--tile", 16, images, tmp_path / "tiles")
+    run("nrp", "--weights", weights, images, tmp_path / "whole")
+    run("nrp", "--weights", weights, "--tile", 16, images, tmp_path / "tiles")
     for whole in (tmp_path / "whole").iterdir():
         difference = read_image(whole).int() - read_image(tmp_path / "tiles" / whole.name).int()
         assert difference.abs().max() <= 1 and (difference != 0).float().mean() < 0.01
@@ -129,7 +127,7 @@ def test_a_purifier_s_errors_are_one_line(images, weights, tmp_path, monkeypatch
         (["--weights", other], "other.safetensors: "),
         (["--weights", weights, "--tile", "12"], "tile must be more than 12 pixels"),
     ]:
-        assert message in failure(monkeypatch, "nrp", *arguments, images, tmp_path / "out")
+        assert message in failure("nrp", *arguments, images, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*"))
 
 
@@ -137,58 +135,53 @@ def test_a_gpu_that_is_too_small_leads_to_tiles(images, weights, tmp_path, monke
     def exhausted(*arguments):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(command, "defend_folder", exhausted)
-    assert "--tile" in failure(monkeypatch, "nrp", "--weights", weights, images, tmp_path / "out")
+    monkeypatch.setattr(folders, "apply", exhausted)
+    assert "--tile" in failure("nrp", "--weights", weights, images, tmp_path / "out")
 
 
-def test_a_purifier_needs_its_weights(images, tmp_path, monkeypatch, capsys):
-    with pytest.raises(SystemExit) as end:
-        run(monkeypatch, "nrp", images, tmp_path / "out")
-    assert end.value.code == 2 and "--weights" in capsys.readouterr().err
+def test_a_purifier_needs_its_weights(images, tmp_path):
+    assert "nrp needs --weights" in failure("nrp", images, tmp_path / "out")
 
 
-def test_as_a_program_with_a_progress_bar(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["defenses", "median", str(images), str(tmp_path / "out")])
-    runpy.run_path(command.__file__, run_name="__main__")
-    printed = capsys.readouterr()
-    assert printed.out.strip().endswith("out: 5 images") and "5/5" in printed.err
+def test_progress_and_the_number_of_images_are_said(images, tmp_path):
+    out, err = run("median", images, tmp_path / "out")
+    assert out.strip().endswith("out: 5 images") and "5/5" in err
 
 
-def test_what_is_left_out_is_named(images, tmp_path, monkeypatch, capsys):
+def test_what_is_left_out_is_named(images, tmp_path):
     (images / "labels.csv").write_text("a,1\n")
     (images / "more").mkdir()
-    run(monkeypatch, "median", images, tmp_path / "out")
-    assert "left out, no images: labels.csv, more" in capsys.readouterr().err
+    assert "left out, no images: labels.csv, more" in run("median", images, tmp_path / "out")[1]
 
 
 def test_a_missing_or_empty_folder(tmp_path, monkeypatch):
-    assert "no such folder" in failure(monkeypatch, "jpeg", tmp_path / "nowhere", tmp_path / "out")
+    assert "no such folder" in failure("jpeg", tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("")
-    assert "no images here" in failure(monkeypatch, "jpeg", tmp_path / "in", tmp_path / "out")
+    assert "no images here" in failure("jpeg", tmp_path / "in", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_an_unreadable_file_keeps_what_was_written(images, tmp_path, monkeypatch):
     (images / "c.jpeg").write_bytes(b"no image")
-    assert "c.jpeg: corrupt image" in failure(monkeypatch, "jpeg", images, tmp_path / "out")
+    assert "c.jpeg: corrupt image" in failure("jpeg", images, tmp_path / "out")
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a.png", "b.png"]
 
 
 def test_two_images_of_one_stem(images, tmp_path, monkeypatch):
     Image.new("RGB", (8, 8)).save(images / "a.bmp")
-    message = failure(monkeypatch, "median", images, tmp_path / "out")
+    message = failure("median", images, tmp_path / "out")
     assert "a.bmp and a.png would both become a.png" in message and not (tmp_path / "out").exists()
 
 
 def test_the_same_folder_twice(images, monkeypatch):
     before = {path: path.read_bytes() for path in images.iterdir()}
-    assert "name another folder" in failure(monkeypatch, "jpeg", images, images / ".." / "in")
+    assert "name another folder" in failure("jpeg", images, images / ".." / "in")
     assert {path: path.read_bytes() for path in images.iterdir()} == before
 
 
 def test_a_wrong_option_value(images, tmp_path, monkeypatch):
-    assert "from 1 to 100" in failure(monkeypatch, "jpeg", "--quality", "0", images, tmp_path / "out")
+    assert "from 1 to 100" in failure("jpeg", "--quality", "0", images, tmp_path / "out")
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
@@ -198,5 +191,73 @@ def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        folder.save(torch.zeros(3, 4, 4), tmp_path / "x.png")
+        folders.save(torch.zeros(3, 4, 4), tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
+
+
+# Attacks.
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """The networks of the scale, tiny and untrained."""
+    made = {}
+
+    def load(name, scale, device="cpu"):
+        torch.manual_seed(len(name))
+        return made.setdefault(name, Normalised(ARCHITECTURES["vgg16"](12), (0.5,) * 3, (0.25,) * 3).eval())
+
+    monkeypatch.setattr(zoo, "load", load)
+    return made
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """Three images of other sizes, large enough for the networks."""
+    folder, random = tmp_path / "photographs", np.random.default_rng(1)
+    folder.mkdir()
+    for name, shape in {"a.png": (40, 52), "b.jpg": (48, 48), "c.webp": (56, 44)}.items():
+        Image.fromarray(random.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["SSP", "MI-FGSM", "Noise"])
+def test_an_attack_keeps_the_budget_at_every_size(photographs, networks, tmp_path, monkeypatch, name):
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
+    steps = [] if name == "Noise" else ["--steps", 2]
+    status, said, err = companion("attack", name, photographs, tmp_path / "out", "--eps", 8, *steps)
+    assert status == 0, err
+    assert said.startswith(f"{tmp_path / 'out'}: 3 images, {name}")
+    assert ("labels predicted by" in said) == (name == "MI-FGSM") and ("on " in said) == (name != "Noise")
+    for source, result in zip(sorted(photographs.iterdir()), sorted((tmp_path / "out").iterdir()), strict=True):
+        moved = (read_image(result).int() - read_image(source).int()).abs()
+        assert result.suffix == ".png" and moved.max() == (3 if name == "MI-FGSM" else 8)  # two steps of 1.6
+
+
+def test_labels_of_a_file_are_those_that_the_attack_leaves(photographs, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
+    labels = tmp_path / "labels.csv"
+    labels.write_text("file,label\na.png,1\nb.jpg,2\nc.webp,3\n")
+    status, said, err = companion("attack", "FGSM", photographs, tmp_path / "out", "--labels", labels)
+    assert status == 0 and f"labels of {labels}" in said, err
+    (network,) = networks.values()
+    for label, path in enumerate(sorted(photographs.iterdir()), 1):
+        x = read_image(path)[None] / 255
+        expected = fgsm(network, x, torch.tensor([label]))[0]
+        assert torch.equal(read_image(tmp_path / "out" / f"{path.stem}.png"), (expected * 255).round().byte())
+
+
+def test_what_cannot_be_attacked_is_one_line(photographs, networks, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
+    (tmp_path / "other.csv").write_text("name\na.png\n")
+    (tmp_path / "few.csv").write_text("file,label\na.png,1\n")
+    for arguments, message in [
+        (["SPS"], "no attack 'SPS'; there are Noise"),
+        (["FFF"], "FFF makes one perturbation for images of one size"),
+        (["CDA"], "CDA needs a generator: --surrogate NAME"),
+        (["FGSM", "--labels", tmp_path / "other.csv"], "is no table with the columns file and label"),
+        (["FGSM", "--labels", tmp_path / "few.csv"], "few.csv: no label for b.jpg"),
+        (["FGSM", "--labels", tmp_path / "nowhere.csv"], "nowhere.csv"),
+    ]:
+        name, *more = arguments
+        assert message in refused("attack", name, photographs, tmp_path / "out", *more)

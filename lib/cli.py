@@ -1,0 +1,180 @@
+"""The command of this project: `companion`, or `python -m lib` without installation.
+
+A function per command, thin over lib. What takes seconds to import is imported inside, so that `--help` is quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="The supplement of 'A Self-supervised Approach for Adversarial Robustness', and its attacks and defenses.",
+)
+store = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The stored results.")
+app.add_typer(store, name="store")
+
+ScaleName = Annotated[str | None, typer.Option("--scale", help="scales/SCALE.yaml (default: params.yaml's scale)")]
+Source = Annotated[Path, typer.Argument(metavar="IN", help="folder of png, jpg, webp or bmp images")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help="folder for the results, lossless png")]
+
+
+@app.command()
+def run(notebook: Annotated[str, typer.Argument(help="such as e_transforms")], scale: ScaleName = None) -> None:
+    """Run one appendix: execute its notebook and write its results."""
+    from lib import run
+
+    print(f"wrote {run.stage(notebook, scale)}")
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="what the scale file trains, such as Inc-v3, SegNet-Basic or NRP")] = "",
+    everything: Annotated[bool, typer.Option("--all", help="all that the scale file trains")] = False,
+    scale: ScaleName = None,
+    images: Annotated[str, typer.Option(help="purifiers, generators: a folder of images of your own")] = "",
+    render: Annotated[str, typer.Option(help="generators: draw them as comic or painting first; or none")] = "",
+    root: Annotated[Path | None, typer.Option(help="where models/ and results/ are written")] = None,
+) -> None:
+    """Train one network, or all; a killed training goes on with the same command, an unchanged one is not repeated.
+
+    Writes models/SCALE/NAME.safetensors and the record results/SCALE/metrics/networks/NAME.json; of a purifier or a
+    generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
+    """
+    from lib import settings
+    from lib.training import runner
+
+    if bool(name) == everything:
+        raise ValueError("name one network to train, or give --all")
+    chosen = settings.load(scale)
+    changed = {field: value for field, value in {"images": images, "render": render}.items() if value}
+    for each in runner.names(chosen) if everything else [name]:
+        record = runner.train(each, chosen, root or settings.ROOT, **changed)
+        facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
+        print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
+
+
+@app.command()
+def attack(
+    name: Annotated[str, typer.Argument(help="such as SSP or MI-FGSM; of the library or of params.yaml's own_attacks")],
+    source: Source,
+    target: Target,
+    surrogate: Annotated[str | None, typer.Option(help="a network of the scale (default: that of Appendix F)")] = None,
+    labels: Annotated[Path | None, typer.Option(help="csv with the columns file,label, 0-based")] = None,
+    eps: Annotated[float | None, typer.Option(help="budget, in levels of 0 to 255")] = None,
+    steps: Annotated[int | None, typer.Option(help="iterations")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Attack every image of a folder at its own size; an attack that needs labels takes the surrogate's predictions."""
+    from lib import folders
+
+    changed = {key: value for key, value in {"eps": eps, "steps": steps}.items() if value is not None}
+    print(folders.attack(name, source, target, scale, surrogate, labels, **changed))
+
+
+@app.command()
+def defend(
+    kind: Annotated[str, typer.Argument(help="jpeg, tvm, median, nrp, or a name of params.yaml's defenses")],
+    source: Source,
+    target: Target,
+    quality: Annotated[int | None, typer.Option(help="jpeg: 1 to 100")] = None,
+    weight: Annotated[float | None, typer.Option(help="tvm: the smaller, the smoother")] = None,
+    window: Annotated[int | None, typer.Option(help="median: 3 or 5 pixels")] = None,
+    weights: Annotated[Path | None, typer.Option(help="nrp: NRP.pth, NRP_resG.pth or a purifier.safetensors")] = None,
+    dynamic: Annotated[bool, typer.Option(help="nrp: add noise first, against attacks on the purifier")] = False,
+    seed: Annotated[int | None, typer.Option(help="nrp: of that noise")] = None,
+    tile: Annotated[int | None, typer.Option(help="nrp: squares of so many pixels, to save memory")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Put a defense before every image of a folder, at its own size; on the GPU where there is one."""
+    from lib import folders
+
+    given = {"quality": quality, "weight": weight, "window": window, "weights": weights, "seed": seed, "tile": tile}
+    given = {key: value for key, value in given.items() if value is not None} | ({"dynamic": True} if dynamic else {})
+    print(folders.defend(kind, source, target, scale, **given))
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="world, neurips2017, imagenet_val, camvid, coco, comics, paintings")] = "",
+    folder: Annotated[Path | None, typer.Option("--from", help="a local folder with the set")] = None,
+    url: Annotated[str | None, typer.Option(help="another place to download from")] = None,
+    csv: Annotated[str | None, typer.Option(help="neurips2017: name of the CSV file there")] = None,
+    check: Annotated[bool, typer.Option(help="world: compare the stored data with what the generator draws")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="world: write a contact sheet of the stored data")] = None,
+    root: Annotated[Path | None, typer.Option(help="world: the folder (default data/world)")] = None,
+) -> None:
+    """Get a data set; without a name, which ones are here and how to get the others."""
+    from lib.data import fetch
+
+    given = {"folder": folder, "url": url, "csv": csv, "check": check or None, "sheet": sheet, "root": root}
+    print(fetch.get(name, **{key: value for key, value in given.items() if value is not None}))
+
+
+@app.command()
+def zoo(
+    name: Annotated[str, typer.Argument(help="the network whose weights to get and check")] = "",
+    scale: ScaleName = None,
+) -> None:
+    """Get a network's weights; without a name, which networks are here and how to get the others."""
+    from tabulate import tabulate
+
+    from lib import settings, zoo
+
+    chosen = settings.load(scale)
+    if name:
+        print(f"{name}: {zoo.fetch(name, chosen)}")
+        return
+    rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
+    print(tabulate(rows, headers="keys", maxcolwidths=[None, 36, 36, None, 48]))
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="NRP.pth, NRP_resG.pth, R152-Denoise.npz or R152.npz")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
+) -> None:
+    """Turn a released file of weights into safetensors, in which no code can hide, and say what it is."""
+    import hashlib
+
+    from lib.networks.released import in_words, to_safetensors
+
+    print(f"{source.name}: {in_words(to_safetensors(source, target))}")
+    for path in (source, target):
+        print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
+
+
+@store.command()
+def why(cell: Annotated[str, typer.Argument(help="a computation's name, or a pattern such as 'SSP on *'")]) -> None:
+    """Why a result was computed: what differs from the nearest earlier one, part by part."""
+    from lib.keys import ROOT
+    from lib.store import Store, folder
+
+    print("\n".join(Store(folder(ROOT)).why(cell)))
+
+
+@store.command()
+def size() -> None:
+    """Where the stored results lie, how many there are and how much they take."""
+    from lib.keys import ROOT
+    from lib.store import folder
+
+    root = folder(ROOT)
+    sizes = [path.stat().st_size for path in root.rglob("*.bin")]
+    print(f"{root}: {len(sizes)} results, {sum(sizes) / 1e6:.1f} MB")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; the exit status. What is wrong with the user's input ends in one line."""
+    try:
+        app(args=arguments, prog_name="companion")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except (OSError, ValueError) as error:
+        print(f"companion: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,154 @@
+"""An attack or a defense on every image of a folder, each at its own size."""
+
+import csv
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from lib import settings
+from lib.attacks.registry import attacks
+from lib.data.images import ImageSet, image_files, read_image
+from lib.defenses import Defense, defense
+from lib.defenses.purifier import NOISE
+from lib.experiment import Study, adversaries
+from lib.experiment.study import device_here, here
+from lib.networks import weights as files
+from lib.networks.released import recognised_purifier
+from lib.units import to_bytes, unit_images
+
+UNKNOWN = -1  # the label of an image that no file of labels names
+
+
+def defend(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
+    """Defended copies of the images in `source` as `target`/STEM.png; what was done, in words.
+
+    kind: of `lib.defenses`, with its options (of nrp: weights, dynamic, seed, tile), or a name of params.yaml's
+    defenses. ValueError or OSError in one line, also at the first file that cannot be read; what was written before
+    stays.
+    """
+    function, device = named_defense(kind, scale, options), device_here()
+    try:
+        return apply(lambda image, _: function(unit_images(image[None], device))[0], source, target)
+    except torch.cuda.OutOfMemoryError:
+        raise ValueError("the GPU's memory is too small for an image; give a --tile, such as 512") from None
+
+
+def named_defense(kind: str, scale: str | None, options: dict) -> Defense:
+    """The defense that the command names; see `defend`."""
+    chosen = settings.load(scale)
+    params = settings.params_at(chosen)
+    if kind in params.defenses:
+        study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), device_here())
+        return study.defense(kind, **options)
+    return purifier(**options) if kind == "nrp" else defense(kind, **options)
+
+
+def purifier(weights: Path | None = None, dynamic: bool = False, seed: int = 0, tile: int | None = None) -> Defense:
+    """`nrp` with the network that is in a file. FileNotFoundError or ValueError in one line for a file that is missing
+    or holds no purifier."""
+    if weights is None:
+        raise ValueError("nrp needs --weights: NRP.pth, NRP_resG.pth or a purifier.safetensors")
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights}: no such file of weights")
+    network = recognised_purifier(files.read_state(weights), weights.name).to(device_here())
+    return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, seed=seed, tile=tile)
+
+
+def attack(
+    name: str,
+    source: Path,
+    target: Path,
+    scale: str | None = None,
+    surrogate: str | None = None,
+    labels: Path | None = None,
+    **changed: object,
+) -> str:
+    """Adversaries of the images in `source` as `target`/STEM.png; what was done, in words.
+
+    surrogate: a network of the scale (default: Appendix F's).  labels: a file with the columns file and label; without
+    it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in levels. ValueError or
+    OSError in one line.
+    """
+    chosen = settings.load(scale)
+    params = settings.params_at(chosen)
+    study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), device_here(), batch=1)
+    known = attacks(params.own_attacks)
+    recipe = known.get(name)
+    if recipe and recipe.on == "responses":
+        raise ValueError(f"{name} makes one perturbation for images of one size, and a folder may hold several")
+    if recipe and recipe.on == "generator" and surrogate is None:
+        raise ValueError(f"{name} needs a generator: --surrogate NAME of the scale's networks")
+    default = chosen.f.feature_surrogate if recipe and recipe.on == "features" else chosen.f.surrogate
+    surrogate = None if recipe and recipe.on == "nothing" else surrogate or default
+    given = read_labels(labels) if labels else {}
+
+    def attacked(image: Tensor, path: Path) -> Tensor:
+        label = given.get(path.name, UNKNOWN)
+        if recipe and recipe.labels and label == UNKNOWN:
+            if labels:
+                raise ValueError(f"{labels}: no label for {path.name}")
+            with torch.no_grad():
+                label = study.network(surrogate)(unit_images(image[None], study.device)).argmax(1).item()
+        study.images = ImageSet(image[None], torch.tensor([label]), [path.name])
+        (cell,) = adversaries(study, name, surrogate, **changed)
+        return cell.images[0] / 255
+
+    words = apply(attacked, source, target)
+    whose = f" of {labels}" if labels else f" predicted by {surrogate}"
+    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{f', labels{whose}' if recipe.labels else ''}"
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """The labels of files by their names. ValueError or OSError in one line for another kind of file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    try:
+        return {row["file"]: int(row["label"]) for row in rows}
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{path}: is no table with the columns file and label (a whole number)") from None
+
+
+def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path) -> str:
+    """Write what `function` makes of each image of a folder, losslessly; how many, in words.
+
+    function: uint8 `[3,H,W]` and its file -> `[3,H,W]` in [0,1]. Only the folder itself is read, not what lies in
+    folders below; on stderr a progress bar and what was left out. A file appears under its name only when it is
+    complete; one of that name is replaced.
+    """
+    paths = find_images(source)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target}: the results would mix with the images they come from; name another folder")
+    target.mkdir(parents=True, exist_ok=True)
+    for path in tqdm(paths, unit="image"):
+        save(function(read_image(path), path), target / f"{path.stem}.png")
+    return f"{target}: {len(paths)} images"
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; says on stderr which other files and folders it leaves out."""
+    images = image_files(folder)
+    others = sorted(path.name for path in set(folder.iterdir()).difference(images))
+    if others:
+        print(f"{folder}: left out, no images: {', '.join(others)}", file=sys.stderr)
+    stem, count = Counter(path.stem for path in images).most_common(1)[0]
+    if count > 1:
+        names = " and ".join(path.name for path in images if path.stem == stem)
+        raise ValueError(f"{folder}: {names} would both become {stem}.png; rename one")
+    return images
+
+
+def save(image: Tensor, path: Path) -> None:
+    """One image `[3,H,W]` in [0,1] as an 8-bit PNG, written beside its place and then renamed."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(partial, format="PNG")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,53 @@
+"""lib/cli.py: one command for all, quick, and of one line where something is wrong."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lib import keys, settings
+from lib.cli import app
+from tests.conftest import companion, refused
+
+COMMANDS = ["run", "train", "attack", "defend", "data", "zoo", "convert", "store"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_does(name):
+    status, text, _ = companion(name, "--help")
+    assert status == 0 and f"companion {name}" in text and len(text.splitlines()) > 5
+
+
+def test_the_list_of_commands_is_complete():
+    _, text, _ = companion("--help")
+    known = [command.name or command.callback.__name__ for command in app.registered_commands] + ["store"]
+    assert set(COMMANDS) <= set(known) and all(f"  {name} " in text for name in known)
+
+
+def test_help_imports_nothing_that_takes_long():
+    """Neither torch nor what reads tables; as `python -m lib`, the name without installation."""
+    script = (
+        "import sys; sys.argv = ['lib', '--help']; import runpy\n"
+        "try:\n    runpy.run_module('lib', run_name='__main__')\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({'torch', 'pandas', 'numpy', 'rich', 'matplotlib'} & set(sys.modules)))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_what_is_wrong_is_one_line_and_the_exit_status():
+    assert refused("run", "nothing", "--scale", "mini").startswith("no notebook 'nothing'; there are a_why")
+    assert refused("run", "e_transforms", "--scale", "nano").startswith("scales/nano.yaml not found; the scales are")
+    assert refused("train") == "name one network to train, or give --all"
+    assert refused("data", "imagnet").startswith("no data set 'imagnet'; did you mean 'imagenet_val'?")
+    assert "the data set camvid has no option 'check'" in refused("data", "camvid", "--check")
+    assert companion("zooo")[0] == 2
+
+
+def test_the_store_says_its_size_and_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path))
+    assert companion("store", "size")[1] == f"{tmp_path}: 0 results, 0.0 MB\n"
+    assert refused("store", "why", "SSP*") == "no entry of the store is called 'SSP*'; there are none"
+    assert keys.ROOT == settings.ROOT
