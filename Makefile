@@ -6,13 +6,16 @@ WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro test lint lab bench lock
+.PHONY: repro verify test lint lab bench lock
 
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
 	$(BIN)/dvc repro
 	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
 	@ls results/$(SCALE)/notebooks/*.ipynb
 	@echo "Redraw a figure with: .venv/bin/companion figures"
+
+verify: data/world/world.json  ## compute everything anew in a temporary folder and compare it with what is committed
+	$(BIN)/companion verify
 
 # A worker per core, with one thread (tests/conftest.py). Whole files go to a worker, which builds their fixtures once.
 test: data/world/world.json  ## run the tests

@@ -148,6 +148,24 @@ def convert(
         print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
 
+@app.command()
+def verify(
+    folder: Annotated[Path | None, typer.Option(help="where to compute (default: a temporary folder)")] = None,
+    keep: Annotated[bool, typer.Option(help="leave that folder there")] = False,
+    scale: ScaleName = None,
+) -> None:
+    """Compute everything anew, trainings too, without stored results; say of each table and figure if it agrees."""
+    import tempfile
+
+    from lib import settings, verify
+
+    place = folder or Path(tempfile.mkdtemp(prefix="companion-"))
+    text, agrees = verify.verify(settings.ROOT, settings.load(scale).name, place, keep)
+    print(text)
+    if not agrees:
+        raise typer.Exit(1)
+
+
 @store.command()
 def why(cell: Annotated[str, typer.Argument(help="a computation's name, or a pattern such as 'SSP on *'")]) -> None:
     """Why a result was computed: what differs from the nearest earlier one, part by part."""

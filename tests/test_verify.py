@@ -1,0 +1,61 @@
+"""lib/verify.py: what counts as the same result."""
+
+import pandas as pd
+import pytest
+
+from lib import verify
+from lib.verify import compare, compare_tables
+
+OLD = {"attack": ["SSP", "FGSM"], "accuracy": [10.0, 40.0], "accuracy low": [5.0, 30.0], "accuracy high": [15.0, 50.0]}
+OLD |= {"n": [100, 100]}
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict", "difference"),
+    [
+        ({"accuracy": [10.04, 40.0]}, "same within rounding", 0.04),
+        ({"accuracy low": [4.0, 29.0]}, "same within rounding", 0.0),
+        ({"accuracy": [14.9, 40.0]}, "inside the intervals", 4.9),
+        ({"accuracy": [15.2, 40.0]}, "different", 5.2),
+        ({"n": [100, 101]}, "different", 1.0),
+        ({"attack": ["SSP", "PGD"]}, "different", None),
+        ({"more": [1, 2]}, "different", None),
+    ],
+)
+def test_a_table_is_compared_number_by_number(change, verdict, difference):
+    found, largest = compare_tables(pd.DataFrame(OLD), pd.DataFrame(OLD | change))
+    assert found == verdict
+    assert pd.isna(largest) if difference is None else largest == pytest.approx(difference)
+
+
+def test_a_long_table_has_its_interval_in_low_and_high():
+    old = pd.DataFrame({"attack": ["SSP"], "value": [10.0], "low": [5.0], "high": [15.0]})
+    assert compare_tables(old, old.assign(value=12.0))[0] == "inside the intervals"
+    assert compare_tables(old, old.assign(value=16.0))[0] == "different"
+
+
+def test_every_table_and_figure_has_its_verdict(tmp_path):
+    for name in ("old", "new"):
+        (tmp_path / name / "tables").mkdir(parents=True)
+        for number, content in {1: "a,b\nx,1\n", 2: "a,b\nx,1\n" if name == "old" else "a,b\nx,9\n"}.items():
+            (tmp_path / name / "tables" / f"table_{number}.csv").write_text(content)
+        (tmp_path / name / "figure.svg").write_text(name)
+    (tmp_path / "old" / "only.csv").write_text("a\n1\n")
+    found = compare(tmp_path / "old", tmp_path / "new").set_index("file")["verdict"].to_dict()
+    assert found == {
+        "figure.svg": "different",
+        "only.csv": "missing",
+        "tables/table_1.csv": "identical",
+        "tables/table_2.csv": "different",
+    }
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("x")
+    with pytest.raises(ValueError, match="is not empty; name a new folder"):
+        verify.again(tmp_path, tmp_path)
+
+
+def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
+    with pytest.raises(ChildProcessError, match="^git clone --quiet .* failed in "):
+        verify.again(tmp_path / "nothing", tmp_path / "new")
