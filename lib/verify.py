@@ -75,9 +75,9 @@ def compare_tables(old: pd.DataFrame, new: pd.DataFrame) -> tuple[str, float]:
         largest = max(largest, change.max() if len(change) else 0.0)
         low, high = _ends(old, column)
         inside &= bool(((low <= b) & (b <= high) | (change <= ROUNDING))[~texts].all())
-    return (
-        "same within rounding" if largest <= ROUNDING else "inside the intervals" if inside else "different"
-    ), largest
+    if largest <= ROUNDING:
+        return "same within rounding", largest
+    return "inside the intervals" if inside else "different", largest
 
 
 def _ends(table: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:

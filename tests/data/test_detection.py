@@ -109,9 +109,8 @@ def test_a_missing_file_is_named_with_the_command_that_gets_it(coco):
 @pytest.mark.parametrize("content", [b"", b'{"images": [', b"\xff\xfe\x00"])
 def test_damaged_annotations_are_named_in_one_line(coco, content):
     listing(coco).write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"instances_val2017\.json: corrupt annotations \(.*companion data coco$"
-    ) as error:
+    message = r"instances_val2017\.json: corrupt annotations \(.*companion data coco$"
+    with pytest.raises(ValueError, match=message) as error:
         load_coco(coco)
     assert "\n" not in str(error.value)
 
