@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from lib import settings
+from lib import settings, zoo
 from lib.attacks.registry import attacks
 from lib.data.images import ImageSet, image_files, read_image
 from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
 from lib.experiment import Study, adversaries
-from lib.experiment.study import device_here, here
+from lib.experiment.study import here
 from lib.networks import weights as files
 from lib.networks.released import recognised_purifier
 from lib.units import to_bytes, unit_images
@@ -33,7 +33,7 @@ def defend(kind: str, source: Path, target: Path, scale: str | None = None, **op
     defenses. ValueError or OSError in one line, also at the first file that cannot be read; what was written before
     stays.
     """
-    function, device = named_defense(kind, scale, options), device_here()
+    function, device = named_defense(kind, scale, options), zoo.device_here()
     try:
         return apply(lambda image, _: function(unit_images(image[None], device))[0], source, target)
     except torch.cuda.OutOfMemoryError:
@@ -45,7 +45,7 @@ def named_defense(kind: str, scale: str | None, options: dict) -> Defense:
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
     if kind in params.defenses:
-        study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), device_here())
+        study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), zoo.device_here())
         return study.defense(kind, **options)
     return purifier(**options) if kind == "nrp" else defense(kind, **options)
 
@@ -57,7 +57,7 @@ def purifier(weights: Path | None = None, dynamic: bool = False, seed: int = 0, 
         raise ValueError("nrp needs --weights: NRP.pth, NRP_resG.pth or a purifier.safetensors")
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no such file of weights")
-    network = recognised_purifier(files.read_state(weights), weights.name).to(device_here())
+    network = recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
     return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, seed=seed, tile=tile)
 
 
@@ -78,7 +78,7 @@ def attack(
     """
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
-    study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), device_here(), batch=1)
+    study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), zoo.device_here(), batch=1)
     known = attacks(params.own_attacks)
     recipe = known.get(name)
     if recipe and recipe.on == "responses":

@@ -30,12 +30,25 @@ from lib.networks import weights as files
 from lib.networks.families import FAMILIES, Family
 from lib.networks.normalised import Normalised
 from lib.networks.taps import Tap
-from lib.settings import ROOT, NetworkSpec, Scale
+from lib.settings import ROOT, NetworkSpec, Scale, params
 
 
 def device_name(device: str) -> str:
     """The GPU's name, or CPU: what records and tables of costs say."""
-    return torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device.upper()
+
+
+def device_here(asked: str | None = None) -> str:
+    """The device that params.yaml names (or `asked`); "auto" is the GPU where there is one. ValueError in one line for
+    one that this machine lacks."""
+    asked = asked or params().device
+    here = [*(["cuda"] if torch.cuda.is_available() else []), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
+    here += ["mps"] if torch.backends.mps.is_available() else []
+    if asked == "auto":
+        return "cuda" if "cuda" in here else "cpu"
+    if asked not in ["cpu", *here]:
+        raise ValueError(f"device {asked} is not here; params.yaml can name {', '.join(['auto', 'cpu', *here])}")
+    return asked
 
 
 def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.Module:

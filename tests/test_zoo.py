@@ -18,7 +18,7 @@ from lib.networks.resnet_denoise import ResNetDenoise
 from lib.networks.segnet_basic import SegNetBasic
 from lib.networks.taps import Tap
 from lib.networks.vgg import VGG16Conv33
-from lib.settings import NetworkSpec
+from lib.settings import ROOT, NetworkSpec, params
 from tests.conftest import companion, refused
 
 VGG = {"role": "features", "family": "vgg16_conv3_3", "architecture": "vgg16_conv3_3", "weights": "weights/vgg.npz"}
@@ -308,3 +308,27 @@ def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, m
     np.savez(file, **arrays, extra=np.zeros(1))
     with pytest.raises(ValueError, match=r"^R\.npz: unexpected key 'extra' for ResNetDenoise$"):
         zoo.load("FD", settings(FD=spec))
+
+
+@pytest.mark.parametrize("asked", ["cpu", "auto", "cuda", "cuda:1", "mps"])
+def test_the_device_is_the_one_asked_for_or_an_error_of_one_line(asked, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    if asked in ("cpu", "auto"):
+        assert zoo.device_here(asked) == "cpu"
+    else:
+        with pytest.raises(ValueError, match=f"^device {asked} is not here; params.yaml can name auto, cpu$"):
+            zoo.device_here(asked)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert zoo.device_here(asked) == {"auto": "cuda"}.get(asked, asked)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "0"])
+def test_a_device_that_means_nothing_is_refused_with_the_settings(device, tmp_path):
+    text = (ROOT / "params.yaml").read_text().replace("device: auto", f"device: '{device}'")
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ValueError, match="params.yaml: device: "):
+        params(tmp_path)

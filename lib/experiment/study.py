@@ -83,12 +83,9 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
         defense(**spec)
     source = source or chosen.data
     images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
-    return Study(params, chosen, images, here(), device_here(), batch=getattr(source, "batch", None) or 0)
-
-
-def device_here() -> str:
-    """The GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return Study(
+        params, chosen, images, here(), zoo.device_here(params.device), batch=getattr(source, "batch", None) or 0
+    )
 
 
 def here() -> Store:

@@ -5,10 +5,10 @@ error of one line that names the nearest valid key.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
@@ -29,6 +29,7 @@ class Params(Strict):
 
     scale: str
     seed: int
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     attacks: Attacks
     own_attacks: dict[str, OwnAttack] = {}
     defenses: dict[str, dict[str, int | float | str]]

@@ -27,7 +27,11 @@ from lib.tasks import detection, segmentation
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Curves, Training
 
-GPU = ("segmenters", "purifiers", "generators")  # the kinds that train on a GPU where there is one
+GPU = (
+    "segmenters",
+    "purifiers",
+    "generators",
+)  # the kinds that train on the device of params.yaml, and not always on a CPU
 
 Facts = dict[str, Any]
 Begun = tuple[Training, Callable[[Curves], Facts]]  # a training, and what evaluates its network and losses afterwards
@@ -51,7 +55,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None,
     """
     section, spec = find(name, scale)
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
-    device = device or ("cuda" if section in GPU and torch.cuda.is_available() else "cpu")
+    device = device or (zoo.device_here() if section in GPU else "cpu")
     training, evaluate = KINDS[section](Job(name, spec, scale, device))
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     store, checkpoint = Store(folder(root)), file.with_suffix(".ckpt")
