@@ -1,6 +1,7 @@
 """Measured seconds, in a file that git keeps and no stage makes: results are the same bytes from run to run.
 
-results/<scale>/timings.json holds what the recording run took, with its machine; COMPANION_TIMINGS=renew measures again.
+results/<scale>/timings.json holds what the recording run took, with its machine; COMPANION_TIMINGS=renew measures
+again.
 """
 
 import json

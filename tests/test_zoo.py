@@ -330,5 +330,5 @@ def test_the_device_is_the_one_asked_for_or_an_error_of_one_line(asked, monkeypa
 def test_a_device_that_means_nothing_is_refused_with_the_settings(device, tmp_path):
     text = (ROOT / "params.yaml").read_text().replace("device: auto", f"device: '{device}'")
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ValueError, match="params.yaml: device: "):
+    with pytest.raises(ValueError, match=r"params\.yaml: device: "):
         params(tmp_path)

@@ -31,7 +31,7 @@ GPU = (
     "segmenters",
     "purifiers",
     "generators",
-)  # the kinds that train on the device of params.yaml, and not always on a CPU
+)  # the kinds that train on the device of params.yaml
 
 Facts = dict[str, Any]
 Begun = tuple[Training, Callable[[Curves], Facts]]  # a training, and what evaluates its network and losses afterwards
