@@ -23,6 +23,7 @@ ORDER = [
     {"zoo", "data", "own"},
     {"attacks", "defenses"},
     {"tasks"},
+    {"frames"},
     {"training"},
     {"experiment"},
     {"report", "run"},

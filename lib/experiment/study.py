@@ -34,6 +34,8 @@ from lib.tasks.classification import unit_images
 # Taken when the code is loaded: an edit during a long run must not label old code's results as new ones.
 ATTACK_CODE = {name: code_of(attack.run) for name, attack in ATTACKS.items()}
 LEVELS_TO_UNIT = {"eps", "step", "alpha"}
+# What an attacker who knows of a defense is called, by the mode of `Through`.
+KNOWLEDGE = {"identity": "BPDA", "exact": "exact", "expectation": "EOT ({draws} draws)"}
 ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
 Images = Tensor | Sequence[Tensor]
@@ -69,7 +71,8 @@ class Study:
 class Adversaries:
     """The images that one run of an attack gives, and what made them.
 
-    images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.
+    images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.  knowledge: what the
+    attacker knows of a defense: unaware (nothing), BPDA, exact, or EOT (k draws); see `lib.attacks.adaptive`.
     """
 
     attack: str
@@ -77,6 +80,7 @@ class Adversaries:
     eps: float
     steps: int
     images: Images
+    knowledge: str = "unaware"
 
 
 class Through(NamedTuple):
@@ -145,8 +149,11 @@ def adversaries(
     else:
         made = _per_image(study, attack, recipe, target, chosen, names, through)
     counts = list(snapshots or [chosen.get("steps", chosen.get("iterations", 1))])
-    label = " + ".join(names) + (f" behind {through.defense}, {through.mode}" if through else "")
-    return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, made, strict=True)]
+    knowledge = KNOWLEDGE[through.mode].format(draws=through.draws) if through else "unaware"
+    return [
+        Adversaries(attack, " + ".join(names), chosen["eps"], n, images, knowledge)
+        for n, images in zip(counts, made, strict=True)
+    ]
 
 
 def all_attacks(
