@@ -12,29 +12,31 @@ import sys
 from pathlib import Path
 
 from lib import settings
+from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
 from lib.report.results import Results
 from lib.report.style import STYLES, write
+from lib.report.tables import tables
 
-TABLES = {
-    "table_01": "NRP and adversarial training under targeted PGD",
+# Tables that no frame makes; the others name themselves in tables.yaml.
+FACTS = {
     "table_02": "training cost",
-    "table_03": "FSA and SSP on six victims",
-    "table_04": "CDA and SSP against a detector",
-    "table_05": "clean accuracy of the victims",
-    "table_06": "SegNet-Basic under SSP, behind every transform",
-    "table_07": "detection under SSP, behind every transform",
-    "fsa_variations": "FSA from other surrogates, with other steps and batches",
-    "fsa_strongest": "SSP against the strongest of these",
-    "cda_cost": "what a generator costs per image, and SSP",
-    "adaptive": "NRP under attackers who know of it",
-    "purification": "every attack before and after purification",
+    "networks": "which network plays which of the paper's",
     "parameters": "attack parameters",
-    "transfer": "attacks x victims",
+    "figure_03_silhouettes": "how far classes lie apart in Figure 3",
+    "transform_runs": "what was attacked in Appendix E",
+    "scattering_needs": "what feature-scattering training and NRP ask for",
+    "cda_cost": "what a generator costs per image, and SSP",
 }
 # Endings of files, and what --format calls them.
 DRAWN = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
 PRINTED = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
+
+
+def titles() -> dict[str, str]:
+    """Every table by name, those of the paper first."""
+    found = FACTS | {name: table.title for name, table in tables().items()}
+    return {name: found.pop(name) for name in published.TABLES} | found
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,7 +81,7 @@ def run(results: Results, asked: argparse.Namespace) -> str:
     for option in ("style", "images", "only"):
         if getattr(asked, option) is not None:
             raise ValueError(f"a table has no --{option}; it has --format ({', '.join(PRINTED.values())}), --out")
-    return table(results, resolve(rest[0], TABLES, "table"), asked)
+    return table(results, resolve(rest[0], titles(), "table"), asked)
 
 
 def resolve(text: str, known: dict, kind: str) -> str:
@@ -144,7 +146,7 @@ def listing(results: Results) -> str:
         lines.append(f"  {name:<16}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
         if there and (known := options(results, name)):
             lines.append(f"{'':29}{known}")
-    for name, title in TABLES.items():
+    for name, title in titles().items():
         there = (results.root / "tables" / f"{name}.csv").exists()
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
     lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")

@@ -116,11 +116,11 @@ def test_the_list_says_what_is_stored_and_what_can_be_chosen(results):
 
 
 def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipeline_writes():
-    assert {f"table_{number:02}" for number in range(1, 8)} <= set(command.TABLES)
+    assert {f"table_{number:02}" for number in range(1, 8)} <= set(command.titles())
     assert {f"figure_{number:02}" for number in range(1, 11)} <= set(FIGURES)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
     written = {next(iter(out)) for stage in stages for out in stage.get("outs", ()) if isinstance(out, dict)}
-    for folder, names in {"tables": command.TABLES, "figures": FIGURES}.items():
+    for folder, names in {"tables": command.titles(), "figures": FIGURES}.items():
         suffix = "csv" if folder == "tables" else "svg"
         assert {f"results/${{scale}}/{folder}/{name}.{suffix}" for name in names} <= written
 

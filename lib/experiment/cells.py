@@ -25,6 +25,8 @@ from lib.networks.precision import Bf16
 from lib.settings import OwnAttack
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 
+# What an attacker who knows of a defense is called, by the mode of `Through`.
+KNOWLEDGE = {"identity": "BPDA", "exact": "exact", "expectation": "EOT ({draws} draws)"}
 ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
 
@@ -32,7 +34,8 @@ ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin h
 class Adversaries:
     """The images that one run of an attack gives, and what made them.
 
-    images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.
+    images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.  knowledge: what the
+    attacker knows of a defense: unaware (nothing), BPDA, exact, or EOT (k draws); see `lib.attacks.adaptive`.
     """
 
     attack: str
@@ -40,6 +43,7 @@ class Adversaries:
     eps: float
     steps: int
     images: Images
+    knowledge: str = "unaware"
 
 
 class Through(NamedTuple):
@@ -85,15 +89,19 @@ def adversaries(
         raise ValueError(f"{attack} takes no snapshots")
     if snapshots:
         chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
-    label = " + ".join(names) + (f" behind {through.defense}, {through.mode}" if through else "")
+    label, knowledge = " + ".join(names), "unaware"
+    if through:
+        knowledge = KNOWLEDGE.get(through.mode, "").format(draws=through.draws)
     if recipe.on == "responses":
         made = [_with_universal(study, attack, recipe, chosen, names[0])]
     else:
         target = _target(study, recipe.on, names, tap, through)
+        words = f"{attack} on {label}" + (f" behind {through.defense}, {through.mode}" if through else "")
         with networks_unchanged():
-            made = _per_image(study, shards(study, attack, recipe, chosen, target), f"{attack} on {label}")
+            made = _per_image(study, shards(study, attack, recipe, chosen, target), words)
     counts = list(snapshots or [chosen.get("steps", chosen.get("iterations", 1))])
-    return [Adversaries(attack, label, chosen["eps"], n, images) for n, images in zip(counts, made, strict=True)]
+    cells = zip(counts, made, strict=True)
+    return [Adversaries(attack, label, chosen["eps"], steps, images, knowledge) for steps, images in cells]
 
 
 def _names(surrogate: str | Sequence[str] | None) -> list[str]:

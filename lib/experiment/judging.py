@@ -6,19 +6,18 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from tqdm import tqdm
 
 from lib import zoo
 from lib.defenses import Defense
 from lib.defenses.batches import Memo
-from lib.experiment.cells import Adversaries, clean
+from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
 from lib.tasks import classification, detection, segmentation
-from lib.tasks.classification import Prediction, top_k
-from lib.tasks.detection import Detections
+from lib.tasks.classification import Prediction
 from lib.tasks.fidelity import fidelity_of
+from lib.tasks.precision import Detections
 
 Outcome = Prediction | np.ndarray | list[Detections]
 
@@ -71,36 +70,6 @@ def _judge(study: Study, victim: str, images: Images, name: str, defense: Defens
     task = TASKS[study.scale.networks[victim].task]
     asked = (study.network(victim), images, defense)
     return task.unpacked(study.cached(task.predicted, *asked, batch=study.batch, cell=f"{victim} behind {name}"))
-
-
-def frame(
-    study: Study, cells: Sequence[Adversaries], victims: Sequence[str], defenses: Sequence[str] = (NONE,)
-) -> pd.DataFrame:
-    """One row per adversary, defense, victim and image: is the label first, among the first five, is the victim fooled?
-
-    fooled: the first class differs from the victim's first class on the clean image without a defense.
-    """
-    rows = []
-    labels = study.images.labels.numpy()
-    before = {one.victim: one.outcome for one in grid(study, [clean(study)], victims)}
-    for cell, defense, victim, after in grid(study, cells, victims, defenses):
-        rows.append(
-            pd.DataFrame(
-                {
-                    "attack": cell.attack,
-                    "surrogate": cell.surrogate,
-                    "eps": cell.eps,
-                    "steps": cell.steps,
-                    "defense": defense,
-                    "victim": victim,
-                    "image": study.images.ids,
-                    "top1": top_k(after, labels, 1),
-                    "top5": top_k(after, labels, 5),
-                    "fooled": after.classes[:, 0] != before[victim].classes[:, 0],
-                }
-            )
-        )
-    return pd.concat(rows, ignore_index=True)
 
 
 def fidelity(study: Study, images: Images, defense: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:

@@ -1,6 +1,6 @@
-"""The report of a scale, from its stored tables: `python -m lib.report [--scale mini]` writes all of it.
+"""The report of a scale, from its stored frames: `python -m lib.report [--scale mini]` writes all of it.
 
-results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every sentence of the supplement, judged
+results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every claim of the supplement, judged
 results/<scale>/comparison.md, tables/comparison.csv               every number of its tables beside ours
 results/<scale>/provenance.json                                    versions, devices, seeds, digests
 
@@ -12,7 +12,7 @@ import argparse
 import sys
 
 from lib import settings
-from lib.report import comparison, provenance, verdicts
+from lib.report import claims, comparison, provenance
 from lib.report.figures import redraw
 from lib.report.results import Results
 
@@ -36,34 +36,33 @@ def run(scale: settings.Scale, part: str, csv: bool = False) -> str:
     """What to print. FileNotFoundError (with the command) for a scale without results."""
     if part == "overview":
         here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
-        return verdicts.overview({name: verdicts.judge(Results(name)) for name in here}).rstrip()
+        return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
     results = Results(scale.name)
     if not (results.root / "tables").is_dir():
         raise FileNotFoundError(f"results/{scale.name}/tables is not there yet; compute it with: dvc repro")
-    judged, compared = verdicts.judge(results), comparison.compare(results)
+    judged, compared = claims.judge(results), comparison.compare(results)
     if part == "all":
         return write(scale, results, judged, compared)
     table = judged if part == "claims" else compared
     if csv:
         return table.to_csv(index=False, float_format="%.4g").rstrip()
-    return verdicts.markdown(judged, scale.name) if part == "claims" else comparison.markdown(compared, scale.name)
+    return claims.markdown(judged, scale.name) if part == "claims" else comparison.markdown(compared, scale.name)
 
 
 def write(scale: settings.Scale, results: Results, judged, compared) -> str:
-    """Write the whole report; how many sentences have which verdict."""
+    """Write the whole report; how many claims have which verdict. What a scale without frames has stays as it is."""
+    found = ", ".join(f"{count} {name}" for name, count in claims.counts(judged).items())
+    if not results.has_frames():
+        return f"results/{scale.name} has no frames: its report stays as it was computed ({found})"
     results.save_table("claims", judged)
     results.save_table("comparison", compared)
     results.save_data("claims", judged)
     results.save_figure("claims", redraw(results, "claims"))
-    for name, text in {
-        "claims": verdicts.markdown(judged, scale.name),
-        "comparison": comparison.markdown(compared, scale.name),
-    }.items():
-        results.path(".", f"{name}.md").write_text(text)
+    results.path(".", "claims.md").write_text(claims.markdown(judged, scale.name))
+    results.path(".", "comparison.md").write_text(comparison.markdown(compared, scale.name))
     results.path(".", "provenance.json").write_text(provenance.text(scale, results))
-    found = verdicts.counts(judged)
-    results.save_metrics("report", {"claims": found})
-    return f"results/{scale.name}/claims.md: " + ", ".join(f"{count} {name}" for name, count in found.items())
+    results.save_metrics("report", {"claims": claims.counts(judged)})
+    return f"results/{scale.name}/claims.md: {found}"
 
 
 if __name__ == "__main__":

@@ -1,36 +1,105 @@
-"""Verdicts on what the paper says, computed from paired differences; never written by hand."""
+"""Every checkable claim of the supplement (claims.yaml, own/claims.yaml), judged from frames: the only judge.
+
+A claim compares one or more pairs of cells (its cases). It is reproduced where every case is, not reproduced where one
+is not, and inconclusive otherwise; one that cannot be judged at a scale says why.
+"""
+
+from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from string import Formatter
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
+import yaml
+from pydantic import Field, model_validator
 
-from lib.report.intervals import Estimate, percent
-from lib.report.tables import paired
+from lib.frames import Frame
+from lib.report.results import Results
+from lib.report.scores import SCORES, Estimate, combined, point
+from lib.report.tables import Where, distinct, text
+from lib.settings import ROOT
+from lib.settings.base import Strict, validated
 
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+FILES = (ROOT / "lib" / "report" / "claims.yaml", ROOT / "own" / "claims.yaml")
 Expected = Literal["rises", "falls", "stays", "at most 5 points up", "a little up"]
+MARGIN = 5.0  # points: a change within it counts as none, and an attack that takes less has left nothing to win back
+VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not judged")
+COLUMNS = ["id", "appendix", "item", "lines", "says", "compares", "expected", "source", "case", "effect", "low", "high"]
+COLUMNS += ["unit", "n", "verdict", "why"]
+FEW = 4  # cases that the overview shows one by one
 
-# A change within this many percentage points counts as none.
-MARGIN = 5.0
+INTRODUCTION = """# What the supplement claims, and what was measured
 
-# What the supplement says of accuracy after ten iterations (lines 126 and 137).
-AFTER_TEN: dict[str, Expected] = {"I-FGSM": "rises", "MI-FGSM": "stays", "DIM": "stays", "SSP": "falls"}
+Scale `{scale}`. {counts}. Effects are differences in percentage points over the same images, with 95 % intervals of a
+paired bootstrap. A claim with several cases is *reproduced* where the whole interval of every case lies where it is
+expected, *not reproduced* where that of one case lies elsewhere, and *inconclusive* otherwise. Intervals are about
+images, not about training the networks again, and nothing is corrected for their number. C2, E4 and E8 are stricter
+readings that the supplement does not make. Computed by `python -m lib.report` from the frames named;
+`tables/claims.csv` has every case.
+"""
+
+
+class Claim(Strict):
+    """A claim of the supplement; see the head of claims.yaml for the fields."""
+
+    id: str
+    item: str
+    lines: str
+    says: str
+    compares: str = ""
+    stage: str = ""
+    score: str = "accuracy"
+    where: Where = Field(default_factory=dict)
+    case: str = ""
+    of: Where = Field(default_factory=dict)
+    less: Where | float = Field(default_factory=dict)
+    beyond: float = 0.0
+    taken: Where | None = None
+    share: float = 0.0
+    transferred: bool = False
+    expected: Expected = "rises"
+    why: str = ""
+
+    @model_validator(mode="after")
+    def whole(self) -> Claim:
+        """A claim is judged from a frame, or says why it is not."""
+        if bool(self.stage) == bool(self.why):
+            raise ValueError("a claim needs a stage (whose frame judges it) or a why (no number can), not both")
+        if self.score not in SCORES:
+            raise ValueError(f"no score '{self.score}'; there are {', '.join(SCORES)}")
+        return self
+
+
+def claims() -> list[Claim]:
+    """The supplement's claims in its order, then the user's own. ValueError in one line for a mistake in a file."""
+    found = []
+    for path in FILES:
+        for entry in (yaml.safe_load(path.read_text()) if path.exists() else None) or []:
+            named = {**entry, "lines": str(entry.get("lines", ""))}
+            found.append(validated(Claim, named, f"{path.relative_to(ROOT)}: {entry.get('id', 'a claim')}"))
+    return found
 
 
 def verdict(change: Estimate, expected: Expected) -> str:
     """reproduced, not reproduced, or inconclusive, from the 95 % interval of a change in percentage points.
 
-    Reproduced when the whole interval lies where the claim wants the change (`ranges`), not reproduced when all of it
+    Reproduced when the whole interval lies where the claim expects the change (`ranges`), not reproduced when all of it
     lies elsewhere.
     """
     low, high = ranges(expected)
-    inside = low < change.low and change.high < high
-    outside = change.high < low or high < change.low
+    first, last = round(change.low, 9), round(change.high, 9)  # -1e-17 is no effect
+    inside = low < first and last < high
+    outside = last < low or high < first
     return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
 
 
 def ranges(expected: Expected) -> tuple[float, float]:
-    """Where a claim wants a change to lie, in points: above or below 0, within MARGIN of it, or less than MARGIN up."""
+    """Where a claim expects a change, in points: above or below 0, within MARGIN of it, or less than MARGIN up."""
     return {
         "rises": (0.0, math.inf),
         "falls": (-math.inf, 0.0),
@@ -40,65 +109,167 @@ def ranges(expected: Expected) -> tuple[float, float]:
     }[expected]
 
 
-def answer(change: Estimate) -> str:
-    """Is a change above 0? yes or no where its whole 95 % interval says so, else inconclusive."""
-    return "yes" if change.low > 0 else "no" if change.high < 0 else "inconclusive"
+def judge(results: Results) -> pd.DataFrame:
+    """One row per case (one for a claim that is not judged), with COLUMNS; effects in points.
 
-
-def more_iterations(frame: pd.DataFrame, few: int, many: int) -> pd.DataFrame:
-    """Figure 6 in numbers: how each attack's victim changes between `few` and `many` iterations."""
-    rows = []
-    for attack, expected in AFTER_TEN.items():
-        cells = {steps: frame[(frame["attack"] == attack) & (frame["steps"] == steps)]["top1"] for steps in (few, many)}
-        change = paired(frame, "top1", {"attack": attack, "steps": many}, {"attack": attack, "steps": few})
-        rows.append(
-            {
-                "attack": attack,
-                f"accuracy at {few}": percent(cells[few].to_numpy()),
-                f"accuracy at {many}": percent(cells[many].to_numpy()),
-                "change": change,
-                "n": change.n,
-                "paper: accuracy": expected,
-                "verdict": verdict(change, expected),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def beyond_noise(frame: pd.DataFrame, attack: str, points: float = 30) -> pd.DataFrame:
-    """What the attack takes from each victim beyond random sign noise of the same size, and whether `points` more."""
-    rows = []
-    for victim in dict.fromkeys(frame["victim"]):
-        part = frame[frame["victim"] == victim]
-        extra = paired(part, "top1", {"attack": "Noise"}, {"attack": attack})
-        shown = {name: percent(part[part["attack"] == name]["top1"].to_numpy()) for name in ("none", "Noise", attack)}
-        rows.append(
-            {
-                "victim": victim,
-                "clean": shown["none"],
-                "noise": shown["Noise"],
-                attack: shown[attack],
-                "beyond noise": extra,
-                "n": extra.n,
-                f"{points:.0f} points": "yes" if extra.value >= points else "no",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def compare_sources(frame: pd.DataFrame, pairs: list[tuple[str, str]], steps: list[int]) -> pd.DataFrame:
-    """Figure 1 in numbers: does SSP fool more from the first source's features than from the second's?
-
-    frame: rows with columns `source` and `steps`.  steps: the numbers of iterations to compare at; the paper's figure
-    does not say. Pairs whose sources were not run are left out.
+    From the frames of the scale; where it has none, from the cases that were stored with its tables.
     """
-    rows = []
-    there = set(frame["source"])
-    for better, worse in pairs:
-        for count in steps if {better, worse} <= there else []:
-            gain = paired(frame[frame["steps"] == count], "fooled", {"source": better}, {"source": worse})
-            claim = f"{better} fools more than {worse}"
-            rows.append(
-                {"claim": claim, "iterations": count, "gain": gain, "n": gain.n, "verdict": verdict(gain, "rises")}
-            )
-    return pd.DataFrame(rows)
+    if not results.has_frames():
+        return results.load_table("claims")
+    return pd.DataFrame([row for claim in claims() for row in cases(claim, results)], columns=COLUMNS)
+
+
+def cases(claim: Claim, results: Results) -> list[dict[str, object]]:
+    """The rows of one claim."""
+    shared = {"id": claim.id, "appendix": claim.id[0], "unit": "points", "source": claim.stage}
+    shared |= {name: getattr(claim, name) for name in ("item", "lines", "says", "compares")}
+    shared |= {"expected": claim.expected if claim.stage else ""}
+    blank = shared | {"case": "", "effect": "", "low": "", "high": "", "n": "", "verdict": "not judged"}
+    if claim.why:
+        return [blank | {"why": claim.why}]
+    try:
+        found = list(effects(claim, results.load_frame(claim.stage)))
+    except FileNotFoundError:
+        return [blank | {"why": f"frames/{claim.stage} is not there: its notebook has not run at this scale"}]
+    except KeyError as error:
+        return [blank | {"why": f"frames/{claim.stage} has no column {error}: older than the code; run its notebook"}]
+    rows = [
+        shared | {"case": name, **change._asdict(), "effect": change.value, "verdict": verdict(change, claim.expected)}
+        for name, change, taken in found
+        if taken is None or taken >= MARGIN
+    ]
+    if rows:
+        return [row | {"why": ""} for row in rows]
+    if found:
+        most = max(taken for _, _, taken in found)
+        return [blank | {"why": f"the attack takes {most:.1f} points here (frames/{claim.stage}): nothing to win back"}]
+    why = f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
+    return [blank | {"why": why}]
+
+
+def effects(claim: Claim, frame: Frame) -> Iterator[tuple[str, Estimate, float | None]]:
+    """Each case: its name, the effect, and how many points the attack takes where the claim asks for that."""
+    fields = [name for _, name, _, _ in Formatter().parse(claim.case) if name]
+    for values in distinct(frame.where(**claim.where), fields):
+        where = claim.where | values
+        of = _cell(claim, frame, where | claim.of)
+        less = None if isinstance(claim.less, float) else _cell(claim, frame, where | claim.less)
+        if not len(of) or (less is not None and not len(less)):
+            continue
+        name = claim.case.format(**{key: text(value) for key, value in values.items()})
+        terms, constant, taken = [(1.0, of)], claim.beyond, None
+        if less is None:
+            constant += claim.less
+        else:
+            terms.append((-1.0, less))
+        if claim.taken is not None:
+            clean = _cell(claim, frame, where | claim.taken)
+            taken = combined(claim.score, [(1.0, clean), (-1.0, less)]).value
+            if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
+                terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, clean)]
+        yield name, combined(claim.score, terms, constant), taken
+
+
+def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
+    """The cell that is meant; of several the one that "choose" says: of the highest or of the lowest score."""
+    choose = where.get("choose")
+    found = frame.where(**{column: value for column, value in where.items() if column != "choose"})
+    if claim.transferred:
+        own = [v in s.split(" + ") for v, s in zip(found.cells["victim"], found.cells["surrogate"], strict=True)]
+        found = found.at([place for place, same in enumerate(own) if not same])
+    if choose is None or not len(found):
+        return found
+    single = [found.at([place]) for place in range(len(found))]
+    return (max if choose == "highest" else min)(single, key=lambda cell: point(claim.score, cell))
+
+
+def overall(verdicts: Sequence[str]) -> str:
+    """The verdict on a claim from those on its cases."""
+    if "not judged" in verdicts:
+        return "not judged"
+    if "not reproduced" in verdicts:
+        return "not reproduced"
+    return "reproduced" if set(verdicts) == {"reproduced"} else "inconclusive"
+
+
+def summary(judged: pd.DataFrame) -> pd.DataFrame:
+    """One row per claim: id, appendix, item, lines, says, compares, source, effect (in words), n, verdict."""
+    return pd.DataFrame([_claim(part) for _, part in judged.groupby("id", sort=False)])
+
+
+def _claim(part: pd.DataFrame) -> dict[str, object]:
+    found = overall(part["verdict"].tolist())
+    first = part.iloc[0]
+    row = {name: first[name] for name in ("id", "appendix", "item", "lines", "says", "compares", "source")}
+    if found == "not judged":
+        return row | {"effect": first["why"], "n": "-", "verdict": found}
+    counts = sorted({int(n) for n in part["n"]})
+    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return row | {"effect": _effects(part), "n": n, "verdict": found}
+
+
+def _effects(part: pd.DataFrame) -> str:
+    """The effects of a few cases, or how many there are of which verdict."""
+    part = part.astype(dict.fromkeys(["effect", "low", "high"], float))
+    if len(part) > FEW:
+        tally = ", ".join(f"{count} {name}" for name in VERDICTS if (count := (part["verdict"] == name).sum()))
+        return f"{len(part)} cases, {part['effect'].min():+.1f} to {part['effect'].max():+.1f}: {tally}"
+    return "; ".join(
+        f"{row.effect:+.1f} [{row.low:.1f}, {row.high:.1f}]" + (f" ({row.case})" if row.case else "")
+        for row in part.itertuples()
+    )
+
+
+def counts(judged: pd.DataFrame) -> dict[str, int]:
+    """How many claims have each verdict."""
+    found = summary(judged)["verdict"]
+    return {name: int((found == name).sum()) for name in VERDICTS}
+
+
+def overview(scales: dict[str, pd.DataFrame]) -> str:
+    """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`."""
+    columns = {}
+    for name, judged in scales.items():
+        found = summary(judged)
+        words = found["id"] + " " + found["verdict"].map(lambda one: f"**{one}**" if one == "not reproduced" else one)
+        columns[name] = words.groupby(found["item"], sort=False).agg(", ".join)
+    table = pd.DataFrame(columns).fillna("-").rename_axis("paper").reset_index()
+    return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
+
+
+def _place(item: str) -> tuple[str, int]:
+    """Tables first, then figures by number, then the text."""
+    kind, number = item.split()[:2]
+    return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
+
+
+def markdown(judged: pd.DataFrame, scale: str) -> str:
+    """claims.md: the counts, the figure, a table per appendix."""
+    tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items())
+    parts = [INTRODUCTION.format(scale=scale, counts=f"{judged['id'].nunique()} claims: {tally}")]
+    parts.append(overview({"claims": judged}))
+    parts.append("![Every effect, beside where the claim expects it](figures/claims.svg)\n")
+    for appendix, part in summary(judged).groupby("appendix", sort=False):
+        parts.append(f"## Appendix {appendix}\n\n{_table(part)}\n")
+    return "\n".join(parts)
+
+
+def _table(found: pd.DataFrame) -> str:
+    shown = found.assign(
+        claim=found["says"] + " (line " + found["lines"] + ")",
+        measured=[
+            row.effect if row.verdict == "not judged" else f"{row.compares}: {row.effect}" for row in found.itertuples()
+        ],
+        verdict="**" + found["verdict"] + "**",
+    )[["id", "claim", "verdict", "measured", "n"]]
+    return shown.to_markdown(index=False, disable_numparse=True)
+
+
+def conclusion(results: Results, *stages: str, only: str = "") -> Markdown:
+    """What became of the claims that a notebook's frame judges: its last cell. only: of these letters."""
+    from IPython.display import Markdown
+
+    chosen = [claim for claim in claims() if claim.stage in stages or (claim.why and claim.id[0] in only)]
+    judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=COLUMNS)
+    tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items() if count)
+    return Markdown(f"{len(chosen)} claims: {tally}.\n\n{_table(summary(judged))}")

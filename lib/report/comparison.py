@@ -1,12 +1,11 @@
 """Every number of the supplement's tables beside ours, with its interval and n: `python -m lib.report compare`."""
 
-from collections.abc import Callable
-
 import pandas as pd
 
-from lib.report import published
+from lib.report import published, tables
 from lib.report.published import Printed
 from lib.report.results import Results
+from lib.report.scores import Estimate
 
 COLUMNS = ["table", "row", "column", "unit", "line", "paper", "ours", "low", "high", "difference", "n", "note"]
 INTRODUCTION = """# The paper's numbers and ours
@@ -18,77 +17,39 @@ over n images; difference: ours less the paper's. Written by `python -m lib.repo
 
 
 def compare(results: Results) -> pd.DataFrame:
-    """One row per printed number, with COLUMNS; where the scale has no such number, ours is blank and note says why."""
-    rows = [_printed(cell) | _found(cell, results) for cell in published.cells()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    """One row per printed number, with COLUMNS; where the scale has no such number, ours is blank and note says why.
+
+    From the frames of the scale; where it has none, as it was stored with its tables.
+    """
+    if not results.has_frames():
+        return results.load_table("comparison")
+    ours = {name: _ours(results, name) for name in published.TABLES}
+    return pd.DataFrame([_row(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
 
 
-def _printed(cell: Printed) -> dict[str, object]:
-    spread = f"the paper's ± {cell.spread}" if cell.spread is not None else ""
-    facts = cell._asdict()
-    return {name: facts[name] for name in ("table", "row", "column", "unit", "line")} | {
-        "paper": cell.value,
-        "note": spread,
-    }
-
-
-def _found(cell: Printed, results: Results) -> dict[str, object]:
-    """Our number for a printed one, from the table as it was stored."""
-    blank = {"ours": "", "low": "", "high": "", "difference": "", "n": ""}
-    if cell.table == "table_02":
-        return blank | {"note": "trained at another size on other hardware: see tables/table_02 for our hours"}
+def _ours(results: Results, name: str) -> dict[tuple[str, str, str], Estimate] | str:
+    """Our numbers by their place in the paper's table, or why there are none."""
+    table = tables.tables().get(name)
+    if table is None:
+        return f"trained at another size on other hardware: see tables/{name} for our hours"
     try:
-        stored = results.load_table(cell.table)
+        frame = results.load_frame(table.stage)
     except FileNotFoundError:
-        return blank | {"note": "its notebook has not run at this scale"}
-    rows, column = OURS[cell.table](stored, cell)
-    if not len(rows):
-        return blank | {"note": "this scale has no such cell"}
-    row, low, high = rows.iloc[0], f"{column} low", f"{column} high"
-    if column == "value":
-        low, high = "low", "high"
-    ours = float(row[column])
-    found = {"ours": ours, "low": float(row[low]), "high": float(row[high]), "n": int(row["n"])}
-    return found | {"difference": ours - cell.value}
+        return "its notebook has not run at this scale"
+    return {cell.printed: cell.estimate for cell in tables.cells(table, frame) if cell.printed}
 
 
-def _table_01(stored: pd.DataFrame, cell: Printed) -> tuple[pd.DataFrame, str]:
-    """The paper's NRP is the dynamic one (supplement, line 54)."""
-    return stored[stored["method"] == {"NRP": "NRP dynamic"}.get(cell.row, cell.row)], cell.column
-
-
-def _table_03(stored: pd.DataFrame, cell: Printed) -> tuple[pd.DataFrame, str]:
-    return stored[(stored["attack"] == cell.row) & (stored["victim"] == cell.column)], "value"
-
-
-def _table_05(stored: pd.DataFrame, cell: Printed) -> tuple[pd.DataFrame, str]:
-    return stored[stored["victim"] == cell.row], cell.column
-
-
-def _table_04(stored: pd.DataFrame, cell: Printed) -> tuple[pd.DataFrame, str]:
-    where = (stored["attack"] == cell.row) & (stored["eps"] == int(cell.column.split()[1]))
-    return _judged(stored[where & (stored["defense"] == "none")], stored, "mAP@0.5"), "value"
-
-
-def _tables_06_07(stored: pd.DataFrame, cell: Printed) -> tuple[pd.DataFrame, str]:
-    attack, eps = ("none", 0) if cell.column == "no attack" else ("SSP", int(cell.column.split()[1]))
-    where = (stored["attack"] == attack) & (stored["eps"] == eps) & (stored["defense"] == cell.row)
-    return _judged(stored[where], stored, "pixels" if cell.table == "table_06" else "mAP@0.5"), "value"
-
-
-def _judged(rows: pd.DataFrame, stored: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Those of the table's first victim, in the paper's metric."""
-    return rows[(rows["victim"] == stored["victim"].iloc[0]) & (rows["metric"] == metric)]
-
-
-OURS: dict[str, Callable[[pd.DataFrame, Printed], tuple[pd.DataFrame, str]]] = {
-    "table_01": _table_01,
-    "table_03": _table_03,
-    "table_04": _table_04,
-    "table_05": _table_05,
-    "table_06": _tables_06_07,
-    "table_07": _tables_06_07,
-}
+def _row(cell: Printed, ours: dict[tuple[str, str, str], Estimate] | str) -> dict[str, object]:
+    """A printed number and ours."""
+    row = cell._asdict() | {"paper": cell.value, "ours": "", "low": "", "high": "", "difference": "", "n": ""}
+    if isinstance(ours, str):
+        return row | {"note": ours}
+    found = ours.get((cell.table, cell.row, cell.column))
+    if found is None:
+        return row | {"note": "this scale has no such cell"}
+    row |= {"ours": found.value, "low": found.low, "high": found.high, "n": found.n}
+    spread = f"the paper's ± {cell.spread}" if cell.spread is not None else ""
+    return row | {"difference": found.value - cell.value, "note": spread}
 
 
 def markdown(compared: pd.DataFrame, scale: str) -> str:

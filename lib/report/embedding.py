@@ -7,9 +7,6 @@ import pandas as pd
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples, silhouette_score
 
-from lib.report.claims import verdict
-from lib.report.intervals import difference
-
 
 def pick(labels: np.ndarray, names: Sequence[str], groups: dict | None, classes: int, seed: int) -> pd.DataFrame:
     """Which images to show: columns image (its index) and class.
@@ -48,20 +45,6 @@ def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) ->
             "silhouette_original": float(silhouette_score(flat, classes)),
         }
     )
-
-
-def shared(logits: np.ndarray, features: dict[str, np.ndarray], classes: Sequence[str]) -> pd.DataFrame:
-    """Do classes lie further apart in the logits than in the features (supplement, lines 42 and 44)?
-
-    logits `[n,...]`; features: name -> `[n,...]`, of the same images.  A row per features: the paired difference of the
-    images' silhouettes, times 100, in the spaces themselves (not in their drawings).
-    """
-    own = silhouettes(logits, classes)
-    rows = []
-    for name, vectors in features.items():
-        apart = difference(own, silhouettes(vectors, classes))
-        rows.append({"features": name, "logits less features": apart, "n": apart.n, "verdict": verdict(apart, "rises")})
-    return pd.DataFrame(rows)
 
 
 def silhouettes(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:

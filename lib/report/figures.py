@@ -174,7 +174,7 @@ _ROWS = entries("image", {"images": 1})
 _STREETS = entries("image", dict.fromkeys(SEGMENTED, 0))
 
 FIGURES: dict[str, Drawing] = {
-    "claims": Drawing("All appendices", "every sentence, judged", claims, "data", rows("sentence", "id")),
+    "claims": Drawing("All appendices", "every claim, judged", claims, "data", rows("claim", "id")),
     "figure_01": Drawing(
         "Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "data", rows("line", "source")
     ),

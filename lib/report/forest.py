@@ -1,4 +1,4 @@
-"""The figure of all claims: every effect with its interval, beside where its sentence wants it."""
+"""The figure of all claims: every effect with its interval, beside where its claim expects it."""
 
 import textwrap
 
@@ -19,19 +19,19 @@ SIGNS = {
 }
 LIMIT = 100.0  # points; an effect beyond is drawn at the edge
 SMALLEST = 0.9  # of the type in print
-LETTERS = 58  # per line of a sentence
-LINE, CASE, GAP, FRAME = 0.13, 0.055, 0.1, 1.0  # inches: a line of text, a case, between sentences, around them all
+LETTERS = 58  # per line of a claim
+LINE, CASE, GAP, FRAME = 0.13, 0.055, 0.1, 1.0  # inches: a line of text, a case, between claims, around them all
 
 
 def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
-    """A row per sentence of the supplement, a dot with a 95 % interval per case; shaded: where the sentence wants it.
+    """A row per claim of the supplement, a dot with a 95 % interval per case; shaded: where the claim expects it.
 
-    data: of `lib.report.verdicts.judge`. Sentences that this scale cannot judge are left out; claims.md lists them. On
+    data: of `lib.report.claims.judge`. Claims that this scale cannot judge are left out; claims.md lists them. On
     slides choose some.  ValueError when there is none, and for more than a slide holds.
     """
     judged = data[data["verdict"] != "not judged"]
     if judged.empty:
-        raise ValueError("no sentence of the supplement can be judged at this scale yet; run: dvc repro")
+        raise ValueError("no claim of the supplement can be judged at this scale yet; run: dvc repro")
     style(look)
     rows = list(judged.groupby("id", sort=False, observed=True))
     texts = [textwrap.wrap(f"{name}  {part['says'].iloc[0]}", LETTERS) for name, part in rows]
@@ -40,7 +40,7 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     size = min(look.scale, most)
     if size < SMALLEST:
         some = ",".join(name for name, _ in rows[:3])
-        raise ValueError(f"{len(rows)} sentences do not fit a slide; choose some, as in --only {some}")
+        raise ValueError(f"{len(rows)} claims do not fit a slide; choose some, as in --only {some}")
     figure = Figure(figsize=(look.width * 1.25, size * sum(heights) + FRAME * look.scale))
     axes = figure.add_subplot()
     top = 0.0
@@ -58,7 +58,7 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
 
 
 def _row(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
-    """One sentence: the shaded range, a dot per case."""
+    """One claim: the shaded range, a dot per case."""
     low, high = ranges(part["expected"].iloc[0])
     left, right = max(low, -LIMIT), min(high, LIMIT)
     axes.barh(top + height / 2, right - left, height - GAP / 2, left, color=COLOURS[2], alpha=0.18, linewidth=0)
@@ -72,5 +72,5 @@ def _row(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float)
 
 def _legend(figure: Figure, look: Look) -> None:
     signs = [Line2D([], [], linestyle="", label=name, **sign) for name, sign in SIGNS.items()]
-    signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the sentence wants it"))
+    signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
     figure.legend(handles=signs, loc="outside lower center", ncols=4, frameon=False, fontsize=8 * look.scale)

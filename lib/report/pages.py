@@ -12,9 +12,9 @@ import nbformat
 import pandas as pd
 
 from lib.report import published
+from lib.report.claims import VERDICTS, overall
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
-from lib.report.verdicts import VERDICTS, overall
 
 
 class Site(NamedTuple):
@@ -84,13 +84,13 @@ def start(site: Site) -> str:
 
 
 def tally(site: Site) -> str:
-    """How many sentences of the supplement have which verdict, as a table."""
+    """How many claims of the supplement have which verdict, as a table."""
     if not site.has("tables/claims.csv"):
         return absent("tables/claims.csv", site.results.scale)
     cases = site.results.load_table("claims").groupby("id")["verdict"].agg(list)
     found = [overall(verdicts) for verdicts in cases]
     rows = "\n".join(f"| {verdict} | {found.count(verdict)} |" for verdict in VERDICTS)
-    return f"| verdict | sentences |\n|:--|--:|\n{rows}\n\n[Every sentence with its measurements](claims.md)"
+    return f"| verdict | claims |\n|:--|--:|\n{rows}\n\n[Every claim with its measurements](claims.md)"
 
 
 def figure(site: Site, name: str, up: str = "") -> str:

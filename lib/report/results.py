@@ -7,19 +7,28 @@ pictures/figure_02.npz (images; kept out of git where they are photographs), met
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from lib.report.intervals import Estimate
+from lib import frames
+from lib.frames import Frame
+from lib.report.scores import Estimate
 from lib.settings import ROOT
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
 if TYPE_CHECKING:
     from IPython.display import Markdown
     from matplotlib.figure import Figure
+
+
+@lru_cache(maxsize=8)
+def _frame_of(path: Path, changed: int) -> Frame:
+    """A frame, read once; changed: when the file was written."""
+    return frames.load(path)
 
 
 class Results:
@@ -73,6 +82,20 @@ class Results:
         """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
         rounded = json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 2))
         self.path("metrics", f"{name}.json").write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n")
+
+    def save_frame(self, stage: str, frame: Frame) -> Frame:
+        """Write what a notebook's cells came to, which tables and claims are made from."""
+        frames.save(frame, self.path("frames", f"{stage}.npz"))
+        return frame
+
+    def load_frame(self, stage: str) -> Frame:
+        """A stage's frame; FileNotFoundError names the command that computes it."""
+        path = self._existing("frames", f"{stage}.npz")
+        return _frame_of(path, path.stat().st_mtime_ns)
+
+    def has_frames(self) -> bool:
+        """Has the scale frames? Results from before there were any have tables only."""
+        return any(self.root.glob("frames/*.npz"))
 
     def load_data(self, name: str) -> pd.DataFrame:
         """What a figure shows; FileNotFoundError names the command that computes it."""

@@ -1,198 +1,256 @@
-"""From the tidy frame of an experiment (one row per adversary, victim and image) to the tables."""
+"""Tables as data (tables.yaml, own/tables.yaml): built from a frame, shown as Markdown, CSV or LaTeX."""
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from string import Formatter
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
+from pydantic import Field, field_validator
 
-from lib.report import published
-from lib.report.intervals import Estimate, difference, percent
-from lib.settings import Attacks, OwnAttack, Scale
+from lib import settings
+from lib.frames import Frame
+from lib.report import facts, published
+from lib.report.scores import SCORES, Estimate, combined, estimate, point
+from lib.settings import ROOT
+from lib.settings.base import Strict, validated
 
-STAND_IN = "stand-in"
-PUBLISHED_MAPS = 64  # of SegNet-Basic
-RELEASED_PURIFIER, RELEASED_GENERATOR = (64, 23), (64, 6)  # width and blocks
+if TYPE_CHECKING:
+    from IPython.display import Markdown
 
-# What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
-SOURCES = {
-    "noise": "not in the paper: the baseline of the same size",
-    "fgsm": "F: step size 16",
-    "r_fgsm": "F: 16/3 in a random direction, then 16 - 16/3 along the gradient",
-    "i_fgsm": "F: 10 iterations, step 1.6",
-    "mi_fgsm": "F: 10 iterations, step 1.6, decay 1",
-    "dim": "F: probability 0.7, 10 iterations, step 1.6; decay as MI-FGSM",
-    "dim_ti": "G, Figure 8; kernel of the released code (sigma 7/3 pixels)",
-    "pgd": "B: ten iterations, random targets; step and start of Feature Denoising's evaluation",
-    "ssp": "F: VGG-16 conv3-3, at most 100 iterations; step 2.55 and start of the released ssp.py",
-    "fsa": "C, which says neither surrogate nor steps: I-FGSM's; batch, transport and start of the released code",
-    "cda": "D; budgets 8 and 16 in Table 4, training at 10",
-    "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
-}
+    from lib.report.results import Results
+
+Where = dict[str, str | float | list[str | float]]
+FILES = (ROOT / "lib" / "report" / "tables.yaml", ROOT / "own" / "tables.yaml")
 
 
-def outcomes(frame: pd.DataFrame, **cell: object) -> np.ndarray:
-    """Per image of one cell (columns and their values): is the first class right? `[n]` bool, in the images' order."""
-    where = np.logical_and.reduce([frame[column] == value for column, value in cell.items()])
-    return frame[where].sort_values("image")["top1"].to_numpy()
+class Column(Strict):
+    """What a column shows of each row.
 
-
-def estimates(frame: pd.DataFrame, by: Sequence[str], outcome: str) -> pd.DataFrame:
-    """The mean of a 0/1 column in percent per group, with its interval: columns `by`, value, low, high, n."""
-    groups = frame.groupby(list(by), sort=False)[outcome]
-    rows = [dict(zip(by, key, strict=True)) | percent(part.to_numpy())._asdict() for key, part in groups]
-    return pd.DataFrame(rows)
-
-
-def paired(frame: pd.DataFrame, outcome: str, after: dict, before: dict) -> Estimate:
-    """The difference in percentage points between two cells over the same images.
-
-    after, before: column -> value, which select one cell each.
+    where: the cell, beside what the table and the row say (and in place of it where both name a column).
+    less: another cell, whose score is taken off: a paired difference in points.  spread: adds the standard deviation
+    over seeds.  paper: table, row and column of published.yaml; in these {victim} is the row's or column's.
     """
-    first, second = (_cell(frame, outcome, where) for where in (after, before))
-    if list(first.index) != list(second.index):
-        raise ValueError(f"the cells {after} and {before} do not share their images")
-    return difference(first.to_numpy(), second.to_numpy())
+
+    score: str
+    where: Where = Field(default_factory=dict)
+    less: Where | None = None
+    spread: bool = False
+    paper: tuple[str, str, str] | None = None
+
+    @field_validator("score")
+    @classmethod
+    def known(cls, name: str) -> str:
+        """One of `scores.SCORES`."""
+        if name not in SCORES:
+            raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
+        return name
 
 
-def _cell(frame: pd.DataFrame, outcome: str, where: dict) -> pd.Series:
-    chosen = frame
-    for column, value in where.items():
-        chosen = chosen[chosen[column] == value]
-    return chosen.set_index("image")[outcome].sort_index()
+class Table(Strict):
+    """A table of a frame.
 
-
-def table_05(frame: pd.DataFrame, scale: Scale) -> pd.DataFrame:
-    """Table 5: T-1 and T-5 of every victim on the clean images, beside the paper's."""
-    top1, top5 = (estimates(frame, ["victim"], column).set_index("victim") for column in ("top1", "top5"))
-    rows = []
-    for victim in top1.index:
-        rows.append(
-            {
-                "victim": victim,
-                "network": describe(scale, victim),
-                "T-1": Estimate(*top1.loc[victim]),
-                "T-1 (paper)": printed("table_05", victim, "T-1"),
-                "T-5": Estimate(*top5.loc[victim]),
-                "T-5 (paper)": printed("table_05", victim, "T-5"),
-                "n": int(top1.loc[victim, "n"]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def transfer(numbers: pd.DataFrame) -> pd.DataFrame:
-    """The transfer matrix: a row per attack, a column per victim, accuracy in percent with its interval.
-
-    Below stands what the paper prints of these victims: clean accuracy (Table 5) and SSP's (Table 3).
+    stage: the notebook whose frame it shows.  where: its cells.  rows: columns of the frame; each of their values makes
+    a row.  columns: heading -> what it shows; "{victim}" in a heading makes a column per value.  network: adds what
+    plays the row's victim.  white_box: puts in brackets what is no transfer, as the victim is the surrogate.  best: the
+    largest number of each column in bold.  digits: behind the point.
     """
-    victims = list(dict.fromkeys(numbers["victim"]))
+
+    title: str
+    stage: str
+    where: Where = Field(default_factory=dict)
+    rows: list[str] = Field(min_length=1)
+    columns: dict[str, Column] = Field(min_length=1)
+    network: bool = False
+    white_box: bool = False
+    best: bool = False
+    digits: int = 1
+
+
+class Cell(NamedTuple):
+    """One number of a table, with what labels it. printed: table, row and column in published.yaml, if it is there."""
+
+    row: dict[str, object]
+    heading: str
+    estimate: Estimate
+    printed: tuple[str, str, str] | None
+    white_box: bool
+    spread: float | None
+
+
+def tables() -> dict[str, Table]:
+    """Every table by name. ValueError in one line for a mistake in a file."""
+    found = {}
+    for path in FILES:
+        entries = yaml.safe_load(path.read_text()) if path.exists() else None
+        for name, entry in (entries or {}).items():
+            found[name] = validated(Table, entry, f"{path.relative_to(ROOT)}: {name}")
+    return found
+
+
+def cells(table: Table, frame: Frame) -> Iterator[Cell]:
+    """The numbers of a table, row by row. A cell that the frame has not is left out."""
+    chosen = frame.where(**table.where)
+    for row in distinct(chosen, table.rows):
+        for heading, column in table.columns.items():
+            fields = [name for _, name, _, _ in Formatter().parse(heading) if name]
+            for values in distinct(frame.where(**table.where | column.where), fields):
+                found = frame.where(**table.where | row | values | column.where)
+                if not len(found):
+                    continue
+                names = row | values
+                title = heading.format(**{key: text(value) for key, value in names.items()})
+                own = set(found.cells["victim"]) & {s for v in found.cells["surrogate"] for s in v.split(" + ")}
+                terms = [(1.0, found)]
+                if column.less is not None:
+                    terms.append((-1.0, frame.where(**table.where | row | values | column.less)))
+                    if not len(terms[1][1]):
+                        continue
+                elif not np.isfinite(point(column.score, found)):
+                    continue
+                number = combined(column.score, terms)
+                spread = _spread(column.score, found) if column.spread and len(found) > 1 else None
+                yield Cell(row, title, number, _printed(column, names), bool(own) and table.white_box, spread)
+
+
+def distinct(frame: Frame, names: list[str]) -> list[dict[str, object]]:
+    """The different values of some columns, each column's in order of appearance; one without any for no column."""
+    if not names:
+        return [{}]
+    found = frame.cells[names].drop_duplicates()
+    return found.sort_values(names, key=lambda column: column.map(_order(column)), kind="stable").to_dict("records")
+
+
+def _order(column: pd.Series) -> dict[object, int]:
+    return {value: place for place, value in enumerate(column.unique())}
+
+
+def _printed(column: Column, names: dict[str, object]) -> tuple[str, str, str] | None:
+    """Where the paper prints a cell, None where it does not."""
+    if column.paper is None:
+        return None
+    place = tuple(part.format(**{key: text(value) for key, value in names.items()}) for part in column.paper)
+    return None if published.value(*place) is None else place
+
+
+def _spread(score: str, frame: Frame) -> float:
+    """The standard deviation over the seeds of a random defense."""
+    return float(np.std([point(score, frame.where(seed=seed)) for seed in frame.cells["seed"]], ddof=1))
+
+
+def long(found: list[Cell]) -> pd.DataFrame:
+    """A row per number: the row's labels, column, value, low, high, n, and the paper's number where it prints one."""
+    rows = [
+        {**cell.row, "column": cell.heading, **cell.estimate._asdict()}
+        | ({"spread": cell.spread} if any(one.spread is not None for one in found) else {})
+        | ({"paper": published.value(*cell.printed) if cell.printed else ""} if any(c.printed for c in found) else {})
+        for cell in found
+    ]
+    return pd.DataFrame(rows)
+
+
+def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | None = None) -> pd.DataFrame:
+    """The table as it is shown: a row per row, text in every cell."""
+    headings = list(dict.fromkeys(cell.heading for cell in found))
+    best = {name: max(c.estimate.value for c in found if c.heading == name) for name in headings if table.best}
+    several = any("{" in heading for heading in table.columns)
     rows = []
-    for (attack, surrogate), part in numbers.groupby(["attack", "surrogate"], sort=False):
-        cells = part.set_index("victim")
-        shown = {victim: Estimate(*cells.loc[victim, ["value", "low", "high", "n"]]) for victim in victims}
-        rows.append({"attack": attack, "surrogate": surrogate or "-", **shown, "n": str(part["n"].iloc[0])})
-    for attack, cell in {"none (paper)": ("table_05", "T-1"), "SSP (paper)": ("table_03", "SSP")}.items():
-        values = {victim: printed(cell[0], *_place(cell, victim)) for victim in victims}
-        if set(values.values()) != {"-"}:
-            rows.append({"attack": attack, "surrogate": "-", **values, "n": "1000"})
+    for row in distinct(frame.where(**table.where), table.rows):
+        here = {cell.heading: cell for cell in found if cell.row == row}
+        labels = {name: text(value) or "-" for name, value in row.items()}
+        if table.network and scale:
+            labels["network"] = facts.describe(scale, frame.where(**table.where | row).cells["victim"].iloc[0])
+        shown = {name: _shown(table, here.get(name), best.get(name)) for name in headings}
+        paper = {name: _paper(here.get(name)) for name in headings}
+        if not several:  # the paper's numbers stand beside ours, or in a row below
+            printed = [name for name in headings if any(c.printed for c in found if c.heading == name)]
+            pairs = [
+                {name: shown[name]} | ({f"{name} (paper)": paper[name]} if name in printed else {}) for name in headings
+            ]
+            shown = {key: value for pair in pairs for key, value in pair.items()}
+        n = sorted({cell.estimate.n for cell in here.values()})
+        rows.append(labels | shown | {"n": ", ".join(map(str, n))})
+        if several and set(paper.values()) != {"-"}:
+            first, *others = labels
+            rows.append({first: f"{labels[first]} (paper)", **dict.fromkeys(others, "-"), **paper, "n": "-"})
     return pd.DataFrame(rows)
 
 
-def _place(cell: tuple[str, str], victim: str) -> tuple[str, str]:
-    """Row and column of a victim: Table 5 has victims as rows, Table 3 as columns."""
-    return (victim, cell[1]) if cell[0] == "table_05" else (cell[1], victim)
+def _shown(table: Table, cell: Cell | None, best: float | None) -> str:
+    if cell is None:
+        return "-"
+    value, low, high, _ = cell.estimate
+    shown = f"{value:.{table.digits}f} [{low:.{table.digits}f}, {high:.{table.digits}f}]"
+    shown += f" ± {cell.spread:.1f}" if cell.spread is not None else ""
+    shown = f"({shown})" if cell.white_box else shown
+    return f"**{shown}**" if value == best else shown
 
 
-def parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
-    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
-
-    own: params.yaml's own attacks, which no scale changes.
-    """
-    rows = []
-    for name, chosen in used:
-        values, original = dict(chosen), dict(getattr(paper, name))
-        rows.append(
-            {
-                "attack": name.upper().replace("_", "-"),
-                "parameters": _listed(values),
-                "paper scale": _listed({key: original[key] for key in values if values[key] != original[key]})
-                or "same",
-                "source": SOURCES[name],
-            }
-        )
-    for name, spec in (own or {}).items():
-        source = f"own: {spec.file}, on {spec.looks_at}"
-        rows.append({"attack": name, "parameters": _listed(spec.options), "paper scale": "same", "source": source})
-    return pd.DataFrame(rows)
+def _paper(cell: Cell | None) -> str:
+    return "-" if cell is None or cell.printed is None else f"{published.value(*cell.printed):g}"
 
 
-def white_box(frame: pd.DataFrame) -> pd.DataFrame:
-    """Each victim on clean images, under noise, and under its own FGSM: accuracy in percent with its interval."""
-    rows = []
-    for victim, part in frame.groupby("victim", sort=False):
-        accuracy = {attack: percent(outcome.to_numpy()) for attack, outcome in part.groupby("attack")["top1"]}
-        cells = {"clean": accuracy["none"], "noise": accuracy["Noise"], "own FGSM": accuracy["FGSM"]}
-        rows.append({"victim": victim, **cells, "n": part["image"].nunique()})
-    return pd.DataFrame(rows)
+def text(value: object) -> str:
+    """A label as it is shown: 8.0 is "8"."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _listed(values: dict) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
-    )
+def show(results: Results, name: str, frame: Frame) -> Markdown:
+    """Build a table of tables.yaml, write it as Markdown and CSV, and return it for a notebook to show."""
+    table = tables()[name]
+    found = list(cells(table, frame))
+    return results.save_table(name, wide(table, found, frame, settings.load(results.scale)), long(found))
 
 
-def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
-    """Which network plays which of the paper's at this scale."""
-    rows = [{"name": name, "network": describe(scale, name), "role": scale.networks[name].role} for name in names]
-    return pd.DataFrame(rows)
+def metrics(results: Results, *names: str) -> dict[str, dict[str, dict[str, float]]]:
+    """The numbers of stored tables as {table: {row: {column: value}}}, for `dvc metrics`."""
+    found = {}
+    for name in names:
+        table = tables()[name]
+        rows = results.load_table(name)
+        keys = rows[table.rows].astype(str).agg(lambda row: " ".join(filter(None, row)), axis=1)
+        found[name] = {
+            key: dict(zip(part["column"], part["value"].astype(float), strict=True))
+            for key, part in rows.groupby(keys.map(lambda one: re.sub(r"\.0\b", "", one)), sort=False)
+        }
+    return found
 
 
-def iterations(frame: pd.DataFrame) -> pd.DataFrame:
-    """What Figure 6 shows: accuracy per attack and number of steps, with the clean and noise levels beside it."""
-    level = {name: 100 * frame[frame["attack"] == name]["top1"].mean() for name in ("none", "Noise")}
-    attacked = frame[~frame["attack"].isin(level)]
-    numbers = estimates(attacked, ["attack", "surrogate", "steps", "victim"], "top1")
-    return numbers.assign(clean=level["none"], noise=level["Noise"])
+def estimates(frame: Frame, by: list[str], score: str) -> pd.DataFrame:
+    """The score of every cell, as a figure's data: columns `by`, value, low, high, n."""
+    return pd.DataFrame([values | estimate(score, frame.where(**values))._asdict() for values in distinct(frame, by)])
 
 
 def nested(numbers: pd.DataFrame, first: str, second: str) -> dict[str, dict[str, float]]:
-    """A long table as {first: {second: value}}, for `dvc metrics`."""
+    """A figure's data as {first: {second: value}}, for `dvc metrics`."""
     return {
-        key: dict(zip(part[second].map(_key), part["value"], strict=True))
+        key: dict(zip(part[second].map(text), part["value"], strict=True))
         for key, part in numbers.groupby(first, sort=False)
     }
 
 
-def _key(cell: object) -> str:
-    """4.0 -> "4": a point parts the levels of what `dvc metrics` prints."""
-    return f"{cell:g}" if isinstance(cell, float) else str(cell)
+def attacks_named(frame: Frame) -> Frame:
+    """The frame, its attacks called "SSP on VGG-16"."""
+    names = [f"{a} on {s}" if s else a for a, s in zip(frame.cells["attack"], frame.cells["surrogate"], strict=True)]
+    return replace(frame, cells=frame.cells.assign(attack=names))
 
 
-def describe(scale: Scale, name: str) -> str:
-    """What plays a network of the paper at this scale; a stand-in is called one."""
-    spec = scale.networks[name]
-    if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
-        return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
-    if spec.family == "purifier":
-        kind = "" if (spec.width, spec.blocks) == RELEASED_PURIFIER else f"{STAND_IN} "
-        return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
-    if spec.family == "cda_generator":
-        kind = "" if (spec.width, spec.blocks) == RELEASED_GENERATOR else f"{STAND_IN} "
-        return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
-    kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
-    return f"{kind} {spec.architecture}".strip()
+def trend(frame: Frame, task: str, score: str) -> pd.DataFrame:
+    """What the figure of the trend over budgets shows: the score at each budget, per line.
 
-
-def record(name: str | None, records: Path) -> dict:
-    """What the training of a network recorded in results/<scale>/metrics/networks; {} if it was not."""
-    path = records / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def printed(table: str, row: str, column: str) -> str:
-    """The paper's number as text, or a dash where it prints none."""
-    number = published.value(table, row, column)
-    return "-" if number is None else f"{number:.1f}"
+    A line per defense, one without any, and one under random noise; the clean images begin every line.
+    """
+    lines = {"no defense" if name == "none" else name: {"defense": name} for name in frame.cells["defense"].unique()}
+    lines["random sign noise"] = {"defense": "none"}
+    parts = []
+    for line, where in lines.items():
+        attacks = ["none", "Noise"] if line == "random sign noise" else "!Noise"
+        found = estimates(frame.where(attack=attacks, **where), ["victim", "eps"], score)
+        parts.append(found.assign(task=task, metric=score, line=line).sort_values("eps", kind="stable"))
+    columns = ["task", "victim", "metric", "line", "eps", "value", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True)[columns]

@@ -23,7 +23,7 @@ from lib.data.unlabelled import Photographs, unlabelled
 from lib.keys import digest, record
 from lib.settings import ROOT, Scale
 from lib.store import Store, folder
-from lib.tasks import detection, segmentation
+from lib.tasks import confusion, detection, precision, segmentation
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Curves, Training
 
@@ -135,7 +135,7 @@ def segnet(job: Job) -> Begun:
 
     def evaluate(_: Curves) -> Facts:
         predicted = segmentation.predict(training.network, test.images, batch=job.spec.batch, device=job.device)
-        scores = segmentation.scores(segmentation.confusions(predicted, test.labels.numpy(), len(test.classes)).sum(0))
+        scores = confusion.scores(confusion.confusions(predicted, test.labels.numpy(), len(test.classes)).sum(0))
         counts = {"images": len(test), "side": list(test.images.shape[2:]), "steps": training.steps}
         return scores._asdict() | counts
 
@@ -162,10 +162,10 @@ def average_precisions(network: nn.Module, data: boxes.DetectionSet, device: str
         return found[-len(x) :]
 
     predicted = detection.predict(recorded, data.images, batch=50, device=device)
-    evaluation = detection.evaluate(data.truth, data.image_ids, predicted)
+    evaluation = precision.evaluate(data.truth, data.image_ids, predicted)
     facts = {"images": len(data), "map_50": evaluation.ap("0.5"), "map_50_95": evaluation.ap("0.5:0.95")}
     if "masks" in found[0]:
-        facts["mask_map_50"] = detection.mask_precision(data.truth, data.image_ids, found)
+        facts["mask_map_50"] = precision.mask_precision(data.truth, data.image_ids, found)
     return facts
 
 

@@ -10,7 +10,7 @@ from lib.attacks import adaptive, decision
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, clean, fidelity, frame, grid, judge
+from lib.experiment import Study, Through, adversaries, clean, evaluate, fidelity, grid, judge
 from lib.experiment import cells as module
 from lib.experiment.cells import ATTACKER
 from lib.networks.purifier import NRPResG, begin_as_identity
@@ -183,7 +183,7 @@ def test_images_are_purified_once_for_all_victims_and_not_at_all_for_stored_resu
 
 def test_the_frame_counts_behind_each_defense_against_the_bare_clean_prediction(study):
     (cell,) = adversaries(study, "Noise")
-    rows = frame(study, [cell], ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    rows = evaluate(study, [cell], ["Inc-v3", "VGG-16"], ["none", "NRP"]).rows
     assert len(rows) == 2 * 2 * 5 and set(rows["attack"]) == {"Noise"}
     victims = {name: study.networks[name] for name in ("Inc-v3", "VGG-16")}
     for (victim, front), part in rows.groupby(["victim", "defense"]):
@@ -221,7 +221,8 @@ def test_an_attack_through_a_purifier_is_that_on_the_adaptive_network(study, mod
     schedule = {"steps": 3, "eps": 8 / 255, "step": 1.6 / 255, "start": "uniform"}
     direct = decision.targeted_pgd(behind(study, mode, name), x, y, ids=ids, seed=3, **schedule)
     assert (cell.images != (direct * 255).round().to(torch.uint8)).float().mean() <= 0.001
-    assert (cell.attack, cell.surrogate) == ("PGD (targeted)", f"Inc-v3 behind {name}, {mode}")
+    known = {"exact": "exact", "identity": "BPDA", "expectation": "EOT (2 draws)"}[mode]
+    assert (cell.attack, cell.surrogate, cell.knowledge) == ("PGD (targeted)", "Inc-v3", known)
     assert (cell.eps, cell.steps) == (8, 3)
     bare = decision.targeted_pgd(study.networks["Inc-v3"], x, y, ids=ids, seed=3, **schedule)
     assert (cell.images != (bare * 255).round().to(torch.uint8)).float().mean() > 0.1
@@ -276,7 +277,7 @@ def test_every_member_of_an_ensemble_stands_behind_the_purifier(study):
     seen = [adaptive.Exact(study.networks[name], front) for name in names]
     direct = decision.mi_fgsm(seen, unit_images(study.images.images), study.images.labels, steps=2)
     assert (cell.images != (direct * 255).round().to(torch.uint8)).float().mean() <= 0.001
-    assert cell.surrogate == "Inc-v3 + VGG-16 behind NRP, exact"
+    assert (cell.surrogate, cell.knowledge) == ("Inc-v3 + VGG-16", "exact")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.defenses.transforms import jpeg, median
-from lib.experiment import Study, adversaries, clean, fidelity, frame, grid, judge
+from lib.experiment import Study, adversaries, clean, evaluate, fidelity, grid, judge
 from lib.store import Store
 from lib.units import unit_images
 from tests.doubles import Corner, Pixelwise
@@ -45,7 +45,7 @@ def entries(study):
 
 def test_the_frame_agrees_with_counting_by_hand(study):
     (cell,) = adversaries(study, "FGSM", "VGG-16")
-    rows = frame(study, [clean(study), cell], ["Inc-v3"])
+    rows = evaluate(study, [clean(study), cell], ["Inc-v3"]).rows
     with torch.no_grad():
         before, after = (study.networks["Inc-v3"](unit_images(i)) for i in (study.images.images, cell.images))
     attacked = rows[rows["attack"] == "FGSM"]

@@ -8,6 +8,9 @@ from lib import settings
 from lib.report import __main__ as command
 from lib.report import comparison, published
 from lib.report.results import Results
+from tests.made import cell as one_cell
+from tests.made import found as made
+from tests.made import frame, precision
 
 
 @pytest.fixture
@@ -52,21 +55,18 @@ def test_numbers_of_the_text_agree_with_the_tables_and_with_params():
 
 
 def test_ours_stands_beside_the_papers_with_interval_count_and_difference(results):
-    rows = [
-        ("SSP", 8, "none", "mAP@0.5", 40.0),
-        ("SSP", 16, "none", "mAP@0.5", 20.0),
-        ("SSP", 16, "NRP", "mAP@0.5", 60.0),
+    hits = {("none", 0, "none"): 8, ("SSP", 8, "none"): 5, ("SSP", 16, "none"): 2, ("SSP", 16, "NRP"): 6}
+    cells = [
+        one_cell(made(count), attack=attack, eps=float(eps), defense=defense, experiment="table_07", victim="R")
+        for (attack, eps, defense), count in hits.items()
     ]
-    rows += [("SSP", 16, "none", "mAP@0.5:0.95", 9.0), ("none", 0, "none", "mAP@0.5", 80.0)]
-    table = pd.DataFrame(rows, columns=["attack", "eps", "defense", "metric", "value"])
-    table = table.assign(victim="R", low=table["value"] - 1, high=table["value"] + 2, n=30)
-    other = table.assign(victim="other", value=1.0)
-    results.save_table("table_07", pd.concat([table, other]))
+    others = [one_cell(made(1), attack="none", eps=0.0, experiment="other detectors", victim="other")]
+    results.save_frame("e_transforms", frame(*cells, *others))
     found = comparison.compare(results).set_index(["table", "row", "column"])
     ours = found.loc[("table_07", "none", "eps 16")]
-    assert (ours["ours"], ours["low"], ours["high"], ours["n"]) == (20.0, 19.0, 22.0, 30)
-    assert ours["difference"] == pytest.approx(20 - 5.16)
-    assert found.loc[("table_07", "none", "no attack"), "ours"] == 80
+    assert (ours["ours"], ours["n"]) == (pytest.approx(precision(2)), 8) and ours["low"] < precision(2) < ours["high"]
+    assert ours["difference"] == pytest.approx(precision(2) - 5.16)
+    assert found.loc[("table_07", "none", "no attack"), "ours"] == pytest.approx(100)
     assert found.loc[("table_07", "JPEG 75", "eps 8"), "note"] == "this scale has no such cell"
     assert found.loc[("table_03", "SSP", "Inc-v3"), "note"] == "its notebook has not run at this scale"
     assert "at another size" in found.loc[("table_02", "NRP", "hours"), "note"]

@@ -29,18 +29,12 @@ def test_separate_clusters_score_high_and_shuffled_ones_about_zero():
     assert abs(mixed["silhouette"].iloc[0]) < 0.15
 
 
-def test_what_separates_classes_less_is_shared_more():
-    """The silhouettes are scikit-learn's; here they are computed from their definition."""
+def test_silhouettes_are_those_of_their_definition():
     rng = np.random.default_rng(0)
     classes = np.array(["a", "b", "c"]).repeat(15)
-    logits = rng.normal(size=(45, 4)) + 12 * (np.arange(45) // 15)[:, None]
-    features = {"mixed": rng.normal(size=(45, 2, 2)), "the same": logits.reshape(45, 2, 2)}
-    found = embedding.shared(logits, features, classes).set_index("features")
-    expected = np.mean(by_definition(logits, classes) - by_definition(features["mixed"].reshape(45, -1), classes))
-    assert found.loc["mixed", "logits less features"].value == pytest.approx(100 * expected, rel=1e-6)
-    assert found.loc["mixed", "verdict"] == "reproduced" and found.loc["mixed", "n"] == 45
-    assert found.loc["the same", "logits less features"].value == 0
-    assert found.loc["the same", "verdict"] == "inconclusive"
+    vectors = rng.normal(size=(45, 2, 2)) + 2 * (np.arange(45) // 15)[:, None, None]
+    expected = by_definition(vectors.reshape(45, -1), classes)
+    assert embedding.silhouettes(vectors, classes) == pytest.approx(expected, rel=1e-6)
 
 
 def by_definition(vectors, classes):

@@ -1,4 +1,4 @@
-"""`python -m lib.report`: the whole report, written from the committed tables of the mini scale."""
+"""`python -m lib.report`: the whole report, written from the committed frames of the mini scale."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from lib.report import __main__ as command
-from lib.report import verdicts
+from lib.report import claims
 from lib.report.results import Results
 from lib.settings import ROOT
 
@@ -29,7 +29,7 @@ def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch, ca
     monkeypatch.setattr(command, "Results", lambda name: results)
     before = files(results)
     assert command.main(["--scale", "mini"]) == 0
-    counts = verdicts.counts(verdicts.judge(results))
+    counts = claims.counts(claims.judge(results))
     assert capsys.readouterr().out.startswith(f"results/mini/claims.md: {counts['reproduced']} reproduced, ")
     first = files(results)
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
@@ -38,3 +38,12 @@ def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch, ca
     assert json.loads(first[Path("metrics/report.json")])["claims"] == counts
     assert command.main(["--scale", "mini"]) == 0
     assert files(results) == first
+
+
+def test_a_scale_without_frames_keeps_its_report(results, monkeypatch, capsys):
+    shutil.rmtree(results.root / "frames")
+    monkeypatch.setattr(command, "Results", lambda name: results)
+    before = files(results)
+    assert command.main(["--scale", "mini"]) == 0
+    assert "has no frames: its report stays as it was computed" in capsys.readouterr().out
+    assert files(results) == before

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.report.intervals import Estimate
 from lib.report.results import Results
+from lib.report.scores import Estimate
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_metrics_are_rounded_and_sorted(results):
     assert json.loads(text) == {"a": {"n": 5}, "b": 0.33} and text.index('"a"') < text.index('"b"')
 
 
-@pytest.mark.parametrize("load", ["load_data", "load_pictures", "load_table"])
+@pytest.mark.parametrize("load", ["load_data", "load_frame", "load_pictures", "load_table"])
 def test_what_was_not_computed_names_the_command(results, load):
     with pytest.raises(FileNotFoundError, match="not there yet; compute it with: dvc repro"):
         getattr(results, load)("nothing")

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lib.data.detection import from_world
-from lib.tasks.detection import Detections, Evaluation, difference, evaluate, interval, mask_precision
+from lib.tasks.precision import Detections, Evaluation, difference, evaluate, interval, mask_precision
 from tests.training.conftest import scenes, truth
 
 # --- scenes

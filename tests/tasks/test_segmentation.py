@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, jaccard_score
 from torch import nn
 
-from lib.tasks.segmentation import confusions, predict, scores
+from lib.tasks.confusion import confusions, scores
+from lib.tasks.segmentation import predict
 
 VOID = 255
 # One image of 2x4 pixels and two classes; one pixel is void.

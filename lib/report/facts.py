@@ -1,0 +1,189 @@
+"""Plain tables of facts, which no score makes: networks, parameters, and what trainings and attacks cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lib.report import published
+from lib.settings import AppendixB, AppendixC, Attacks, OwnAttack, Scale
+
+STAND_IN = "stand-in"
+PUBLISHED_MAPS = 64  # of SegNet-Basic
+RELEASED = {"purifier": (64, 23), "cda_generator": (64, 6)}  # width and blocks
+# What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
+SOURCES = {
+    "noise": "not in the paper: the baseline of the same size",
+    "fgsm": "F: step size 16",
+    "r_fgsm": "F: 16/3 in a random direction, then 16 - 16/3 along the gradient",
+    "i_fgsm": "F: 10 iterations, step 1.6",
+    "mi_fgsm": "F: 10 iterations, step 1.6, decay 1",
+    "dim": "F: probability 0.7, 10 iterations, step 1.6; decay as MI-FGSM",
+    "dim_ti": "G, Figure 8; kernel of the released code (sigma 7/3 pixels)",
+    "pgd": "B: ten iterations, random targets; step and start of Feature Denoising's evaluation",
+    "ssp": "F: VGG-16 conv3-3, at most 100 iterations; step 2.55 and start of the released ssp.py",
+    "fsa": "C, which says neither surrogate nor steps: I-FGSM's; batch, transport and start of the released code",
+    "cda": "D; budgets 8 and 16 in Table 4, training at 10",
+    "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
+}
+
+
+def describe(scale: Scale, name: str) -> str:
+    """What plays a network of the paper at this scale; a stand-in is called one."""
+    spec = scale.networks[name]
+    if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
+        return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
+    if spec.family in RELEASED:
+        kind = "" if (spec.width, spec.blocks) == RELEASED[spec.family] else f"{STAND_IN} "
+        return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
+    kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
+    return f"{kind} {spec.architecture}"
+
+
+def record(name: str | None, records: Path) -> dict:
+    """What the training of a network recorded in results/<scale>/metrics/networks; {} if it was not."""
+    path = records / f"{name}.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
+    """Which network plays which of the paper's at this scale."""
+    rows = [{"name": name, "network": describe(scale, name), "role": scale.networks[name].role} for name in names]
+    return pd.DataFrame(rows)
+
+
+def parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
+    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
+
+    own: params.yaml's custom attacks, which no scale changes.
+    """
+    rows = []
+    for name, chosen in used:
+        values, original = dict(chosen), dict(getattr(paper, name))
+        differ = {key: original[key] for key in values if values[key] != original[key]}
+        row = {"attack": name.upper().replace("_", "-"), "parameters": _listed(values)}
+        rows.append(row | {"paper scale": _listed(differ) or "same", "source": SOURCES[name]})
+    for name, spec in (own or {}).items():
+        source = f"own: {spec.file}, on {spec.looks_at}"
+        rows.append({"attack": name, "parameters": _listed(spec.options), "paper scale": "same", "source": source})
+    return pd.DataFrame(rows)
+
+
+def _listed(values: dict) -> str:
+    return ", ".join(
+        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
+    )
+
+
+def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
+    """Table 2: what training each defense cost; the paper's rows, Feature Denoising's own, and ours as measured.
+
+    The paper prints 52 hours for Feature Denoising: those are its baseline's without denoising blocks; the network of
+    Table 1 took 90 (ImageNet-Adversarial-Training, INSTRUCTIONS.md).  records: the folder of the trainings' records,
+    results/<scale>/metrics/networks; a network not trained here has no row.  labelled: labelled training images.
+    """
+    printed, theirs = published.TABLES["table_02"]["rows"], "ImageNet-Adversarial-Training, INSTRUCTIONS.md"
+    yes, no = ("Yes", "Yes"), ("No", "No")
+    paper = printed["Feature Denoising"]
+    rows = [
+        _cost("Feature Denoising, ResNet152", "paper", *paper, *yes, "1.3 million, labelled"),
+        _cost("the same: the baseline without denoising blocks", theirs, 128, 52, *yes, "1.28 million, labelled"),
+        _cost("the same: with them, the network of Table 1", theirs, 128, 90, *yes, "1.28 million, labelled"),
+        _cost("NRP", "paper", *printed["NRP"], *no, "25,000, no labels"),
+    ]
+    own = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
+    for method, name in {**own, **chosen.hardened}.items():
+        if facts := record(name, records):
+            device = facts.get("device", "CPU")
+            title, source = f"{method} ({describe(scale, name)})", f"measured here, {device}"
+            purifier = name in scale.purifiers
+            images = (*no, f"{facts['images']:,}, no labels") if purifier else (*yes, f"{labelled:,}, labelled")
+            rows.append(_cost(title, source, int(device != "CPU"), facts["seconds"] / 3600, *images))
+    return pd.DataFrame(rows)
+
+
+def _cost(method: str, source: str, gpus: int, hours: float, labels: str, specific: str, images: str) -> dict:
+    return {
+        "method": method,
+        "source": source,
+        "GPUs": gpus,
+        "time": _hours(hours),
+        "GPU-hours": _hours(gpus * hours) if gpus else "-",
+        "task/label dependency": labels,
+        "dataset specific": specific,
+        "training images": images,
+    }
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.2g} h" if hours < 10 else f"{hours:,.0f} h"
+
+
+def needs(chosen: AppendixC, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
+    """What feature-scattering training and NRP ask for. records, labelled: see `training_cost`."""
+    scattered, purifier = (record(name, records) for name in (chosen.scattered, chosen.purifier))
+    rows = [
+        {
+            "defense": "feature-scattering training",
+            "network": describe(scale, chosen.scattered) if chosen.scattered else "none at this scale",
+            "labels": "yes",
+            "training images": f"{labelled:,}" if chosen.scattered else "-",
+            "training": _training(scattered),
+            "protects": "the one network that it trains",
+            "per image": "nothing",
+        },
+        {
+            "defense": "NRP",
+            "network": describe(scale, chosen.purifier),
+            "labels": "no",
+            "training images": f"{purifier['images']:,}" if purifier else "-",
+            "training": _training(purifier),
+            "protects": f"the {len({chosen.natural, *chosen.victims})} networks below, none of them changed",
+            "per image": "one pass of the purifier",
+        },
+    ]
+    return pd.DataFrame(rows)
+
+
+def generator_cost(seconds: dict[str, float], chosen: dict[str, str], scale: Scale, records: Path, device: str, n: int):
+    """Milliseconds per image of SSP and of generators, and after how many images a generator's training has paid.
+
+    seconds: per image, as measured: "SSP" and each row of `chosen` (row -> generator).  n: images timed. Training has
+    paid, in time, after as many images as SSP could have attacked in what is saved; a dash where the training ran on
+    another device, or not here.
+    """
+    ssp, shared = seconds["SSP"], {"device": device, "images timed": n}
+    row = {"attack": "SSP", "precision": scale.precision, "per image": _span(ssp), "against SSP": "1"}
+    rows = [row | {"training": "-", "pays after": "-"} | shared]
+    for name, network in chosen.items():
+        own, facts = seconds[name], record(network, records)
+        here = facts and facts.get("device", "CPU") == device and ssp > own
+        row = {"attack": f"{name} ({describe(scale, network)})", "precision": "fp32", "per image": _span(own)}
+        row |= {"against SSP": f"{ssp / own:.0f} times faster" if ssp >= 10 * own else f"{ssp / own:.2g} times faster"}
+        row |= {"training": _training(facts)}
+        rows.append(row | {"pays after": f"{facts['seconds'] / (ssp - own):,.0f} images" if here else "-"} | shared)
+    return pd.DataFrame(rows)
+
+
+def _training(facts: dict) -> str:
+    return f"{facts['seconds']:.0f} s on {facts.get('device', 'CPU')}" if facts else "-"
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+
+
+def transform_runs(studies: dict[str, tuple], steps_of: str = "SSP steps") -> pd.DataFrame:
+    """What was attacked, for each name: images, sizes in pixels (height x width), steps of SSP.
+
+    studies: name -> 8-bit images `[3,H,W]` and number of steps.
+    """
+    rows = []
+    for name, (images, steps) in studies.items():
+        texts = [f"{height}x{width}" for height, width in sorted({tuple(image.shape[1:]) for image in images})]
+        pixels = texts[0] if len(texts) == 1 else f"{len(texts)} sizes, {texts[0]} to {texts[-1]}"
+        rows.append({"task": name, "images": len(images), "pixels": pixels, steps_of: steps})
+    return pd.DataFrame(rows)

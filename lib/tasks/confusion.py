@@ -1,0 +1,52 @@
+"""Counts of true and predicted classes per image, and the scores of segmentation; without torch."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Scores(NamedTuple):
+    """In percent, each a number or an array for several sums of confusions.
+
+    pixels: correct share of the labelled pixels.  pixels_void_wrong: of all pixels, void always wrong.  classes: mean
+    over the classes of their correct share.  iou: mean intersection over union, without void pixels.
+    """
+
+    pixels: np.ndarray
+    pixels_void_wrong: np.ndarray
+    classes: np.ndarray
+    iou: np.ndarray
+
+
+def confusions(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Pixels per image, true class (last: void) and predicted class, int64 `[N,classes+1,classes]`.
+
+    predicted: `[N,H,W]` in 0..classes-1; labels: the same shape, every value from `classes` up is void.
+    """
+    if predicted.shape != labels.shape:
+        raise ValueError(f"predictions {predicted.shape} and labels {labels.shape} differ in shape")
+    cell = np.minimum(labels.astype(np.int64), classes) * classes + predicted
+    size = (classes + 1) * classes
+    return np.stack([np.bincount(image.ravel(), minlength=size) for image in cell]).reshape(-1, classes + 1, classes)
+
+
+def scores(confusion: np.ndarray) -> Scores:
+    """The scores of confusion matrices `[...,classes+1,classes]` (true class, last void, x predicted class), `[...]`.
+
+    Source: SegNet-Tutorial, Scripts/compute_test_results.m: void pixels are left out. A class without any pixel does
+    not count in a mean. `pixels_void_wrong` is the other way to read an accuracy "per pixel".
+    """
+    known = confusion[..., :-1, :].astype(float)
+    right, true, predicted = np.diagonal(known, axis1=-2, axis2=-1), known.sum(-1), known.sum(-2)
+    return Scores(
+        100 * right.sum(-1) / known.sum((-2, -1)),
+        100 * right.sum(-1) / confusion.sum((-2, -1)),
+        100 * _mean_of_those_there(right, true),
+        100 * _mean_of_those_there(right, true + predicted - right),
+    )
+
+
+def _mean_of_those_there(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """The mean over classes `[...,K]` of part / whole, without those whose whole is 0."""
+    shares = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return shares.sum(-1) / (whole > 0).sum(-1)

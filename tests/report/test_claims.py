@@ -1,0 +1,340 @@
+"""lib/report/claims.py: the claims as data, and what becomes of them on made-up and on the committed frames."""
+
+import subprocess
+
+import pandas as pd
+import pytest
+import yaml
+
+from lib.report import claims, forest
+from lib.report.claims import Claim
+from lib.report.results import Results
+from lib.report.scores import Estimate
+from lib.report.style import SLIDES
+from lib.settings import ROOT
+from tests.made import cell, found, frame, precision
+
+CLAIM = Claim(
+    id="C1",
+    item="Table 3",
+    lines="78",
+    says="A moves more than B.",
+    compares="A less B",
+    stage="moves",
+    case="{victim}",
+    of={"attack": "A"},
+    less={"attack": "B"},
+)
+BUILT = Claim(id="B6", item="Table 2", lines="66", says="So it is.", why="true by construction")
+N = 100
+
+
+def changed(**fields):
+    return CLAIM.model_copy(update=fields)
+
+
+@pytest.fixture
+def results(tmp_path):
+    return Results("mini", tmp_path)
+
+
+def moved(*rights, **columns):
+    """Victims V0, V1 ...; of each, how many images of a hundred are right under A and under B."""
+    return [
+        cell((right, N), attack=attack, victim=f"V{k}", **columns)
+        for k, pair in enumerate(rights)
+        for attack, right in zip("AB", pair, strict=True)
+    ]
+
+
+def store(results, *cells):
+    results.save_frame("moves", frame(*cells))
+
+
+def judged(results, claim=CLAIM):
+    return pd.DataFrame(claims.cases(claim, results), columns=claims.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "low, high, expected, verdict",
+    [
+        (1, 5, "rises", "reproduced"),
+        (-5, -1, "rises", "not reproduced"),
+        (-1, 1, "rises", "inconclusive"),
+        (-1e-15, 3, "rises", "inconclusive"),
+        (-5, -1, "falls", "reproduced"),
+        (1, 5, "falls", "not reproduced"),
+        (-4, 4, "stays", "reproduced"),
+        (6, 9, "stays", "not reproduced"),
+        (-9, -6, "stays", "not reproduced"),
+        (-7, 2, "stays", "inconclusive"),
+        (-90, 4, "at most 5 points up", "reproduced"),
+        (6, 9, "at most 5 points up", "not reproduced"),
+        (1, 4, "a little up", "reproduced"),
+        (-4, -1, "a little up", "not reproduced"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(low, high, expected, verdict):
+    assert claims.verdict(Estimate((low + high) / 2, low, high, 100), expected) == verdict
+
+
+@pytest.mark.parametrize(
+    ("rights", "found"),
+    [
+        ([(60, 20), (90, 30)], "reproduced"),
+        ([(60, 20), (30, 60)], "not reproduced"),
+        ([(60, 20), (31, 30)], "inconclusive"),
+        ([(31, 30), (30, 60)], "not reproduced"),
+    ],
+)
+def test_a_claim_holds_where_every_case_does(results, rights, found):
+    store(results, *moved(*rights))
+    assert claims.summary(judged(results))["verdict"].tolist() == [found]
+
+
+def test_a_case_is_a_paired_difference_with_its_interval_and_count(results):
+    store(results, *moved((60, 20)))
+    (row,) = judged(results).to_dict("records")
+    assert (row["effect"], row["n"], row["case"], row["unit"], row["why"]) == (pytest.approx(40), N, "V0", "points", "")
+    assert 25 < row["low"] < 40 < row["high"] < 55 and (row["id"], row["appendix"], row["lines"]) == ("C1", "C", "78")
+
+
+def test_the_same_images_leave_no_more_room_than_the_exact_bound(results):
+    store(results, *moved((50, 50)))
+    # All hundred images agree, so at most 1 - 0.025^(1/100) of all differ: 3.6 %. Unpaired it would be about 14 points.
+    (row,) = judged(results).to_dict("records")
+    assert row["effect"] == 0 and row["high"] == pytest.approx(3.62, abs=0.01)
+
+
+def test_a_change_must_go_beyond_what_the_claim_asks_for(results):
+    store(results, *moved((58, 60), (10, 70)))
+    rows = judged(results, changed(expected="falls", beyond=-25.0))
+    assert rows["effect"].tolist() == pytest.approx([23.0, -35.0])
+    assert rows["verdict"].tolist() == ["not reproduced", "reproduced"]
+
+
+def test_a_cell_may_be_held_against_a_number(results):
+    store(results, *moved((90, 0)))
+    rows = judged(results, changed(less=63.0, expected="stays"))
+    assert rows["effect"].tolist() == pytest.approx([27]) and rows["verdict"].tolist() == ["not reproduced"]
+
+
+def test_cases_are_chosen_by_pattern_and_called_by_their_columns(results):
+    cells = [cell((9, 10), attack=a, surrogate=s, eps=e) for a, s, e in [("SSP", "A-AT", 8.0), ("SSP", "A", 16.0)]]
+    store(results, *cells, cell((1, 10), attack="B"))
+    for where, names in {"*-AT": ["SSP on A-AT, eps 8"], "*": ["SSP on A-AT, eps 8", "SSP on A, eps 16"]}.items():
+        claim = changed(where={"attack": "SSP", "surrogate": where}, case="{attack} on {surrogate}, eps {eps}", of={})
+        assert judged(results, claim.model_copy(update={"less": 5.0}))["case"].tolist() == names
+
+
+def test_of_several_cells_the_strongest_is_chosen_on_the_same_images(results):
+    store(
+        results,
+        *[cell((right, N), attack="FSA", steps=steps) for steps, right in ((1, 65), (10, 40), (100, 70))],
+        cell((20, N), attack="SSP"),
+    )
+    for choose, effect in {"lowest": 20, "highest": 50}.items():
+        claim = changed(of={"attack": "FSA", "choose": choose}, less={"attack": "SSP"}, case="")
+        assert judged(results, claim)["effect"].tolist() == pytest.approx([effect])
+
+
+def test_the_best_of_two_families_is_compared(results):
+    hits = {"TVM 30": 5, "TVM 10": 6, "JPEG 20": 4, "MF 3": 2}
+    store(results, *[cell(found(count), defense=name) for name, count in hits.items()])
+    best = {"of": {"defense": "TVM*", "choose": "highest"}, "less": {"defense": ["JPEG*", "MF 3"], "choose": "highest"}}
+    (row,) = judged(results, changed(score="mAP@0.5", case="", **best)).to_dict("records")
+    assert row["effect"] == pytest.approx(precision(6) - precision(4))
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [
+        (changed(stage="nothing"), "frames/nothing is not there: its notebook has not run at this scale"),
+        (changed(where={"victim": "V9"}), "no such cell in frames/moves"),
+        (changed(where={"colour": "red"}), "frames/moves has no column 'colour': older than the code"),
+        (BUILT, "true by construction"),
+    ],
+)
+def test_what_cannot_be_judged_says_why(results, claim, why):
+    store(results, *moved((60, 20)))
+    rows = judged(results, claim)
+    assert rows["verdict"].tolist() == ["not judged"] and why in rows["why"].iloc[0]
+    assert why in claims.markdown(rows, "mini") and claims.counts(rows)["not judged"] == 1
+
+
+# Images right of a hundred, without a defense and behind NRP.
+RIGHT = {("none", ""): (100, 99), ("Noise", ""): (99, 97), ("SSP", "VGG-16"): (10, 90), ("DIM", "A + B"): (0, 20)}
+WON = {
+    "where": {"attack": ["Noise", "SSP", "DIM"]},
+    "case": "{attack} on {surrogate}",
+    "of": {"defense": "NRP"},
+    "less": {"defense": "none"},
+    "taken": {"attack": "none", "surrogate": "", "defense": "none"},
+    "share": 0.5,
+}
+
+
+def purified(right=RIGHT):
+    return [
+        cell((count, N), attack=attack, surrogate=surrogate, defense=defense)
+        for (attack, surrogate), counts in right.items()
+        for defense, count in zip(("none", "NRP"), counts, strict=True)
+    ]
+
+
+def test_what_is_won_back_beyond_half_of_what_was_taken_counts(results):
+    store(results, *purified())
+    rows = judged(results, changed(**WON)).set_index("case")
+    # 80 points are 35 more than half of 90; 20 are 30 less than half of 100; noise took one point, so it is left out.
+    assert rows["effect"].to_dict() == pytest.approx({"SSP on VGG-16": 35, "DIM on A + B": -30})
+    assert rows["verdict"].tolist() == ["reproduced", "not reproduced"]
+    store(results, *purified(RIGHT | {("DIM", "A + B"): (0, 53)}))
+    assert judged(results, changed(**WON))["verdict"].tolist()[1] == "inconclusive"
+
+
+def test_a_defense_is_not_judged_where_the_attack_takes_nothing(results):
+    for right, verdict in (((98, 99), "not judged"), ((60, 99), "reproduced")):
+        store(results, *purified({("none", ""): (100, 99), ("SSP", "VGG-16"): right}))
+        rows = judged(results, changed(**WON | {"share": 0.0}))
+        assert rows["verdict"].tolist() == [verdict]
+        if verdict == "not judged":
+            assert rows["why"].iloc[0] == "the attack takes 2.0 points here (frames/moves): nothing to win back"
+
+
+def test_an_attack_on_the_victim_itself_is_no_transfer(results):
+    store(results, *[
+        one for victim, surrogate in (("V0", "V0 + V5"), ("V1", "V0 + V5"), ("V2", "V22"))
+        for one in (cell((9, 10), attack="A", victim=victim, surrogate=surrogate),
+                    cell((1, 10), attack="B", victim=victim))
+    ])  # fmt: skip
+    assert judged(results, changed(transferred=True))["case"].tolist() == ["V1", "V2"]
+    assert judged(results)["case"].tolist() == ["V0", "V1", "V2"]
+
+
+def test_many_cases_are_counted_and_few_are_shown(results):
+    store(results, *moved(*[(60, 20)] * 4, *[(21, 20)] * 3))
+    (text,) = claims.summary(judged(results))["effect"]
+    assert text == "7 cases, +1.0 to +40.0: 4 reproduced, 3 inconclusive"
+    store(results, *moved((60, 20)))
+    (text,) = claims.summary(judged(results))["effect"]
+    assert text.startswith("+40.0 [") and text.endswith("] (V0)")
+
+
+def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeypatch):
+    own = tmp_path / "claims.yaml"
+    monkeypatch.setattr(claims, "FILES", (own,))
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    entry = {"id": "Z1", "item": "Mine", "lines": 3, "says": "It holds.", "stage": "c_fsa"}
+    own.write_text(yaml.safe_dump([entry]))
+    assert [claim.id for claim in claims.claims()] == ["Z1"]
+    for change, message in [
+        ({"stage": ""}, "top level: a claim needs a stage (whose frame judges it) or a why"),
+        ({"score": "acuracy"}, "top level: no score 'acuracy'; there are accuracy, "),
+        ({"expected": "up"}, "expected: Input should be 'rises'"),
+        ({"wher": {}}, "top level: unknown key 'wher'; did you mean 'where'?"),
+    ]:
+        own.write_text(yaml.safe_dump([entry | change]))
+        with pytest.raises(ValueError) as caught:
+            claims.claims()
+        assert str(caught.value).startswith(f"claims.yaml: Z1: {message}") and "\n" not in str(caught.value)
+
+
+def test_every_claim_is_well_formed():
+    found = claims.claims()
+    assert len({claim.id for claim in found}) == len(found)
+    assert {claim.id[0] for claim in found} == set("ABCDEFG")
+    for claim in found:
+        assert claim.lines and claim.says.endswith(".") and (claim.why or claim.compares)
+
+
+def test_the_report_stage_depends_on_every_frame_that_it_reads():
+    listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["deps"]
+    for stage in {claim.stage for claim in claims.claims()} - {""}:
+        assert f"results/${{scale}}/frames/{stage}.npz" in listed
+
+
+def test_every_claim_meets_its_cells_in_the_committed_results():
+    """A renamed column, attack or experiment would silently leave a claim unjudged."""
+    rows = claims.judge(Results("mini"))
+    unjudged = rows[rows["verdict"] == "not judged"]
+    reasons = {claim.id for claim in claims.claims() if claim.why}
+    nothing_taken = {claim.id for claim in claims.claims() if claim.taken}
+    assert reasons <= set(unjudged["id"]) <= reasons | nothing_taken
+    said = unjudged[~unjudged["id"].isin(reasons)]["why"]
+    assert said.str.contains("nothing to win back").all()
+    assert (pd.to_numeric(rows["n"], errors="coerce").dropna() >= 10).all()
+
+
+def test_the_committed_verdicts_are_those_of_the_committed_frames():
+    results = Results("mini")
+    assert results.path(".", "claims.md").read_text() == claims.markdown(claims.judge(results), "mini")
+
+
+def test_a_scale_without_frames_keeps_its_stored_cases(results):
+    store(results, *moved((60, 20)))
+    results.save_table("claims", judged(results))
+    before = claims.summary(judged(results))
+    results.path("frames", "moves.npz").unlink()
+    again = claims.summary(claims.judge(results))
+    assert again[["id", "verdict", "n", "effect"]].equals(before[["id", "verdict", "n", "effect"]])
+
+
+def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(results):
+    store(results, *moved((60, 20)))
+    mini = pd.concat([judged(results), judged(results, changed(id="A1", item="Figure 10", expected="falls"))])
+    sample = judged(results, changed(stage="nothing"))
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in claims.overview({"m": mini, "s": sample}).splitlines()
+    ]
+    assert rows[0] == ["paper", "m", "s"]
+    assert rows[2:] == [["Table 3", "C1 reproduced", "C1 not judged"], ["Figure 10", "A1 **not reproduced**", "-"]]
+
+
+def table(markdown):
+    """The rows of the table whose first column is "paper": item -> its other cells."""
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines() if line.startswith("|")]
+    start = next(k for k, row in enumerate(cells) if row[0] == "paper")
+    return {row[0]: row[1:] for row in cells[start : start + 17] if not row[0].startswith(":")}
+
+
+def test_the_readme_says_what_the_committed_results_say():
+    """After new results: `python -m lib.report overview`. Another machine's own results may differ from these."""
+    overview = table((ROOT / "README.md").read_text())
+    assert overview["paper"] == ["mini", "sample"]
+    for column, scale in enumerate(overview["paper"]):
+        shown = ["git", "show", f"HEAD:results/{scale}/claims.md"]
+        committed = table(subprocess.run(shown, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        assert len(committed.pop("paper")) == 1 and len(committed) == 15
+        assert {item: cells[column] for item, cells in overview.items() if item != "paper"} == {
+            item: cell for item, (cell,) in committed.items()
+        }
+
+
+# The figure.
+
+
+def test_the_figure_has_a_dot_per_case_and_shades_where_the_claim_expects_it(results):
+    store(results, *moved((60, 20), (0, 100)))
+    rows = pd.concat([judged(results), judged(results, changed(id="C2", expected="stays"))])
+    axes = forest.claims(rows.assign(effect=[5, -150, 5, -150], low=[1, -160] * 2, high=[9, -140] * 2)).axes[0]
+    dots = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
+    assert [line.get_xdata()[0] for line in dots] == [5, -100, 5, -100]
+    assert [line.get_marker() for line in dots] == ["o", "X", "X", "X"]
+    assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in axes.patches] == [(0, 100), (-5, 5)]
+    assert [text.get_text().split()[0] for text in axes.texts] == ["C1", "C2"]
+
+
+def test_a_scale_without_any_result_has_no_figure():
+    rows = pd.DataFrame([{"id": "A1", "verdict": "not judged"}])
+    with pytest.raises(ValueError, match=r"can be judged .* run: dvc repro"):
+        forest.claims(rows)
+
+
+def test_a_slide_holds_a_few_claims(results):
+    store(results, *moved((60, 20)))
+    few = judged(results)
+    many = pd.concat([judged(results, changed(id=f"C{k}")) for k in range(40)])
+    assert forest.claims(few, SLIDES).get_size_inches()[1] <= SLIDES.height
+    with pytest.raises(ValueError, match="40 claims do not fit a slide; choose some, as in --only C0,C1,C2"):
+        forest.claims(many, SLIDES)
