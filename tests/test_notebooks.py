@@ -38,7 +38,7 @@ def declared(name):
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(project, name):
-    for kind in ("notebooks", "tables", "data", "figures", "pictures", "runs"):
+    for kind in ("frames", "notebooks", "tables", "data", "figures", "pictures", "runs"):
         shutil.rmtree(project / "results" / "smoke" / kind, ignore_errors=True)
     for metrics in (project / "results" / "smoke" / "metrics").glob("*.json"):
         metrics.unlink()
