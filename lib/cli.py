@@ -99,6 +99,60 @@ def defend(
 
 
 @app.command()
+def figures(
+    item: Annotated[str, typer.Argument(help="a figure (6, figure_06, transfer); without one, all that there is")] = "",
+    style: Annotated[str, typer.Option(help="paper, or slides: large type, 16:9")] = "paper",
+    images: Annotated[str | None, typer.Option(help="0,2: which of a figure of pictures, in this order")] = None,
+    only: Annotated[str | None, typer.Option(help="A,B: which lines, columns, panels, victims or attacks")] = None,
+    form: Annotated[str | None, typer.Option("--format", help="svg, pdf or png (default: svg and png)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the file (default: in results/SCALE/figures)")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Redraw a figure from the stored results, without attacking anything; without one, list all."""
+    from lib import figures, settings
+    from lib.report.results import Results
+
+    results = Results(settings.load(scale).name)
+    print(figures.draw(results, item, style, images, only, form, out) if item else figures.listing(results))
+
+
+@app.command()
+def table(
+    item: Annotated[str, typer.Argument(help="a table (6, table_06, transfer)")],
+    form: Annotated[str | None, typer.Option("--format", help="markdown, csv or latex")] = None,
+    out: Annotated[Path | None, typer.Option(help="a file (default: the screen)")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Print a table from the stored results."""
+    from lib import figures, settings
+    from lib.report.results import Results
+
+    print(figures.table(Results(settings.load(scale).name), item, form, out))
+
+
+@app.command()
+def report(
+    part: Annotated[str, typer.Argument(help="all (writes it), claims, compare or overview (print them)")] = "all",
+    csv: Annotated[bool, typer.Option("--csv", help="claims and compare: as CSV instead of Markdown")] = False,
+    scale: ScaleName = None,
+) -> None:
+    """Judge every claim of the supplement and compare every number, from the stored frames."""
+    from lib import settings
+    from lib.report import writing
+
+    print(writing.run(settings.load(scale), part, csv))
+
+
+@app.command()
+def site(scale: ScaleName = None) -> None:
+    """Build the pages to browse, which work offline."""
+    from lib import settings
+    from lib.report import site
+
+    print(f"wrote {site.build(settings.load(scale).name).relative_to(settings.ROOT)}: open it in a browser")
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(help="world, neurips2017, imagenet_val, camvid, coco, comics, paintings")] = "",
     folder: Annotated[Path | None, typer.Option("--from", help="a local folder with the set")] = None,

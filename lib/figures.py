@@ -1,17 +1,7 @@
-"""Redraw a figure or print a table from the stored results, without attacking anything.
+"""Redraw a figure or print a table from the stored results, without attacking anything."""
 
-python -m lib.figures list                               # what there is, and what can be chosen of it
-python -m lib.figures 6 --format pdf
-python -m lib.figures 4 --style slides --images 0,2
-python -m lib.figures 6 --only SSP,DIM --out talk/iterations.png
-python -m lib.figures table 6 --format latex
-"""
-
-import argparse
-import sys
 from pathlib import Path
 
-from lib import settings
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
 from lib.report.results import Results
@@ -39,51 +29,6 @@ def titles() -> dict[str, str]:
     return {name: found.pop(name) for name in published.TABLES} | found
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    asked = parser().parse_args(arguments)
-    try:
-        print(run(Results(settings.load(asked.scale).name), asked))
-    except (ValueError, OSError) as error:
-        print(f"lib.figures: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    found = argparse.ArgumentParser(
-        prog="python -m lib.figures", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    found.add_argument("item", nargs="+", help="'list', a figure (6, figure_06, transfer) or 'table 5'")
-    found.add_argument("--style", choices=STYLES, help="paper (default), or slides: large type, 16:9")
-    found.add_argument("--images", metavar="0,2", help="which images of a figure of pictures, in this order")
-    found.add_argument("--only", metavar="A,B", help="which lines, columns, panels, victims or attacks: names or parts")
-    found.add_argument(
-        "--format", choices=[*DRAWN.values(), *PRINTED.values()], help="default: SVG and PNG; of a table, Markdown"
-    )
-    found.add_argument(
-        "--out", type=Path, metavar="FILE", help="default: results/<scale>/figures; of a table, the screen"
-    )
-    found.add_argument("--scale", help="whose results (default: params.yaml's scale)")
-    return found
-
-
-def run(results: Results, asked: argparse.Namespace) -> str:
-    """What to print: the list, a table, or the paths of the figure's files. ValueError for what there is not."""
-    kind, *rest = asked.item
-    if len(asked.item) != (2 if kind == "table" else 1):
-        raise ValueError(f"'{' '.join(asked.item)}' is neither 'list' nor a figure nor 'table' and its number")
-    if kind == "list":
-        return listing(results)
-    if kind != "table":
-        return draw(results, resolve(kind, FIGURES, "figure"), asked)
-    for option in ("style", "images", "only"):
-        if getattr(asked, option) is not None:
-            raise ValueError(f"a table has no --{option}; it has --format ({', '.join(PRINTED.values())}), --out")
-    return table(results, resolve(rest[0], titles(), "table"), asked)
-
-
 def resolve(text: str, known: dict, kind: str) -> str:
     """'6' or 'figure_06' or 'transfer' -> the stored name; ValueError lists what there is."""
     name = f"{kind}_{int(text):02d}" if text.isdigit() else text
@@ -92,49 +37,61 @@ def resolve(text: str, known: dict, kind: str) -> str:
     return name
 
 
-def draw(results: Results, name: str, asked: argparse.Namespace) -> str:
+def draw(
+    results: Results,
+    item: str,
+    style: str = "paper",
+    images: str | None = None,
+    only: str | None = None,
+    format: str | None = None,
+    out: Path | None = None,
+) -> str:
     """Redraw a figure; the paths of its files.
 
-    Without --out, only the figure as it is committed keeps its name: others are called figure_04-slides,
-    figure_04-selected or figure_04-slides-selected.
+    item: its number or name.  style: a name of STYLES.  images: which of a figure of pictures, such as "0,2".  only:
+    which lines, columns, panels, victims or attacks.  Without `out`, only the figure as it is committed keeps its name:
+    others are called figure_04-slides, figure_04-selected or figure_04-slides-selected. ValueError for what there is
+    not.
     """
-    format = chosen_format(asked, DRAWN, None)
-    figure = redraw(results, name, STYLES[asked.style or "paper"], asked.only, asked.images)
-    if asked.out:
-        return str(write(figure, asked.out))
-    marks = ["slides"] if asked.style == "slides" else []
-    marks += ["selected"] if asked.only or asked.images else []
+    name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, DRAWN)
+    if style not in STYLES:
+        raise ValueError(f"no style '{style}'; there are {', '.join(STYLES)}")
+    figure = redraw(results, name, STYLES[style], only, images)
+    if out:
+        return str(write(figure, out))
+    marks = ["slides"] if style == "slides" else []
+    marks += ["selected"] if only or images else []
     stem = "-".join([name, *marks])
-    paths = [results.path("figures", f"{stem}.{ending}") for ending in ([format] if format else ["svg", "png"])]
+    paths = [results.path("figures", f"{stem}.{kind}") for kind in ([ending] if ending else ["svg", "png"])]
     return "\n".join(f"results/{results.scale}/figures/{write(figure, path).name}" for path in paths)
 
 
-def table(results: Results, name: str, asked: argparse.Namespace) -> str:
-    """A stored table as Markdown, CSV or LaTeX; where it was written, with --out."""
-    format = chosen_format(asked, PRINTED, "markdown")
+def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
+    """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
+    name, kind = resolve(item, titles(), "table"), chosen_format(format, out, PRINTED) or "markdown"
     results.load_table(name)  # FileNotFoundError names the command that computes it
-    text = results.path("tables", f"{name}.{'csv' if format == 'csv' else 'md'}").read_text()
-    if format == "latex":
+    text = results.path("tables", f"{name}.{'csv' if kind == 'csv' else 'md'}").read_text()
+    if kind == "latex":
         from lib.report.latex import latex
 
         text = latex(text)
-    if asked.out is None:
+    if out is None:
         return text.rstrip()
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(text.rstrip() + "\n")
-    return str(asked.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text.rstrip() + "\n")
+    return str(out)
 
 
-def chosen_format(asked: argparse.Namespace, known: dict[str, str], default: str | None) -> str | None:
-    """--format, or what the ending of --out says; ValueError for another one, or where they differ."""
-    ending = known.get(asked.out.suffix) if asked.out else None
-    if asked.out and ending is None:
-        raise ValueError(f"--out {asked.out} must end in one of {', '.join(known)}")
-    if asked.format and asked.format not in known.values():
-        raise ValueError(f"no format '{asked.format}' here; there are {', '.join(known.values())}")
-    if asked.out and asked.format not in (None, ending):
-        raise ValueError(f"--out {asked.out} is no file of the format {asked.format}")
-    return ending or asked.format or default
+def chosen_format(format: str | None, out: Path | None, known: dict[str, str]) -> str | None:
+    """The format, or what the ending of `out` says; ValueError for another one, or where they differ."""
+    ending = known.get(out.suffix) if out else None
+    if out and ending is None:
+        raise ValueError(f"--out {out} must end in one of {', '.join(known)}")
+    if format and format not in known.values():
+        raise ValueError(f"no format '{format}' here; there are {', '.join(known.values())}")
+    if out and format not in (None, ending):
+        raise ValueError(f"--out {out} is no file of the format {format}")
+    return ending or format
 
 
 def listing(results: Results) -> str:
@@ -152,7 +109,3 @@ def listing(results: Results) -> str:
     lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")
     lines.append(f"every table: --format {'|'.join(PRINTED.values())}, --out FILE")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,7 +10,21 @@ from lib import keys, settings
 from lib.cli import app
 from tests.conftest import companion, refused
 
-COMMANDS = ["run", "train", "attack", "defend", "data", "zoo", "convert", "verify", "store"]
+COMMANDS = [
+    "run",
+    "train",
+    "attack",
+    "defend",
+    "figures",
+    "table",
+    "report",
+    "site",
+    "data",
+    "zoo",
+    "convert",
+    "verify",
+    "store",
+]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

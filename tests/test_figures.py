@@ -1,4 +1,4 @@
-"""`python -m lib.figures`, and the curves of `dvc plots`."""
+"""`companion figures` and `companion table`, and the curves of `dvc plots`."""
 
 import csv
 import json
@@ -17,6 +17,7 @@ from lib.report.figures import FIGURES
 from lib.report.latex import latex
 from lib.report.results import Results
 from lib.settings import ROOT
+from tests.conftest import companion, refused
 
 MINI = ROOT / "results" / "mini"
 TEMPLATES = ROOT / ".dvc" / "plots"
@@ -30,8 +31,21 @@ def results(tmp_path):
     return Results("mini", tmp_path)
 
 
-def run(results, line):
-    return command.run(results, command.parser().parse_args(line.split()))
+@pytest.fixture
+def run(results, monkeypatch):
+    """`companion table 6 --format csv` or `companion figures 6 --style slides`, on the copy."""
+    monkeypatch.setattr("lib.report.results.Results", lambda scale: results)
+
+    def printed(line):
+        words = line.split()
+        if words[0] not in ("table", "list"):
+            words = ["figures", *words]
+        status, out, err = companion(*(["figures"] if words[0] == "list" else words), "--scale", "mini")
+        if status:
+            raise ValueError(err.strip().removeprefix("companion: "))
+        return out.rstrip()
+
+    return printed
 
 
 @pytest.mark.parametrize("text, name", [("6", "figure_06"), ("figure_02", "figure_02"), ("transfer", "transfer")])
@@ -39,31 +53,31 @@ def test_a_figure_is_called_by_number_or_name(text, name):
     assert command.resolve(text, FIGURES, "figure") == name
 
 
-def test_a_figure_keeps_its_name_only_as_it_is_committed(results):
+def test_a_figure_keeps_its_name_only_as_it_is_committed(results, run):
     folder = results.root / "figures"
-    assert run(results, "6") == "results/mini/figures/figure_06.svg\nresults/mini/figures/figure_06.png"
-    assert run(results, "6 --style paper --format pdf") == "results/mini/figures/figure_06.pdf"
-    assert run(results, "6 --style slides --format png") == "results/mini/figures/figure_06-slides.png"
-    assert run(results, "6 --only SSP --format png") == "results/mini/figures/figure_06-selected.png"
-    assert run(results, "2 --style slides --images 1 --format png").endswith("/figure_02-slides-selected.png")
+    assert run("6") == "results/mini/figures/figure_06.svg\nresults/mini/figures/figure_06.png"
+    assert run("6 --style paper --format pdf") == "results/mini/figures/figure_06.pdf"
+    assert run("6 --style slides --format png") == "results/mini/figures/figure_06-slides.png"
+    assert run("6 --only SSP --format png") == "results/mini/figures/figure_06-selected.png"
+    assert run("2 --style slides --images 1 --format png").endswith("/figure_02-slides-selected.png")
     with Image.open(folder / "figure_06.png") as page, Image.open(folder / "figure_06-slides.png") as slide:
         assert page.size == (1300, 720) and slide.width == 2000 and slide.height <= 1125
 
 
-def test_out_says_where_and_in_which_format(results, tmp_path):
+def test_out_says_where_and_in_which_format(results, run, tmp_path):
     path = tmp_path / "talk" / "one.pdf"
-    assert run(results, f"4 --style slides --images 0,2 --out {path}") == str(path)
+    assert run(f"4 --style slides --images 0,2 --out {path}") == str(path)
     assert path.read_bytes().startswith(b"%PDF") and not (results.root / "figures").exists()
     path = path.with_suffix(".tex")
-    assert run(results, f"table 6 --out {path}") == str(path) and "\\toprule" in path.read_text()
+    assert run(f"table 6 --out {path}") == str(path) and "\\toprule" in path.read_text()
 
 
 @pytest.mark.parametrize("number", range(1, 8))
-def test_every_table_is_printed_in_three_formats(results, number):
+def test_every_table_is_printed_in_three_formats(results, run, number):
     stored = results.root / "tables" / f"table_{number:02}"
-    assert run(results, f"table {number}") == stored.with_suffix(".md").read_text().rstrip()
-    assert run(results, f"table {number} --format csv") == stored.with_suffix(".csv").read_text().rstrip()
-    text = run(results, f"table {number} --format latex")
+    assert run(f"table {number}") == stored.with_suffix(".md").read_text().rstrip()
+    assert run(f"table {number} --format csv") == stored.with_suffix(".csv").read_text().rstrip()
+    text = run(f"table {number} --format latex")
     rows = text[text.index("\\midrule") : text.index("\\bottomrule")].count("\\\\")
     assert rows == len(stored.with_suffix(".md").read_text().splitlines()) - 2
     assert "**" not in text and "|" not in text
@@ -88,11 +102,9 @@ def test_latex_escapes_what_it_must_and_keeps_bold():
     [
         ("99", "no figure '99'; there are "),
         ("table 9", "no table '9'; there are table_01, table_02"),
-        ("table", "'table' is neither 'list' nor a figure nor 'table' and its number"),
-        ("6 7", "'6 7' is neither 'list' nor a figure nor 'table' and its number"),
         ("6 --format csv", "no format 'csv' here; there are svg, pdf, png"),
         ("table 6 --format png", "no format 'png' here; there are markdown, csv, latex"),
-        ("table 6 --style slides", "a table has no --style; it has --format (markdown, csv, latex), --out"),
+        ("6 --style poster", "no style 'poster'; there are paper, slides"),
         ("6 --out x.jpg", "--out x.jpg must end in one of .svg, .pdf, .png"),
         ("6 --out x.png --format pdf", "--out x.png is no file of the format pdf"),
         ("6 --images 0", "figure_06 has no --images; it has --only (lines: "),
@@ -100,16 +112,15 @@ def test_latex_escapes_what_it_must_and_keeps_bold():
         ("6 --only nobody", "no line 'nobody'; there are I-FGSM; MI-FGSM"),
     ],
 )
-def test_what_is_not_there_is_answered_in_one_line(capsys, line, message):
-    assert command.main([*line.split(), "--scale", "mini"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"lib.figures: {message}") and said.count("\n") == 1
+def test_what_is_not_there_is_answered_in_one_line(line, message):
+    words = line.split()
+    assert refused(*(words if words[0] == "table" else ["figures", *words]), "--scale", "mini").startswith(message)
 
 
-def test_the_list_says_what_is_stored_and_what_can_be_chosen(results):
+def test_the_list_says_what_is_stored_and_what_can_be_chosen(results, run):
     (results.root / "tables" / "table_05.csv").unlink()
     (results.root / "data" / "figure_01.csv").unlink()
-    text = run(results, "list")
+    text = run("list")
     assert "figure_06         stored" in text and "table table_05          missing" in text
     assert "--only (lines: I-FGSM; MI-FGSM; DIM; SSP)" in text and "figure_01         missing" in text
     assert text.count("--images (0 to ") == 7 and text.count("--only (") == len(FIGURES) - 1
@@ -125,21 +136,21 @@ def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipelin
         assert {f"results/${{scale}}/{folder}/{name}.{suffix}" for name in names} <= written
 
 
-def test_a_table_is_printed_by_number_or_name(results):
+def test_a_table_is_printed_by_number_or_name(results, run):
     results.save_table("table_03", pd.DataFrame({"attack": ["FSA"], "Inc-v3": [60.4], "n": 1000}))
     results.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
-    assert "60.4" in run(results, "table 3") and "234 images" in run(results, "table cda_cost")
+    assert "60.4" in run("table 3") and "234 images" in run("table cda_cost")
 
 
 def test_the_command_loads_no_torch_and_nothing_else_that_is_slow(tmp_path):
     lines = [
-        ["list"],
-        ["8", "--style", "slides", "--out", str(tmp_path / "8.png")],
+        ["figures"],
+        ["figures", "8", "--style", "slides", "--out", str(tmp_path / "8.png")],
         ["table", "6", "--format", "latex"],
     ]
     slow = {"torch", "torchvision", "sklearn", "scipy", "seaborn", "papermill", "dvc"}
     code = (
-        f"import sys; from lib import figures; done = [figures.main([*line, '--scale', 'mini']) for line in {lines}];"
+        f"import sys; from lib import cli; done = [cli.main([*line, '--scale', 'mini']) for line in {lines}];"
         f"sys.exit(str(done) if any(done) else ', '.join({slow} & set(sys.modules)) or None)"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

@@ -35,7 +35,7 @@ def written(project):
     def first(name):
         for file in files(project):
             (project / "results" / "smoke" / file).unlink()
-        command = [sys.executable, "-m", "lib.run", name, "--scale", "smoke"]
+        command = [sys.executable, "-m", "lib", "run", name, "--scale", "smoke"]
         environment = os.environ | {"PYTHONPATH": str(project)}
         done = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]

@@ -62,8 +62,9 @@ def run(project: Path, command: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project), "DVC_NO_ANALYTICS": "1"}
     tool, *rest = command.split()
+    module = {"companion": "lib"}.get(tool, tool)
     done = subprocess.run(
-        [sys.executable, "-m", tool, *rest], cwd=project, capture_output=True, text=True, env=environment
+        [sys.executable, "-m", module, *rest], cwd=project, capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-2000:]
     return done.stdout

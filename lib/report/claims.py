@@ -39,7 +39,7 @@ Scale `{scale}`. {counts}. Effects are differences in percentage points over the
 paired bootstrap. A claim with several cases is *reproduced* where the whole interval of every case lies where it is
 expected, *not reproduced* where that of one case lies elsewhere, and *inconclusive* otherwise. Intervals are about
 images, not about training the networks again, and nothing is corrected for their number. C2, E4 and E8 are stricter
-readings that the supplement does not make. Computed by `python -m lib.report` from the frames named;
+readings that the supplement does not make. Computed by `companion report` from the frames named;
 `tables/claims.csv` has every case.
 """
 

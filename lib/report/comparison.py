@@ -1,4 +1,4 @@
-"""Every number of the supplement's tables beside ours, with its interval and n: `python -m lib.report compare`."""
+"""Every number of the supplement's tables beside ours, with its interval and n: `companion report compare`."""
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ INTRODUCTION = """# The paper's numbers and ours
 
 Scale `{scale}`. The supplement's numbers are ImageNet's, CamVid's and COCO's; at a scale of stand-ins on drawn scenes
 ours are not meant to agree with them, and `claims.md` says which comparisons do. Ours with 95 % bootstrap intervals
-over n images; difference: ours less the paper's. Written by `python -m lib.report`, also as `tables/comparison.csv`.
+over n images; difference: ours less the paper's. Written by `companion report`, also as `tables/comparison.csv`.
 """
 
 

@@ -75,8 +75,8 @@ def start(site: Site) -> str:
     parts += [
         "## Redraw and run again",
         "From the stored results, in seconds, without attacking anything:",
-        f"```text\npython -m lib.figures list --scale {scale}\npython -m lib.figures 6 --scale {scale} --format pdf\n"
-        f"python -m lib.figures table 6 --scale {scale}\n```",
+        f"```text\ncompanion figures list --scale {scale}\ncompanion figures 6 --scale {scale} --format pdf\n"
+        f"companion table 6 --scale {scale}\n```",
         f"From the start, and only what has changed (`scale: {scale}` in `params.yaml`):",
         "```text\ndvc repro\ndvc repro c_fsa\n```",
     ]
@@ -103,7 +103,7 @@ def figure(site: Site, name: str, up: str = "") -> str:
         return absent(f"figures/{name}.svg", site.results.scale)
     number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
     stage = site.makers.get(f"figures/{name}.svg")
-    command = f"python -m lib.figures {number} --scale {site.results.scale}" if drawing else f"dvc repro {stage}"
+    command = f"companion figures {number} --scale {site.results.scale}" if drawing else f"dvc repro {stage}"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)
     picture = f"[![{heading}]({up}{there[0]}){{ loading=lazy }}]({up}{there[0]})"
     return f"{picture}\n\n{_made(f'**{heading}.** {links}. Redraw: `{command}`. {ran(site, stage, up)}')}"
@@ -115,7 +115,7 @@ def table(site: Site, name: str, up: str = "", shown: bool = True) -> str:
         return absent(f"tables/{name}.md", site.results.scale)
     text = (site.results.root / "tables" / f"{name}.md").read_text() if shown else ""
     printed = name in published.TABLES
-    command = f"Print: `python -m lib.figures table {int(name[6:])} --scale {site.results.scale}`. " if printed else ""
+    command = f"Print: `companion table {int(name[6:])} --scale {site.results.scale}`. " if printed else ""
     origin = ran(site, site.makers.get(f"tables/{name}.md"), up)
     links = f"[{name}]({up}tables/{name}.md)"
     if site.has(f"tables/{name}.csv"):

@@ -1,11 +1,10 @@
-"""The results of a scale as a static site that works offline: python -m lib.report.site --scale mini
+"""The results of a scale as a static site that works offline: companion site --scale mini
 
 Writes Markdown pages that mirror results/<scale>/ (executed notebooks, tables, figures, claims, comparison, provenance)
 and has MkDocs with the Material theme build results/<scale>/site/ from them. What a scale has not computed is said on
 its page. Byte-identical for equal input. The settings of MkDocs and the look are in site_files/.
 """
 
-import argparse
 import json
 import os
 import re
@@ -62,7 +61,7 @@ def gather(scale: str, root: Path) -> Site:
     if not any(results.root.glob("notebooks/*.ipynb")) and not any(results.root.glob("tables/*.md")):
         raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
-    appendices = sorted(name for name, stage in stages.items() if "lib.run " in str(stage.get("cmd")))
+    appendices = sorted(name for name, stage in stages.items() if re.search(r"\brun \w+", str(stage.get("cmd"))))
     runs = {path.stem: json.loads(path.read_text()) for path in sorted(results.root.glob("runs/*.json"))}
     return Site(results, root / "notebooks", appendices, makers(stages, scale), runs)
 
@@ -173,21 +172,3 @@ def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
 def _place(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.report.site", description=__doc__.splitlines()[0])
-    parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
-    chosen = parser.parse_args(arguments)
-    try:
-        path = build(settings.load(chosen.scale).name)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"lib.report.site: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {path.relative_to(settings.ROOT)}: open it in a browser")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

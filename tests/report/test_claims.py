@@ -299,7 +299,7 @@ def table(markdown):
 
 
 def test_the_readme_says_what_the_committed_results_say():
-    """After new results: `python -m lib.report overview`. Another machine's own results may differ from these."""
+    """After new results: `companion report overview`. Another machine's own results may differ from these."""
     overview = table((ROOT / "README.md").read_text())
     assert overview["paper"] == ["mini", "sample"]
     for column, scale in enumerate(overview["paper"]):

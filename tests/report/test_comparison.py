@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 from lib import settings
-from lib.report import __main__ as command
 from lib.report import comparison, published
 from lib.report.results import Results
+from tests.conftest import companion, refused
 from tests.made import cell as one_cell
 from tests.made import found as made
 from tests.made import frame, precision
@@ -92,17 +92,16 @@ def test_the_committed_comparison_agrees_with_the_committed_tables():
     )
 
 
-def test_the_command_prints_markdown_or_csv(capsys):
-    assert command.main(["compare", "--scale", "mini"]) == 0
-    text = capsys.readouterr().out
+def test_the_command_prints_markdown_or_csv():
+    text = companion("report", "compare", "--scale", "mini")[1]
     assert text.count("\n## Table ") == 7 and "| 53.78" in text and "Numbers in the text" in text
-    assert command.main(["compare", "--scale", "mini", "--csv"]) == 0
-    assert capsys.readouterr().out.startswith("table,row,column,unit,line,paper,ours,low,high,difference,n,note\n")
-    assert command.main(["claims", "--scale", "mini"]) == 0
-    assert "## Appendix G" in capsys.readouterr().out
+    table = companion("report", "compare", "--scale", "mini", "--csv")[1]
+    assert table.startswith("table,row,column,unit,line,paper,ours,low,high,difference,n,note\n")
+    assert "## Appendix G" in companion("report", "claims", "--scale", "mini")[1]
 
 
-def test_a_scale_without_results_names_the_command(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(command, "Results", lambda name: Results(name, tmp_path))
-    assert command.main(["compare", "--scale", "mini"]) == 2
-    assert "results/mini/tables is not there yet; compute it with: dvc repro" in capsys.readouterr().err
+def test_a_scale_without_results_names_the_command_and_another_part_the_parts(monkeypatch, tmp_path):
+    monkeypatch.setattr("lib.report.writing.Results", lambda name: Results(name, tmp_path))
+    message = "results/mini/tables is not there yet; compute it with: dvc repro"
+    assert refused("report", "compare", "--scale", "mini") == message
+    assert refused("report", "verdicts") == "no part 'verdicts' of the report; there are all, claims, compare, overview"

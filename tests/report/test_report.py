@@ -1,4 +1,4 @@
-"""`python -m lib.report`: the whole report, written from the committed frames of the mini scale."""
+"""`companion report`: the whole report, written from the committed frames of the mini scale."""
 
 import json
 import shutil
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib.report import __main__ as command
 from lib.report import claims
 from lib.report.results import Results
 from lib.settings import ROOT
+from tests.conftest import companion
 
 
 @pytest.fixture(scope="module")
@@ -25,25 +25,24 @@ def files(results):
     return {path.relative_to(results.root): path.read_bytes() for path in results.root.rglob("*") if path.is_file()}
 
 
-def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch, capsys):
-    monkeypatch.setattr(command, "Results", lambda name: results)
+def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch):
+    monkeypatch.setattr("lib.report.writing.Results", lambda name: results)
     before = files(results)
-    assert command.main(["--scale", "mini"]) == 0
+    status, said, _ = companion("report", "--scale", "mini")
     counts = claims.counts(claims.judge(results))
-    assert capsys.readouterr().out.startswith(f"results/mini/claims.md: {counts['reproduced']} reproduced, ")
+    assert status == 0 and said.startswith(f"results/mini/claims.md: {counts['reproduced']} reproduced, ")
     first = files(results)
     stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
     declared = {next(iter(out)).removeprefix("results/${scale}/") for out in stage["outs"] + stage["metrics"]}
     assert {str(path) for path in first.keys() - before.keys()} <= declared <= {str(path) for path in first}
     assert json.loads(first[Path("metrics/report.json")])["claims"] == counts
-    assert command.main(["--scale", "mini"]) == 0
+    assert companion("report", "--scale", "mini")[0] == 0
     assert files(results) == first
 
 
-def test_a_scale_without_frames_keeps_its_report(results, monkeypatch, capsys):
+def test_a_scale_without_frames_keeps_its_report(results, monkeypatch):
     shutil.rmtree(results.root / "frames")
-    monkeypatch.setattr(command, "Results", lambda name: results)
+    monkeypatch.setattr("lib.report.writing.Results", lambda name: results)
     before = files(results)
-    assert command.main(["--scale", "mini"]) == 0
-    assert "has no frames: its report stays as it was computed" in capsys.readouterr().out
+    assert "has no frames: its report stays as it was computed" in companion("report", "--scale", "mini")[1]
     assert files(results) == before

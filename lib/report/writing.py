@@ -1,39 +1,26 @@
-"""The report of a scale, from its stored frames: `python -m lib.report [--scale mini]` writes all of it.
+"""The report of a scale, from its stored frames: `companion report` writes all of it.
 
 results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every claim of the supplement, judged
 results/<scale>/comparison.md, tables/comparison.csv               every number of its tables beside ours
 results/<scale>/provenance.json                                    versions, devices, seeds, digests
 
-`python -m lib.report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for
-every scale that has results; these write nothing.
+`companion report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for every
+scale that has results; these write nothing.
 """
-
-import argparse
-import sys
 
 from lib import settings
 from lib.report import claims, comparison, provenance
 from lib.report.figures import redraw
 from lib.report.results import Results
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["all", "claims", "compare", "overview"], default="all")
-    parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
-    parser.add_argument("--csv", action="store_true", help="of claims or compare: as CSV instead of Markdown")
-    chosen = parser.parse_args(arguments)
-    try:
-        print(run(settings.load(chosen.scale), chosen.part, chosen.csv))
-    except (ValueError, FileNotFoundError) as error:
-        print(f"lib.report: {error}", file=sys.stderr)
-        return 2
-    return 0
+PARTS = ("all", "claims", "compare", "overview")
 
 
-def run(scale: settings.Scale, part: str, csv: bool = False) -> str:
-    """What to print. FileNotFoundError (with the command) for a scale without results."""
+def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
+    """What to print. ValueError for another part than those of PARTS, FileNotFoundError (with the command) for a scale
+    without results."""
+    if part not in PARTS:
+        raise ValueError(f"no part '{part}' of the report; there are {', '.join(PARTS)}")
     if part == "overview":
         here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
@@ -63,7 +50,3 @@ def write(scale: settings.Scale, results: Results, judged, compared) -> str:
     results.path(".", "provenance.json").write_text(provenance.text(scale, results))
     results.save_metrics("report", {"claims": claims.counts(judged)})
     return f"results/{scale.name}/claims.md: {found}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
