@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lib.data.images import same_size
 from lib.tasks.classification import unit_images
-from lib.tasks.precision import LIMIT, Detections, Evaluation, difference, evaluate, interval
+from lib.tasks.precision import LIMIT, Detections, Evaluation, evaluate
 
-__all__ = ["Detections", "Evaluation", "difference", "evaluate", "interval", "pack", "predict", "unpack"]
+__all__ = ["Detections", "Evaluation", "evaluate", "pack", "predict", "unpack"]
 
 
 @torch.no_grad()
