@@ -5,14 +5,14 @@ results/<scale>/comparison.md, tables/comparison.csv               every number 
 results/<scale>/provenance.json                                    versions, devices, seeds, digests
 
 `python -m lib.report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for
-every scale that has results; these write nothing.
+every scale that has results; these write nothing. `docs` brings the blocks of README and docs/ up to date.
 """
 
 import argparse
 import sys
 
 from lib import settings
-from lib.report import claims, comparison, provenance
+from lib.report import blocks, claims, comparison, provenance
 from lib.report.figures import redraw
 from lib.report.results import Results
 
@@ -20,7 +20,7 @@ from lib.report.results import Results
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lib.report", description=__doc__.splitlines()[0])
-    parser.add_argument("part", nargs="?", choices=["all", "claims", "compare", "overview"], default="all")
+    parser.add_argument("part", nargs="?", choices=["all", "claims", "compare", "overview", "docs"], default="all")
     parser.add_argument("--scale", help="whose results (default: params.yaml's scale)")
     parser.add_argument("--csv", action="store_true", help="of claims or compare: as CSV instead of Markdown")
     chosen = parser.parse_args(arguments)
@@ -34,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(scale: settings.Scale, part: str, csv: bool = False) -> str:
     """What to print. FileNotFoundError (with the command) for a scale without results."""
+    if part == "docs":
+        return "\n".join(blocks.write()) or "README and docs are up to date"
     if part == "overview":
         here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
