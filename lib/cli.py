@@ -132,7 +132,7 @@ def table(
 
 @app.command()
 def report(
-    part: Annotated[str, typer.Argument(help="all (writes it), claims, compare or overview (print them)")] = "all",
+    part: Annotated[str, typer.Argument(help="all (writes it), docs; claims, compare, overview (print)")] = "all",
     csv: Annotated[bool, typer.Option("--csv", help="claims and compare: as CSV instead of Markdown")] = False,
     scale: ScaleName = None,
 ) -> None:

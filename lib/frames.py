@@ -117,7 +117,7 @@ def load(path: Path) -> Frame:
 def _kind(part: Contributions) -> str:
     """How a cell's contributions are stored: outcomes by their names, confusions, matches."""
     if isinstance(part, dict):
-        return " ".join(part)
+        return " ".join(sorted(part))
     return "confusions" if isinstance(part, np.ndarray) else "matches"
 
 

@@ -72,22 +72,27 @@ def test_the_tables_cover_every_victim_attack_and_step(project, written):
     scale = yaml.safe_load((project / "scales" / "smoke.yaml").read_text())
     transfer = table(results["tables/transfer.csv"])
     own = len(settings.params().own_attacks)
-    assert set(transfer["victim"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 13 + own
+    assert set(transfer["column"]) == set(scale["f"]["victims"]) and transfer["attack"].nunique() == 13 + own
     assert (transfer["n"] == 6).all() and transfer["value"].between(transfer["low"], transfer["high"]).all()
     curve = table(results["data/figure_06.csv"])
     assert sorted(set(curve["steps"])) == STEPS and set(curve["attack"]) == {"I-FGSM", "MI-FGSM", "DIM", "SSP"}
     metrics = json.loads(results["metrics/f_attack_parameters.json"])
-    same = transfer[(transfer["attack"] == "SSP") & (transfer["victim"] == "Inc-v3")]["value"].iloc[0]
-    assert metrics["transfer"]["SSP"]["Inc-v3"] == pytest.approx(same, abs=0.01)
+    same = transfer[(transfer["attack"] == "SSP") & (transfer["column"] == "Inc-v3")]["value"].iloc[0]
+    assert metrics["transfer"]["SSP VGG-16"]["Inc-v3"] == pytest.approx(same, abs=0.01)
 
 
 def test_tables_6_and_7_have_every_transform_and_budget(written):
     results = written("e_transforms")
     for name in ("table_06", "table_07"):
         numbers = table(results[f"tables/{name}.csv"])
-        part = numbers[(numbers["victim"] == numbers["victim"].iloc[0]) & (numbers["attack"] != "Noise")]
-        assert {(d, e) for d, e in zip(part["defense"], part["eps"], strict=True)} == {
-            (d, e) for d in ["none", *settings.params().defenses] for e in (0, 2, 4, 8, 16)
+        assert {(d, c) for d, c in zip(numbers["defense"], numbers["column"], strict=True)} == {
+            (d, c) for d in ["none", *settings.params().defenses] for c in ("no attack", "eps 8", "eps 16")
         }
         assert (numbers["n"] == 6).all() and (numbers["low"] <= numbers["high"]).all()
         assert results[f"tables/{name}.md"].decode().count("(paper)") == 3
+    trend = table(results["data/budgets.csv"])
+    for task, part in trend.groupby("task"):
+        lines = {"no defense", *list(settings.params().defenses), "random sign noise"}
+        assert {(line, e) for line, e in zip(part["line"], part["eps"], strict=True)} == {
+            (line, e) for line in lines for e in (0, 2, 4, 8, 16)
+        }, task

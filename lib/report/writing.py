@@ -5,15 +5,15 @@ results/<scale>/comparison.md, tables/comparison.csv               every number 
 results/<scale>/provenance.json                                    versions, devices, seeds, digests
 
 `companion report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for every
-scale that has results; these write nothing.
+scale that has results; these write nothing. `docs` brings the blocks of README and docs/ up to date.
 """
 
 from lib import settings
-from lib.report import claims, comparison, provenance
+from lib.report import blocks, claims, comparison, provenance
 from lib.report.figures import redraw
 from lib.report.results import Results
 
-PARTS = ("all", "claims", "compare", "overview")
+PARTS = ("all", "claims", "compare", "overview", "docs")
 
 
 def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
@@ -21,6 +21,8 @@ def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
     without results."""
     if part not in PARTS:
         raise ValueError(f"no part '{part}' of the report; there are {', '.join(PARTS)}")
+    if part == "docs":
+        return "\n".join(blocks.write()) or "README and docs are up to date"
     if part == "overview":
         here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()

@@ -104,4 +104,7 @@ def test_a_scale_without_results_names_the_command_and_another_part_the_parts(mo
     monkeypatch.setattr("lib.report.writing.Results", lambda name: Results(name, tmp_path))
     message = "results/mini/tables is not there yet; compute it with: dvc repro"
     assert refused("report", "compare", "--scale", "mini") == message
-    assert refused("report", "verdicts") == "no part 'verdicts' of the report; there are all, claims, compare, overview"
+    assert (
+        refused("report", "verdicts")
+        == "no part 'verdicts' of the report; there are all, claims, compare, overview, docs"
+    )

@@ -7,9 +7,9 @@ from scipy import stats
 from lib.frames import join
 from lib.report.scores import RESAMPLES, Estimate, combined, estimate, of_sums, point
 from lib.tasks.confusion import scores as segmentation_scores
-from lib.tasks.precision import difference as precision_difference
-from lib.tasks.precision import interval
-from tests.made import cell, found, pixels, precision
+from lib.tasks.precision import Detections, evaluate
+from tests.made import cell, found, one, pixels
+from tests.tasks.test_average_precision import random_scenes
 
 
 def percent(outcomes):
@@ -130,24 +130,56 @@ def test_the_batched_scores_of_segmentation_are_those_of_each_sum():
     counts = np.random.default_rng(0).integers(0, 50, (20, 6, 5))
     counts[:, 2] = counts[:, :, 2] = 0  # a class that is nowhere
     together = segmentation_scores(counts)
-    for place, one in enumerate(counts):
-        known = one[:-1].astype(float)
+    for place, confusion in enumerate(counts):
+        known = confusion[:-1].astype(float)
         right, there = np.diag(known), np.array([0, 1, 3, 4])
         union = known.sum(0) + known.sum(1) - right
-        expected = [right.sum() / known.sum(), right.sum() / one.sum()]
+        expected = [right.sum() / known.sum(), right.sum() / confusion.sum()]
         expected += [(right[there] / known.sum(1)[there]).mean(), (right[there] / union[there]).mean()]
         assert [getattr(together, name)[place] for name in together._fields] == pytest.approx(100 * np.array(expected))
 
 
-def test_average_precision_is_pycocotools_and_its_interval_the_basic_one():
-    for score, iou in (("mAP@0.5", "0.5"), ("mAP@0.5:0.95", "0.5:0.95")):
-        ours = estimate(score, cell(found(4)))
-        assert ours.value == pytest.approx(precision(4)) == point(score, cell(found(4)))
-        # Of other resamples, so close.
-        assert ours[1:3] == pytest.approx(interval(found(4), iou, resamples=4000, seed=7)[1:], abs=3)
-        both = combined(score, [(1.0, cell(found(6))), (-1.0, cell(found(2)))])
-        assert both.value == pytest.approx(precision(6) - precision(2))
-        assert both[:3] == pytest.approx(precision_difference(found(6), found(2), iou, 4000, 7), abs=3)
+@pytest.fixture(scope="module")
+def better_and_worse():
+    """The same 40 scenes, evaluated with all detections and with only the better half of them."""
+    truth, images, detected = random_scenes(seed=5, count=40)
+    fewer = [Detections(*(field[: len(field) // 2] for field in one)) for one in detected]
+    return cell(evaluate(truth, images, detected)), cell(evaluate(truth, images, fewer))
+
+
+@pytest.mark.parametrize("score", ["mAP@0.5", "mAP@0.5:0.95"])
+def test_an_interval_of_precision_reflects_95_percent_of_the_samples_about_the_value(better_and_worse, score):
+    better, _ = better_and_worse
+    found = estimate(score, better)
+    assert found.value == point(score, better) == better.parts[0].ap(score.removeprefix("mAP@")) and found.n == 40
+    counts = np.random.default_rng(7).multinomial(40, np.full(40, 1 / 40), 400)
+    sampled = better.parts[0].resampled(counts, score.removeprefix("mAP@"))
+    assert np.mean(sampled) > found.value  # the lean of a bootstrap of average precision
+    inside = [found.low <= 2 * found.value - ap <= found.high for ap in sampled]
+    assert 0.9 <= np.mean(inside) <= 0.99
+
+
+def test_a_difference_of_precision_is_paired(better_and_worse):
+    better, worse = better_and_worse
+    assert combined("mAP@0.5", [(1.0, better), (-1.0, better)])[:3] == (0, 0, 0)
+    value, low, high, _ = combined("mAP@0.5", [(1.0, better), (-1.0, worse)])
+    assert value == point("mAP@0.5", better) - point("mAP@0.5", worse) and low < value < high
+    turned = combined("mAP@0.5", [(1.0, worse), (-1.0, better)])
+    assert turned[:3] == pytest.approx((-value, -high, -low))
+    unpaired = np.subtract(estimate("mAP@0.5", better)[1:3], estimate("mAP@0.5", worse)[2:0:-1])
+    assert high - low < unpaired[1] - unpaired[0]
+
+
+def test_precision_of_nothing_found_is_0_and_a_sample_without_objects_is_left_out():
+    assert estimate("mAP@0.5", cell(found(0)))[:3] == (0, 0, 0)
+    truth = {
+        "images": [{"id": 1}, {"id": 2}],
+        "categories": [{"id": 1}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}],
+    }
+    once = evaluate(truth, [1, 2], [one(True), one(False)])
+    assert np.isnan(once.resampled(np.array([[0, 2]]))).all()
+    assert estimate("mAP@0.5", cell(once))[:3] == pytest.approx((100, 100, 100))
 
 
 def test_an_estimate_reads_as_value_and_interval():

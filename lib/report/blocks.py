@@ -1,0 +1,80 @@
+"""Numbers in README and docs/: blocks between markers, taken from results, so that none is typed by hand.
+
+<!-- report: overview mini sample -->     what became of each table and figure, a column per scale
+<!-- report: claims mini AC -->           the claims of these appendices with what was measured
+<!-- report: table sample purification SSP FFF -->   a stored table; its rows that begin so (default: all)
+
+<!-- report: grid sample nrp_waterfall_h200 none JPEG_20 -->   a stored list of accuracies, some defenses as columns
+
+Each ends with <!-- end -->; what stands between is written by `companion report docs`.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from lib.report import claims
+from lib.report.results import Results
+from lib.settings import ROOT
+
+BLOCK = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The pages that may have blocks."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(text: str, root: Path = ROOT / "results") -> str:
+    """The page with its blocks as the results below `root` have them. ValueError for a block that is not known."""
+
+    def written(found: re.Match) -> str:
+        kind, *words = found[2].split()
+        if kind not in KINDS:
+            raise ValueError(f"no block 'report: {found[2]}'; there are {', '.join(KINDS)}")
+        return f"{found[1]}{KINDS[kind](root, *words).strip()}\n{found[4]}"
+
+    return BLOCK.sub(written, text)
+
+
+def write() -> list[str]:
+    """Bring every page up to date; the names of those that changed."""
+    changed = []
+    for path in pages():
+        before = path.read_text()
+        if (after := filled(before)) != before:
+            path.write_text(after)
+            changed.append(str(path.relative_to(ROOT)))
+    return changed
+
+
+def _overview(root: Path, *scales: str) -> str:
+    return claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales})
+
+
+def _claims(root: Path, scale: str, letters: str) -> str:
+    found = claims.summary(claims.judge(Results(scale, root)))
+    shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
+    columns = {"id": shown["id"], "effect in points": shown["compares"] + ": " + shown["effect"]}
+    columns |= {"n": shown["n"], "verdict": shown["verdict"]}
+    return pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)
+
+
+def _table(root: Path, scale: str, name: str, *starts: str) -> str:
+    lines = (root / scale / "tables" / f"{name}.md").read_text().splitlines()
+    return "\n".join(lines[:2] + [line for line in lines[2:] if not starts or line[2:].startswith(starts)])
+
+
+def _grid(root: Path, scale: str, name: str, *defenses: str) -> str:
+    """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
+    cells = pd.read_csv(root / scale / "tables" / f"{name}.csv")
+    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(["min", "max"])
+    shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in found.to_numpy()]
+    table = found.assign(shown=shown)["shown"].unstack("defense", sort=False).fillna("")
+    names = [one.replace("_", " ") for one in defenses]
+    return table[names].reset_index().to_markdown(index=False, disable_numparse=True)
+
+
+KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _table, "grid": _grid}

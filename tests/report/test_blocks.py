@@ -1,0 +1,68 @@
+"""lib/report/blocks.py: README and docs hold the numbers of the results, between markers."""
+
+import re
+import subprocess
+import tarfile
+
+import pandas as pd
+import pytest
+
+from lib.report import blocks
+from lib.report.results import Results
+from lib.settings import ROOT
+from tests.made import cell, frame
+
+
+@pytest.fixture
+def results(tmp_path):
+    results = Results("mini", tmp_path)
+    results.save_table("t", pd.DataFrame({"attack": ["SSP", "DIM", "DIM-TI"], "V": ["1.5", "2.5", "3.5"]}))
+    cells = [cell((k, 60), attack="SSP", steps=s, experiment="figure_06") for s, k in ((10, 50), (100, 5))]
+    results.save_frame("f_attack_parameters", frame(*cells))
+    return results
+
+
+def block(what, root):
+    text = blocks.filled(f"Before.\n<!-- report: {what} -->\nold 99\n<!-- end -->\nAfter.\n", root)
+    assert text.startswith(f"Before.\n<!-- report: {what} -->\n") and text.endswith("\n<!-- end -->\nAfter.\n")
+    assert "old" not in text and blocks.filled(text, root) == text
+    return text
+
+
+def test_a_table_stands_whole_or_with_the_rows_that_begin_so(results, tmp_path):
+    assert all(value in block("table mini t", tmp_path) for value in ("1.5", "2.5", "3.5"))
+    some = block("table mini t DIM", tmp_path)
+    assert "1.5" not in some and "2.5" in some and "3.5" in some and "attack" in some
+
+
+def test_claims_stand_with_their_effects(results, tmp_path):
+    text = block("claims mini F", tmp_path)
+    assert "| F3 " in text and "-75.0 [" in text and "| 60" in text and "| reproduced" in text and "F1" not in text
+    assert "F3 reproduced" in block("overview mini", tmp_path)
+
+
+def test_a_list_of_accuracies_becomes_a_grid(results, tmp_path):
+    rows = [("SSP", "unaware", 10, d, a) for d, a in (("none", 5.0), ("NRP dynamic", 66.0), ("NRP dynamic", 71.0))]
+    columns = ["attack", "knowledge", "steps", "defense", "accuracy"]
+    pd.DataFrame(rows, columns=columns).to_csv(results.path("tables", "g.csv"), index=False)
+    text = block("grid mini g none NRP_dynamic", tmp_path)
+    assert re.search(r"\| SSP +\| unaware +\| 10 +\| 5 +\| 66 to 71 +\|", text)
+
+
+def test_an_unknown_block_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no block 'report: tabel mini t'; there are overview, claims, table, grid"):
+        block("tabel mini t", tmp_path)
+
+
+def test_readme_and_docs_say_what_the_committed_results_say(tmp_path):
+    """When out of date: `companion report docs`. Another machine's own results may differ from these."""
+    archive = tmp_path / "results.tar"
+    names = ["results/mini/frames", "results/mini/tables", "results/sample/tables"]
+    subprocess.run(["git", "archive", "-o", str(archive), "HEAD", *names], cwd=ROOT, check=True)
+    with tarfile.open(archive) as file:
+        file.extractall(tmp_path, filter="data")
+    pages = {path.name: path.read_text() for path in blocks.pages()}
+    assert {name for name, text in pages.items() if "<!-- report: " in text} == {"README.md", "results.md"}
+    for name, text in pages.items():
+        assert text.count("<!-- report: ") == len(blocks.BLOCK.findall(text)), f"{name} has a block without an end"
+        assert blocks.filled(text, tmp_path / "results") == text, f"{name} is out of date"
