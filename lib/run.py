@@ -2,8 +2,9 @@
 
 Executes notebooks/<name>.ipynb through papermill's API, shows what its cells print while they run, and writes
 results/<scale>/notebooks/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
-so that the executed notebook is byte-identical when nothing changed. What does change (seconds, machine, commit) goes
-to results/<scale>/runs/<name>.json. A failing cell ends with one line: the cell, the line and the message.
+so that the executed notebook is byte-identical when nothing changed. With what it ran goes to
+results/<scale>/runs/<name>.json, what changes (seconds, machine, commit) to timings.json. A failing cell ends with one
+line: the cell, the line and the message.
 """
 
 import json
@@ -21,7 +22,7 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import machine, settings
+from lib import settings, timings
 
 KERNEL = "python3"
 # What decides a result besides the data: the files whose changes a record of a run must not hide.
@@ -65,24 +66,22 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
 
 
 def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
-    """results/<scale>/runs/<name>.json: with what, on what and in how many seconds the notebook ran.
+    """results/<scale>/runs/<name>.json: with what the notebook ran; and in `lib.timings` when and how long, once.
 
-    Seconds are of this run: what the store had already was not computed again.
+    Seconds are of that run: what the store had already was not computed again.
     """
-    changed = _git(root, "status", "--porcelain", "--", *SOURCES)
-    record = {
-        "stage": name,
-        "command": f"companion run {name} --scale {scale}",
-        "commit": _git(root, "rev-parse", "HEAD") or "unknown",
-        "changed": bool(changed),
-        "seconds": round(seconds, 1),
-        "machine": machine.describe(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "parameters": parameters(name, scale, root),
-    }
+    command = f"companion run {name} --scale {scale}"
+    record = {"stage": name, "command": command, "parameters": parameters(name, scale, root)}
     path = root / "results" / scale / "runs" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
+
+    def measured() -> dict[str, object]:
+        changed = _git(root, "status", "--porcelain", "--", *SOURCES)
+        commit, now = _git(root, "rev-parse", "HEAD") or "unknown", datetime.now(UTC).isoformat(timespec="seconds")
+        return {"seconds": round(seconds, 1), "commit": commit, "changed": bool(changed), "finished": now}
+
+    timings.recorded(root / "results" / scale, f"run of {name}", measured)
 
 
 def parameters(name: str, scale: str, root: Path) -> dict[str, object]:

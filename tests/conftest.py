@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+from pathlib import Path
 
 # Here and in the processes that tests start: as many workers compute at once as there are cores.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,7 +16,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from lib import cli, zoo
+from lib import cli, timings, zoo
 from lib.settings import ROOT, Scale
 
 STEPS = [1, 2, 10]  # of the curves at the scale "smoke"
@@ -46,6 +47,17 @@ def refused(*arguments: object) -> str:
     *_, line = err.strip().split("\n")
     assert status == 1 and line.startswith("companion: "), err
     return line.removeprefix("companion: ")
+
+
+def record_training(results: Path, name: str, seconds: float, device: str = "CPU", **facts: object) -> None:
+    """What a training leaves: its record, and in how many seconds it ran on what."""
+    record = results / "metrics" / "networks" / f"{name}.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(facts))
+    known = timings.read(results) | {
+        f"training of {name}": {"seconds": seconds, "device": device, "machine": f"one {device}"}
+    }
+    (results / "timings.json").write_text(json.dumps(known))
 
 
 class Counting(nn.Module):
@@ -136,12 +148,10 @@ def project(tmp_path_factory):
         save_file(zoo.build_network(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
     # Table 2 and Appendices C and D read what the trainings recorded.
     for name, facts in {
-        "NRP": {"images": 3000, "seconds": 60, "device": "CPU"},
+        "NRP": {"images": 3000, "seconds": 60},
         "ResNet50-FD": {"seconds": 30},
         "ResNet50-FS": {"seconds": 30},
         "CDA-Comics": {"seconds": 20},
     }.items():
-        record = root / "results" / "smoke" / "metrics" / "networks" / f"{name}.json"
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(facts))
+        record_training(root / "results" / "smoke", name, **facts)
     return root

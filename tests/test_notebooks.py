@@ -24,6 +24,7 @@ def files(project):
     """The results of the smoke scale, by their path below results/smoke."""
     folder = project / "results" / "smoke"
     written = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "networks"]
+    written = [path for path in written if path.name != "timings.json"]  # what no stage makes
     return {str(path.relative_to(folder)): path.read_bytes() for path in written}
 
 
@@ -58,8 +59,6 @@ def test_a_notebook_writes_what_its_stage_declares_and_the_same_bytes_again(proj
     monkeypatch.setenv("PYTHONPATH", str(project))  # of the kernel
     stage_runner.execute(name, "smoke", project)
     again = files(project)
-    for found in (first, again):  # seconds and the time of day differ from run to run
-        assert json.loads(found.pop(f"runs/{name}.json"))["stage"] == name
     assert again == first
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import machine, run
+from lib import machine, run, timings
 
 
 @pytest.fixture
@@ -88,12 +88,25 @@ def test_a_run_says_with_what_and_on_what_it_ran(root):
         "params.yaml": {"seed": 3},
         "scales/mini.yaml": {"batch": 50, "f": {"images": 9}},
     }
-    assert found["machine"] == machine.describe() and found["commit"] == "unknown" and not found["changed"]
-    assert 0.3 <= found["seconds"] < 600
-    assert datetime.fromisoformat(found["finished"]).tzinfo
+    took = timings.read(root / "results" / "mini")["run of a"]
+    assert took["machine"] == machine.describe() and took["commit"] == "unknown" and not took["changed"]
+    assert 0.3 <= took["seconds"] < 600
+    assert datetime.fromisoformat(took["finished"]).tzinfo
 
 
-def test_a_run_says_whether_the_code_was_that_of_the_commit(root):
+def test_what_a_run_took_is_recorded_once_and_renewed_when_asked(root, monkeypatch):
+    notebook(root, "a", "1")
+    file = root / "results" / "mini" / "timings.json"
+    run.execute("a", "mini", root)
+    first = file.read_bytes()
+    run.execute("a", "mini", root)
+    assert file.read_bytes() == first
+    monkeypatch.setenv("COMPANION_TIMINGS", "renew")
+    run.execute("a", "mini", root)
+    assert file.read_bytes() != first
+
+
+def test_a_run_says_whether_the_code_was_that_of_the_commit(root, monkeypatch):
     notebook(root, "a", "1")
 
     def git(*command):
@@ -105,7 +118,9 @@ def test_a_run_says_whether_the_code_was_that_of_the_commit(root):
     git("add", "notebooks")
     git("commit", "--quiet", "-m", "a notebook")
     run.execute("a", "mini", root)
-    assert record(root)["commit"] == git("rev-parse", "HEAD") and not record(root)["changed"]
+    took = timings.read(root / "results" / "mini")["run of a"]
+    assert took["commit"] == git("rev-parse", "HEAD") and not took["changed"]
     notebook(root, "a", "2")
+    monkeypatch.setenv("COMPANION_TIMINGS", "renew")
     run.execute("a", "mini", root)
-    assert record(root)["changed"]
+    assert timings.read(root / "results" / "mini")["run of a"]["changed"]

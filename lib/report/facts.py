@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lib import timings
 from lib.report import published
 from lib.settings import AppendixB, AppendixC, Attacks, OwnAttack, Scale
 
@@ -44,9 +45,11 @@ def describe(scale: Scale, name: str) -> str:
 
 
 def record(name: str | None, records: Path) -> dict:
-    """What the training of a network recorded in results/<scale>/metrics/networks; {} if it was not."""
+    """What the training of a network recorded in results/<scale>/metrics/networks, and in how many seconds it ran
+    (`lib.timings`); {} if it was not trained."""
     path = records / f"{name}.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    took = timings.read(records.parents[1]).get(f"training of {name}", {})
+    return json.loads(path.read_text()) | took if path.is_file() and took else {}
 
 
 def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
@@ -98,7 +101,7 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
     for method, name in {**own, **chosen.hardened}.items():
         if facts := record(name, records):
             device = facts.get("device", "CPU")
-            title, source = f"{method} ({describe(scale, name)})", f"measured here, {device}"
+            title, source = f"{method} ({describe(scale, name)})", f"measured on {facts['machine']}"
             purifier = name in scale.purifiers
             images = (*no, f"{facts['images']:,}, no labels") if purifier else (*yes, f"{labelled:,}, labelled")
             rows.append(_cost(title, source, int(device != "CPU"), facts["seconds"] / 3600, *images))
@@ -148,18 +151,19 @@ def needs(chosen: AppendixC, scale: Scale, records: Path, labelled: int) -> pd.D
     return pd.DataFrame(rows)
 
 
-def generator_cost(seconds: dict[str, float], chosen: dict[str, str], scale: Scale, records: Path, device: str, n: int):
+def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, records: Path, n: int) -> pd.DataFrame:
     """Milliseconds per image of SSP and of generators, and after how many images a generator's training has paid.
 
-    seconds: per image, as measured: "SSP" and each row of `chosen` (row -> generator).  n: images timed. Training has
-    paid, in time, after as many images as SSP could have attacked in what is saved; a dash where the training ran on
+    took: seconds per image and device of "SSP" and of each row of `chosen` (row -> generator).  n: images timed.
+    Training has paid, in time, after as many images as SSP could have attacked in what is saved; a dash where it ran on
     another device, or not here.
     """
-    ssp, shared = seconds["SSP"], {"device": device, "images timed": n}
+    ssp, device = took["SSP"]["seconds"], took["SSP"]["device"]
+    shared = {"device": device, "images timed": n}
     row = {"attack": "SSP", "precision": scale.precision, "per image": _span(ssp), "against SSP": "1"}
     rows = [row | {"training": "-", "pays after": "-"} | shared]
     for name, network in chosen.items():
-        own, facts = seconds[name], record(network, records)
+        own, facts = took[name]["seconds"], record(network, records)
         here = facts and facts.get("device", "CPU") == device and ssp > own
         row = {"attack": f"{name} ({describe(scale, network)})", "precision": "fp32", "per image": _span(own)}
         row |= {"against SSP": f"{ssp / own:.0f} times faster" if ssp >= 10 * own else f"{ssp / own:.2g} times faster"}

@@ -7,6 +7,7 @@ pictures/figure_02.npz (images; kept out of git where they are photographs), met
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lib import frames
+from lib import frames, timings
 from lib.frames import Frame
 from lib.report.scores import Estimate
 from lib.settings import ROOT
@@ -96,6 +97,10 @@ class Results:
     def has_frames(self) -> bool:
         """Has the scale frames? Results from before there were any have tables only."""
         return any(self.root.glob("frames/*.npz"))
+
+    def timing(self, name: str, measure: Callable[[], dict]) -> dict:
+        """Seconds as they are recorded for this scale, or as measured now; see `lib.timings`."""
+        return timings.recorded(self.root, name, measure)
 
     def load_data(self, name: str) -> pd.DataFrame:
         """What a figure shows; FileNotFoundError names the command that computes it."""

@@ -19,7 +19,7 @@ import yaml
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
-from lib import settings
+from lib import settings, timings
 from lib.report.pages import Site, absent, figure, pages, ran, table, title
 from lib.report.results import Results
 
@@ -62,7 +62,9 @@ def gather(scale: str, root: Path) -> Site:
         raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     appendices = sorted(name for name, stage in stages.items() if re.search(r"\brun \w+", str(stage.get("cmd"))))
-    runs = {path.stem: json.loads(path.read_text()) for path in sorted(results.root.glob("runs/*.json"))}
+    took = timings.read(results.root)
+    paths = [path for path in sorted(results.root.glob("runs/*.json")) if f"run of {path.stem}" in took]
+    runs = {path.stem: json.loads(path.read_text()) | took[f"run of {path.stem}"] for path in paths}
     return Site(results, root / "notebooks", appendices, makers(stages, scale), runs)
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lib import settings, zoo
+from lib import settings, timings, zoo
 from lib.data import detection as boxes
 from lib.data import world
 from lib.data.labelled import labelled
@@ -64,9 +64,10 @@ def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None,
     if training.sheet:
         table = pd.DataFrame(curves.rows).to_csv(index=False, float_format="%.5g")
         loop.write_whole(results / "data" / f"{name}_losses.csv", lambda out: out.write(table.encode()))
-        speed = {"crops_per_second": round(facts["crops"] / seconds, 2), "device": zoo.device_name(device)}
-        facts |= speed | {"device_hours": round(seconds / 3600, 3)}
-    return write(training.network, facts, seconds, file, results / "metrics" / "networks" / f"{name}.json")
+    took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
+    took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
+    took = timings.recorded(results, f"training of {name}", lambda: took)
+    return write(training.network, facts, file, results / "metrics" / "networks" / f"{name}.json") | took
 
 
 def names(scale: Scale) -> list[str]:
@@ -98,14 +99,13 @@ def fit(
     return loop.restore(training, found), found["seconds"].item()
 
 
-def write(network: nn.Module, facts: Facts, seconds: float, file: Path, record: Path) -> Facts:
+def write(network: nn.Module, facts: Facts, file: Path, record: Path) -> Facts:
     """Write the weights `file` (.safetensors) and what is known of them, `record` (.json); the checkpoint goes.
 
-    Returns the record: `facts`, seconds, parameters, sha256 of the weights file.
+    Returns the record: `facts`, parameters, sha256 of the weights file.
     """
     content = save({name: value.cpu().contiguous() for name, value in network.state_dict().items()})
     whole = facts | {
-        "seconds": round(seconds, 1),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "sha256": hashlib.sha256(content).hexdigest(),
     }

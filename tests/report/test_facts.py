@@ -1,20 +1,25 @@
 """lib/report/facts.py: networks, parameters, and what trainings and attacks cost, from records that are known."""
 
-import json
-
 import pytest
 import torch
 
 from lib import settings
 from lib.report import facts
 from lib.report.published import TABLES
+from tests.conftest import record_training
 
 MINI = settings.load("mini")
 GENERATORS = ["CDA-ImageNet", "CDA-Comics", "CDA-Paintings"]
 
 
-def recorded(folder, name, **values):
-    (folder / f"{name}.json").write_text(json.dumps(values))
+def recorded(records, name, seconds, **facts):
+    """`records` is results/<scale>/metrics/networks."""
+    record_training(records.parents[1], name, seconds, **facts)
+
+
+@pytest.fixture
+def records(tmp_path):
+    return tmp_path / "metrics" / "networks"
 
 
 def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
@@ -28,38 +33,39 @@ def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
     assert table.loc["FFF", "paper scale"] == "iterations 10000" and table.loc["SSP", "paper scale"] == "same"
 
 
-def test_table_2_prints_both_of_feature_denoisings_times_and_ours_as_recorded(tmp_path):
+def test_table_2_prints_both_of_feature_denoisings_times_and_ours_as_recorded(records):
     chosen = MINI.b.model_copy(update={"hardened": {"Feature Denoising": "ResNet50-FD"}})
-    recorded(tmp_path, "NRP", images=3000, seconds=7200, device="NVIDIA H100")
-    table = facts.training_cost(chosen, MINI, tmp_path, 3000)
+    recorded(records, "NRP", images=3000, seconds=7200, device="NVIDIA H100")
+    table = facts.training_cost(chosen, MINI, records, 3000)
     printed = TABLES["table_02"]["rows"]
     times = [printed["Feature Denoising"][1], 52, 90, printed["NRP"][1], 2]
     assert table["time"].tolist() == [f"{hours} h" for hours in times]
     assert table["GPU-hours"].tolist() == ["6,656 h", "6,656 h", "11,520 h", "112 h", "2 h"]
     assert table["training images"].iloc[-1] == "3,000, no labels" and table["GPUs"].iloc[-1] == 1
-    recorded(tmp_path, "ResNet50-FD", images=400, seconds=36)
-    ours = facts.training_cost(chosen, MINI, tmp_path, 3000).iloc[-1]
+    recorded(records, "ResNet50-FD", images=400, seconds=36)
+    ours = facts.training_cost(chosen, MINI, records, 3000).iloc[-1]
     # What was evaluated on 400 images was trained on 3,000; on a CPU no GPU was used.
     names = ["training images", "time", "GPUs", "GPU-hours"]
     assert ours[names].tolist() == ["3,000, labelled", "0.01 h", 0, "-"]
 
 
-def test_what_the_two_defenses_need_is_what_their_trainings_recorded(tmp_path):
-    recorded(tmp_path, "NRP", images=1234, seconds=347.4, device="NVIDIA H100")
-    recorded(tmp_path, "ResNet50-FS", images=400, seconds=77.0)
-    table = facts.needs(MINI.c, MINI, tmp_path, 3000).set_index("defense")
+def test_what_the_two_defenses_need_is_what_their_trainings_recorded(records):
+    recorded(records, "NRP", images=1234, seconds=347.4, device="NVIDIA H100")
+    recorded(records, "ResNet50-FS", images=400, seconds=77.0)
+    table = facts.needs(MINI.c, MINI, records, 3000).set_index("defense")
     assert table["training"].tolist() == ["77 s on CPU", "347 s on NVIDIA H100"]
     assert table["training images"].tolist() == ["3,000", "1,234"] and table["labels"].tolist() == ["yes", "no"]
     assert table["protects"].iloc[1].startswith("the 7 networks below")
-    without = facts.needs(MINI.c.model_copy(update={"scattered": None}), MINI, tmp_path, 3000).iloc[0]
+    without = facts.needs(MINI.c.model_copy(update={"scattered": None}), MINI, records, 3000).iloc[0]
     assert without[["network", "training images", "training"]].tolist() == ["none at this scale", "-", "-"]
 
 
-def test_training_has_paid_once_it_took_less_time_than_ssp(tmp_path):
-    recorded(tmp_path, "CDA-ImageNet", seconds=4500, device="CPU")
-    recorded(tmp_path, "CDA-Paintings", seconds=60, device="CPU")
+def test_training_has_paid_once_it_took_less_time_than_ssp(records):
+    recorded(records, "CDA-ImageNet", seconds=4500, device="CPU")
+    recorded(records, "CDA-Paintings", seconds=60, device="CPU")
     seconds = {"SSP": 2.0, "CDA-ImageNet": 0.5, "CDA-Comics": 0.002, "CDA-Paintings": 3.0}
-    table = facts.generator_cost(seconds, MINI.d.generators, MINI, tmp_path, "CPU", 10)
+    took = {name: {"seconds": value, "device": "CPU"} for name, value in seconds.items()}
+    table = facts.generator_cost(took, MINI.d.generators, MINI, records, 10)
     assert table["attack"].iloc[0] == "SSP" and table["attack"].iloc[1].startswith("CDA-ImageNet (stand-in ")
     assert table["per image"].tolist() == ["2 s", "500 ms", "2 ms", "3 s"]
     assert table["against SSP"].tolist()[:3] == ["1", "4 times faster", "1000 times faster"]
@@ -68,8 +74,8 @@ def test_training_has_paid_once_it_took_less_time_than_ssp(tmp_path):
     assert table["pays after"].tolist() == ["-", "3,000 images", "-", "-"]
     assert (table["images timed"] == 10).all() and (table["device"] == "CPU").all()
     # What a GPU trained cannot be paid for in a CPU's time.
-    recorded(tmp_path, "CDA-ImageNet", seconds=4500, device="NVIDIA H100")
-    elsewhere = facts.generator_cost(seconds, MINI.d.generators, MINI, tmp_path, "CPU", 10).iloc[1]
+    recorded(records, "CDA-ImageNet", seconds=4500, device="NVIDIA H100")
+    elsewhere = facts.generator_cost(took, MINI.d.generators, MINI, records, 10).iloc[1]
     assert elsewhere["training"] == "4500 s on NVIDIA H100" and elsewhere["pays after"] == "-"
 
 

@@ -222,7 +222,7 @@ def test_what_cannot_be_judged_is_an_error():
 def test_a_sample_without_any_object_is_left_out():
     truth = truth_of([(1, 1, (0, 0, 10, 10), 0)], (1, 2), (1,))
     result = evaluate(truth, [1, 2], [detections(((0, 0, 10, 10), 0.9, 1)), detections()])
-    assert np.isnan(result.resampled([[1, 1]])).all()
+    assert np.isnan(result.resampled(np.array([[0, 2]]))).all()
 
 
 def test_masks_as_they_are_have_full_precision_and_shifted_ones_less():
