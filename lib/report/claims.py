@@ -81,7 +81,7 @@ def claims() -> list[Claim]:
     for path in FILES:
         for entry in (yaml.safe_load(path.read_text()) if path.exists() else None) or []:
             named = {**entry, "lines": str(entry.get("lines", ""))}
-            found.append(validated(Claim, named, f"{path.relative_to(ROOT)}: {entry.get('id', 'a claim')}"))
+            found.append(validated(Claim, named, f"{path.parent.name}/{path.name}: {entry.get('id', 'a claim')}"))
     return found
 
 

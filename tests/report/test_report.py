@@ -1,6 +1,7 @@
 """`python -m lib.report`: the whole report, written from the committed frames of the mini scale."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from lib.report import __main__ as command
-from lib.report import claims
+from lib.report import claims, tables
 from lib.report.results import Results
 from lib.settings import ROOT
 
@@ -47,3 +48,16 @@ def test_a_scale_without_frames_keeps_its_report(results, monkeypatch, capsys):
     assert command.main(["--scale", "mini"]) == 0
     assert "has no frames: its report stays as it was computed" in capsys.readouterr().out
     assert files(results) == before
+
+
+def test_the_page_on_own_tables_and_claims_is_right(results, monkeypatch, tmp_path):
+    shutil.copytree(ROOT / "results" / "mini" / "frames", results.root / "frames", dirs_exist_ok=True)
+    entries = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs" / "own_table.md").read_text(), re.DOTALL)
+    for module, name, text in zip((tables, claims), ("tables", "claims"), entries, strict=True):
+        own = tmp_path / f"{name}.yaml"
+        own.write_text(text)
+        monkeypatch.setattr(module, "FILES", (module.FILES[0], own))
+    monkeypatch.setattr(command, "Results", lambda name: results)
+    assert command.main(["--scale", "mini"]) == 0
+    assert "DIM-TI" in results.path("tables", "my_dim.md").read_text()
+    assert "The dynamic NRP recovers more than the static one" in results.path(".", "claims.md").read_text()
