@@ -239,7 +239,7 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
 
 def _place(item: str) -> tuple[str, int]:
     """Tables first, then figures by number, then the text."""
-    kind, number = item.split()[:2]
+    kind, _, number = item.partition(" ")
     return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
 
 

@@ -233,7 +233,8 @@ def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeyp
         own.write_text(yaml.safe_dump([entry | change]))
         with pytest.raises(ValueError) as caught:
             claims.claims()
-        assert str(caught.value).startswith(f"{tmp_path.name}/claims.yaml: Z1: {message}") and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"{tmp_path.name}/claims.yaml: Z1: {message}")
+        assert "\n" not in str(caught.value)
 
 
 def test_every_claim_is_well_formed():

@@ -255,7 +255,8 @@ def test_a_mistake_in_one_s_own_table_is_one_line(tmp_path, monkeypatch, change,
     own.write_text(yaml.safe_dump({"mine": entry}))
     with pytest.raises(ValueError) as caught:
         tables.tables()
-    assert str(caught.value).startswith(f"{tmp_path.name}/tables.yaml: mine: {message}") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"{tmp_path.name}/tables.yaml: mine: {message}")
+    assert "\n" not in str(caught.value)
 
 
 def test_every_table_is_built_from_the_committed_frames():
