@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.purified import LETTER, LINE, RIGHT, SMALL, WRONG, difference, fit
-from lib.report.style import WIDTH, show, style
+from lib.report.figures.purified import LETTER, LINE, RIGHT, SMALL, WRONG, difference, fit
+from lib.report.figures.style import WIDTH, show, style
 
 if TYPE_CHECKING:
     from IPython.display import Image

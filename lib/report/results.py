@@ -72,7 +72,7 @@ class Results:
 
     def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
         """Write a figure; byte-identical for equal content."""
-        from lib.report.style import write  # matplotlib, which a table need not wait for
+        from lib.report.figures.style import write  # matplotlib, which a table need not wait for
 
         return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 

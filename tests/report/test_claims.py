@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib.report import claims, forest
+from lib.report import claims
 from lib.report.claims import Claim
+from lib.report.figures import forest
+from lib.report.figures.style import SLIDES
 from lib.report.results import Results
 from lib.report.scores import Estimate
-from lib.report.style import SLIDES
 from lib.settings import ROOT
 from tests.made import cell, found, frame, precision
 
