@@ -4,8 +4,8 @@ from pathlib import Path
 
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
+from lib.report.figures.style import STYLES, write
 from lib.report.results import Results
-from lib.report.style import STYLES, write
 from lib.report.tables import tables
 
 # Tables that no frame makes; the others name themselves in tables.yaml.

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from lib import settings, zoo
 from lib.attacks import decision
 from lib.data.classification import classification_images
-from lib.experiment import Study
+from lib.experiment import Study, explore
 from lib.networks.normalised import Normalised
-from lib.report import explore
+from lib.report import explore as report
 from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
 from lib.settings import ROOT
 from lib.store import Store
@@ -205,24 +205,35 @@ def study(tmp_path):
     return Study(settings.params_at(lab), lab, images, Store(tmp_path), "cpu", networks, batch=1)
 
 
+def look(study, attack, surrogate=None, victim=None, defense="none", eps=16, **changed):
+    """The cells of the notebook, after the one that opens the images."""
+    cells = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4).cells
+    sources = [cell.source for cell in cells if cell.cell_type == "code"][1:-1]
+    opened = sources[0].replace("study = explore.open_images(scale, folder, count)", "")
+    names = {"study": study, "attack": attack, "surrogate": surrogate, "victim": victim, "defense": defense}
+    names |= {"eps": eps, "changed": changed}
+    exec("\n".join([opened, *sources[1:]]), names)
+    return names["seen"]
+
+
 def test_an_attack_with_labels_takes_what_the_victim_sees(study):
-    seen = explore.look(study, "FGSM", eps=8)
+    seen = look(study, "FGSM", eps=8)
     x = study.images.images.float() / 255
     y = study.networks["Inc-v3"](x).argmax(1)
     expected = decision.fgsm(study.networks["VGG-16"], x, y, eps=8 / 255, step=16 / 255)
     assert np.array_equal(seen.pictures[ADVERSARY], (expected * 255).round().byte().permute(0, 2, 3, 1).numpy())
-    assert np.array_equal(seen.said[ORIGINAL].classes[:, 0], y.numpy())
-    assert set(seen.pictures) == set(seen.said) == {ORIGINAL, ADVERSARY}
+    assert np.array_equal(seen.predicted[ORIGINAL].classes[:, 0], y.numpy())
+    assert set(seen.pictures) == set(seen.predicted) == {ORIGINAL, ADVERSARY}
 
 
 @pytest.mark.parametrize("attack", ["SSP", "Noise"])
 def test_the_table_tells_the_size_of_the_perturbation(study, attack):
     few = {} if attack == "Noise" else {"steps": 2}
-    seen = explore.look(study, attack, victim="VGG-16", defense="NRP", eps=4, **few)
+    seen = look(study, attack, victim="VGG-16", defense="NRP", eps=4, **few)
     clean, adversary = (seen.pictures[kind].astype(float) for kind in (ORIGINAL, ADVERSARY))
     assert np.array_equal(seen.levels, np.abs(adversary - clean).reshape(3, -1).max(1)) and (seen.levels == 4).all()
     mean_square = ((adversary - clean) ** 2).reshape(3, -1).mean(1)
-    table = explore.table(seen)
+    table = report.table(seen)
     assert np.allclose(table["PSNR (dB)"], 20 * np.log10(255) - 10 * np.log10(mean_square), atol=0.06)
     assert list(table["image"]) == study.images.ids and "behind NRP" in table
 
@@ -233,14 +244,15 @@ def made_up(before, after, behind=None):
     count = len(before)
     pictures = {kind: np.zeros((count, 8, 8, 3), np.uint8) for kind in kinds}
     said = {kind: Prediction(np.array(label)[:, None], np.full((count, 1), 0.25)) for kind, label in kinds.items()}
-    facts = {"levels": np.full(count, 16), "psnr": np.full(count, 30.0), "attack": "SSP on VGG-16", "victim": "Inc-v3"}
+    pictures[ADVERSARY] += 16
+    facts = {"attack": "SSP on VGG-16", "victim": "Inc-v3"}
     names = [f"$\\frac{i}.png" for i in range(count)]
     return Look(names, pictures, said, ["cat", "dog", "hen"], defense="MF 3" if behind else "none", **facts)
 
 
 def test_the_outcomes_are_told_apart():
     seen = made_up([0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 2, 1])
-    table = explore.table(seen)
+    table = report.table(seen)
     assert list(table["outcome"]) == [
         "unchanged",
         "changed, restored",
@@ -248,18 +260,18 @@ def test_the_outcomes_are_told_apart():
         "changed by the defense",
     ]
     assert list(table["behind MF 3"]) == ["cat, 25 %", "cat, 25 %", "hen, 25 %", "dog, 25 %"]
-    assert list(explore.table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
+    assert list(report.table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
 
 
 @pytest.mark.parametrize("behind, columns", [([0, 2], 4), (None, 3)])
 def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(behind, columns):
     """Whatever a file is called: a dollar sign begins no formula."""
-    figure = explore.figure(made_up([0, 0], [1, 0], behind))
+    figure = report.figure(made_up([0, 0], [1, 0], behind))
     assert len(figure.axes) == 2 * columns
     captions = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert captions[0][0] == "cat\n25 %" and captions[1] == ["dog\n✗ 25 %"] and captions[2] == ["at most 16 levels"]
     assert captions[columns + 1] == ["cat\n✓ 25 %"]
-    assert explore.picture(made_up([0, 0], [1, 0], behind)).data.startswith(b"\x89PNG")
+    assert report.picture(made_up([0, 0], [1, 0], behind)).data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +292,7 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(behind, co
 )
 def test_what_is_not_there_is_one_line(study, changed, message):
     with pytest.raises(ValueError, match=message) as caught:
-        explore.look(study, **({"attack": "SSP"} | changed))
+        look(study, **({"attack": "SSP"} | changed))
     assert "\n" not in str(caught.value)
 
 

@@ -63,7 +63,7 @@ def detected(
 def purified(
     study: Study, cells: dict[str, Adversaries], victim: str, defense: str, examples: int, source: Data
 ) -> dict[str, np.ndarray]:
-    """What Figures 7 to 9 show, see `lib.report.purified`: the first images that the victim knows when clean.
+    """What Figures 7 to 9 show, see `lib.report.figures.purified`: the first images that the victim knows when clean.
 
     cells: name of the group of rows -> adversaries.  source: the images' data set, for the names of its classes.
     """

@@ -81,7 +81,7 @@ def claims() -> list[Claim]:
     for path in FILES:
         for entry in (yaml.safe_load(path.read_text()) if path.exists() else None) or []:
             named = {**entry, "lines": str(entry.get("lines", ""))}
-            found.append(validated(Claim, named, f"{path.relative_to(ROOT)}: {entry.get('id', 'a claim')}"))
+            found.append(validated(Claim, named, f"{path.parent.name}/{path.name}: {entry.get('id', 'a claim')}"))
     return found
 
 
@@ -239,7 +239,7 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
 
 def _place(item: str) -> tuple[str, int]:
     """Tables first, then figures by number, then the text."""
-    kind, number = item.split()[:2]
+    kind, _, number = item.partition(" ")
     return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
 
 

@@ -180,7 +180,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def transform_runs(studies: dict[str, tuple], steps_of: str = "SSP steps") -> pd.DataFrame:
+def transform_runs(studies: dict[str, tuple]) -> pd.DataFrame:
     """What was attacked, for each name: images, sizes in pixels (height x width), steps of SSP.
 
     studies: name -> 8-bit images `[3,H,W]` and number of steps.
@@ -189,5 +189,5 @@ def transform_runs(studies: dict[str, tuple], steps_of: str = "SSP steps") -> pd
     for name, (images, steps) in studies.items():
         texts = [f"{height}x{width}" for height, width in sorted({tuple(image.shape[1:]) for image in images})]
         pixels = texts[0] if len(texts) == 1 else f"{len(texts)} sizes, {texts[0]} to {texts[-1]}"
-        rows.append({"task": name, "images": len(images), "pixels": pixels, steps_of: steps})
+        rows.append({"task": name, "images": len(images), "pixels": pixels, "SSP steps": steps})
     return pd.DataFrame(rows)

@@ -17,7 +17,6 @@ import pandas as pd
 
 from lib import frames, timings
 from lib.frames import Frame
-from lib.report.scores import Estimate
 from lib.settings import ROOT
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
@@ -55,12 +54,11 @@ class Results:
         """
         from IPython.display import Markdown
 
-        plain = spread(table if numbers is None else numbers)
+        plain = table if numbers is None else numbers
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
-        text = table.astype({column: str for column in table if table[column].map(type).eq(Estimate).any()})
         # What is text already stays as it is: "+3.4" would lose its sign.
-        texts = [place for place, column in enumerate(text) if text[column].map(type).eq(str).all()]
-        text = text.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
+        texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
+        text = table.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 
@@ -75,7 +73,7 @@ class Results:
 
     def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
         """Write a figure; byte-identical for equal content."""
-        from lib.report.style import write  # matplotlib, which a table need not wait for
+        from lib.report.figures.style import write  # matplotlib, which a table need not wait for
 
         return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
@@ -122,17 +120,3 @@ class Results:
                 f"results/{self.scale}/{kind}/{name} is not there yet; compute it with: dvc repro (scale: {self.scale})"
             )
         return path
-
-
-def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """Every column of estimates as three of numbers: itself, its low and its high end.
-
-    What is no estimate in such a column ("-", the paper's number) stays, and has no ends.
-    """
-    columns = {}
-    for name, column in table.items():
-        estimated = column.map(type).eq(Estimate)
-        columns[name] = column.map(lambda cell: cell.value if isinstance(cell, Estimate) else cell)
-        for end in ("low", "high") if estimated.any() else ():
-            columns[f"{name} {end}"] = column.map(lambda cell, end=end: getattr(cell, end, ""))
-    return pd.DataFrame(columns)

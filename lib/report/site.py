@@ -107,7 +107,7 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             drawn = re.search(r'shown\(results, "(\w+)"', cell.source)
-            saved = re.search(r'save_table\(\s*"(\w+)"', cell.source)
+            saved = re.search(r'(?:save_table\(|tables\.show\(results,)\s*"(\w+)"', cell.source)
             if "image/png" in data and drawn and site.names(f"figures/{drawn.group(1)}.*"):
                 output["data"] = {"text/markdown": figure(site, drawn.group(1), "../")}
             elif "text/markdown" in data and saved:

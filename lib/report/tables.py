@@ -58,7 +58,7 @@ class Table(Strict):
     stage: the notebook whose frame it shows.  where: its cells.  rows: columns of the frame; each of their values makes
     a row.  columns: heading -> what it shows; "{victim}" in a heading makes a column per value.  network: adds what
     plays the row's victim.  white_box: puts in brackets what is no transfer, as the victim is the surrogate.  best: the
-    largest number of each column in bold.  digits: behind the point.
+    largest number of each column in bold.
     """
 
     title: str
@@ -69,7 +69,6 @@ class Table(Strict):
     network: bool = False
     white_box: bool = False
     best: bool = False
-    digits: int = 1
 
 
 class Cell(NamedTuple):
@@ -83,13 +82,13 @@ class Cell(NamedTuple):
     spread: float | None
 
 
-def tables() -> dict[str, Table]:
-    """Every table by name. ValueError in one line for a mistake in a file."""
+def tables(own: bool = False) -> dict[str, Table]:
+    """Every table by name; own: only those of own/. ValueError in one line for a mistake in a file."""
     found = {}
-    for path in FILES:
+    for path in FILES[own:]:
         entries = yaml.safe_load(path.read_text()) if path.exists() else None
         for name, entry in (entries or {}).items():
-            found[name] = validated(Table, entry, f"{path.relative_to(ROOT)}: {name}")
+            found[name] = validated(Table, entry, f"{path.parent.name}/{path.name}: {name}")
     return found
 
 
@@ -184,11 +183,9 @@ def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | 
 def _shown(table: Table, cell: Cell | None, best: float | None) -> str:
     if cell is None:
         return "-"
-    value, low, high, _ = cell.estimate
-    shown = f"{value:.{table.digits}f} [{low:.{table.digits}f}, {high:.{table.digits}f}]"
-    shown += f" ± {cell.spread:.1f}" if cell.spread is not None else ""
+    shown = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
     shown = f"({shown})" if cell.white_box else shown
-    return f"**{shown}**" if value == best else shown
+    return f"**{shown}**" if cell.estimate.value == best else shown
 
 
 def _paper(cell: Cell | None) -> str:

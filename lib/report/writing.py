@@ -2,6 +2,7 @@
 
 results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every claim of the supplement, judged
 results/<scale>/comparison.md, tables/comparison.csv               every number of its tables beside ours
+results/<scale>/tables/<name>.md, .csv                              the tables of own/tables.yaml
 results/<scale>/provenance.json                                    versions, devices, seeds, digests
 
 `companion report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for every
@@ -9,7 +10,7 @@ scale that has results; these write nothing. `docs` brings the blocks of README 
 """
 
 from lib import settings
-from lib.report import blocks, claims, comparison, provenance
+from lib.report import blocks, claims, comparison, provenance, tables
 from lib.report.figures import redraw
 from lib.report.results import Results
 
@@ -43,6 +44,8 @@ def write(scale: settings.Scale, results: Results, judged, compared) -> str:
     found = ", ".join(f"{count} {name}" for name, count in claims.counts(judged).items())
     if not results.has_frames():
         return f"results/{scale.name} has no frames: its report stays as it was computed ({found})"
+    for name, table in tables.tables(own=True).items():
+        tables.show(results, name, results.load_frame(table.stage))
     results.save_table("claims", judged)
     results.save_table("comparison", compared)
     results.save_data("claims", judged)

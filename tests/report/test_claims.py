@@ -4,11 +4,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib.report import claims, forest
+from lib.report import claims
 from lib.report.claims import Claim
+from lib.report.figures import forest
+from lib.report.figures.style import SLIDES
 from lib.report.results import Results
 from lib.report.scores import Estimate
-from lib.report.style import SLIDES
 from lib.settings import ROOT
 from tests.made import cell, found, frame, precision
 
@@ -221,7 +222,6 @@ def test_many_cases_are_counted_and_few_are_shown(results):
 def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeypatch):
     own = tmp_path / "claims.yaml"
     monkeypatch.setattr(claims, "FILES", (own,))
-    monkeypatch.setattr(claims, "ROOT", tmp_path)
     entry = {"id": "Z1", "item": "Mine", "lines": 3, "says": "It holds.", "stage": "c_fsa"}
     own.write_text(yaml.safe_dump([entry]))
     assert [claim.id for claim in claims.claims()] == ["Z1"]
@@ -234,7 +234,8 @@ def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeyp
         own.write_text(yaml.safe_dump([entry | change]))
         with pytest.raises(ValueError) as caught:
             claims.claims()
-        assert str(caught.value).startswith(f"claims.yaml: Z1: {message}") and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"{tmp_path.name}/claims.yaml: Z1: {message}")
+        assert "\n" not in str(caught.value)
 
 
 def test_every_claim_is_well_formed():

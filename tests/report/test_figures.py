@@ -6,8 +6,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lib.report.figures import FIGURES, options, redraw
+from lib.report.figures.style import PAPER, SLIDES
 from lib.report.results import Results
-from lib.report.style import PAPER, SLIDES
 
 # The figure of all claims has its own tests.
 DRAWN = [name for name in FIGURES if name != "claims"]

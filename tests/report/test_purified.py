@@ -5,7 +5,8 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from lib.report.purified import RIGHT, WRONG, difference, figure_10, purified
+from lib.report.figures.pictures import figure_10
+from lib.report.figures.purified import RIGHT, WRONG, difference, purified
 from lib.report.results import Results
 
 NAMES = np.array(["jay", "sloth bear", "German short-haired pointer", "American Staffordshire terrier"])

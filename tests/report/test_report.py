@@ -1,13 +1,14 @@
 """`companion report`: the whole report, written from the committed frames of the mini scale."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lib.report import claims
+from lib.report import claims, tables
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.conftest import companion
@@ -46,3 +47,16 @@ def test_a_scale_without_frames_keeps_its_report(results, monkeypatch):
     before = files(results)
     assert "has no frames: its report stays as it was computed" in companion("report", "--scale", "mini")[1]
     assert files(results) == before
+
+
+def test_the_page_on_own_tables_and_claims_is_right(results, monkeypatch, tmp_path):
+    shutil.copytree(ROOT / "results" / "mini" / "frames", results.root / "frames", dirs_exist_ok=True)
+    entries = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs" / "own_table.md").read_text(), re.DOTALL)
+    for module, name, text in zip((tables, claims), ("tables", "claims"), entries, strict=True):
+        own = tmp_path / f"{name}.yaml"
+        own.write_text(text)
+        monkeypatch.setattr(module, "FILES", (module.FILES[0], own))
+    monkeypatch.setattr("lib.report.writing.Results", lambda name: results)
+    assert companion("report", "--scale", "mini")[0] == 0
+    assert "DIM-TI" in results.path("tables", "my_dim.md").read_text()
+    assert "The dynamic NRP recovers more than the static one" in results.path(".", "claims.md").read_text()

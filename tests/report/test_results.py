@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from lib.report.results import Results
-from lib.report.scores import Estimate
 
 
 @pytest.fixture
@@ -14,23 +13,10 @@ def results(tmp_path):
 
 
 def test_a_table_reads_well_as_markdown_and_is_numbers_as_csv(results):
-    table = pd.DataFrame(
-        {"victim": ["A", "B"], "T-1": [Estimate(50.0, 40.0, 60.0, 9), Estimate(5.0, 0.0, 11.25, 9)], "n": 9}
-    )
-    shown = results.save_table("t", table)
-    assert "50.0 [40.0, 60.0]" in shown.data == results.path("tables", "t.md").read_text()
-    stored = results.load_table("t")
-    assert stored.columns.tolist() == ["victim", "T-1", "T-1 low", "T-1 high", "n"]
-    assert stored["T-1 high"].tolist() == [60.0, 11.25]
-
-
-def test_a_column_of_estimates_and_other_cells_is_numbers_where_it_can_be(results):
-    table = pd.DataFrame({"T-1": [Estimate(50.0, 40.0, 60.0, 9), "-", 95.3]})
-    for shown, numbers in [(table, None), (pd.DataFrame({"all": ["a"]}), table)]:
-        results.save_table("t", shown, numbers)
-        found = results.load_table("t")
-        assert found["T-1"].astype(str).tolist() == ["50.0", "-", "95.3"]
-        assert found["T-1 low"].tolist() == ["40.0", "", ""] and found["T-1 high"].tolist() == ["60.0", "", ""]
+    table = pd.DataFrame({"victim": ["A", "B"], "change": ["+3.4", "-"], "psnr": [31.25, 30.0], "n": 9})
+    shown = results.save_table("t", table, digits=2)
+    assert "| +3.4 " in shown.data == results.path("tables", "t.md").read_text() and "31.25" in shown.data
+    assert results.load_table("t").equals(table)
 
 
 def test_a_condensed_table_keeps_its_numbers_in_the_csv(results):

@@ -64,7 +64,7 @@ def notebook(picture: Path) -> nbformat.NotebookNode:
         cells=[
             new_markdown_cell("# Appendix C: feature scattering\n\n- It maximises the *quokka* distance."),
             hidden,
-            shows('results.save_table("table_03", numbers)', text_markdown=WIDE),
+            shows('tables.show(results, "table_03", frame)', text_markdown=WIDE),
             shows("tables.networks(whole)", text_html=FRAME._repr_html_()),
             shows('shown(results, "figure_06")', image_png=encoded),
             shows("another_picture()", image_png=encoded),

@@ -2,7 +2,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from lib.report.style import PAPER, SLIDES, STYLES, style, write
+from lib.report.figures.style import PAPER, SLIDES, STYLES, style, write
 
 
 def test_the_looks_are_called_paper_and_slides_and_slides_are_of_16_to_9():

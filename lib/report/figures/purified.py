@@ -1,6 +1,6 @@
-"""Figures 7 to 10, and accuracies beside them: attacks that the purifier never met, and what it makes of them.
+"""Figures 7 to 9: attacks that the purifier never met, and what it makes of them.
 
-Figures 7, 8 and 9 are drawn alike, by `purified`, from these arrays (G attacks, N images):
+They are drawn alike, by `purified`, from these arrays (G attacks, N images):
 
 groups: `[G]`, the attack of each group of rows;  victim, purifier: their names;
 clean: `[N,H,W,3]` uint8;  truth: `[N]`, names of classes;  adversary, purified: `[G,N,H,W,3]` uint8;
@@ -12,13 +12,11 @@ import textwrap
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from lib.report.predictions import detected
-from lib.report.selection import entries
-from lib.report.style import COLOURS, PAPER, Look, show, style
+from lib.report.figures.selection import entries
+from lib.report.figures.style import COLOURS, PAPER, Look, show, style
 
 # A sign beside the colour: neither a print in grey nor the reader's eye need tell blue from orange.
 RIGHT, WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[3])
@@ -32,8 +30,6 @@ DENSE = 1.3  # the largest scale of type that leaves room for as many pictures a
 _JUDGED = [name for when in ("before", "after") for name in (when, f"{when}_score", f"right_{when}")]
 ATTACKS = entries("attack", dict.fromkeys(["groups", "adversary", "purified", *_JUDGED], 0), "groups")
 IMAGES = entries("image", {"clean": 0, "truth": 0} | dict.fromkeys(["adversary", "purified", *_JUDGED], 1))
-# The columns of Figure 10.
-PURIFIED = {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
 
 
 class Row(NamedTuple):
@@ -95,45 +91,6 @@ def purified(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
     judge = f"class and probability by {pictures['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
     note = f"{judge}\ndifference: adversary − purified, grey where they are equal"
     write(figure, look, page.size[0] / 2, scale * BOTTOM / 2, note, color="0.4")
-    return figure
-
-
-def figure_10(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
-    """Figure 10: detections on images, on their CDA adversaries, and on these behind the purifier.
-
-    Stored like Figure 5's, of the kinds clean, adversary and purified.
-    """
-    return detected(pictures, PURIFIED, look)
-
-
-def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:
-    """Accuracy under every attack, from without a defense to behind the purifier: a panel per victim.
-
-    data: columns attack, victim, defense ("none", "NRP", ...), value, n.
-    """
-    style(look)
-    attacks, victims = (list(dict.fromkeys(data[column])) for column in ("attack", "victim"))
-    figure = Figure(figsize=look.size(0.22 * len(attacks) + 1.1))
-    panels = figure.subplots(1, len(victims), sharey=True, squeeze=False)[0]
-    points = {"s": 18 * look.scale**2, "zorder": 3, "clip_on": False}
-    for axes, victim in zip(panels, victims, strict=True):
-        cells = data[data["victim"] == victim].pivot(index="attack", columns="defense", values="value").loc[attacks]
-        places = range(len(attacks))
-        axes.hlines(places, cells["none"], cells["NRP"], color="0.75", linewidth=1.5 * look.scale, zorder=1)
-        axes.scatter(cells["none"], places, color="0.35", marker="o", label="no defense", **points)
-        axes.scatter(cells["NRP"], places, color=COLOURS[0], marker="D", label="behind NRP", **points)
-        axes.set(xlim=(-4, 104), xticks=[0, 50, 100])
-        axes.set_title(victim, fontsize=8 * look.scale)
-    names = ["no attack" if name == "none" else name for name in attacks]
-    panels[0].set_yticks(places, names, fontsize=7 * look.scale)
-    panels[0].invert_yaxis()
-    # On a slide the legend stands below the names of the attacks, beside the label of the numbers.
-    side, middle = ("outside lower left", 0.65) if look.wide else ("outside upper right", 0.5)
-    figure.supxlabel(f"accuracy (%), n = {data['n'].iloc[0]}", fontsize=8 * look.scale, x=middle)
-    if look.wide:
-        figure.get_layout_engine().set(w_pad=0.08)  # the numbers below one panel stay apart from the next one's
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc=side, ncols=2, frameon=False, fontsize=8 * look.scale)
     return figure
 
 

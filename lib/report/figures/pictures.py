@@ -1,11 +1,11 @@
-"""Figures 4 and 5: what a segmenter and a detector say of clean images and of their adversaries."""
+"""Figures 2, 4, 5 and 10: images beside their adversaries, with what a segmenter or a detector predicts of them."""
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from lib.report.style import COLOURS, PAPER, Look, show, style
+from lib.report.figures.style import COLOURS, PAPER, Look, show, style
 
 # The columns of each figure: the arrays that they show, and their titles.
 SEGMENTED = {
@@ -15,6 +15,21 @@ SEGMENTED = {
     "after": "(d) its prediction",
 }
 DETECTED = {"clean": "image", "adversary": "SSP adversary"}
+PURIFIED = {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
+
+
+def figure_02(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
+    """Figure 2: adversaries found in the feature spaces of several networks. images: `[columns,rows,H,W,3]` uint8."""
+    style(look)
+    images, names = pictures["images"], [str(name) for name in pictures["names"]]
+    columns, count, height, width = images.shape[:4]
+    figure, picture = look.grid([height / width] * count, columns, 0.3)
+    titles, size = look.titles(names, picture)
+    for row in range(count):
+        for column in range(columns):
+            axes = figure.add_subplot(count, columns, row * columns + column + 1)
+            show(axes, images[column, row], titles[column] if row == 0 else "", size=size)
+    return figure
 
 
 def figure_04(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
@@ -52,6 +67,14 @@ def figure_04(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
 def figure_05(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
     """Figure 5: detections on the image and on its adversary, a row per image; stored as `detected` says."""
     return detected(pictures, DETECTED, look)
+
+
+def figure_10(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
+    """Figure 10: detections on images, on their CDA adversaries, and on these behind the purifier.
+
+    Stored like Figure 5's, of the kinds clean, adversary and purified.
+    """
+    return detected(pictures, PURIFIED, look)
 
 
 def detected(pictures: dict[str, np.ndarray], columns: dict[str, str], look: Look) -> Figure:

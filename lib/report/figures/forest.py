@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lib.report.claims import ranges
-from lib.report.style import COLOURS, PAPER, Look, style
+from lib.report.figures.style import COLOURS, PAPER, Look, style
 
 # Colour and shape both say the verdict.
 SIGNS = {
