@@ -39,6 +39,12 @@ def titles() -> dict[str, str]:
     return {name: found.pop(name) for name in published.TABLES} | found
 
 
+def stored(results: Results) -> dict[str, str]:
+    """Every table by name, with those that the scale has besides: of the report, or of earlier code."""
+    others = sorted(path.stem for path in (results.root / "tables").glob("*.md"))
+    return titles() | {name: "stored besides" for name in others if name not in titles()}
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status."""
     asked = parser().parse_args(arguments)
@@ -81,7 +87,7 @@ def run(results: Results, asked: argparse.Namespace) -> str:
     for option in ("style", "images", "only"):
         if getattr(asked, option) is not None:
             raise ValueError(f"a table has no --{option}; it has --format ({', '.join(PRINTED.values())}), --out")
-    return table(results, resolve(rest[0], titles(), "table"), asked)
+    return table(results, resolve(rest[0], stored(results), "table"), asked)
 
 
 def resolve(text: str, known: dict, kind: str) -> str:
@@ -146,7 +152,7 @@ def listing(results: Results) -> str:
         lines.append(f"  {name:<16}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
         if there and (known := options(results, name)):
             lines.append(f"{'':29}{known}")
-    for name, title in titles().items():
+    for name, title in stored(results).items():
         there = (results.root / "tables" / f"{name}.csv").exists()
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
     lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")
