@@ -29,6 +29,12 @@ def titles() -> dict[str, str]:
     return {name: found.pop(name) for name in published.TABLES} | found
 
 
+def stored(results: Results) -> dict[str, str]:
+    """Every table by name, with those that the scale has besides: of the report, or of earlier code."""
+    others = sorted(path.stem for path in (results.root / "tables").glob("*.md"))
+    return titles() | {name: "stored besides" for name in others if name not in titles()}
+
+
 def resolve(text: str, known: dict, kind: str) -> str:
     """'6' or 'figure_06' or 'transfer' -> the stored name; ValueError lists what there is."""
     name = f"{kind}_{int(text):02d}" if text.isdigit() else text
@@ -68,7 +74,7 @@ def draw(
 
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
-    name, kind = resolve(item, titles(), "table"), chosen_format(format, out, PRINTED) or "markdown"
+    name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
     results.load_table(name)  # FileNotFoundError names the command that computes it
     text = results.path("tables", f"{name}.{'csv' if kind == 'csv' else 'md'}").read_text()
     if kind == "latex":
@@ -103,7 +109,7 @@ def listing(results: Results) -> str:
         lines.append(f"  {name:<16}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
         if there and (known := options(results, name)):
             lines.append(f"{'':29}{known}")
-    for name, title in titles().items():
+    for name, title in stored(results).items():
         there = (results.root / "tables" / f"{name}.csv").exists()
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
     lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")

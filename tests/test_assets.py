@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from lib import settings, zoo
 from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.labelled import labelled
-from lib.experiment import adversaries, clean, frame, grid, open_study
+from lib.experiment import adversaries, clean, evaluate, grid, open_study
 from lib.networks import weights
 from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store
-from lib.tasks import detection, segmentation
+from lib.tasks import confusion, precision, segmentation
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -110,7 +110,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
     """A smoke version of Appendix F at the sample scale: 8 images, 10 steps of SSP from the real VGG-16."""
     study = dataclasses.replace(open_study("sample", 8), store=Store(tmp_path))
     cells = [clean(study), *adversaries(study, "Noise"), *adversaries(study, "SSP", "VGG-16", steps=10)]
-    rows = frame(study, cells, ["SqueezeNet-1.1"])
+    rows = evaluate(study, cells, ["SqueezeNet-1.1"]).rows
     accuracy = rows.groupby("attack")["top1"].mean()
     assert accuracy["SSP"] <= accuracy["Noise"] - 0.25
     moved = (cells[2].images.int() - cells[0].images.int()).abs()
@@ -121,7 +121,7 @@ def test_our_segnet_basic_segments_camvid_as_its_record_says():
     record = json.loads((settings.ROOT / "results/sample/metrics/networks/SegNet-Basic.json").read_text())
     data = labelled(sample().segmenters["SegNet-Basic"].data, "test", 24)
     said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
-    found = segmentation.scores(segmentation.confusions(said, data.labels.numpy(), 11).sum(0))
+    found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))
     # 24 of the 233 images, spread over the list: within a few points of all.
     assert found.pixels == pytest.approx(record["pixels"], abs=5)
 
@@ -138,4 +138,4 @@ def test_ssp_on_whole_coco_photographs_moves_their_features_more_than_noise(tmp_
             clean_maps, far, near = (features(image[None] / 255) for image in (original, attacked, noisy))
         assert (far - clean_maps).square().mean() > 1.2 * (near - clean_maps).square().mean()
     (judged,) = grid(study, [clean(study)], ["YOLOX-nano"])
-    assert detection.evaluate(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20
+    assert precision.evaluate(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20

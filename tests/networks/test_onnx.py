@@ -214,7 +214,8 @@ def test_a_network_of_another_kind_is_refused(tmp_path, shape):
 def test_yolox_nano_finds_coco_s_objects():
     """AP 28.6 and AP50 44.4 on all 206 images; here the first 16."""
     from lib.data.detection import load_coco
-    from lib.tasks.detection import evaluate, predict
+    from lib.tasks.detection import predict
+    from lib.tasks.precision import evaluate
 
     assets = Path(os.environ["COMPANION_ASSETS"])
     data = load_coco(assets / "coco", count=16)

@@ -10,7 +10,8 @@ import torch
 from lib.data.segmentation import CAMVID_CLASSES, VOID, SegmentationSet, load_camvid
 from lib.networks.segnet_basic import SegNetBasic
 from lib.rng import generator
-from lib.tasks.segmentation import confusions, predict, scores
+from lib.tasks.confusion import confusions, scores
+from lib.tasks.segmentation import predict
 from lib.training import segmenter
 from tests.training.conftest import fit, spec_of
 from tests.training.conftest import halves as drawn
