@@ -50,7 +50,9 @@ class Store:
         try:
             made_from = keys.record(function, arguments, device)
         except keys.Unkeyed as error:
-            self._say(f"store: {cell or function.__name__} is not stored: {error}")
+            if str(error) not in self.said:
+                self.said.add(str(error))
+                print(f"store: {cell or function.__name__} is not stored: {error}", file=sys.stderr)
             return function(*arguments, device=device, **how)
         path = self.path(keys.digest(made_from))
         arrays = read(path)
@@ -62,11 +64,6 @@ class Store:
     def path(self, key: str) -> Path:
         """Where the entry of a key lies."""
         return self.root / key[:2] / f"{key}.bin"
-
-    def _say(self, line: str) -> None:
-        if line not in self.said:
-            self.said.add(line)
-            print(line, file=sys.stderr)
 
     def records(self) -> Iterator[tuple[float, dict]]:
         """When each entry was written (seconds since 1970) and what it was made from; unreadable ones are left out."""

@@ -220,6 +220,20 @@ def test_the_network_and_the_images_are_left_as_found(study, folder):
     assert torch.equal(cell.images.int(), (study.images.images.int() + 8).clamp(max=255))
 
 
+def test_a_function_of_a_notebooks_cell_runs_unstored_and_says_so(study, capsys):
+    def half(network, x, y, *, eps):
+        return x + eps / 2
+
+    for _ in range(2):
+        (cell,) = adversaries(study, half, "VGG-16", eps=16)
+    assert torch.equal(cell.images.int(), (study.images.images.int() + 8).clamp(max=255))
+    assert (cell.attack, cell.surrogate, cell.eps) == ("half", "VGG-16", 16) and entries(study) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "is not stored" in line]
+    assert len(said) == 1 and "store: half on VGG-16, from image i0 is not stored: " in said[0]
+    with pytest.raises(ValueError, match=r"^the attack half has no option 'step'; did you mean 'eps'"):
+        adversaries(study, half, "VGG-16", eps=16, step=1)
+
+
 def test_own_attacks_come_last(study, folder, monkeypatch):
     study.params = study.params.with_attacks(ssp={"steps": 1}, fff={"iterations": 1})
     cells = all_attacks(attack(study, folder, ADD), "VGG-16", "VGG-16")

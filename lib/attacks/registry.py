@@ -76,12 +76,12 @@ def attacks(own: dict[str, OwnAttack]) -> dict[str, Attack]:
     for name in own:
         if name in ATTACKS or name == "none":
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
-    return ATTACKS | {name: _own(name, spec) for name, spec in own.items()}
+    return ATTACKS | {name: own_recipe(name, load(spec.file, NAME), spec) for name, spec in own.items()}
 
 
-def _own(name: str, spec: OwnAttack) -> Attack:
-    function = load(spec.file, NAME)
-    what = f"the attack {name} ({spec.file})"
+def own_recipe(name: str, function: Callable, spec: OwnAttack) -> Attack:
+    """How to call a user's function; ValueError in one line for an option that it has not, or needs."""
+    what = f"the attack {name} ({spec.file})" if spec.file else f"the attack {name}"
     for option in GIVEN:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")

@@ -5,7 +5,7 @@ Every shard of images is stored as soon as it is done, so a killed run continues
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from lib import settings, zoo
 from lib.attacks.adaptive import MODES
 from lib.attacks.features import add_perturbation
-from lib.attacks.registry import Attack, attacks
+from lib.attacks.registry import Attack, attacks, own_recipe
 from lib.attacks.shards import attacked, timed, universal
 from lib.attacks.transport import grouped
 from lib.experiment.study import NONE, Images, Study
@@ -65,7 +65,7 @@ def clean(study: Study) -> Adversaries:
 
 def adversaries(
     study: Study,
-    attack: str,
+    attack: str | Callable[..., Tensor],
     surrogate: str | Sequence[str] | None = None,
     *,
     tap: str | None = None,
@@ -75,14 +75,15 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`.  surrogate: a network of the
-    scale, or several for an ensemble.
+    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function as an own attack's
+    (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a network
+    of the scale, or several for an ensemble.
     tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
     to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
     change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
     """
     recipe, chosen = _recipe(study, attack, overrides)
-    names = _names(surrogate)
+    attack, names = attack if isinstance(attack, str) else attack.__name__, _names(surrogate)
     if through and recipe.on != "logits":
         raise ValueError(f"only attacks on logits can go through a defense, not one on {recipe.on}")
     if snapshots and not recipe.iterative:
@@ -133,8 +134,11 @@ def all_attacks(
     return cells
 
 
-def _recipe(study: Study, attack: str, overrides: dict) -> tuple[Attack, dict]:
+def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
     """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
+    if callable(attack):
+        spec = settings.validated(OwnAttack, {"file": "", **overrides}, attack.__name__)
+        return own_recipe(attack.__name__, attack, spec), spec.options
     known = attacks(study.params.own_attacks)
     if attack not in known:
         raise ValueError(f"no attack '{attack}'; there are {', '.join(known)}")

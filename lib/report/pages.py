@@ -75,7 +75,7 @@ def start(site: Site) -> str:
     parts += [
         "## Redraw and run again",
         "From the stored results, in seconds, without attacking anything:",
-        f"```text\ncompanion figures list --scale {scale}\ncompanion figures 6 --scale {scale} --format pdf\n"
+        f"```text\ncompanion figures --scale {scale}\ncompanion figures 6 --scale {scale} --format pdf\n"
         f"companion table 6 --scale {scale}\n```",
         f"From the start, and only what has changed (`scale: {scale}` in `params.yaml`):",
         "```text\ndvc repro\ndvc repro c_fsa\n```",
