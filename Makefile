@@ -8,8 +8,10 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: repro verify test lint lab bench lock
 
+# Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
-	$(BIN)/dvc repro
+	$(BIN)/dvc repro $(if $(wildcard .dvc/tmp/computed-$(SCALE)),,--force)
+	@touch .dvc/tmp/computed-$(SCALE)
 	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
 	@ls results/$(SCALE)/notebooks/*.ipynb
 	@echo "Redraw a figure with: .venv/bin/companion figures"
