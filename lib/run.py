@@ -89,7 +89,7 @@ def announcement(name: str, scale: str, root: Path = settings.ROOT) -> str:
 
     Training is the sum of its networks; a stage without a record (report, site) takes seconds and says nothing of it.
     """
-    stages = list(yaml.safe_load((root / "dvc.yaml").read_text())["stages"])
+    stages = list(_stages(root))
     place = f"stage {stages.index(name) + 1} of {len(stages)}, {name}" if name in stages else name
     known = timings.read(root / "results" / scale)
     wanted = [key for key in known if key.startswith("training of ")] if name == "train" else [f"run of {name}"]
@@ -101,15 +101,20 @@ def announcement(name: str, scale: str, root: Path = settings.ROOT) -> str:
 
 def parameters(name: str, scale: str, root: Path) -> dict[str, object]:
     """What the stage tracks: file -> section -> values; the list of networks is left out."""
-    stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"] if (root / "dvc.yaml").exists() else {}
     found: dict[str, dict] = {}
-    for entry in stages.get(name, {}).get("params", []):
+    for entry in _stages(root).get(name, {}).get("params", []):
         file, sections = next(iter(entry.items())) if isinstance(entry, dict) else ("params.yaml", [entry])
         file = file.replace("${scale}", scale)
         values = yaml.safe_load((root / file).read_text())
         kept = {section: values[section] for section in sections if section in values and section != "networks"}
         found[file] = found.get(file, {}) | kept
     return found
+
+
+def _stages(root: Path) -> dict[str, dict]:
+    """The stages of dvc.yaml; none in a project folder without one."""
+    path = root / "dvc.yaml"
+    return yaml.safe_load(path.read_text())["stages"] if path.exists() else {}
 
 
 def _git(root: Path, *command: str) -> str:

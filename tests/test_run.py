@@ -135,3 +135,5 @@ def test_a_stage_says_its_place_and_its_recorded_seconds(root, monkeypatch):
     assert run.announcement("a", "mini", root) == "stage 2 of 3, a: about 7 s when recorded on a machine"
     assert run.announcement("site", "mini", root) == "stage 3 of 3, site"
     assert run.announcement("explore", "mini", root) == "explore"
+    (root / "dvc.yaml").unlink()
+    assert run.announcement("site", "mini", root) == "site"
