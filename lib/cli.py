@@ -28,7 +28,7 @@ def run(notebook: Annotated[str, typer.Argument(help="such as e_transforms")], s
     """Run one appendix: execute its notebook and write its results."""
     from lib import run, settings
 
-    print(run.announcement(notebook, settings.load(scale).name), flush=True)
+    print(run.announcement(notebook, settings.load(scale).name), file=sys.stderr)
     print(f"wrote {run.stage(notebook, scale)}")
 
 
@@ -53,7 +53,7 @@ def train(
         raise ValueError("name one network to train, or give --all")
     chosen = settings.load(scale)
     if everything:
-        print(run.announcement("train", chosen.name), flush=True)
+        print(run.announcement("train", chosen.name), file=sys.stderr)
     changed = {field: value for field, value in {"images": images, "render": render}.items() if value}
     for each in runner.names(chosen) if everything else [name]:
         record = runner.train(each, chosen, root or settings.ROOT, **changed)
@@ -144,7 +144,7 @@ def report(
     from lib.report import writing
 
     if part == "all":
-        print(run.announcement("report", settings.load(scale).name), flush=True)
+        print(run.announcement("report", settings.load(scale).name), file=sys.stderr)
     print(writing.run(settings.load(scale), part, csv))
 
 
@@ -154,7 +154,7 @@ def site(scale: ScaleName = None) -> None:
     from lib import run, settings
     from lib.report import site
 
-    print(run.announcement("site", settings.load(scale).name), flush=True)
+    print(run.announcement("site", settings.load(scale).name), file=sys.stderr)
     print(f"wrote {site.build(settings.load(scale).name).relative_to(settings.ROOT)}: open it in a browser")
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 # Here and in the processes that tests start: as many workers compute at once as there are cores.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Every test has a store of its own: what an earlier run of the tests computed must be computed again.
+os.environ.pop("COMPANION_STORE", None)
 
 import pytest
 import torch

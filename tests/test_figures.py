@@ -214,7 +214,7 @@ def test_the_lines_of_figures_1_and_6_are_told_apart_by_what_the_csv_calls_them(
     assert spec["encoding"]["x"]["scale"]["type"] == "log" and spec["encoding"]["color"]["field"] == "line"
 
 
-def test_a_table_of_earlier_code_is_still_listed_and_printed(results):
+def test_a_table_of_earlier_code_is_still_listed_and_printed(run, results):
     results.save_table("fsa_strongest", pd.DataFrame({"victim": ["Inc-v3"], "FSA less SSP": ["45.0"]}))
-    assert "table fsa_strongest     stored   stored besides" in run(results, "list")
-    assert "| Inc-v3   | 45.0 " in run(results, "table fsa_strongest")
+    assert "table fsa_strongest     stored   stored besides" in run("list")
+    assert "| Inc-v3   | 45.0 " in run("table fsa_strongest")
