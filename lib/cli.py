@@ -23,12 +23,19 @@ Source = Annotated[Path, typer.Argument(metavar="IN", help="folder of png, jpg, 
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="folder for the results, lossless png")]
 
 
+def announce(stage: str, scale: str | None) -> None:
+    """Say on stderr which stage of the pipeline begins."""
+    from lib import settings, timings
+
+    print(timings.announcement(stage, settings.load(scale).name, settings.ROOT), file=sys.stderr)
+
+
 @app.command()
 def run(notebook: Annotated[str, typer.Argument(help="such as e_transforms")], scale: ScaleName = None) -> None:
     """Run one appendix: execute its notebook and write its results."""
-    from lib import run, settings
+    from lib import run
 
-    print(run.announcement(notebook, settings.load(scale).name), file=sys.stderr)
+    announce(notebook, scale)
     print(f"wrote {run.stage(notebook, scale)}")
 
 
@@ -46,14 +53,14 @@ def train(
     Writes models/SCALE/NAME.safetensors and the record results/SCALE/metrics/networks/NAME.json; of a purifier or a
     generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
     """
-    from lib import run, settings
+    from lib import settings
     from lib.training import runner
 
     if bool(name) == everything:
         raise ValueError("name one network to train, or give --all")
     chosen = settings.load(scale)
     if everything:
-        print(run.announcement("train", chosen.name), file=sys.stderr)
+        announce("train", scale)
     changed = {field: value for field, value in {"images": images, "render": render}.items() if value}
     for each in runner.names(chosen) if everything else [name]:
         record = runner.train(each, chosen, root or settings.ROOT, **changed)
@@ -140,21 +147,21 @@ def report(
     scale: ScaleName = None,
 ) -> None:
     """Judge every claim of the supplement and compare every number, from the stored frames."""
-    from lib import run, settings
+    from lib import settings
     from lib.report import writing
 
     if part == "all":
-        print(run.announcement("report", settings.load(scale).name), file=sys.stderr)
+        announce("report", scale)
     print(writing.run(settings.load(scale), part, csv))
 
 
 @app.command()
 def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
-    from lib import run, settings
+    from lib import settings
     from lib.report import site
 
-    print(run.announcement("site", settings.load(scale).name), file=sys.stderr)
+    announce("site", scale)
     print(f"wrote {site.build(settings.load(scale).name).relative_to(settings.ROOT)}: open it in a browser")
 
 

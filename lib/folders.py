@@ -98,7 +98,7 @@ def attack(
                 label = study.network(surrogate)(unit_images(image[None], study.device)).argmax(1).item()
         study.images = ImageSet(image[None], torch.tensor([label]), [path.name])
         (cell,) = adversaries(study, name, surrogate, **changed)
-        return cell.images[0] / 255
+        return unit_images(cell.images[0])
 
     words = apply(attacked, source, target)
     whose = f" of {labels}" if labels else f" predicted by {surrogate}"

@@ -84,37 +84,16 @@ def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
     timings.recorded(root / "results" / scale, f"run of {name}", measured)
 
 
-def announcement(name: str, scale: str, root: Path = settings.ROOT) -> str:
-    """Which stage of dvc.yaml this is, of how many, and what it took when recorded: "stage 4 of 10, ... about 91 s".
-
-    Training is the sum of its networks; a stage without a record (report, site) takes seconds and says nothing of it.
-    """
-    stages = list(_stages(root))
-    place = f"stage {stages.index(name) + 1} of {len(stages)}, {name}" if name in stages else name
-    known = timings.read(root / "results" / scale)
-    wanted = [key for key in known if key.startswith("training of ")] if name == "train" else [f"run of {name}"]
-    took = [known[key] for key in wanted if key in known]
-    if not took:
-        return place
-    return f"{place}: about {sum(entry['seconds'] for entry in took):.0f} s when recorded on {took[0]['machine']}"
-
-
 def parameters(name: str, scale: str, root: Path) -> dict[str, object]:
     """What the stage tracks: file -> section -> values; the list of networks is left out."""
     found: dict[str, dict] = {}
-    for entry in _stages(root).get(name, {}).get("params", []):
+    for entry in timings.stages(root).get(name, {}).get("params", []):
         file, sections = next(iter(entry.items())) if isinstance(entry, dict) else ("params.yaml", [entry])
         file = file.replace("${scale}", scale)
         values = yaml.safe_load((root / file).read_text())
         kept = {section: values[section] for section in sections if section in values and section != "networks"}
         found[file] = found.get(file, {}) | kept
     return found
-
-
-def _stages(root: Path) -> dict[str, dict]:
-    """The stages of dvc.yaml; none in a project folder without one."""
-    path = root / "dvc.yaml"
-    return yaml.safe_load(path.read_text())["stages"] if path.exists() else {}
 
 
 def _git(root: Path, *command: str) -> str:

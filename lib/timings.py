@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lib import machine
 
 
@@ -34,3 +36,24 @@ def read(results: Path) -> dict[str, dict[str, Any]]:
     """All that is recorded for a scale."""
     path = results / "timings.json"
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def stages(root: Path) -> dict[str, dict]:
+    """The stages of dvc.yaml; none in a project folder without one."""
+    path = root / "dvc.yaml"
+    return yaml.safe_load(path.read_text())["stages"] if path.exists() else {}
+
+
+def announcement(name: str, scale: str, root: Path) -> str:
+    """Which stage of dvc.yaml this is, of how many, and what it took when recorded: "stage 4 of 10, ... about 91 s".
+
+    Training is the sum of its networks; a stage without a record (report, site) takes seconds and says nothing of it.
+    """
+    known = list(stages(root))
+    place = f"stage {known.index(name) + 1} of {len(known)}, {name}" if name in known else name
+    entries = read(root / "results" / scale)
+    wanted = [key for key in entries if key.startswith("training of ")] if name == "train" else [f"run of {name}"]
+    took = [entries[key] for key in wanted if key in entries]
+    if not took:
+        return place
+    return f"{place}: about {sum(entry['seconds'] for entry in took):.0f} s when recorded on {took[0]['machine']}"

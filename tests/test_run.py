@@ -131,9 +131,9 @@ def test_a_stage_says_its_place_and_its_recorded_seconds(root, monkeypatch):
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": {}, "a": {}, "site": {}}}, sort_keys=False))
     for name, seconds in (("training of x", 10.2), ("training of y", 5.1), ("run of a", 7.4), ("run of ab", 90.0)):
         timings.recorded(root / "results" / "mini", name, lambda seconds=seconds: {"seconds": seconds})
-    assert run.announcement("train", "mini", root) == "stage 1 of 3, train: about 15 s when recorded on a machine"
-    assert run.announcement("a", "mini", root) == "stage 2 of 3, a: about 7 s when recorded on a machine"
-    assert run.announcement("site", "mini", root) == "stage 3 of 3, site"
-    assert run.announcement("explore", "mini", root) == "explore"
+    assert timings.announcement("train", "mini", root) == "stage 1 of 3, train: about 15 s when recorded on a machine"
+    assert timings.announcement("a", "mini", root) == "stage 2 of 3, a: about 7 s when recorded on a machine"
+    assert timings.announcement("site", "mini", root) == "stage 3 of 3, site"
+    assert timings.announcement("explore", "mini", root) == "explore"
     (root / "dvc.yaml").unlink()
-    assert run.announcement("site", "mini", root) == "site"
+    assert timings.announcement("site", "mini", root) == "site"
