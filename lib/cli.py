@@ -50,7 +50,7 @@ def train(
 ) -> None:
     """Train one network, or all; a killed training goes on with the same command, an unchanged one is not repeated.
 
-    Writes models/SCALE/NAME.safetensors and the record results/SCALE/metrics/networks/NAME.json; of a purifier or a
+    Writes models/SCALE/NAME.safetensors and the record results/SCALE/train/networks/NAME.json; of a purifier or a
     generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
     """
     from lib import settings
@@ -115,7 +115,7 @@ def figures(
     images: Annotated[str | None, typer.Option(help="0,2: which of a figure of pictures, in this order")] = None,
     only: Annotated[str | None, typer.Option(help="A,B: which lines, columns, panels, victims or attacks")] = None,
     form: Annotated[str | None, typer.Option("--format", help="svg, pdf or png (default: svg and png)")] = None,
-    out: Annotated[Path | None, typer.Option(help="the file (default: in results/SCALE/figures)")] = None,
+    out: Annotated[Path | None, typer.Option(help="the file (default: below results/SCALE)")] = None,
     scale: ScaleName = None,
 ) -> None:
     """Redraw a figure from the stored results, without attacking anything; without one, list all."""

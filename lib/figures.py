@@ -31,7 +31,7 @@ def titles() -> dict[str, str]:
 
 def stored(results: Results) -> dict[str, str]:
     """Every table by name, with those that the scale has besides: of the report, or of earlier code."""
-    others = sorted(path.stem for path in (results.root / "tables").glob("*.md"))
+    others = sorted(path.stem for path in results.files("tables/*.md"))
     return titles() | {name: "stored besides" for name in others if name not in titles()}
 
 
@@ -55,9 +55,9 @@ def draw(
     """Redraw a figure; the paths of its files.
 
     item: its number or name.  style: a name of STYLES.  images: which of a figure of pictures, such as "0,2".  only:
-    which lines, columns, panels, victims or attacks.  Without `out`, only the figure as it is committed keeps its name:
-    others are called figure_04-slides, figure_04-selected or figure_04-slides-selected. ValueError for what there is
-    not.
+    which lines, columns, panels, victims or attacks.  Without `out`, the figure as it is committed goes where its stage
+    put it; others go to results/<scale>/redrawn/, called figure_04-slides, figure_04-selected or
+    figure_04-slides-selected. ValueError for what there is not.
     """
     name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, DRAWN)
     if style not in STYLES:
@@ -67,16 +67,17 @@ def draw(
         return str(write(figure, out))
     marks = ["slides"] if style == "slides" else []
     marks += ["selected"] if only or images else []
-    stem = "-".join([name, *marks])
-    paths = [results.path("figures", f"{stem}.{kind}") for kind in ([ending] if ending else ["svg", "png"])]
-    return "\n".join(f"results/{results.scale}/figures/{write(figure, path).name}" for path in paths)
+    stored = results.find(f"{FIGURES[name].data}/{name}.*")
+    folder = results.root / "redrawn" if marks else stored.parents[1] / "figures"
+    stem, kinds = "-".join([name, *marks]), [ending] if ending else ["svg", "png"]
+    paths = [write(figure, folder / f"{stem}.{kind}") for kind in kinds]
+    return "\n".join(f"results/{path.relative_to(results.root.parent)}" for path in paths)
 
 
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
     name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
-    results.load_table(name)  # FileNotFoundError names the command that computes it
-    text = results.path("tables", f"{name}.{'csv' if kind == 'csv' else 'md'}").read_text()
+    text = results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}").read_text()
     if kind == "latex":
         from lib.report.latex import latex
 
@@ -105,12 +106,12 @@ def listing(results: Results) -> str:
     lines = [f"results of the scale '{results.scale}':"]
     for name, drawing in FIGURES.items():
         suffix = "csv" if drawing.data == "data" else "npz"
-        there = (results.root / drawing.data / f"{name}.{suffix}").exists()
+        there = results.files(f"{drawing.data}/{name}.{suffix}")
         lines.append(f"  {name:<16}  {'stored ' if there else 'missing'}  {drawing.item}: {drawing.title}")
         if there and (known := options(results, name)):
             lines.append(f"{'':29}{known}")
     for name, title in stored(results).items():
-        there = (results.root / "tables" / f"{name}.csv").exists()
+        there = results.files(f"tables/{name}.csv")
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
     lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")
     lines.append(f"every table: --format {'|'.join(PRINTED.values())}, --out FILE")

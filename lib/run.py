@@ -1,9 +1,9 @@
 """Run one notebook as a pipeline stage: companion run f_attack_parameters --scale mini
 
 Executes notebooks/<name>.ipynb through papermill's API, shows what its cells print while they run, and writes
-results/<scale>/notebooks/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
+results/<scale>/<name>/<name>.ipynb without anything that changes from run to run (times, cell ids, progress bars),
 so that the executed notebook is byte-identical when nothing changed. With what it ran goes to
-results/<scale>/runs/<name>.json, what changes (seconds, machine, commit) to timings.json. A failing cell ends with one
+results/<scale>/<name>/run.json, what changes (seconds, machine, commit) to timings.json. A failing cell ends with one
 line: the cell, the line and the message.
 """
 
@@ -39,7 +39,7 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
     if not source.exists():
         known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
         raise FileNotFoundError(f"no notebook '{name}'; there are {known}")
-    target = root / "results" / scale / "notebooks" / f"{name}.ipynb"
+    target = root / "results" / scale / name / f"{name}.ipynb"
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -66,13 +66,13 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
 
 
 def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
-    """results/<scale>/runs/<name>.json: with what the notebook ran; and in `lib.timings` when and how long, once.
+    """results/<scale>/<name>/run.json: with what the notebook ran; and in `lib.timings` when and how long, once.
 
     Seconds are of that run: what the store had already was not computed again.
     """
     command = f"companion run {name} --scale {scale}"
     record = {"stage": name, "command": command, "parameters": parameters(name, scale, root)}
-    path = root / "results" / scale / "runs" / f"{name}.json"
+    path = root / "results" / scale / name / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
 

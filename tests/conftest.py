@@ -53,7 +53,7 @@ def refused(*arguments: object) -> str:
 
 def record_training(results: Path, name: str, seconds: float, device: str = "CPU", **facts: object) -> None:
     """What a training leaves: its record, and in how many seconds it ran on what."""
-    record = results / "metrics" / "networks" / f"{name}.json"
+    record = results / "train" / "networks" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(facts))
     known = timings.read(results) | {

@@ -118,7 +118,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
 
 
 def test_our_segnet_basic_segments_camvid_as_its_record_says():
-    record = json.loads((settings.ROOT / "results/sample/metrics/networks/SegNet-Basic.json").read_text())
+    record = json.loads((settings.ROOT / "results/sample/train/networks/SegNet-Basic.json").read_text())
     data = labelled(sample().segmenters["SegNet-Basic"].data, "test", 24)
     said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
     found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))

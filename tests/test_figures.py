@@ -20,14 +20,14 @@ from lib.settings import ROOT
 from tests.conftest import companion, refused
 
 MINI = ROOT / "results" / "mini"
+CURVES = {"a_why_ssp_works": "figure_01", "f_attack_parameters": "figure_06", "e_transforms": "budgets"}
 TEMPLATES = ROOT / ".dvc" / "plots"
 
 
 @pytest.fixture
 def results(tmp_path):
     """A copy of the stored results of the mini scale, without its figures."""
-    for folder in ("data", "pictures", "tables"):
-        shutil.copytree(MINI / folder, tmp_path / "mini" / folder)
+    shutil.copytree(MINI, tmp_path / "mini", ignore=shutil.ignore_patterns("figures", "site"))
     return Results("mini", tmp_path)
 
 
@@ -54,27 +54,30 @@ def test_a_figure_is_called_by_number_or_name(text, name):
 
 
 def test_a_figure_keeps_its_name_only_as_it_is_committed(results, run):
-    folder = results.root / "figures"
-    assert run("6") == "results/mini/figures/figure_06.svg\nresults/mini/figures/figure_06.png"
-    assert run("6 --style paper --format pdf") == "results/mini/figures/figure_06.pdf"
-    assert run("6 --style slides --format png") == "results/mini/figures/figure_06-slides.png"
-    assert run("6 --only SSP --format png") == "results/mini/figures/figure_06-selected.png"
+    folder = "results/mini/f_attack_parameters/figures"
+    assert run("6") == f"{folder}/figure_06.svg\n{folder}/figure_06.png"
+    assert run("6 --style paper --format pdf") == f"{folder}/figure_06.pdf"
+    assert run("6 --style slides --format png") == "results/mini/redrawn/figure_06-slides.png"
+    assert run("6 --only SSP --format png") == "results/mini/redrawn/figure_06-selected.png"
     assert run("2 --style slides --images 1 --format png").endswith("/figure_02-slides-selected.png")
-    with Image.open(folder / "figure_06.png") as page, Image.open(folder / "figure_06-slides.png") as slide:
+    with (
+        Image.open(results.find("figures/figure_06.png")) as page,
+        Image.open(results.root / "redrawn/figure_06-slides.png") as slide,
+    ):
         assert page.size == (1300, 720) and slide.width == 2000 and slide.height <= 1125
 
 
 def test_out_says_where_and_in_which_format(results, run, tmp_path):
     path = tmp_path / "talk" / "one.pdf"
     assert run(f"4 --style slides --images 0,2 --out {path}") == str(path)
-    assert path.read_bytes().startswith(b"%PDF") and not (results.root / "figures").exists()
+    assert path.read_bytes().startswith(b"%PDF") and not results.files("figures/*")
     path = path.with_suffix(".tex")
     assert run(f"table 6 --out {path}") == str(path) and "\\toprule" in path.read_text()
 
 
 @pytest.mark.parametrize("number", range(1, 8))
 def test_every_table_is_printed_in_three_formats(results, run, number):
-    stored = results.root / "tables" / f"table_{number:02}"
+    stored = results.find(f"tables/table_{number:02}.md")
     assert run(f"table {number}") == stored.with_suffix(".md").read_text().rstrip()
     assert run(f"table {number} --format csv") == stored.with_suffix(".csv").read_text().rstrip()
     text = run(f"table {number} --format latex")
@@ -118,8 +121,8 @@ def test_what_is_not_there_is_answered_in_one_line(line, message):
 
 
 def test_the_list_says_what_is_stored_and_what_can_be_chosen(results, run):
-    (results.root / "tables" / "table_05.csv").unlink()
-    (results.root / "data" / "figure_01.csv").unlink()
+    results.find("tables/table_05.csv").unlink()
+    results.find("data/figure_01.csv").unlink()
     text = run("list")
     assert "figure_06         stored" in text and "table table_05          missing" in text
     assert "--only (lines: I-FGSM; MI-FGSM; DIM; SSP)" in text and "figure_01         missing" in text
@@ -129,16 +132,15 @@ def test_the_list_says_what_is_stored_and_what_can_be_chosen(results, run):
 def test_the_list_names_every_table_and_figure_of_the_paper_and_what_the_pipeline_writes():
     assert {f"table_{number:02}" for number in range(1, 8)} <= set(command.titles())
     assert {f"figure_{number:02}" for number in range(1, 11)} <= set(FIGURES)
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    written = {next(iter(out)) for stage in stages for out in stage.get("outs", ()) if isinstance(out, dict)}
-    for folder, names in {"tables": command.titles(), "figures": FIGURES}.items():
-        suffix = "csv" if folder == "tables" else "svg"
-        assert {f"results/${{scale}}/{folder}/{name}.{suffix}" for name in names} <= written
+    mini = Results("mini")
+    assert all(mini.files(f"tables/{name}.csv") for name in command.titles())
+    assert all(mini.files(f"figures/{name}.svg") for name in FIGURES)
 
 
 def test_a_table_is_printed_by_number_or_name(results, run):
-    results.save_table("table_03", pd.DataFrame({"attack": ["FSA"], "Inc-v3": [60.4], "n": 1000}))
-    results.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
+    c, d = (Results("mini", results.root.parent, stage=stage) for stage in ("c_fsa", "d_cda"))
+    c.save_table("table_03", pd.DataFrame({"attack": ["FSA"], "Inc-v3": [60.4], "n": 1000}))
+    d.save_table("cda_cost", pd.DataFrame({"attack": ["CDA-Comics"], "pays after": ["234 images"], "n": 1}))
     assert "60.4" in run("table 3") and "234 images" in run("table cda_cost")
 
 
@@ -175,8 +177,8 @@ def fields(spec, key="field"):
 
 
 def test_the_curves_and_every_training_with_losses_are_declared():
-    losses = {str(path.relative_to(ROOT)) for path in (MINI / "data").glob("*_losses.csv")}
-    shown = {f"results/mini/data/{name}.csv" for name in ("figure_01", "figure_06", "budgets")}
+    losses = {str(path.relative_to(ROOT)) for path in MINI.glob("train/data/*_losses.csv")}
+    shown = {f"results/mini/{stage}/data/{name}.csv" for stage, name in CURVES.items()}
     assert set(plots()) == losses | shown
     assert {f"{properties['template']}.json" for properties in plots().values()} == {
         path.name for path in TEMPLATES.iterdir()
@@ -209,7 +211,7 @@ def test_the_lines_of_figures_1_and_6_are_told_apart_by_what_the_csv_calls_them(
     spec = json.loads((TEMPLATES / "iterations.json").read_text())
     (named,) = (step["calculate"] for step in spec["transform"] if step["as"] == "line")
     for name, column in {"figure_01": "source", "figure_06": "attack"}.items():
-        header = (MINI / "data" / f"{name}.csv").read_text().splitlines()[0].split(",")
+        header = Results("mini").find(f"data/{name}.csv").read_text().splitlines()[0].split(",")
         assert column in header and f"datum.{column}" in named
     assert spec["encoding"]["x"]["scale"]["type"] == "log" and spec["encoding"]["color"]["field"] == "line"
 

@@ -61,7 +61,7 @@ def test_the_lab_scale_takes_the_networks_and_records_of_the_mini_scale():
     assert {row["source"] for row in zoo.status(lab)} == {f"models/mini/{name}.safetensors" for name in mini.networks}
     unnamed = {name: spec.model_copy(update={"weights": None}) for name, spec in lab.networks.items()}
     assert unnamed == mini.networks
-    assert settings.records(lab) == settings.records(mini) == ROOT / "results" / "mini" / "metrics" / "networks"
+    assert settings.records(lab) == settings.records(mini) == ROOT / "results" / "mini" / "train" / "networks"
 
 
 def test_networks_that_are_not_trained_yet_name_the_command(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_notebook_runs_by_hand_and_leaves_the_pipeline_s_results_alone(by_hand
     notebook = executed(by_hand, "a_why_ssp_works", monkeypatch)
     written = {path.relative_to(by_hand / "results").parts for path in (by_hand / "results").rglob("*.*")}
     assert {parts[0] for parts in written} == {"lab"}
-    assert ("lab", "figures", "figure_01.png") in written and ("lab", "metrics", "a_why_ssp_works.json") in written
+    assert ("lab", "a_why_ssp_works", "figures", "figure_01.png") in written
     assert sorted(path.name for path in (by_hand / "models").iterdir()) == ["mini"]
     shown = [output.data.keys() for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
     assert sum("image/png" in kinds for kinds in shown) == 3

@@ -12,6 +12,7 @@ from lib import keys, own, settings, zoo
 from lib.data import unlabelled
 from lib.data.classification import class_names, classification_images
 from lib.experiment import open_study
+from lib.report.results import Results
 from lib.settings import ROOT, Data, NetworkSpec
 from tests.test_own import as_a_new_process, page, run
 
@@ -63,12 +64,12 @@ def test_the_page_puts_a_victim_into_every_table_that_it_lists(project):
     torch.save(network["network"](SimpleNamespace(classes=12)).state_dict(), project / saved)
     (project / "scales" / "mine.yaml").write_text(entry.replace("like: mini", "like: smoke"))
     run(project, command.strip())
-    tables = project / "results" / "mine" / "tables"
+    mine = Results("mine", project / "results")
     rows = re.findall(r"`(\w+)\.md`", page("own_victim"))
     assert rows == ["networks", "table_05", "beyond_noise", "white_box", "transfer"]
     for table in rows[:-1]:
-        assert "| Three layers " in (tables / f"{table}.md").read_text(), table
-    assert " Three layers " in (tables / "transfer.md").read_text().splitlines()[0]
+        assert "| Three layers " in mine.find(f"tables/{table}.md").read_text(), table
+    assert " Three layers " in mine.find("tables/transfer.md").read_text().splitlines()[0]
 
 
 def test_an_own_classifier_is_loaded_strictly_normalised_and_frozen(folder):

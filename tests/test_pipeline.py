@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from lib import settings
+from lib.report.results import Results
 from lib.settings import ROOT
 from lib.training import runner
 
@@ -77,7 +78,7 @@ def test_a_stage_depends_on_the_code_and_keeps_its_outputs_until_new_ones_are_wr
     notebook = re.fullmatch(r"companion run (\w+) --scale \$\{scale\}", stage["cmd"])
     if notebook:
         assert {"own", "data/world", "models/${scale}", f"notebooks/{notebook[1]}.ipynb"} <= set(stage["deps"])
-    for out in [*stage["outs"], *stage.get("metrics", [])]:
+    for out in stage["outs"]:
         ((path, options),) = out.items()
         assert options["persist"], path  # DVC deletes others before a stage runs, also before one that fails
 
@@ -112,7 +113,7 @@ def test_the_lock_file_has_hashes_and_no_addresses():
 
 @pytest.mark.parametrize("name", ["SegNet-Basic", "NRP", "CDA-ImageNet", "CDA-Comics", "CDA-Paintings"])
 def test_the_weights_trained_on_real_data_are_those_that_were_judged(name):
-    record = json.loads((ROOT / "results" / "sample" / "metrics" / "networks" / f"{name}.json").read_text())
+    record = json.loads((ROOT / "results" / "sample" / "train" / "networks" / f"{name}.json").read_text())
     spec = settings.load("sample").networks[name]
     content = (ROOT / "models" / "sample" / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["sha256"] == spec.sha256
@@ -121,15 +122,15 @@ def test_the_weights_trained_on_real_data_are_those_that_were_judged(name):
 
 @pytest.mark.parametrize("number", range(1, 8))
 def test_every_table_of_the_paper_is_in_the_results(number):
-    folder = ROOT / "results" / "mini" / "tables"
-    rows = (folder / f"table_{number:02}.csv").read_text().splitlines()
-    shown = (folder / f"table_{number:02}.md").read_text()
+    mini = Results("mini")
+    rows = mini.find(f"tables/table_{number:02}.csv").read_text().splitlines()
+    shown = mini.find(f"tables/table_{number:02}.md").read_text()
     assert len(rows) > 2 and "paper" in shown and "nan" not in shown
 
 
 @pytest.mark.parametrize("number", range(1, 11))
 def test_every_figure_of_the_paper_is_in_the_results(number):
-    with Image.open(ROOT / "results" / "mini" / "figures" / f"figure_{number:02}.png") as picture:
+    with Image.open(Results("mini").find(f"figures/figure_{number:02}.png")) as picture:
         assert min(picture.size) > 300 and len(picture.convert("RGB").getcolors(2**24)) > 10
 
 
@@ -154,4 +155,4 @@ def test_the_pipeline_is_valid_at_every_scale(scale, tmp_path):
     command = [sys.executable, "-m", "dvc", "dag", "--outs", "--dot"]
     listed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert listed.returncode == 0, listed.stderr
-    assert f"results/{scale}/figures/figure_06.svg" in listed.stdout
+    assert f"results/{scale}/f_attack_parameters" in listed.stdout

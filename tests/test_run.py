@@ -27,7 +27,7 @@ def notebook(root, name, *cells):
 def test_parameters_reach_the_cells_and_output_is_kept(root, capfd):
     notebook(root, "a", "print(scale, n + 1)")
     path = run.execute("a", "mini", root, n=4)
-    assert path == root / "results" / "mini" / "notebooks" / "a.ipynb"
+    assert path == root / "results" / "mini" / "a" / "a.ipynb"
     texts = [o.text for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs]
     assert texts == ["mini 5\n"]
     assert "mini 5" in capfd.readouterr().out
@@ -61,7 +61,7 @@ def test_a_failing_cell_does_not_replace_the_last_good_result(root):
     notebook(root, "a", "1 / 0")
     with pytest.raises(PapermillExecutionError):
         run.execute("a", "mini", root)
-    assert (root / "results" / "mini" / "notebooks" / "a.ipynb").read_bytes() == good
+    assert (root / "results" / "mini" / "a" / "a.ipynb").read_bytes() == good
 
 
 def test_an_unknown_notebook_lists_those_there_are(root):
@@ -71,7 +71,7 @@ def test_an_unknown_notebook_lists_those_there_are(root):
 
 
 def record(root, name="a"):
-    return json.loads((root / "results" / "mini" / "runs" / f"{name}.json").read_text())
+    return json.loads((root / "results" / "mini" / name / "run.json").read_text())
 
 
 def test_a_run_says_with_what_and_on_what_it_ran(root):

@@ -365,7 +365,7 @@ def test_a_scale_like_another_finds_its_networks_where_that_one_does(root):
     for name, spec in few.networks.items():
         assert spec.weights == (sample.networks[name].weights or f"models/sample/{name}.safetensors")
         assert spec.sha256 == sample.networks[name].sha256
-    assert settings.records(few, root) == root / "results" / "sample" / "metrics" / "networks"
+    assert settings.records(few, root) == root / "results" / "sample" / "train" / "networks"
     assert settings.records(sample, root) == settings.records(few, root)
 
 

@@ -63,13 +63,13 @@ def _claims(root: Path, scale: str, letters: str) -> str:
 
 
 def _table(root: Path, scale: str, name: str, *starts: str) -> str:
-    lines = (root / scale / "tables" / f"{name}.md").read_text().splitlines()
+    lines = Results(scale, root).find(f"tables/{name}.md").read_text().splitlines()
     return "\n".join(lines[:2] + [line for line in lines[2:] if not starts or line[2:].startswith(starts)])
 
 
 def _grid(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
-    cells = pd.read_csv(root / scale / "tables" / f"{name}.csv")
+    cells = Results(scale, root).load_table(name)
     found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(["min", "max"])
     shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in found.to_numpy()]
     table = found.assign(shown=shown)["shown"].unstack("defense", sort=False).fillna("")

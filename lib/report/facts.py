@@ -45,7 +45,7 @@ def describe(scale: Scale, name: str) -> str:
 
 
 def record(name: str | None, records: Path) -> dict:
-    """What the training of a network recorded in results/<scale>/metrics/networks, and in how many seconds it ran
+    """What the training of a network recorded in results/<scale>/train/networks, and in how many seconds it ran
     (`lib.timings`); {} if it was not trained."""
     path = records / f"{name}.json"
     took = timings.read(records.parents[1]).get(f"training of {name}", {})
@@ -86,7 +86,7 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
 
     The paper prints 52 hours for Feature Denoising: those are its baseline's without denoising blocks; the network of
     Table 1 took 90 (ImageNet-Adversarial-Training, INSTRUCTIONS.md).  records: the folder of the trainings' records,
-    results/<scale>/metrics/networks; a network not trained here has no row.  labelled: labelled training images.
+    results/<scale>/train/networks; a network not trained here has no row.  labelled: labelled training images.
     """
     printed, theirs = published.TABLES["table_02"]["rows"], "ImageNet-Adversarial-Training, INSTRUCTIONS.md"
     yes, no = ("Yes", "Yes"), ("No", "No")

@@ -21,22 +21,26 @@ class Site(NamedTuple):
     """What the pages are made from.
 
     results: of the scale.  sources: the notebooks without outputs.  appendices: the stages that run a notebook.
-    makers: a file below results/<scale>/ -> the stage that makes it.  runs: stage -> the record of its run.
+    runs: stage -> the record of its run.
     """
 
     results: Results
     sources: Path
     appendices: list[str]
-    makers: dict[str, str]
     runs: dict[str, dict]
 
-    def has(self, path: str) -> bool:
-        """Is there such a file below results/<scale>/?"""
-        return (self.results.root / path).exists()
+    def find(self, path: str) -> Path | None:
+        """The file of a stage that a page shows as `path` (tables/table_05.md); None where there is none."""
+        return next(iter(self.results.files(path)), None)
+
+    def maker(self, path: str) -> str | None:
+        """The stage that makes it."""
+        found = self.find(path)
+        return self.results.stage_of(found) if found else None
 
     def names(self, pattern: str) -> list[str]:
-        """The names, without suffix, of the files below results/<scale>/ that match."""
-        return sorted({path.stem for path in self.results.root.glob(pattern)})
+        """The names, without suffix, of the stages' files that match."""
+        return sorted({path.stem for path in self.results.files(pattern)})
 
 
 def pages(site: Site) -> dict[str, str]:
@@ -49,9 +53,8 @@ def pages(site: Site) -> dict[str, str]:
         "provenance.md": provenance(site),
     }
     for name, heading in {"claims": "Claims", "comparison": "The paper and this reproduction"}.items():
-        path = site.results.root / f"{name}.md"
-        text = path.read_text() if path.exists() else f"# {heading}\n\n{absent(path.name, scale)}\n"
-        written[f"{name}.md"] = re.sub(r"\.ipynb(?=[)#])", ".md", text)
+        path = site.find(f"{name}.md")
+        written[f"{name}.md"] = path.read_text() if path else f"# {heading}\n\n{absent(f'{name}.md', scale)}\n"
     return written | {f"tables/{name}.md": table_page(site, name) for name in site.names("tables/*.md")}
 
 
@@ -69,7 +72,7 @@ def start(site: Site) -> str:
         figure(site, "claims"),
     ]
     for name, printed in published.TABLES.items():
-        stage = site.makers.get(f"tables/{name}.md")
+        stage = site.maker(f"tables/{name}.md")
         link = f"[{title(site, stage)}](notebooks/{stage}.md)" if stage in site.appendices else ""
         parts += [f"## {_item(name)}: {printed['title']}", link, table(site, name)]
     parts += [
@@ -85,7 +88,7 @@ def start(site: Site) -> str:
 
 def tally(site: Site) -> str:
     """How many claims of the supplement have which verdict, as a table."""
-    if not site.has("tables/claims.csv"):
+    if not site.find("tables/claims.csv"):
         return absent("tables/claims.csv", site.results.scale)
     cases = site.results.load_table("claims").groupby("id")["verdict"].agg(list)
     found = [overall(verdicts) for verdicts in cases]
@@ -98,11 +101,11 @@ def figure(site: Site, name: str, up: str = "") -> str:
     drawing = FIGURES.get(name)
     heading = f"{drawing.item}: {drawing.title}" if drawing else name.capitalize()
     files = [f"figures/{name}.svg", f"figures/{name}.png", f"data/{name}.csv", f"tables/{name}.csv"]
-    there = [path for path in files if site.has(path)]
+    there = [path for path in files if site.find(path)]
     if not there or not there[0].startswith("figures/"):
         return absent(f"figures/{name}.svg", site.results.scale)
     number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
-    stage = site.makers.get(f"figures/{name}.svg")
+    stage = site.maker(f"figures/{name}.svg")
     command = f"companion figures {number} --scale {site.results.scale}" if drawing else f"dvc repro {stage}"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)
     picture = f"[![{heading}]({up}{there[0]}){{ loading=lazy }}]({up}{there[0]})"
@@ -111,14 +114,15 @@ def figure(site: Site, name: str, up: str = "") -> str:
 
 def table(site: Site, name: str, up: str = "", shown: bool = True) -> str:
     """A table with its files and how it came about; without itself where `shown` is false."""
-    if not site.has(f"tables/{name}.md"):
+    stored = site.find(f"tables/{name}.md")
+    if stored is None:
         return absent(f"tables/{name}.md", site.results.scale)
-    text = (site.results.root / "tables" / f"{name}.md").read_text() if shown else ""
+    text = stored.read_text() if shown else ""
     printed = name in published.TABLES
     command = f"Print: `companion table {int(name[6:])} --scale {site.results.scale}`. " if printed else ""
-    origin = ran(site, site.makers.get(f"tables/{name}.md"), up)
+    origin = ran(site, site.maker(f"tables/{name}.md"), up)
     links = f"[{name}]({up}tables/{name}.md)"
-    if site.has(f"tables/{name}.csv"):
+    if site.find(f"tables/{name}.csv"):
         links += f" [CSV]({up}tables/{name}.csv)"
     return f"{text}\n\n{_made(f'{links}. {command}{origin}')}"
 
@@ -142,8 +146,7 @@ def absent(path: str, scale: str) -> str:
 
 def gallery(site: Site) -> str:
     """All figures; those of the paper also where they are missing."""
-    variants = ("-slides", "-selected")  # of `lib.figures`, for one reader
-    others = [name for name in site.names("figures/*.*") if name not in FIGURES and not name.endswith(variants)]
+    others = [name for name in site.names("figures/*.*") if name not in FIGURES]
     parts = [f"## {_item(name)}\n\n{figure(site, name)}" for name in [*FIGURES, *others]]
     return "\n\n".join(["# Figures", *parts]) + "\n"
 
@@ -151,8 +154,7 @@ def gallery(site: Site) -> str:
 def table_list(site: Site) -> str:
     """All tables, by name, with the stage that makes each."""
     rows = [
-        f"| [{name}](tables/{name}.md) | `{site.makers.get(f'tables/{name}.md', '-')}` |"
-        for name in site.names("tables/*.md")
+        f"| [{name}](tables/{name}.md) | `{site.maker(f'tables/{name}.md')}` |" for name in site.names("tables/*.md")
     ]
     return "\n".join(["# Tables", "", "| table | stage |", "|:--|:--|", *rows]) + "\n"
 
@@ -170,8 +172,8 @@ def provenance(site: Site) -> str:
     rows = [{key: run[key] for key in columns} | {"commit": run["commit"][:7]} for run in site.runs.values()]
     stored = "The seconds are those of the last run, which took from the store what it had computed before."
     parts = ["# Provenance", "## Runs", *([stored, _grid(rows)] if rows else [absent("runs", site.results.scale)])]
-    path = site.results.root / "provenance.json"
-    parts += outline(json.loads(path.read_text())) if path.exists() else [absent(path.name, site.results.scale)]
+    path = site.find("provenance.json")
+    parts += outline(json.loads(path.read_text())) if path else [absent("provenance.json", site.results.scale)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -190,7 +192,7 @@ def outline(record: dict, level: int = 2) -> list[str]:
 
 def title(site: Site, stage: str) -> str:
     """An appendix's heading, as its notebook has it."""
-    for path in (site.results.root / "notebooks" / f"{stage}.ipynb", site.sources / f"{stage}.ipynb"):
+    for path in (site.results.root / stage / f"{stage}.ipynb", site.sources / f"{stage}.ipynb"):
         if path.exists():
             found = re.search(r"^# (.+)", nbformat.read(path, as_version=4).cells[0].source, re.MULTILINE)
             if found:

@@ -47,7 +47,7 @@ def _data() -> dict[str, str]:
 
 def weights(scale: Scale, results: Results) -> dict[str, str]:
     """SHA-256 of every network's file: as its training recorded it, or as the scale pins it."""
-    found, folder = {}, results.root.parent / (scale.like or scale.name) / "metrics" / "networks"
+    found, folder = {}, results.root.parent / (scale.like or scale.name) / "train" / "networks"
     for name, spec in scale.networks.items():
         record = folder / f"{name}.json"
         trained = json.loads(record.read_text()).get("sha256") if record.exists() else None

@@ -1,7 +1,8 @@
-"""Where the results of a scale lie, and how they are written: tables, figures and their data, metrics.
+"""Where the results of a scale lie, and how they are written: a folder per stage, results/<scale>/<stage>/.
 
-results/<scale>/tables/table_05.csv and .md, figures/figure_06.svg and .png, data/figure_06.csv (what the figure shows),
-pictures/figure_02.npz (images; kept out of git where they are photographs), metrics/f_attack_parameters.json.
+In it: tables/table_05.csv and .md, figures/figure_06.svg and .png, data/figure_06.csv (what the figure shows),
+pictures/figure_02.npz (images; kept out of git where they are photographs), frame.npz, metrics.json, and of a notebook
+<stage>.ipynb and run.json. Names of tables and figures are unique in a scale, so reading one needs no stage.
 """
 
 from __future__ import annotations
@@ -32,17 +33,36 @@ def _frame_of(path: Path, changed: int) -> Frame:
 
 
 class Results:
-    """The results folder of one scale."""
+    """The results of one scale: read from every stage's folder, written to that of `stage`."""
 
-    def __init__(self, scale: str, root: Path = ROOT / "results"):
+    def __init__(self, scale: str, root: Path = ROOT / "results", stage: str = "report"):
         self.scale = scale
+        self.stage = stage
         self.root = Path(root) / scale
 
     def path(self, kind: str, name: str) -> Path:
-        """results/<scale>/<kind>/<name>, its folder made."""
-        path = self.root / kind / name
+        """results/<scale>/<stage>/<kind>/<name>, its folder made."""
+        path = self.root / self.stage / kind / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def files(self, pattern: str) -> list[Path]:
+        """The files in stages' folders that match <stage>/<pattern>, sorted; not the site's copies of them."""
+        return sorted(path for path in self.root.glob(f"*/{pattern}") if self.stage_of(path) != "site")
+
+    def stage_of(self, path: Path) -> str:
+        """The stage in whose folder a file lies."""
+        return path.relative_to(self.root).parts[0]
+
+    def find(self, pattern: str) -> Path:
+        """The first of `files`; FileNotFoundError names the command that computes it."""
+        for path in self.files(pattern):
+            return path
+        raise self._missing(pattern)
+
+    def _missing(self, name: str) -> FileNotFoundError:
+        command = f"compute it with: dvc repro (scale: {self.scale})"
+        return FileNotFoundError(f"{name} is not there yet in results/{self.scale}; {command}")
 
     def save_table(
         self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1
@@ -77,24 +97,26 @@ class Results:
 
         return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
-    def save_metrics(self, name: str, metrics: dict) -> None:
+    def save_metrics(self, metrics: dict) -> None:
         """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
         rounded = json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 2))
-        self.path("metrics", f"{name}.json").write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n")
+        self.path("", "metrics.json").write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n")
 
-    def save_frame(self, stage: str, frame: Frame) -> Frame:
+    def save_frame(self, frame: Frame) -> Frame:
         """Write what a notebook's cells came to, which tables and claims are made from."""
-        frames.save(frame, self.path("frames", f"{stage}.npz"))
+        frames.save(frame, self.path("", "frame.npz"))
         return frame
 
     def load_frame(self, stage: str) -> Frame:
         """A stage's frame; FileNotFoundError names the command that computes it."""
-        path = self._existing("frames", f"{stage}.npz")
+        path = self.root / stage / "frame.npz"
+        if not path.is_file():
+            raise self._missing(f"{stage}/frame.npz")
         return _frame_of(path, path.stat().st_mtime_ns)
 
     def has_frames(self) -> bool:
         """Has the scale frames? Results from before there were any have tables only."""
-        return any(self.root.glob("frames/*.npz"))
+        return bool(self.files("frame.npz"))
 
     def timing(self, name: str, measure: Callable[[], dict]) -> dict:
         """Seconds as they are recorded for this scale, or as measured now; see `lib.timings`."""
@@ -102,21 +124,13 @@ class Results:
 
     def load_data(self, name: str) -> pd.DataFrame:
         """What a figure shows; FileNotFoundError names the command that computes it."""
-        return pd.read_csv(self._existing("data", f"{name}.csv"), keep_default_na=False)
+        return pd.read_csv(self.find(f"data/{name}.csv"), keep_default_na=False)
 
     def load_pictures(self, name: str) -> dict[str, np.ndarray]:
         """The images that a figure shows; FileNotFoundError names the command that computes them."""
-        with np.load(self._existing("pictures", f"{name}.npz"), allow_pickle=False) as arrays:
+        with np.load(self.find(f"pictures/{name}.npz"), allow_pickle=False) as arrays:
             return dict(arrays)
 
     def load_table(self, name: str) -> pd.DataFrame:
         """A table as it was saved; FileNotFoundError names the command that computes it."""
-        return pd.read_csv(self._existing("tables", f"{name}.csv"), keep_default_na=False)
-
-    def _existing(self, kind: str, name: str) -> Path:
-        path = self.root / kind / name
-        if not path.exists():
-            raise FileNotFoundError(
-                f"results/{self.scale}/{kind}/{name} is not there yet; compute it with: dvc repro (scale: {self.scale})"
-            )
-        return path
+        return pd.read_csv(self.find(f"tables/{name}.csv"), keep_default_na=False)

@@ -45,8 +45,8 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
         for stage in site.appendices:
             convert(site, stage, docs / "notebooks")
         for pattern in COPIED:
-            for path in sorted(site.results.root.glob(pattern)):
-                shutil.copyfile(path, _place(docs / path.relative_to(site.results.root)))
+            for path in site.results.files(pattern):
+                shutil.copyfile(path, _place(docs / path.parent.name / path.name))
         for name in ("site.css", "iframe-worker.js"):
             shutil.copyfile(FILES / name, _place(docs / "assets" / name))
         html = run_mkdocs(site, docs, Path(folder))
@@ -58,32 +58,19 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
 def gather(scale: str, root: Path) -> Site:
     """Everything that pages are made from; FileNotFoundError where the scale has no results."""
     results = Results(scale, root / "results")
-    if not any(results.root.glob("notebooks/*.ipynb")) and not any(results.root.glob("tables/*.md")):
+    if not results.files("*.ipynb") and not results.files("tables/*.md"):
         raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     appendices = sorted(name for name, stage in stages.items() if re.search(r"\brun \w+", str(stage.get("cmd"))))
     took = timings.read(results.root)
-    paths = [path for path in sorted(results.root.glob("runs/*.json")) if f"run of {path.stem}" in took]
-    runs = {path.stem: json.loads(path.read_text()) | took[f"run of {path.stem}"] for path in paths}
-    return Site(results, root / "notebooks", appendices, makers(stages, scale), runs)
-
-
-def makers(stages: dict[str, dict], scale: str) -> dict[str, str]:
-    """A file below results/<scale>/ -> the stage of dvc.yaml that makes it."""
-    found = {}
-    for name, stage in stages.items():
-        body = stage.get("do", stage)
-        for item in stage.get("foreach", [""]):
-            for entry in body.get("outs", []) + body.get("plots", []) + body.get("metrics", []):
-                path = entry if isinstance(entry, str) else next(iter(entry))
-                path = path.replace("${scale}", scale).replace("${item}", str(item))
-                found[path.removeprefix(f"results/{scale}/")] = f"{name}@{item}" if item else name
-    return found
+    records = [json.loads(path.read_text()) for path in results.files("run.json")]
+    runs = {one["stage"]: one | took[key] for one in records if (key := f"run of {one['stage']}") in took}
+    return Site(results, root / "notebooks", appendices, runs)
 
 
 def convert(site: Site, stage: str, folder: Path) -> None:
     """Write an appendix's page, and the pictures in it that are no figures, into a folder."""
-    path = site.results.root / "notebooks" / f"{stage}.ipynb"
+    path = site.results.root / stage / f"{stage}.ipynb"
     resources = {"unique_key": stage, "output_files_dir": f"{stage}_files"}
     if path.exists():
         hidden = {"enabled": True, "remove_cell_tags": {"parameters", "injected-parameters"}}
@@ -108,7 +95,7 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
             data = output.get("data", {})
             drawn = re.search(r'shown\(results, "(\w+)"', cell.source)
             saved = re.search(r'(?:save_table\(|tables\.show\(results,)\s*"(\w+)"', cell.source)
-            if "image/png" in data and drawn and site.names(f"figures/{drawn.group(1)}.*"):
+            if "image/png" in data and drawn and site.find(f"figures/{drawn.group(1)}.*"):
                 output["data"] = {"text/markdown": figure(site, drawn.group(1), "../")}
             elif "text/markdown" in data and saved:
                 data["text/markdown"] += table(site, saved.group(1), "../", shown=False)
@@ -120,15 +107,11 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
 
 def leftover(site: Site, stage: str) -> str:
     """The page of an appendix whose notebook is missing: what there is of its tables and figures."""
-    parts = [f"# {title(site, stage)}", absent(f"notebooks/{stage}.ipynb", site.results.scale)]
-    for path, maker in site.makers.items():
-        name = Path(path).stem
-        if maker == stage and site.has(path):
-            if path.startswith("figures/") and path.endswith(".svg"):
-                parts.append(figure(site, name, "../"))
-            if path.startswith("tables/") and path.endswith(".md"):
-                parts.append(table(site, name, "../"))
-    return "\n\n".join(parts)
+    folder = site.results.root / stage
+    figures = [figure(site, path.stem, "../") for path in sorted(folder.glob("figures/*.svg"))]
+    tables = [table(site, path.stem, "../") for path in sorted(folder.glob("tables/*.md"))]
+    missing = absent(f"{stage}/{stage}.ipynb", site.results.scale)
+    return "\n\n".join([f"# {title(site, stage)}", missing, *figures, *tables])
 
 
 def closing(site: Site, stage: str) -> str:

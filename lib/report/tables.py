@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
@@ -58,7 +57,8 @@ class Table(Strict):
     stage: the notebook whose frame it shows.  where: its cells.  rows: columns of the frame; each of their values makes
     a row.  columns: heading -> what it shows; "{victim}" in a heading makes a column per value.  network: adds what
     plays the row's victim.  white_box: puts in brackets what is no transfer, as the victim is the surrogate.  best: the
-    largest number of each column in bold.
+    largest number of each column in bold.  headline: cells of its CSV file (column -> value), whose mean `dvc metrics`
+    shows.
     """
 
     title: str
@@ -69,6 +69,7 @@ class Table(Strict):
     network: bool = False
     white_box: bool = False
     best: bool = False
+    headline: dict[str, str] = Field(default_factory=dict)
 
 
 class Cell(NamedTuple):
@@ -204,31 +205,19 @@ def show(results: Results, name: str, frame: Frame) -> Markdown:
     return results.save_table(name, wide(table, found, frame, settings.load(results.scale)), long(found))
 
 
-def metrics(results: Results, *names: str) -> dict[str, dict[str, dict[str, float]]]:
-    """The numbers of stored tables as {table: {row: {column: value}}}, for `dvc metrics`."""
+def headlines(results: Results) -> dict[str, float]:
+    """One number a table, for `dvc metrics`: the mean of the stored cells that the table's `headline` names."""
     found = {}
-    for name in names:
-        table = tables()[name]
-        rows = results.load_table(name)
-        keys = rows[table.rows].astype(str).agg(lambda row: " ".join(filter(None, row)), axis=1)
-        found[name] = {
-            key: dict(zip(part["column"], part["value"].astype(float), strict=True))
-            for key, part in rows.groupby(keys.map(lambda one: re.sub(r"\.0\b", "", one)), sort=False)
-        }
+    for name, table in (tables() | tables(own=True)).items():
+        if table.headline and results.files(f"tables/{name}.csv"):
+            cells = results.load_table(name).astype({"value": float})
+            found[name] = cells.loc[(cells[list(table.headline)] == table.headline).all(axis=1), "value"].mean()
     return found
 
 
 def estimates(frame: Frame, by: list[str], score: str) -> pd.DataFrame:
     """The score of every cell, as a figure's data: columns `by`, value, low, high, n."""
     return pd.DataFrame([values | estimate(score, frame.where(**values))._asdict() for values in distinct(frame, by)])
-
-
-def nested(numbers: pd.DataFrame, first: str, second: str) -> dict[str, dict[str, float]]:
-    """A figure's data as {first: {second: value}}, for `dvc metrics`."""
-    return {
-        key: dict(zip(part[second].map(text), part["value"], strict=True))
-        for key, part in numbers.groupby(first, sort=False)
-    }
 
 
 def attacks_named(frame: Frame) -> Frame:

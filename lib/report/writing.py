@@ -1,9 +1,10 @@
 """The report of a scale, from its stored frames: `companion report` writes all of it.
 
-results/<scale>/claims.md, tables/claims.csv, figures/claims.svg   every claim of the supplement, judged
-results/<scale>/comparison.md, tables/comparison.csv               every number of its tables beside ours
-results/<scale>/tables/<name>.md, .csv                              the tables of own/tables.yaml
-results/<scale>/provenance.json                                    versions, devices, seeds, digests
+results/<scale>/report/
+  claims.md, tables/claims.csv, figures/claims.svg   every claim of the supplement, judged
+  comparison.md, tables/comparison.csv               every number of its tables beside ours
+  tables/<name>.md, .csv                             the tables of own/tables.yaml
+  provenance.json                                    versions, devices, seeds, digests
 
 `companion report compare` prints the comparison, `claims` the verdicts, `overview` those by table and figure for every
 scale that has results; these write nothing. `docs` brings the blocks of README and docs/ up to date.
@@ -25,11 +26,10 @@ def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
     if part == "docs":
         return "\n".join(blocks.write()) or "README and docs are up to date"
     if part == "overview":
-        here = [name for name in settings.SCALES if (Results(name).root / "tables").is_dir()]
+        here = [name for name in settings.SCALES if Results(name).files("tables/*.md")]
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
     results = Results(scale.name)
-    if not (results.root / "tables").is_dir():
-        raise FileNotFoundError(f"results/{scale.name}/tables is not there yet; compute it with: dvc repro")
+    results.find("tables/*.md")
     judged, compared = claims.judge(results), comparison.compare(results)
     if part == "all":
         return write(scale, results, judged, compared)
@@ -50,8 +50,8 @@ def write(scale: settings.Scale, results: Results, judged, compared) -> str:
     results.save_table("comparison", compared)
     results.save_data("claims", judged)
     results.save_figure("claims", redraw(results, "claims"))
-    results.path(".", "claims.md").write_text(claims.markdown(judged, scale.name))
-    results.path(".", "comparison.md").write_text(comparison.markdown(compared, scale.name))
-    results.path(".", "provenance.json").write_text(provenance.text(scale, results))
-    results.save_metrics("report", {"claims": claims.counts(judged)})
-    return f"results/{scale.name}/claims.md: {found}"
+    results.path("", "claims.md").write_text(claims.markdown(judged, scale.name))
+    results.path("", "comparison.md").write_text(comparison.markdown(compared, scale.name))
+    results.path("", "provenance.json").write_text(provenance.text(scale, results))
+    results.save_metrics(tables.headlines(results) | {"claims": claims.counts(judged)})
+    return f"results/{scale.name}/report/claims.md: {found}"

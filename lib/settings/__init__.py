@@ -143,7 +143,7 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
 
 def records(scale: Scale, root: Path = ROOT) -> Path:
     """The folder of what the trainings of the scale's networks recorded: seconds, images, device."""
-    return root / "results" / (scale.like or scale.name) / "metrics" / "networks"
+    return root / "results" / (scale.like or scale.name) / "train" / "networks"
 
 
 def _base(like: object, where: str, root: Path) -> dict:

@@ -63,11 +63,11 @@ def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None,
     facts = evaluate(curves)
     if training.sheet:
         table = pd.DataFrame(curves.rows).to_csv(index=False, float_format="%.5g")
-        loop.write_whole(results / "data" / f"{name}_losses.csv", lambda out: out.write(table.encode()))
+        loop.write_whole(results / "train" / "data" / f"{name}_losses.csv", lambda out: out.write(table.encode()))
     took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
     took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
     took = timings.recorded(results, f"training of {name}", lambda: took)
-    return write(training.network, facts, file, results / "metrics" / "networks" / f"{name}.json") | took
+    return write(training.network, facts, file, results / "train" / "networks" / f"{name}.json") | took
 
 
 def names(scale: Scale) -> list[str]:

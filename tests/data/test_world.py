@@ -197,8 +197,8 @@ def test_a_linear_classifier_on_pixels_stays_under_60_percent():
 
 
 def test_the_committed_stand_ins_are_accurate_and_withstand_noise():
-    """results/mini/metrics/networks: what the pipeline measured when it trained them."""
-    scale, folder = settings.load("mini"), ROOT / "results/mini/metrics/networks"
+    """results/mini/train/networks: what the pipeline measured when it trained them."""
+    scale, folder = settings.load("mini"), ROOT / "results/mini/train/networks"
     records = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     assert set(records) == {*scale.stand_ins, *scale.segmenters, *scale.detectors, *scale.purifiers, *scale.generators}
     for name in scale.stand_ins:

@@ -47,7 +47,7 @@ def moved(*rights, **columns):
 
 
 def store(results, *cells):
-    results.save_frame("moves", frame(*cells))
+    Results(results.scale, results.root.parent, stage="moves").save_frame(frame(*cells))
 
 
 def judged(results, claim=CLAIM):
@@ -249,7 +249,7 @@ def test_every_claim_is_well_formed():
 def test_the_report_stage_depends_on_every_frame_that_it_reads():
     listed = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]["deps"]
     for stage in {claim.stage for claim in claims.claims()} - {""}:
-        assert f"results/${{scale}}/frames/{stage}.npz" in listed
+        assert f"results/${{scale}}/{stage}" in listed
 
 
 def test_every_claim_meets_its_cells_in_the_committed_results():
@@ -273,7 +273,7 @@ def test_a_scale_without_frames_keeps_its_stored_cases(results):
     store(results, *moved((60, 20)))
     results.save_table("claims", judged(results))
     before = claims.summary(judged(results))
-    results.path("frames", "moves.npz").unlink()
+    results.find("frame.npz").unlink()
     again = claims.summary(claims.judge(results))
     assert again[["id", "verdict", "n", "effect"]].equals(before[["id", "verdict", "n", "effect"]])
 

@@ -61,7 +61,7 @@ def test_ours_stands_beside_the_papers_with_interval_count_and_difference(result
         for (attack, eps, defense), count in hits.items()
     ]
     others = [one_cell(made(1), attack="none", eps=0.0, experiment="other detectors", victim="other")]
-    results.save_frame("e_transforms", frame(*cells, *others))
+    Results(results.scale, results.root.parent, stage="e_transforms").save_frame(frame(*cells, *others))
     found = comparison.compare(results).set_index(["table", "row", "column"])
     ours = found.loc[("table_07", "none", "eps 16")]
     assert (ours["ours"], ours["n"]) == (pytest.approx(precision(2)), 8) and ours["low"] < precision(2) < ours["high"]
@@ -81,7 +81,7 @@ def test_the_committed_comparison_agrees_with_the_committed_tables():
         ("table_03", "FSA", "Inc-v4", ("FSA", "Inc-v4")),
         ("table_05", "VGG-19", "T-1", ("VGG-19", "T-1")),
     ]:
-        lines = results.path("tables", f"{name}.md").read_text().splitlines()
+        lines = results.find(f"tables/{name}.md").read_text().splitlines()
         heads = [text.strip() for text in lines[0].split("|")]
         (line,) = (line for line in lines if line.split("|")[1].strip() == cell[0])
         printed = line.split("|")[heads.index(cell[1])].strip()
@@ -102,7 +102,7 @@ def test_the_command_prints_markdown_or_csv():
 
 def test_a_scale_without_results_names_the_command_and_another_part_the_parts(monkeypatch, tmp_path):
     monkeypatch.setattr("lib.report.writing.Results", lambda name: Results(name, tmp_path))
-    message = "results/mini/tables is not there yet; compute it with: dvc repro"
+    message = "tables/*.md is not there yet in results/mini; compute it with: dvc repro (scale: mini)"
     assert refused("report", "compare", "--scale", "mini") == message
     assert (
         refused("report", "verdicts")

@@ -13,13 +13,13 @@ GENERATORS = ["CDA-ImageNet", "CDA-Comics", "CDA-Paintings"]
 
 
 def recorded(records, name, seconds, **facts):
-    """`records` is results/<scale>/metrics/networks."""
+    """`records` is results/<scale>/train/networks."""
     record_training(records.parents[1], name, seconds, **facts)
 
 
 @pytest.fixture
 def records(tmp_path):
-    return tmp_path / "metrics" / "networks"
+    return tmp_path / "train" / "networks"
 
 
 def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():

@@ -18,9 +18,9 @@ from lib.report.results import Results
 @pytest.fixture
 def facts(tmp_path):
     results = Results("mini", tmp_path)
-    (tmp_path / "mini" / "metrics" / "networks").mkdir(parents=True)
+    (tmp_path / "mini" / "train" / "networks").mkdir(parents=True)
     digest = hashlib.sha256(b"weights").hexdigest()
-    (tmp_path / "mini" / "metrics" / "networks" / "VGG-16.json").write_text(json.dumps({"sha256": digest}))
+    (tmp_path / "mini" / "train" / "networks" / "VGG-16.json").write_text(json.dumps({"sha256": digest}))
     text = provenance.text(settings.load("mini"), results)
     assert text == provenance.text(settings.load("mini"), results)
     return json.loads(text) | {"digest": digest}

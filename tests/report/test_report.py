@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lib.report import claims, tables
 from lib.report.results import Results
@@ -18,7 +17,7 @@ from tests.conftest import companion
 def results(tmp_path_factory):
     """The committed results of the mini scale, without the report."""
     folder = tmp_path_factory.mktemp("results")
-    shutil.copytree(ROOT / "results" / "mini", folder / "mini", ignore=shutil.ignore_patterns("claims*", "site"))
+    shutil.copytree(ROOT / "results" / "mini", folder / "mini", ignore=shutil.ignore_patterns("report", "site"))
     return Results("mini", folder)
 
 
@@ -31,18 +30,19 @@ def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch):
     before = files(results)
     status, said, _ = companion("report", "--scale", "mini")
     counts = claims.counts(claims.judge(results))
-    assert status == 0 and said.startswith(f"results/mini/claims.md: {counts['reproduced']} reproduced, ")
+    assert status == 0 and said.startswith(f"results/mini/report/claims.md: {counts['reproduced']} reproduced, ")
     first = files(results)
-    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["report"]
-    declared = {next(iter(out)).removeprefix("results/${scale}/") for out in stage["outs"] + stage["metrics"]}
-    assert {str(path) for path in first.keys() - before.keys()} <= declared <= {str(path) for path in first}
-    assert json.loads(first[Path("metrics/report.json")])["claims"] == counts
+    assert {path.parts[0] for path in first.keys() - before.keys()} == {"report"}
+    assert Path("report/provenance.json") in first and Path("report/figures/claims.svg") in first
+    metrics = json.loads(first[Path("report/metrics.json")])
+    assert metrics["claims"] == counts and metrics["table_05"] == 99.12
     assert companion("report", "--scale", "mini")[0] == 0
     assert files(results) == first
 
 
 def test_a_scale_without_frames_keeps_its_report(results, monkeypatch):
-    shutil.rmtree(results.root / "frames")
+    for path in results.root.glob("*/frame.npz"):
+        path.unlink()
     monkeypatch.setattr("lib.report.writing.Results", lambda name: results)
     before = files(results)
     assert "has no frames: its report stays as it was computed" in companion("report", "--scale", "mini")[1]
@@ -50,7 +50,7 @@ def test_a_scale_without_frames_keeps_its_report(results, monkeypatch):
 
 
 def test_the_page_on_own_tables_and_claims_is_right(results, monkeypatch, tmp_path):
-    shutil.copytree(ROOT / "results" / "mini" / "frames", results.root / "frames", dirs_exist_ok=True)
+    shutil.copytree(ROOT / "results" / "mini", results.root, dirs_exist_ok=True)
     entries = re.findall(r"```yaml\n(.+?)```", (ROOT / "docs" / "own_table.md").read_text(), re.DOTALL)
     for module, name, text in zip((tables, claims), ("tables", "claims"), entries, strict=True):
         own = tmp_path / f"{name}.yaml"

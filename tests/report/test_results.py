@@ -35,12 +35,12 @@ def test_figure_data_and_pictures_come_back_as_they_were(results):
 
 
 def test_metrics_are_rounded_and_sorted(results):
-    results.save_metrics("m", {"b": 1 / 3, "a": {"n": 5}})
-    text = results.path("metrics", "m.json").read_text()
+    results.save_metrics({"b": 1 / 3, "a": {"n": 5}})
+    text = results.find("metrics.json").read_text()
     assert json.loads(text) == {"a": {"n": 5}, "b": 0.33} and text.index('"a"') < text.index('"b"')
 
 
 @pytest.mark.parametrize("load", ["load_data", "load_frame", "load_pictures", "load_table"])
 def test_what_was_not_computed_names_the_command(results, load):
-    with pytest.raises(FileNotFoundError, match="not there yet; compute it with: dvc repro"):
+    with pytest.raises(FileNotFoundError, match="not there yet in results/mini; compute it with: dvc repro"):
         getattr(results, load)("nothing")

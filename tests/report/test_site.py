@@ -78,25 +78,34 @@ def root(tmp_path_factory) -> Path:
     """A project whose mini scale has run Appendix C, and whose Appendix E has left a table only."""
     root = tmp_path_factory.mktemp("project")
     results = root / "results" / "mini"
-    for folder in ("notebooks", "tables", "figures", "data", "runs"):
+    for folder in (
+        "c_fsa/tables",
+        "c_fsa/figures",
+        "c_fsa/data",
+        "e_transforms/tables",
+        "report/tables",
+        "report/figures",
+    ):
         (results / folder).mkdir(parents=True)
     (root / "dvc.yaml").write_text(PIPELINE)
-    Image.new("RGB", (900, 400), "orange").save(results / "figures" / "figure_06.png")
-    for name in ("figure_06", "claims"):
-        (results / "figures" / f"{name}.svg").write_text(DRAWING)
-    (results / "data" / "figure_06.csv").write_text("steps,value\n1,2\n")
-    for name in ("table_03", "table_06"):
-        (results / "tables" / f"{name}.md").write_text(WIDE)
-        (results / "tables" / f"{name}.csv").write_text("a\n1\n")
-    (results / "tables" / "claims.csv").write_text(
+    Image.new("RGB", (900, 400), "orange").save(results / "c_fsa/figures/figure_06.png")
+    for name in ("c_fsa/figures/figure_06", "report/figures/claims"):
+        (results / f"{name}.svg").write_text(DRAWING)
+    (results / "c_fsa/data/figure_06.csv").write_text("steps,value\n1,2\n")
+    for name in ("c_fsa/tables/table_03", "e_transforms/tables/table_06"):
+        (results / f"{name}.md").write_text(WIDE)
+        (results / f"{name}.csv").write_text("a\n1\n")
+    (results / "report/tables/claims.csv").write_text(
         "id,case,verdict\nA1,,reproduced\nA2,,reproduced\nB1,x,reproduced\nB1,y,inconclusive\n"
     )
-    (results / "claims.md").write_text("# Claims\n\n![All](figures/claims.svg) [C](notebooks/c_fsa.ipynb)\n")
+    (results / "report/claims.md").write_text("# Claims\n\n![All](figures/claims.svg)\n")
     took = {name: RUN[name] for name in ("seconds", "machine", "commit", "changed", "finished")}
-    (results / "runs" / "c_fsa.json").write_text(json.dumps({key: RUN[key] for key in RUN if key not in took}))
+    (results / "c_fsa/run.json").write_text(json.dumps({key: RUN[key] for key in RUN if key not in took}))
     (results / "timings.json").write_text(json.dumps({"run of c_fsa": took}))
-    (results / "provenance.json").write_text(json.dumps({"seed": 0, "versions": {"torch": "2.9"}, "data": ["world"]}))
-    nbformat.write(notebook(results / "figures" / "figure_06.png"), results / "notebooks" / "c_fsa.ipynb")
+    (results / "report/provenance.json").write_text(
+        json.dumps({"seed": 0, "versions": {"torch": "2.9"}, "data": ["world"]})
+    )
+    nbformat.write(notebook(results / "c_fsa/figures/figure_06.png"), results / "c_fsa/c_fsa.ipynb")
     return root
 
 
@@ -160,7 +169,7 @@ def test_an_executed_notebook_becomes_a_page_with_its_code_folded(built):
 
 def test_what_a_scale_has_not_computed_is_said_on_its_page(built):
     missing = Reader(built / "notebooks" / "e_transforms.html").text
-    assert "Not there at the scale mini : results/mini/notebooks/e_transforms.ipynb" in missing
+    assert "Not there at the scale mini : results/mini/e_transforms/e_transforms.ipynb" in missing
     assert "its run is not recorded" in missing and "97.5 [93.8, 100.0]" in missing
     assert "results/mini/comparison.md" in Reader(built / "comparison.html").text
     assert "results/mini/tables/table_01.md" in Reader(built / "index.html").text
@@ -200,7 +209,7 @@ def test_building_again_gives_the_same_bytes_and_leaves_nothing_old(root, built)
 
 def test_a_dead_link_and_a_scale_without_results_are_one_clear_line(root, tmp_path):
     shutil.copytree(root, tmp_path / "project", ignore=shutil.ignore_patterns("site"))
-    claims = tmp_path / "project" / "results" / "mini" / "claims.md"
+    claims = tmp_path / "project" / "results" / "mini" / "report" / "claims.md"
     claims.write_text("# Claims\n\n[gone](tables/nothing.md)\n")
     with pytest.raises(ValueError, match=r"claims\.md.*tables/nothing\.md"):
         site.build("mini", tmp_path / "project")

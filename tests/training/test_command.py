@@ -104,7 +104,7 @@ def command(tmp_path, monkeypatch):
 
     def record(name):
         took = timings.read(results)[f"training of {name}"]
-        return json.loads((results / "metrics" / "networks" / f"{name}.json").read_text()) | took
+        return json.loads((results / "train" / "networks" / f"{name}.json").read_text()) | took
 
     run.root, run.change, run.record, run.models, run.results = root, change, record, models, results
     return run
@@ -161,7 +161,7 @@ def test_it_trains_on_any_folder_and_shows_how(name, command, photographs):
     record = command.record(name)
     assert (record["images"], record["steps"], record["crops"]) == (7, 6, 12)
     assert record["crops_per_second"] == pytest.approx(12 / record["seconds"], rel=0.5)
-    losses = pd.read_csv(command.results / "data" / f"{name}_losses.csv")
+    losses = pd.read_csv(command.results / "train" / "data" / f"{name}_losses.csv")
     assert losses["step"].tolist() == [1, 2, 3, 4, 5, 6] and np.isfinite(losses).all(axis=None)
     # Seven images make three batches of two: an epoch is three steps.
     sheets = sorted((command.results / "sheets" / name).iterdir())
