@@ -13,7 +13,7 @@ repro: data/world/world.json  ## run the whole pipeline at the scale that params
 	$(BIN)/dvc repro $(if $(wildcard .dvc/tmp/computed-$(SCALE)),,--force)
 	@touch .dvc/tmp/computed-$(SCALE)
 	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
-	@ls results/$(SCALE)/notebooks/*.ipynb
+	@ls results/$(SCALE)/*/*.ipynb
 	@echo "Redraw a figure with: .venv/bin/companion figures"
 
 verify: data/world/world.json  ## compute everything anew in a temporary folder and compare it with what is committed
