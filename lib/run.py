@@ -84,16 +84,11 @@ def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
     timings.recorded(root / "results" / scale, f"run of {name}", measured)
 
 
-def parameters(name: str, scale: str, root: Path) -> dict[str, object]:
-    """What the stage tracks: file -> section -> values; the list of networks is left out."""
-    found: dict[str, dict] = {}
-    for entry in timings.stages(root).get(name, {}).get("params", []):
-        file, sections = next(iter(entry.items())) if isinstance(entry, dict) else ("params.yaml", [entry])
-        file = file.replace("${scale}", scale)
-        values = yaml.safe_load((root / file).read_text())
-        kept = {section: values[section] for section in sections if section in values and section != "networks"}
-        found[file] = found.get(file, {}) | kept
-    return found
+def parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
+    """What decides the run, by file: params.yaml, and of the scale's file what all notebooks read and this one's own."""
+    kept = ["like", "precision", "batch", "attacks", "data", name.split("_")[0]]
+    constants, chosen = (yaml.safe_load((root / file).read_text()) for file in ("params.yaml", f"scales/{scale}.yaml"))
+    return {"params.yaml": constants, f"scales/{scale}.yaml": {key: chosen[key] for key in kept if key in chosen}}
 
 
 def _git(root: Path, *command: str) -> str:

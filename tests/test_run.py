@@ -14,6 +14,10 @@ from lib import machine, run, timings
 def root(tmp_path):
     """A project folder to put notebooks in."""
     (tmp_path / "notebooks").mkdir()
+    (tmp_path / "params.yaml").write_text("seed: 3\nscale: mini\n")
+    (tmp_path / "scales").mkdir()
+    for scale in ("mini", "paper"):
+        (tmp_path / "scales" / f"{scale}.yaml").write_text("batch: 50\n")
     return tmp_path
 
 
@@ -75,18 +79,14 @@ def record(root, name="a"):
 
 
 def test_a_run_says_with_what_and_on_what_it_ran(root):
-    stages = {"a": {"params": ["seed", {"scales/${scale}.yaml": ["batch", "networks", "f"]}]}}
-    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
-    (root / "params.yaml").write_text("seed: 3\nscale: mini\n")
-    (root / "scales").mkdir()
-    (root / "scales" / "mini.yaml").write_text("batch: 50\nf: {images: 9}\nnetworks: {A: {}}\n")
+    (root / "scales" / "mini.yaml").write_text("batch: 50\na: {images: 9}\nf: {images: 7}\nnetworks: {A: {}}\n")
     notebook(root, "a", "import time; time.sleep(0.3)")
     run.execute("a", "mini", root)
     found = record(root)
     assert found["stage"] == "a" and found["command"] == "companion run a --scale mini"
     assert found["parameters"] == {
-        "params.yaml": {"seed": 3},
-        "scales/mini.yaml": {"batch": 50, "f": {"images": 9}},
+        "params.yaml": {"seed": 3, "scale": "mini"},
+        "scales/mini.yaml": {"batch": 50, "a": {"images": 9}},
     }
     took = timings.read(root / "results" / "mini")["run of a"]
     assert took["machine"] == machine.describe() and took["commit"] == "unknown" and not took["changed"]
