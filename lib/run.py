@@ -85,7 +85,7 @@ def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
 
 
 def parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
-    """What decides the run, by file: params.yaml, and of the scale's file what all notebooks read and this one's own."""
+    """What decides the run: params.yaml, and of the scale's file what all notebooks read and this one's own."""
     kept = ["like", "precision", "batch", "attacks", "data", name.split("_")[0]]
     constants, chosen = (yaml.safe_load((root / file).read_text()) for file in ("params.yaml", f"scales/{scale}.yaml"))
     return {"params.yaml": constants, f"scales/{scale}.yaml": {key: chosen[key] for key in kept if key in chosen}}

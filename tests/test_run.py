@@ -115,7 +115,7 @@ def test_a_run_says_whether_the_code_was_that_of_the_commit(root, monkeypatch):
         return done.stdout.strip()
 
     git("init", "--quiet")
-    git("add", "notebooks")
+    git("add", "notebooks", "params.yaml", "scales")
     git("commit", "--quiet", "-m", "a notebook")
     run.execute("a", "mini", root)
     took = timings.read(root / "results" / "mini")["run of a"]
