@@ -37,7 +37,8 @@ def again(root: Path, folder: Path) -> Path:
 
 def compare(before: Path, after: Path) -> pd.DataFrame:
     """One row per committed table and figure: file, verdict (one of VERDICTS), the largest difference of a number."""
-    files = sorted(path for kind in ("**/*.csv", "**/*.svg") for path in before.glob(kind))
+    kinds = ("*/tables/*.csv", "*/data/*.csv", "*/figures/*.svg")
+    files = sorted(path for kind in kinds for path in before.glob(kind) if path.parts[-3] != "site")
     rows = []
     for path in files:
         name = path.relative_to(before)
