@@ -35,21 +35,21 @@ class ImageSet:
         return ImageSet(self.images[start:stop], self.labels[start:stop], self.ids[start:stop])
 
 
-def find(name: str) -> Path | None:
-    """The folder of a real data set: data/<name> in the repository, else $COMPANION_ASSETS/<name>, else None."""
-    assets = os.environ.get("COMPANION_ASSETS")
-    places = [ROOT / "data" / name, *([Path(assets) / name] if assets else [])]
-    return next((place for place in places if place.is_dir()), None)
-
-
-def root(name: str) -> Path:
-    """`find`, or a FileNotFoundError in one line that names the command to get the data."""
-    place = find(name)
-    if place is None:
-        raise FileNotFoundError(
-            f"{name}: neither data/{name} nor $COMPANION_ASSETS/{name} exists; run: companion data {name}"
+def find_folder(source: str) -> Path:
+    """The folder `source`, such as own/photos or data/coco: here, in the repository or in $COMPANION_ASSETS, where
+    data/coco is called coco.  FileNotFoundError in one line where it is in none."""
+    places = [Path(source), ROOT / source]
+    if assets := os.environ.get("COMPANION_ASSETS"):
+        places += [Path(assets) / source, Path(assets) / source.removeprefix("data/")]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        how = (
+            f"run: companion data {source.removeprefix('data/')}"
+            if source.startswith("data/")
+            else "name a folder of images"
         )
-    return place
+        raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
+    return folder
 
 
 def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSet:

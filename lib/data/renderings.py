@@ -1,7 +1,7 @@
 """Comics and paintings made from photographs: stand-ins for two source domains of CDA (Naseer et al. 2019).
 
-The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (`python -m
-lib.data list`). A rendering has something of their look, flat colours within ink lines or strokes that follow the
+The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (`companion
+data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the
 forms, but the subjects, the composition and the light stay the photograph's. It lacks panels, lettering and invented
 figures; schools, periods, abstraction and canvas; and there is one hand where the collections have hundreds.
 
