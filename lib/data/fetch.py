@@ -8,7 +8,6 @@ import csv
 import os
 import zipfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ import tenacity
 from PIL import Image
 from tabulate import tabulate
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from lib import own
 from lib.data import images
@@ -58,7 +58,7 @@ def get(name: str = "", folder: Path | None = None, url: str | None = None, list
     ValueError for a set that is not there, OSError or ValueError in one line where it cannot be had.
     """
     if not name:
-        return overview()
+        return available()
     if name not in SETS:
         raise ValueError(f"no data set '{name}'; {own.choices(name, SETS)}")
     place, data = images.ROOT / "data" / name, SETS[name]
@@ -84,7 +84,7 @@ def get(name: str = "", folder: Path | None = None, url: str | None = None, list
     return f"data/{name}: {download(place, url, data.listed(place))} files"
 
 
-def overview() -> str:
+def available() -> str:
     """One line per real data set: found or not, where, how to get it."""
     rows = []
     for name, data in SETS.items():
@@ -116,10 +116,8 @@ def download(place: Path, url: str, files: Files, workers: int = 8) -> int:
             raise ValueError(f"{place}: its list names a file outside of it: '{name}'; delete the list, run it again")
     jobs = [(f"{url}/{address}", place / name, check) for name, (address, check) in files.items()]
     missing = [job for job in jobs if not complete(job[1])]
-    with ThreadPoolExecutor(workers) as pool:
-        outcomes = pool.map(lambda job: _attempt(*job), missing)
-        begun = len(jobs) - len(missing)
-        failures = [why for why in tqdm(outcomes, place.name, len(jobs), initial=begun, unit="file") if why]
+    bar = {"desc": place.name, "total": len(jobs), "initial": len(jobs) - len(missing), "unit": "file"}
+    failures = [why for why in thread_map(lambda job: _attempt(*job), missing, max_workers=workers, **bar) if why]
     if failures:
         raise ConnectionError(f"{len(failures)} of {len(jobs)} files are missing ({failures[0]}); run it again")
     return len(jobs)

@@ -50,7 +50,7 @@ def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet 
     if isinstance(source, Scenes):
         return (segmentation.pixel_labels if source.labels == "pixels" else detection.coco_format)(scenes)
     if source.side != world.SIDE:
-        raise ValueError(f"the embedded world has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
+        raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
     return ImageSet(scenes.images, scenes.labels, scenes.ids)
 
 

@@ -56,10 +56,10 @@ def load(split: str, style: str = "natural", count: int | None = None, root: Pat
     counts = {(split, style): count for split, style, count in index["counts"]}
     if (split, style) not in counts:
         known = ", ".join(f"{a}/{b}" for a, b in counts)
-        raise ValueError(f"the embedded world has no {split}/{style}; it has {known}")
+        raise ValueError(f"the embedded data set has no {split}/{style}; it has {known}")
     there = counts[split, style]
     if count is not None and count > there:
-        raise ValueError(f"{count} images asked for, but the embedded world has {there} {split} scenes")
+        raise ValueError(f"{count} images asked for, but the embedded data set has {there} {split} scenes")
     count = there if count is None else count
     facts = {name: values[:count] for name, values in index["splits"][split].items()}
 
@@ -87,7 +87,7 @@ def read_index(root: Path) -> dict:
     """The checked `world.json`. Errors as of `load`."""
     path = root / "world.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{root} holds no embedded world; {FETCH}")
+        raise FileNotFoundError(f"{root} holds no embedded data set; {FETCH}")
     index = json.loads(path.read_text())
     if index["version"] != VERSION:
         raise ValueError(f"{path} has version {index['version']}, this code reads {VERSION}")

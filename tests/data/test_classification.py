@@ -19,7 +19,7 @@ def test_a_count_overrides_the_scale_s():
 
 
 def test_more_images_than_there_are_is_an_error():
-    with pytest.raises(ValueError, match=r"9999 images asked for, but the embedded world has \d+ test scenes"):
+    with pytest.raises(ValueError, match=r"9999 images asked for, but the embedded data set has \d+ test scenes"):
         load_set(Data(name="world", side=48), count=9999)
 
 

@@ -127,7 +127,7 @@ def test_an_image_of_another_size_than_annotated_is_refused(coco):
         load_coco(coco)
 
 
-# --- the embedded world
+# --- the embedded data set
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""lib/data/segmentation.py and sets.py: CamVid's layout, the embedded world with labelled pixels."""
+"""lib/data/segmentation.py and sets.py: CamVid's layout, the embedded data set with labelled pixels."""
 
 import os
 from pathlib import Path
@@ -112,7 +112,7 @@ def test_the_world_gives_pixels_or_boxes():
     assert pixels.images.shape == (5, 3, 48, 48) and int(pixels.labels.max()) < len(pixels.classes)
     boxes = load_set(Scenes(name="world", labels="boxes", count=5))
     assert boxes.ids == pixels.ids and torch.equal(torch.stack(list(boxes.images)), pixels.images)
-    with pytest.raises(ValueError, match="401 images asked for, but the embedded world has 400 test scenes"):
+    with pytest.raises(ValueError, match="401 images asked for, but the embedded data set has 400 test scenes"):
         load_set(Scenes(name="world", labels="pixels"), count=401)
 
 

@@ -201,7 +201,7 @@ def test_a_count_takes_the_first_scenes_and_refuses_more_than_there_are(stored):
     assert torch.equal(few.images, whole.images[:7]) and torch.equal(few.pixels, whole.pixels[:7])
     assert few.ids == whole.ids[:7] and torch.equal(few.labels, whole.labels[:7])
     assert len(few.boxes) == len(few.objects) == len(few.instances) == 7
-    with pytest.raises(ValueError, match=r"^61 images asked for, but the embedded world has 60 test scenes$"):
+    with pytest.raises(ValueError, match=r"^61 images asked for, but the embedded data set has 60 test scenes$"):
         world.load("test", count=61, root=stored)
 
 
