@@ -167,19 +167,15 @@ def site(scale: ScaleName = None) -> None:
 
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(help="world, neurips2017, imagenet_val, camvid, coco, comics, paintings")] = "",
+    name: Annotated[str, typer.Argument(help="neurips2017, imagenet_val, camvid, coco, comics or paintings")] = "",
     folder: Annotated[Path | None, typer.Option("--from", help="a local folder with the set")] = None,
     url: Annotated[str | None, typer.Option(help="another place to download from")] = None,
     csv: Annotated[str | None, typer.Option(help="neurips2017: name of the CSV file there")] = None,
-    check: Annotated[bool, typer.Option(help="world: compare the stored data with what the generator draws")] = False,
-    sheet: Annotated[Path | None, typer.Option(help="world: write a contact sheet of the stored data")] = None,
-    root: Annotated[Path | None, typer.Option(help="world: the folder (default data/world)")] = None,
 ) -> None:
     """Get a data set; without a name, which ones are here and how to get the others."""
     from lib.data import fetch
 
-    given = {"folder": folder, "url": url, "csv": csv, "check": check or None, "sheet": sheet, "root": root}
-    print(fetch.get(name, **{key: value for key, value in given.items() if value is not None}))
+    print(fetch.get(name, folder, url, csv))
 
 
 @app.command()

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from lib import settings, zoo
 from lib.data.images import load_imagenet_val, load_neurips2017
-from lib.data.labelled import labelled
+from lib.data.sets import load_set
 from lib.experiment import adversaries, clean, evaluate, grid, open_study
 from lib.networks import weights
 from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
@@ -119,7 +119,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
 
 def test_our_segnet_basic_segments_camvid_as_its_record_says():
     record = json.loads((settings.ROOT / "results/sample/train/networks/SegNet-Basic.json").read_text())
-    data = labelled(sample().segmenters["SegNet-Basic"].data, "test", 24)
+    data = load_set(sample().segmenters["SegNet-Basic"].data, "test", 24)
     said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
     found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))
     # 24 of the 233 images, spread over the list: within a few points of all.

@@ -56,7 +56,7 @@ def test_what_is_wrong_is_one_line_and_the_exit_status():
     assert refused("run", "e_transforms", "--scale", "nano").startswith("scales/nano.yaml not found; the scales are")
     assert refused("train") == "name one network to train, or give --all"
     assert refused("data", "imagnet").startswith("no data set 'imagnet'; did you mean 'imagenet_val'?")
-    assert "the data set camvid has no option 'check'" in refused("data", "camvid", "--check")
+    assert refused("data", "camvid", "--csv", "x.csv").startswith("camvid has 3 lists of images")
     assert companion("zooo")[0] == 2
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from lib import settings, zoo
 from lib.attacks import decision
-from lib.data.classification import classification_images
+from lib.data.sets import load_set
 from lib.experiment import Study, explore
 from lib.networks.normalised import Normalised
 from lib.report import explore as report
@@ -201,7 +201,7 @@ def study(tmp_path):
         spec, network = lab.networks[name], zoo.build_network(lab.networks[name])
         wrapped = network if name == "NRP" else Normalised(network, spec.mean, spec.std)
         networks[name] = wrapped.eval().requires_grad_(False)
-    images = classification_images(lab.data, 3)
+    images = load_set(lab.data, count=3)
     return Study(settings.params_at(lab), lab, images, Store(tmp_path), "cpu", networks, batch=1)
 
 

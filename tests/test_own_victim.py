@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 
 from lib import keys, own, settings, zoo
-from lib.data import unlabelled
-from lib.data.classification import class_names, classification_images
+from lib.data import images
+from lib.data.sets import class_names, load_set
 from lib.experiment import open_study
 from lib.report.results import Results
 from lib.settings import ROOT, Data, NetworkSpec
@@ -165,7 +165,7 @@ def test_an_architecture_that_a_family_has_not_is_one_line():
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
     """The folder of the page in an empty project, and the entry's data set."""
-    monkeypatch.setattr(unlabelled, "ROOT", tmp_path)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
     labels, classes = blocks("own_data", "")[:2]
     folder = tmp_path / "own" / "photos"
     (folder / "images").mkdir(parents=True)
@@ -186,7 +186,7 @@ def test_the_page_on_images_gives_them_with_labels_and_names(photos, tmp_path):
     (tmp_path / "scales" / "mini.yaml").write_text(mini)
     (tmp_path / "scales" / "mine.yaml").write_text(blocks("own_data", "yaml")[0])
     chosen = settings.load("mine", tmp_path)
-    found = classification_images(chosen.data)
+    found = load_set(chosen.data)
     assert found.images.shape == (3, 3, 48, 48) and found.ids == ["cat_1", "cat_2", "dog_1"]
     assert found.images[:, 0, 20, 20].tolist() == [0, 10, 20] and found.labels.tolist() == [0, 0, 1]
     assert class_names(chosen.data) == ["cat", "dog"] and chosen.f.images == 3
@@ -211,13 +211,13 @@ def test_what_is_wrong_with_the_folder_is_one_line(photos, file, text, message):
     (photos / file).write_text(text)
     Image.new("RGB", (60, 60)).save(photos / "images" / "cat_1.jpg")
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
-        classification_images(Data(name="own/photos", side=48))
+        load_set(Data(name="own/photos", side=48))
     assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_is_not_there_and_a_set_that_nobody_knows_are_one_line(photos):
     with pytest.raises(FileNotFoundError, match=r"^own/pictures: neither here nor in the repository "):
-        classification_images(Data(name="own/pictures", side=48))
+        load_set(Data(name="own/pictures", side=48))
     with pytest.raises(
         ValueError, match="no data set 'imagenet'; there are world, neurips2017, imagenet_val, and your"
     ):

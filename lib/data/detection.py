@@ -1,11 +1,10 @@
-"""Images with boxes: the embedded world and COCO, as 8-bit images of any size with ground truth in COCO's format."""
+"""Images with boxes: the embedded data set and COCO, as 8-bit images of any size with ground truth in COCO's format."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lib.data.images import read_image
@@ -71,57 +70,43 @@ def read_annotations(path: Path) -> dict:
     return content
 
 
-def from_world(world: World, count: int | None = None) -> DetectionSet:
-    """The first `count` scenes (default: all) of the embedded world in COCO's format.
+def coco_format(world: World) -> DetectionSet:
+    """Scenes of the embedded data set in COCO's format.
 
     Categories 1 to 12 are `world.CLASSES`; boxes, areas and masks (RLE) are those of each object's visible pixels, of
-    which every object of the world has some. ValueError for a `count` beyond what there is.
+    which every object has some.
     """
-    if count is not None and count > len(world.ids):
-        raise ValueError(f"{count} images asked for, but the embedded world has {len(world.ids)} scenes")
-    pixels = torch.from_numpy(world.images[:count]).permute(0, 3, 1, 2).contiguous()
-    image_ids = list(range(1, len(pixels) + 1))
-    annotations = [
-        {"image_id": image_id, **thing}
-        for image_id, boxes, objects, instances in zip(
-            image_ids, world.boxes, world.objects, world.instances, strict=False
-        )
-        for thing in _things(boxes, objects, instances)
-    ]
-    height, width = pixels.shape[-2:]
-    truth = {
-        "images": [{"id": image_id, "width": width, "height": height} for image_id in image_ids],
-        "annotations": [{"id": number, **thing} for number, thing in enumerate(annotations, 1)],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)],
-    }
-    return DetectionSet(list(pixels), list(world.ids[:count]), image_ids, truth)
-
-
-def _things(boxes: np.ndarray, objects: np.ndarray, instances: np.ndarray) -> list[dict]:
-    """The objects of one scene as COCO annotations without ids."""
     from pycocotools import mask
 
-    things = []
-    for number, ((x0, y0, x1, y1), kind) in enumerate(zip(boxes.tolist(), objects.tolist(), strict=True), 1):
-        inside = instances == number
-        runs = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
-        things.append(
-            {
-                "category_id": kind + 1,
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": int(inside.sum()),
-                "iscrowd": 0,
-                "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-            }
-        )
-    return things
+    image_ids = list(range(1, len(world.images) + 1))
+    annotations = []
+    for image_id, boxes, objects, instances in zip(image_ids, world.boxes, world.objects, world.instances, strict=True):
+        for instance, ((x0, y0, x1, y1), kind) in enumerate(zip(boxes.tolist(), objects.tolist(), strict=True), 1):
+            inside = instances == instance
+            runs = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": kind + 1,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": int(inside.sum()),
+                    "iscrowd": 0,
+                    "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
+                }
+            )
+    height, width = world.images.shape[-2:]
+    truth = {
+        "images": [{"id": image_id, "width": width, "height": height} for image_id in image_ids],
+        "annotations": annotations,
+        "categories": [{"id": number, "name": name} for number, name in enumerate(CLASSES, 1)],
+    }
+    return DetectionSet(list(world.images), world.ids, image_ids, truth)
 
 
 def _photograph(folder: Path, entry: dict) -> Tensor:
     """One image of COCO at full size, checked against the size that the annotations state."""
     path = folder / entry["file_name"]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such image; {GET_COCO}")
     image = read_image(path)
     height, width = image.shape[-2:]
     if (width, height) != (entry["width"], entry["height"]):

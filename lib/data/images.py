@@ -35,21 +35,18 @@ class ImageSet:
         return ImageSet(self.images[start:stop], self.labels[start:stop], self.ids[start:stop])
 
 
-def find(name: str) -> Path | None:
-    """The folder of a real data set: data/<name> in the repository, else $COMPANION_ASSETS/<name>, else None."""
-    assets = os.environ.get("COMPANION_ASSETS")
-    places = [ROOT / "data" / name, *([Path(assets) / name] if assets else [])]
-    return next((place for place in places if place.is_dir()), None)
-
-
-def root(name: str) -> Path:
-    """`find`, or a FileNotFoundError in one line that names the command to get the data."""
-    place = find(name)
-    if place is None:
-        raise FileNotFoundError(
-            f"{name}: neither data/{name} nor $COMPANION_ASSETS/{name} exists; run: companion data {name}"
-        )
-    return place
+def find_folder(source: str) -> Path:
+    """The folder `source`, such as own/photos or data/coco: here, in the repository or in $COMPANION_ASSETS, where
+    data/coco is called coco.  FileNotFoundError in one line where it is in none."""
+    name = source.removeprefix("data/")
+    places = [Path(source), ROOT / source]
+    if assets := os.environ.get("COMPANION_ASSETS"):
+        places += [Path(assets) / source, Path(assets) / name]
+    for place in places:
+        if place.is_dir():
+            return place
+    how = "name a folder of images" if name == source else f"run: companion data {name}"
+    raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
 
 def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSet:
@@ -57,7 +54,7 @@ def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSe
 
     The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    rows = _rows(root / "images.csv", ("ImageId", "TrueLabel"), count)
+    rows = _table(root / "images.csv", ("ImageId", "TrueLabel"), count)
     return _image_set(
         ids=[row["ImageId"] for row in rows],
         labels=[_label(row["TrueLabel"], row["ImageId"], first=1) for row in rows],
@@ -72,7 +69,7 @@ def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageS
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
     """
-    rows = _rows(root / "labels.csv", ("file", "label"), count, order="file")
+    rows = _table(root / "labels.csv", ("file", "label"), count, order="file")
     return _image_set(
         ids=[Path(row["file"]).stem for row in rows],
         labels=[_label(row["label"], row["file"], first=0) for row in rows],
@@ -140,7 +137,7 @@ def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: i
     return ImageSet(images, torch.tensor(labels, dtype=torch.int64), ids)
 
 
-def _rows(path: Path, columns: tuple[str, ...], count: int | None, order: str | None = None) -> list[dict[str, str]]:
+def _table(path: Path, columns: tuple[str, ...], count: int | None, order: str | None = None) -> list[dict[str, str]]:
     """The first `count` rows of a CSV file, optionally sorted by one column; ValueError for a missing column."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")

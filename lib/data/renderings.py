@@ -1,9 +1,9 @@
 """Comics and paintings made from photographs: stand-ins for two source domains of CDA (Naseer et al. 2019).
 
-The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (`python -m
-lib.data list`). A rendering has something of their look, flat colours within ink lines or strokes that follow the
-forms, but the subjects, the composition and the light stay the photograph's. It lacks panels, lettering and invented
-figures; schools, periods, abstraction and canvas; and there is one hand where the collections have hundreds.
+The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (see `companion
+data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the forms, but the
+subjects, the composition and the light stay the photograph's. It lacks panels, lettering and invented figures; schools,
+periods, abstraction and canvas; and there is one hand where the collections have hundreds.
 
 Pixels only: no weights, no random numbers, the same bytes on every call. Lines and strokes have widths in pixels,
 chosen by eye for photographs with sides of 250 to 650.
@@ -150,8 +150,7 @@ def _grey(x: Tensor) -> Tensor:
 def _positions(x: Tensor) -> Tensor:
     """The coordinates (x, y) of every pixel, `[2,H,W]`."""
     height, width = x.shape[-2:]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([columns, rows]).float()
+    return torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).float()
 
 
 def _inside(places: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
-"""Images with a class for every pixel: the embedded world and CamVid as SegNet uses it."""
+"""Images with a class for every pixel: the embedded data set and CamVid as SegNet uses it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from lib.data.images import read_image
+from lib.data.images import open_image, read_image
 from lib.data.world import PIXEL_CLASSES, World
 
 VOID = 255
@@ -47,11 +47,9 @@ class SegmentationSet:
         return len(self.ids)
 
 
-def from_world(world: World, count: int | None = None) -> SegmentationSet:
-    """The first `count` scenes (default: all) of the embedded world; it has no void."""
-    images = torch.from_numpy(world.images[:count]).permute(0, 3, 1, 2).contiguous()
-    labels = torch.from_numpy(world.pixels[:count])
-    return SegmentationSet(images, labels, world.ids[:count], tuple(PIXEL_CLASSES), WORLD_COLOURS)
+def pixel_labels(world: World) -> SegmentationSet:
+    """Scenes of the embedded data set with the classes of their pixels; none is void."""
+    return SegmentationSet(world.images, world.pixels, world.ids, PIXEL_CLASSES, WORLD_COLOURS)
 
 
 def load_camvid(
@@ -67,7 +65,7 @@ def load_camvid(
     FileNotFoundError or ValueError in one line for a missing list, image or label, a label of another size than its
     image, and a label that is no class.
     """
-    pairs = _pairs(root, split)
+    pairs = read_pairs(root / f"{split}.txt")
     if count is not None and count > len(pairs):
         raise ValueError(f"camvid: {count} images asked for, but {root / f'{split}.txt'} lists {len(pairs)}")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
@@ -81,22 +79,33 @@ def load_camvid(
     )
 
 
-def _pairs(root: Path, split: str) -> list[tuple[str, str]]:
-    path = root / f"{split}.txt"
+def read_pairs(path: Path) -> list[tuple[str, str]]:
+    """The files of images and labels that a list of CamVid names. Errors as of `load_camvid`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list; {GET_CAMVID}")
     pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         names = [name.removeprefix("/SegNet/CamVid/") for name in line.split()]
         if len(names) not in (0, 2):
-            raise ValueError(f"{path}, line {number}: not 'image label' but '{line.strip()}'")
+            raise ValueError(f"{path}, line {number}: not 'image label' but '{line.strip()[:80]}'")
         if names:
             pairs.append((names[0], names[1]))
+    if not pairs:
+        raise ValueError(f"{path}: names no images; delete it and {GET_CAMVID}")
     return pairs
 
 
+def read_label(path: Path) -> Tensor:
+    """CamVid's classes of an image's pixels, uint8 `[H,W]`; the file's 11 becomes VOID. Errors as of `load_camvid`."""
+    with open_image(path) as file:
+        label = np.array(file)
+    if label.ndim != 2 or label.max(initial=0) > len(CAMVID_CLASSES):
+        raise ValueError(f"{path}: a label is one channel of classes 0 to {len(CAMVID_CLASSES)}; this is not")
+    return torch.from_numpy(np.where(label == len(CAMVID_CLASSES), VOID, label).astype(np.uint8))
+
+
 def _pair(image_path: Path, label_path: Path, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    image, label = read_image(image_path), _label(label_path)
+    image, label = read_image(image_path), read_label(label_path)
     if image.shape[1:] != label.shape:
         sizes = [f"{height}x{width}" for height, width in (label.shape, image.shape[1:])]
         raise ValueError(f"{label_path}: the label has {sizes[0]} pixels, its image {sizes[1]}; {GET_CAMVID}")
@@ -104,20 +113,6 @@ def _pair(image_path: Path, label_path: Path, sides: tuple[int, int]) -> tuple[T
         image = _resized(image.permute(1, 2, 0), sides, Image.Resampling.BILINEAR).permute(2, 0, 1)
         label = _resized(label, sides, Image.Resampling.NEAREST)
     return image, label
-
-
-def _label(path: Path) -> Tensor:
-    """uint8 `[H,W]`; the file's 11 becomes VOID."""
-    try:
-        with Image.open(path) as file:
-            label = np.array(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such label; {GET_CAMVID}") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{path}: corrupt label ({error}); delete it and {GET_CAMVID}") from None
-    if label.ndim != 2 or label.max(initial=0) > len(CAMVID_CLASSES):
-        raise ValueError(f"{path}: a label is one channel of classes 0 to {len(CAMVID_CLASSES)}; this is not")
-    return torch.from_numpy(np.where(label == len(CAMVID_CLASSES), VOID, label).astype(np.uint8))
 
 
 def _resized(array: Tensor, sides: tuple[int, int], how: Image.Resampling) -> Tensor:

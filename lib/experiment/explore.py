@@ -19,9 +19,8 @@ from torch import Tensor
 
 from lib import settings, zoo
 from lib.attacks.registry import attacks
-from lib.data.classification import class_names, classification_images
-from lib.data.images import ImageSet, image_files, middle, open_image
-from lib.data.unlabelled import find
+from lib.data.images import ImageSet, find_folder, image_files, middle, open_image
+from lib.data.sets import class_names, load_set
 from lib.experiment.study import NONE, Study, here
 from lib.settings import NetworkSpec, Scale
 from lib.tasks.classification import Prediction
@@ -47,14 +46,14 @@ def open_images(scale: str | None = None, folder: str | Path | None = None, coun
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")
     chosen = settings.load(scale)
-    images = classification_images(chosen.data, count) if folder is None else own(folder, chosen.data.side, count)
+    images = load_set(chosen.data, count=count) if folder is None else own(folder, chosen.data.side, count)
     params = settings.params_at(chosen)
     return Study(params, chosen, images, here(), zoo.device_here(params.device), batch=1)
 
 
 def own(folder: str | Path, side: int, count: int) -> ImageSet:
     """The first `count` images of a folder, by name, `side` pixels square; labels are -1, as nobody knows them."""
-    paths = image_files(find(str(Path(folder).expanduser())))[:count]
+    paths = image_files(find_folder(str(Path(folder).expanduser())))[:count]
     images = torch.stack([read(path, side) for path in paths])
     return ImageSet(images, torch.full((len(paths),), -1), [path.name for path in paths])
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.classification import class_names
+from lib.data.sets import class_names
 from lib.experiment.cells import Adversaries
 from lib.experiment.judging import judge
 from lib.experiment.study import NONE, Study

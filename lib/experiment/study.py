@@ -9,11 +9,10 @@ from torch import Tensor, nn
 
 from lib import settings, store, zoo
 from lib.attacks.registry import attacks
-from lib.data.classification import classification_images
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
-from lib.data.labelled import labelled
 from lib.data.segmentation import SegmentationSet
+from lib.data.sets import load_set
 from lib.defenses import Defense, defense
 from lib.settings import Data, Params, Scale, Scenes
 from lib.store import Arrays, Store
@@ -82,7 +81,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     for spec in params.defenses.values():
         defense(**spec)
     source = source or chosen.data
-    images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
+    images = load_set(source, count=count)
     return Study(
         params, chosen, images, here(), zoo.device_here(params.device), batch=getattr(source, "batch", None) or 0
     )

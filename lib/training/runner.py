@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lib import settings, timings, zoo
 from lib.data import detection as boxes
 from lib.data import world
-from lib.data.labelled import labelled
+from lib.data.sets import load_set
 from lib.data.unlabelled import Photographs, unlabelled
 from lib.keys import digest, record
 from lib.settings import ROOT, Scale
@@ -115,22 +115,15 @@ def write(network: nn.Module, facts: Facts, file: Path, record: Path) -> Facts:
     return whole
 
 
-def scenes(split: str) -> tuple[world.World, Tensor]:
-    """The embedded world, and its images as uint8 `[N,3,H,W]`."""
-    found = world.load(ROOT / "data" / "world", split)
-    return found, torch.from_numpy(found.images).permute(0, 3, 1, 2).contiguous()
-
-
 def stand_in(job: Job) -> Begun:
-    (train, images), (test, others) = scenes("train"), scenes("test")
-    labels, known = (torch.from_numpy(split.labels) for split in (train, test))
+    train, test = world.load("train"), world.load("test")
     sources = [zoo.load(source, job.scale, job.device) for source in job.spec.sources]
-    training = classifiers.training(job.spec, images, labels, len(world.CLASSES), sources, job.device)
-    return training, lambda _: classifiers.evaluate(training.state["victim"], others, known, test.ids)
+    training = classifiers.training(job.spec, train.images, train.labels, len(world.CLASSES), sources, job.device)
+    return training, lambda _: classifiers.evaluate(training.state["victim"], test.images, test.labels, test.ids)
 
 
 def segnet(job: Job) -> Begun:
-    train, test = (labelled(job.spec.data, split) for split in ("train", "test"))
+    train, test = (load_set(job.spec.data, split) for split in ("train", "test"))
     training = segmenter.training(job.spec, train.images, train.labels, train.classes, job.device)
 
     def evaluate(_: Curves) -> Facts:
@@ -146,10 +139,10 @@ def detector(job: Job) -> Begun:
     from lib.training import detectors
 
     backbone = load_file(zoo.fetch(job.spec.backbone, job.scale))
-    train, images = scenes("train")
+    train = world.load("train")
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
-    training = detectors.training(job.spec, images, truth, len(world.CLASSES), backbone, job.device)
-    test = boxes.from_world(scenes("test")[0])
+    training = detectors.training(job.spec, train.images, truth, len(world.CLASSES), backbone, job.device)
+    test = boxes.coco_format(world.load("test"))
     return training, lambda _: average_precisions(training.network, test, job.device)
 
 

@@ -6,14 +6,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tenacity
 
-from lib.data import download, fetch, images
+from lib.data import fetch, images
 
 
 def run(name, option="", value=""):
     """What `companion data` does with these arguments; its errors are raised."""
-    names = {"--url": "url", "--from": "folder"}
-    return fetch.get(name, **({names[option]: Path(value) if option == "--from" else value} if option else {}))
+    options = {"--url": {"url": value}, "--from": {"folder": Path(value)}, "": {}}
+    return fetch.get(name, **options[option])
 
 
 def leftovers(folder):
@@ -24,7 +25,7 @@ def leftovers(folder):
 def places(tmp_path, monkeypatch):
     """A folder with an empty `repository`; no assets, no waiting."""
     monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
-    monkeypatch.setattr(download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(fetch, "WAIT", tenacity.wait_none())
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     return tmp_path
 

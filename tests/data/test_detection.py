@@ -7,8 +7,7 @@ from PIL import Image
 from pycocotools import mask
 
 from lib.data import world
-from lib.data.detection import from_world, load_coco
-from lib.settings import ROOT
+from lib.data.detection import coco_format, load_coco
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
 RUNS = {"counts": [20, 10, 570], "size": [20, 30]}
@@ -98,7 +97,7 @@ def test_more_images_than_there_are_is_an_error(coco):
 
 def test_a_missing_file_is_named_with_the_command_that_gets_it(coco):
     (coco / "val2017" / "000000000285.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; get it with: companion data coco$"):
+    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; how to get it: companion data$"):
         load_coco(coco)
     assert len(load_coco(coco, count=1)) == 1
     listing(coco).unlink()
@@ -128,27 +127,26 @@ def test_an_image_of_another_size_than_annotated_is_refused(coco):
         load_coco(coco)
 
 
-# --- the embedded world
+# --- the embedded data set
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return world.load(ROOT / "data" / "world", "test")
+    return world.load("test", count=30)
 
 
 def test_a_world_has_its_scenes_and_classes(scenes):
-    data = from_world(scenes, 9)
-    assert data.ids == scenes.ids[:9] and data.image_ids == list(range(1, 10))
+    data = coco_format(scenes)
+    assert data.ids == scenes.ids and data.image_ids == list(range(1, 31))
     assert [category["name"] for category in data.truth["categories"]] == list(world.CLASSES)
     assert [category["id"] for category in data.truth["categories"]] == list(range(1, 13))
-    assert np.array_equal(torch.stack(data.images).permute(0, 2, 3, 1).numpy(), scenes.images[:9])
-    assert len(from_world(scenes)) == len(scenes.ids)
+    assert torch.equal(torch.stack(data.images), scenes.images) and len(data) == 30
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools' own
 def test_every_object_has_its_class_box_and_visible_pixels(scenes):
     """Boxes and masks say the same: the box around a mask is the object's box."""
-    data = from_world(scenes, 30)
+    data = coco_format(scenes)
     annotations = iter(data.truth["annotations"])
     for scene, image_id in enumerate(data.image_ids):
         for k, (x0, y0, x1, y1) in enumerate(scenes.boxes[scene].tolist()):
@@ -163,10 +161,5 @@ def test_every_object_has_its_class_box_and_visible_pixels(scenes):
 
 
 def test_a_world_s_truth_is_plain_json(scenes):
-    truth = from_world(scenes, 3).truth
+    truth = coco_format(scenes).truth
     assert json.loads(json.dumps(truth)) == truth
-
-
-def test_more_scenes_than_there_are_is_an_error(scenes):
-    with pytest.raises(ValueError, match=r"^9999 images asked for, but the embedded world has 400 scenes$"):
-        from_world(scenes, 9999)

@@ -3,7 +3,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from lib.data import download, fetch, images, unlabelled
+from lib.data import fetch, images, unlabelled
 from tests.data.conftest import leftovers, run
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -12,7 +12,10 @@ IDS = ["a", "b", "c"]
 TABLE = "ImageId,URL,TrueLabel\n" + "".join(f"{name},x,{label}\n" for label, name in enumerate(IDS, start=1))
 
 
-def png(side=fetch.SIDE, colour=(10, 20, 30)):
+SIDE = 299
+
+
+def png(side=SIDE, colour=(10, 20, 30)):
     buffer = BytesIO()
     Image.new("RGB", (side, side), colour).save(buffer, "png")
     return buffer.getvalue()
@@ -29,7 +32,7 @@ def server(server):
 def test_download_gives_a_set_that_loads(server, places):
     run("neurips2017", "--url", server.url)
     folder = places / "repository" / "data" / "neurips2017"
-    data = images.load_neurips2017(folder, side=fetch.SIDE)
+    data = images.load_neurips2017(folder, side=SIDE)
     assert data.ids == IDS and data.labels.tolist() == [0, 1, 2]
     assert data.images[0, :, 0, 0].tolist() == [10, 20, 30]
     assert not leftovers(folder)
@@ -57,18 +60,18 @@ def test_interrupted_run_goes_on_and_a_damaged_image_is_fetched_again(server, pl
 def test_passing_faults_are_tried_again(server, places, fault):
     server.faults = {"/set/images/b.png": [fault, fault], "/set/dev_dataset.csv": [fault]}
     run("neurips2017", "--url", server.url)
-    assert len(images.load_neurips2017(places / "repository" / "data" / "neurips2017", side=fetch.SIDE)) == 3
+    assert len(images.load_neurips2017(places / "repository" / "data" / "neurips2017", side=SIDE)) == 3
     assert server.requests.count("/set/images/b.png") == 3
 
 
 @pytest.mark.parametrize(("content", "reason"), [(None, "404"), (b"<html>", "corrupt"), (png(8), "8x8, not 299x299")])
 def test_image_that_cannot_be_had_is_reported_and_the_others_stay(server, places, content, reason):
     server.files["/set/images/b.png"] = content
-    with pytest.raises(ConnectionError, match=rf"^1 of 3 images are missing \(.*b\.png: .*{reason}.*\); run it again$"):
+    with pytest.raises(ConnectionError, match=rf"^1 of 3 files are missing \(.*b\.png: .*{reason}.*\); run it again$"):
         run("neurips2017", "--url", server.url)
     folder = places / "repository" / "data" / "neurips2017" / "images"
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "c.png"]
-    assert server.requests.count("/set/images/b.png") == (1 if content is None else download.TRIES)
+    assert server.requests.count("/set/images/b.png") == (1 if content is None else fetch.TRIES)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +88,29 @@ def test_a_wrong_table_is_refused(server, places, content, reason):
     assert not (places / "repository" / "data" / "neurips2017" / "images.csv").exists()
 
 
-def test_assets_are_linked_not_copied(places, monkeypatch):
-    assets = places / "assets" / "neurips2017"
+@pytest.mark.parametrize("name", ["neurips2017", "camvid", "coco"])
+def test_assets_are_linked_not_copied(server, places, monkeypatch, name):
+    assets = places / "assets" / name
     assets.mkdir(parents=True)
     monkeypatch.setenv("COMPANION_ASSETS", str(places / "assets"))
     for _ in range(2):
-        run("neurips2017")
-        link = places / "repository" / "data" / "neurips2017"
+        run(name)
+        link = places / "repository" / "data" / name
         assert link.is_symlink() and link.samefile(assets)
+    assert server.requests == []
+
+
+def test_a_list_of_another_name_can_be_told(server, places):
+    server.files["/set/mine.csv"] = server.files.pop("/set/dev_dataset.csv")
+    fetch.get("neurips2017", url=server.url, listing="mine.csv")
+    assert (places / "repository" / "data" / "neurips2017" / "images.csv").read_text() == TABLE
+    with pytest.raises(ValueError, match=r"^camvid has 3 lists of images"):
+        fetch.get("camvid", url=server.url, listing="mine.csv")
+
+
+def test_an_unknown_set_names_the_nearest():
+    with pytest.raises(ValueError, match=r"^no data set 'cocoa'; did you mean 'coco'\? There are: neurips2017, "):
+        run("cocoa")
 
 
 def test_link_to_a_folder_that_is_gone_is_replaced(server, places):
@@ -101,7 +119,7 @@ def test_link_to_a_folder_that_is_gone_is_replaced(server, places):
     link.symlink_to(places / "gone")
     run("neurips2017", "--url", server.url)
     assert not link.is_symlink()
-    assert len(images.load_neurips2017(link, side=fetch.SIDE)) == 3
+    assert len(images.load_neurips2017(link, side=SIDE)) == 3
 
 
 def test_imagenet_is_linked_from_a_folder_that_holds_it(places):
@@ -110,7 +128,7 @@ def test_imagenet_is_linked_from_a_folder_that_holds_it(places):
     (folder / "images" / "v.jpeg").write_bytes(png())
     (folder / "labels.csv").write_text("file,label\nv.jpeg,3\n")
     run("imagenet_val", "--from", str(folder))
-    assert images.load_imagenet_val(images.root("imagenet_val"), side=8).labels.tolist() == [3]
+    assert images.load_imagenet_val(images.find_folder("data/imagenet_val"), side=8).labels.tolist() == [3]
     with pytest.raises(FileNotFoundError, match=r"labels\.csv"):
         run("imagenet_val", "--from", str(places))
 
@@ -124,14 +142,13 @@ def test_imagenet_link_replaces_nothing_else(places):
 
 
 def test_imagenet_without_a_folder_says_what_to_do():
-    with pytest.raises(FileNotFoundError, match=r"cannot be downloaded\. .*image-net\.org.*--from FOLDER$"):
+    with pytest.raises(FileNotFoundError, match=r"cannot be downloaded from here\. .*image-net\.org.*--from FOLDER$"):
         run("imagenet_val")
 
 
 @pytest.mark.parametrize("name", ["comics", "paintings"])
 @pytest.mark.parametrize("path", ["x.png", "train/1.jpg", "a/b/c/x.webp"])
-def test_a_collection_is_linked_from_a_folder_of_any_layout(places, monkeypatch, name, path):
-    monkeypatch.setattr(unlabelled, "ROOT", images.ROOT)
+def test_a_collection_is_linked_from_a_folder_of_any_layout(places, name, path):
     picture = places / "mine" / path
     picture.parent.mkdir(parents=True)
     picture.write_bytes(png(40))
@@ -168,7 +185,6 @@ def test_a_collection_without_a_folder_says_what_to_do(name, command):
     with pytest.raises(FileNotFoundError, match=rf"{command}.*companion data {name} --from FOLDER$") as error:
         run(name)
     assert "\n" not in str(error.value)
-    assert f"data/{name}" in unlabelled.COLLECTIONS and name in fetch.HOW
 
 
 def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):

@@ -125,14 +125,15 @@ def test_missing_csv_names_the_command(tmp_path):
         images.load_neurips2017(tmp_path, side=20)
 
 
-def test_root_prefers_the_repository_then_the_assets_then_names_the_command(tmp_path, monkeypatch):
+def test_a_data_set_is_looked_for_in_the_repository_then_in_the_assets(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
     monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
-    with pytest.raises(FileNotFoundError, match=r"run: companion data neurips2017$"):
-        images.root("neurips2017")
+    with pytest.raises(FileNotFoundError, match=r"^data/neurips2017: .*; run: companion data neurips2017$"):
+        images.find_folder("data/neurips2017")
     (tmp_path / "assets" / "neurips2017").mkdir(parents=True)
-    assert images.root("neurips2017") == tmp_path / "assets" / "neurips2017"
+    assert images.find_folder("data/neurips2017") == tmp_path / "assets" / "neurips2017"
     (tmp_path / "repository" / "data" / "neurips2017").mkdir(parents=True)
-    assert images.root("neurips2017") == tmp_path / "repository" / "data" / "neurips2017"
+    assert images.find_folder("data/neurips2017") == tmp_path / "repository" / "data" / "neurips2017"
     monkeypatch.delenv("COMPANION_ASSETS")
-    assert images.find("imagenet_val") is None
+    with pytest.raises(FileNotFoundError):
+        images.find_folder("data/imagenet_val")

@@ -1,4 +1,4 @@
-"""lib/data/segmentation.py and labelled.py: CamVid's layout, the embedded world with labelled pixels."""
+"""lib/data/segmentation.py and sets.py: CamVid's layout, the embedded data set with labelled pixels."""
 
 import os
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from lib.data import world
-from lib.data.labelled import labelled
 from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, VOID, WORLD_COLOURS, load_camvid
+from lib.data.sets import load_set
 from lib.settings import Scenes
 
 SIDES = (24, 32)
@@ -76,11 +76,11 @@ def damage_colour(root):
     [
         (
             lambda root: (root / "testannot" / "f2.png").unlink(),
-            "f2.png: no such label; get it with: companion data camvid",
+            "f2.png: no such image; how to get it: companion data",
         ),
         (lambda root: (root / "test" / "f2.png").unlink(), "f2.png: no such image"),
         (lambda root: (root / "test.txt").unlink(), "test.txt: no such list; get it with"),
-        (lambda root: (root / "testannot" / "f2.png").write_bytes(b"nothing"), "f2.png: corrupt label"),
+        (lambda root: (root / "testannot" / "f2.png").write_bytes(b"nothing"), "f2.png: corrupt image"),
         (damage_size, "f2.png: the label has 5x7 pixels, its image 24x32"),
         (damage_class, "f2.png: a label is one channel of classes 0 to 11"),
         (damage_colour, "f2.png: a label is one channel of classes 0 to 11"),
@@ -108,12 +108,12 @@ def test_every_class_has_a_colour_of_its_own():
 
 
 def test_the_world_gives_pixels_or_boxes():
-    pixels = labelled(Scenes(name="world", labels="pixels", count=5))
+    pixels = load_set(Scenes(name="world", labels="pixels", count=5))
     assert pixels.images.shape == (5, 3, 48, 48) and int(pixels.labels.max()) < len(pixels.classes)
-    boxes = labelled(Scenes(name="world", labels="boxes", count=5))
+    boxes = load_set(Scenes(name="world", labels="boxes", count=5))
     assert boxes.ids == pixels.ids and torch.equal(torch.stack(list(boxes.images)), pixels.images)
-    with pytest.raises(ValueError, match="401 images asked for, but the embedded world has 400 test scenes"):
-        labelled(Scenes(name="world", labels="pixels"), count=401)
+    with pytest.raises(ValueError, match="401 images asked for, but the embedded data set has 400 test scenes"):
+        load_set(Scenes(name="world", labels="pixels"), count=401)
 
 
 def test_settings_refuse_labels_that_a_data_set_has_not():

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from lib import settings
+from lib.data import images
 from lib.data import unlabelled as module
 from lib.data.unlabelled import Photographs, unlabelled
 
@@ -79,7 +80,7 @@ def test_images_are_read_when_asked_for(folder, monkeypatch):
 
 
 def test_a_relative_folder_is_looked_for_in_the_repository_then_in_the_assets(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
     monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
     there = save(tmp_path / "assets" / "coco" / "few" / "x.png", 1)
     assert torch.equal(unlabelled("coco/few")[0], there)
@@ -88,7 +89,7 @@ def test_a_relative_folder_is_looked_for_in_the_repository_then_in_the_assets(tm
 
 
 def test_data_in_the_repository_are_in_the_assets_without_that_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
     monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
     there = save(tmp_path / "assets" / "comics" / "x.png", 1)
     assert torch.equal(unlabelled("data/comics")[0], there)
@@ -98,7 +99,7 @@ def test_data_in_the_repository_are_in_the_assets_without_that_folder(tmp_path, 
 
 @pytest.mark.parametrize("name", ["comics", "paintings"])
 def test_a_missing_collection_names_the_command(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     with pytest.raises(FileNotFoundError, match=rf"^data/{name}: .*; run: companion data {name}$") as error:
@@ -108,7 +109,7 @@ def test_a_missing_collection_names_the_command(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("assets", [None, "", "elsewhere"])
 def test_a_missing_folder_is_named_in_one_line(assets, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(images, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     if assets is not None:

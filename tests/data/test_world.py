@@ -1,27 +1,31 @@
-"""lib/data/scenes.py and lib/data/world.py: what is drawn, stored, loaded and checked."""
+"""tools/draw_world.py and lib/data/world.py: what is drawn, stored, loaded and checked."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.linear_model import RidgeClassifier
 
 from lib import settings
 from lib.data import world
-from lib.data.scenes import BACKGROUNDS, CLASSES, PIXEL_CLASSES, SIDE, STYLES, draw
+from lib.data.world import BACKGROUNDS, CLASSES, PIXEL_CLASSES, SIDE
 from lib.settings import ROOT
-from tests.conftest import companion, refused
+from tools import draw_world
+from tools.draw_world import OUTLINES, STYLES, TEXTURES, draw
 
-PINNED = ROOT / "data" / "world"
 COUNTS = {(split, style): 60 if style == "natural" else 55 for split in ("train", "test") for style in STYLES}
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp("world")
-    world.generate(root, seed=5, counts=COUNTS)
+    draw_world.generate(root, seed=5, counts=COUNTS)
     return root
 
 
@@ -99,12 +103,12 @@ def test_an_unknown_style_or_split_is_named():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_what_is_loaded_is_what_was_drawn(stored, style):
-    loaded = world.load(stored, "test", style)
-    assert loaded.images.shape == (COUNTS["test", style], SIDE, SIDE, 3) and loaded.images.dtype == np.uint8
+    loaded = world.load("test", style, root=stored)
+    assert loaded.images.shape == (COUNTS["test", style], 3, SIDE, SIDE) and loaded.images.dtype == torch.uint8
     assert loaded.ids[17] == "test-00017" and len(set(loaded.ids)) == len(loaded.images)
     for index in (0, 49, 50, 54):  # both sides of the end of a row of tiles
         scene = draw(5, "test", index, style)
-        assert np.array_equal(loaded.images[index], scene.image)
+        assert np.array_equal(loaded.images[index].permute(1, 2, 0), scene.image)
         assert np.array_equal(loaded.instances[index], scene.instances)
         assert np.array_equal(loaded.pixels[index], scene.pixels)
         assert np.array_equal(loaded.boxes[index], scene.boxes)
@@ -113,7 +117,7 @@ def test_what_is_loaded_is_what_was_drawn(stored, style):
 
 
 def test_an_untouched_world_passes_the_check(stored):
-    world.check(stored)
+    draw_world.check_drawn(stored)
 
 
 def _repaint(path: Path, pixels: int, levels: int) -> None:
@@ -127,16 +131,16 @@ def _repaint(path: Path, pixels: int, levels: int) -> None:
 def test_a_changed_sheet_fails_the_check_by_name(copy, name):
     _repaint(copy / name, pixels=1, levels=4)
     with pytest.raises(ValueError, match=name) as caught:
-        world.check(copy)
+        draw_world.check_drawn(copy)
     assert "\n" not in str(caught.value)
 
 
 def test_the_check_forgives_one_level_in_few_pixels_of_an_image_only(copy):
     _repaint(copy / "train_natural.webp", pixels=5, levels=1)
-    world.check(copy)
+    draw_world.check_drawn(copy)
     _repaint(copy / "train_natural.webp", pixels=3000, levels=1)
     with pytest.raises(ValueError, match="train_natural"):
-        world.check(copy)
+        draw_world.check_drawn(copy)
 
 
 def test_a_changed_label_fails_the_check(copy):
@@ -145,53 +149,75 @@ def test_a_changed_label_fails_the_check(copy):
     index["splits"]["test"]["boxes"][3][0][2] += 1
     path.write_text(json.dumps(index))
     with pytest.raises(ValueError, match=r"world.json"):
-        world.check(copy)
+        draw_world.check_drawn(copy)
 
 
 def test_a_missing_world_names_the_command_that_fetches_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dvc pull data.dvc"):
-        world.load(tmp_path / "nothing", "test")
+        world.load("test", root=tmp_path / "nothing")
 
 
 def test_a_missing_or_truncated_sheet_is_one_clear_error(copy):
     path = copy / "test_natural.webp"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"test_natural.webp cannot be read"):
-        world.load(copy, "test")
+        world.load("test", root=copy)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"test_natural.webp is missing"):
-        world.load(copy, "test")
+        world.load("test", root=copy)
 
 
 def test_an_unknown_split_lists_the_known_ones(stored):
     with pytest.raises(ValueError, match=r"no holdout/natural.*test/comic"):
-        world.load(stored, "holdout")
+        world.load("holdout", root=stored)
+
+
+def command(*arguments):
+    """The script in a process of its own."""
+    script = [sys.executable, "tools/draw_world.py", *map(str, arguments)]
+    return subprocess.run(script, cwd=ROOT, env=os.environ | {"PYTHONPATH": "."}, capture_output=True, text=True)
 
 
 def test_the_contact_sheet_is_a_small_readable_picture(stored, tmp_path):
     out = tmp_path / "sheet.png"
-    assert companion("data", "world", "--root", stored, "--sheet", out)[0] == 0
+    done = command("--root", stored, "--sheet", out)
+    assert done.returncode == 0 and done.stdout == f"{out}: contact sheet of {stored}\n", done.stderr
     assert out.stat().st_size < 400_000
     assert min(Image.open(out).size) > 400
 
 
-def test_the_command_line_ends_a_missing_world_in_one_line(tmp_path):
-    assert "dvc pull" in refused("data", "world", "--check", "--root", tmp_path)
+def test_the_script_ends_a_missing_world_in_one_line(tmp_path):
+    done = command("--check", "--root", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("draw_world: ") and "dvc pull" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_every_class_has_an_outline_and_a_texture():
+    assert tuple(OUTLINES) == tuple(TEXTURES) == CLASSES
+
+
+def test_a_count_takes_the_first_scenes_and_refuses_more_than_there_are(stored):
+    few, whole = world.load("test", count=7, root=stored), world.load("test", root=stored)
+    assert torch.equal(few.images, whole.images[:7]) and torch.equal(few.pixels, whole.pixels[:7])
+    assert few.ids == whole.ids[:7] and torch.equal(few.labels, whole.labels[:7])
+    assert len(few.boxes) == len(few.objects) == len(few.instances) == 7
+    with pytest.raises(ValueError, match=r"^61 images asked for, but the embedded data set has 60 test scenes$"):
+        world.load("test", count=61, root=stored)
 
 
 def test_the_pinned_scenes_are_those_that_the_generator_draws():
     for split, style in world.COUNTS:
-        stored = world.load(PINNED, split, style)
+        stored = world.load(split, style)
         assert len(stored.ids) == world.COUNTS[split, style]
         for index in (0, 17, len(stored.ids) - 1):
-            drawn = world.draw(world.SEED, split, index, style)
-            assert np.abs(drawn.image.astype(int) - stored.images[index]).max() <= 1
+            drawn = draw(draw_world.SEED, split, index, style)
+            assert np.abs(drawn.image.astype(int) - stored.images[index].permute(1, 2, 0).numpy()).max() <= 1
             assert drawn.label == stored.labels[index]
 
 
 def test_a_linear_classifier_on_pixels_stays_under_60_percent():
-    train, test = (world.load(PINNED, split) for split in ("train", "test"))
-    flat = [split.images.reshape(len(split.images), -1) / np.float32(255) for split in (train, test)]
+    train, test = (world.load(split) for split in ("train", "test"))
+    flat = [split.images.flatten(1).numpy() / np.float32(255) for split in (train, test)]
     best = max(RidgeClassifier(alpha=a).fit(flat[0], train.labels).score(flat[1], test.labels) for a in (100, 1000))
     assert 1 / 12 < best < 0.6
 

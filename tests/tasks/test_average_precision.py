@@ -9,7 +9,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from lib.data.detection import from_world
+from lib.data.detection import coco_format
 from lib.tasks.precision import Detections, evaluate, mask_precision
 from tests.training.conftest import scenes, truth
 
@@ -226,7 +226,7 @@ def test_a_sample_without_any_object_is_left_out():
 
 
 def test_masks_as_they_are_have_full_precision_and_shifted_ones_less():
-    known = from_world(scenes(12))
+    known = coco_format(scenes(12))
     perfect = [
         {"labels": t["labels"], "scores": torch.ones(len(t["labels"])), "masks": t["masks"][:, None].float()}
         for t in truth(scenes(12))
@@ -234,4 +234,4 @@ def test_masks_as_they_are_have_full_precision_and_shifted_ones_less():
     shifted = [found | {"masks": found["masks"].roll(8, 3)} for found in perfect]
     assert mask_precision(known.truth, known.image_ids, perfect) == pytest.approx(100)
     assert mask_precision(known.truth, known.image_ids, [*perfect[:6], *shifted[6:]]) < 80
-    assert known.truth == from_world(scenes(12)).truth  # left as it was
+    assert known.truth == coco_format(scenes(12)).truth  # left as it was

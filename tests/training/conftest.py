@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from lib.data.scenes import draw
 from lib.data.segmentation import VOID, SegmentationSet
 from lib.data.unlabelled import unlabelled
-from lib.data.world import World
+from lib.data.world import World, load
 from lib.networks.small import resnet50
 from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
 from lib.store import Store
@@ -77,16 +76,8 @@ def halves(count: int = 24, seed: int = 0) -> SegmentationSet:
 
 @functools.cache
 def scenes(count: int, first: int = 0) -> World:
-    """Scenes of the embedded world, drawn anew."""
-    drawn = [draw(0, "train", index, "natural") for index in range(first, first + count)]
-    per_scene = [[scene.boxes for scene in drawn], [scene.objects for scene in drawn]]
-    sheets = [np.stack([getattr(scene, name) for scene in drawn]) for name in ("image", "instances", "pixels")]
-    labels, ids = np.array([scene.label for scene in drawn]), [f"train-{index}" for index in range(count)]
-    return World(sheets[0], labels, ids, *per_scene, *sheets[1:])
-
-
-def pixels(world: World) -> torch.Tensor:
-    return torch.from_numpy(world.images).permute(0, 3, 1, 2).contiguous()
+    """Scenes of the embedded data set."""
+    return World(*(part[first:] for part in load("train", count=first + count)))
 
 
 def truth(world: World) -> list[dict]:
@@ -123,7 +114,7 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     if kind in ("retinanet", "mask_rcnn"):
         spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
         torch.manual_seed(3 + weights)
-        return spec, detectors.training(spec, pixels(world), truth(world), 12, resnet50(12).state_dict(), device)
+        return spec, detectors.training(spec, world.images, truth(world), 12, resnet50(12).state_dict(), device)
     images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
     if kind == "purifier":
         spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)

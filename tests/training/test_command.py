@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,11 @@ from torchvision.transforms import functional as vision
 from lib import cli, settings, timings, zoo
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
+from lib.data.world import CLASSES
 from lib.networks.small import ARCHITECTURES
 from lib.training import generator, loop, runner
 from tests.conftest import refused
-from tests.training.conftest import SIDE, pixels, scenes
+from tests.training.conftest import SIDE, scenes
 from tests.training.test_samples import places
 
 COUNTS = {"seconds", "parameters", "sha256", "device", "machine"}
@@ -90,7 +92,7 @@ def command(tmp_path, monkeypatch):
         weights = runner.save({key: value.contiguous() for key, value in state.items()})
         loop.write_whole(models / f"{name}.safetensors", lambda out, weights=weights: out.write(weights))
     monkeypatch.setattr(zoo, "ROOT", root)
-    monkeypatch.setattr(runner, "scenes", lambda split: (scenes(12), pixels(scenes(12))))
+    monkeypatch.setattr(runner, "world", SimpleNamespace(load=lambda split: scenes(12), CLASSES=CLASSES))
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     # `settings.load` reads the repository by default; the command gives it the scale's name alone.
     load = settings.load
@@ -137,8 +139,8 @@ def test_the_command_trains_by_name_and_writes_a_true_record(name, command, caps
 def test_the_accuracy_of_a_stand_in_is_that_of_the_loaded_network(command):
     command.change("Inc-v3", epochs=20)
     command("Inc-v3")
-    predicted = zoo.load("Inc-v3", settings.load("mini"))(pixels(scenes(12)).float() / 255).argmax(1).numpy()
-    assert command.record("Inc-v3")["accuracy"] == pytest.approx(np.mean(predicted == scenes(12).labels))
+    predicted = zoo.load("Inc-v3", settings.load("mini"))(scenes(12).images.float() / 255).argmax(1)
+    assert command.record("Inc-v3")["accuracy"] == pytest.approx((predicted == scenes(12).labels).float().mean().item())
 
 
 def test_a_detector_and_a_segmenter_score_as_the_loaded_networks_do(command):
@@ -146,10 +148,10 @@ def test_a_detector_and_a_segmenter_score_as_the_loaded_networks_do(command):
         command.change(name, **({"epochs": 20} if name == "Mask-R-CNN" else {}))
         command(name)
     scale = settings.load("mini")
-    data = runner.boxes.from_world(scenes(12))
+    data = runner.boxes.coco_format(scenes(12))
     scores = runner.average_precisions(zoo.load("Mask-R-CNN", scale), data)
     assert scores == pytest.approx({key: command.record("Mask-R-CNN")[key] for key in scores}) and scores["map_50"] > 0
-    data = runner.labelled(scale.segmenters["SegNet-Basic"].data)
+    data = runner.load_set(scale.segmenters["SegNet-Basic"].data)
     predicted = runner.segmentation.predict(zoo.load("SegNet-Basic", scale), data.images)
     found = runner.confusion.scores(runner.confusion.confusions(predicted, data.labels.numpy(), 15).sum(0))
     assert found.pixels == pytest.approx(command.record("SegNet-Basic")["pixels"])

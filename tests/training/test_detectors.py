@@ -5,12 +5,12 @@ import pytest
 import torch
 from torchvision.ops import masks_to_boxes
 
-from lib.data.detection import from_world
+from lib.data.detection import coco_format
 from lib.networks.detectors import DETECTORS
 from lib.networks.small import resnet50, vgg16
 from lib.rng import generator
 from lib.training import detectors, runner
-from tests.training.conftest import fit, pixels, scenes, spec_of, truth
+from tests.training.conftest import fit, scenes, spec_of, truth
 
 
 def spec(detector: str = "retinanet", **changes):
@@ -55,7 +55,7 @@ def test_images_and_their_objects_are_mirrored_together(data, monkeypatch):
 
 
 def test_augmentation_depends_on_its_generator_alone(data):
-    images = pixels(data)
+    images = data.images
     first, again, other = (detectors.augmented(images, truth(data), generator("a", k))[0] for k in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert first.min() >= 0 and first.max() <= 1 and first.shape == images.shape
@@ -75,9 +75,9 @@ def test_the_trunk_begins_with_the_backbones_weights_and_seeds_decide_the_heads(
 def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(detectors, "photographed", lambda x, g: x)
     recipe, world = spec(name, epochs=80, lr=5e-3, checkpoint_minutes=9), scenes(4)
-    begun = recipe, detectors.training(recipe, pixels(world), truth(world), 12, backbone)
+    begun = recipe, detectors.training(recipe, world.images, truth(world), 12, backbone)
     detector, curves, _ = fit(begun, tmp_path)
-    scores = runner.average_precisions(detector, from_world(world))
+    scores = runner.average_precisions(detector, coco_format(world))
     assert scores["images"] == 4 and scores["map_50"] > 90
     assert ("mask_map_50" in scores) == (name == "mask_rcnn") and scores.get("mask_map_50", 100) > 90
     losses = pd.DataFrame(curves.rows)["loss"]

@@ -1,21 +1,48 @@
-"""Draws the scenes of the embedded world: 48x48 RGB, one main object among smaller ones, before a layered background.
+"""Draws the embedded synthetic data set: 48x48 RGB, one main object among smaller ones, before a layered background.
 
-A class is a shape AND a texture of low contrast, so that networks lean partly on cues that small perturbations can
-overwrite, as they do on photographs. Everything follows from (seed, split, index); the styles share their masks.
+    python tools/draw_world.py                   draw data/world anew
+    python tools/draw_world.py --check           prove that this file still draws what data/world holds
+    python tools/draw_world.py --sheet FILE      a contact sheet of data/world (docs/world.png)
+
+`lib.data.world` reads what is written here; data.dvc pins it. A class is a shape AND a texture of low contrast, so that
+networks lean partly on cues that small perturbations can overwrite, as they do on photographs. Everything follows from
+(seed, split, index); the styles share their masks.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import colorsys
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, NamedTuple
 
 import numpy as np
+import typer
 from PIL import Image, ImageDraw
 from scipy import ndimage
+from tqdm import tqdm
 
-SIDE = 48
+from lib.data.world import (
+    BACKGROUNDS,
+    CLASSES,
+    COUNTS,
+    FOLDER,
+    SIDE,
+    TILES,
+    VERSION,
+    load,
+    read_index,
+    read_sheet,
+)
+
+SEED = 0
 SPLITS = ("train", "test")
 STYLES = ("natural", "comic", "painted")
-BACKGROUNDS = ("sky", "hills", "ground")
 OVERSAMPLE = 4  # outlines are drawn this much larger, so that their edges are smooth and their masks exact
+ZOOM = 2  # of the contact sheet
+CELL = SIDE * ZOOM + 6
+LEFT, TOP = 66, 20
+ROWS_SHOWN = (*STYLES, "boxes", "instances", "classes")
 
 
 class Scene(NamedTuple):
@@ -92,8 +119,6 @@ OUTLINES: dict[str, list[tuple[int, np.ndarray]]] = {
     "house": [(1, np.array([[-0.8, 0.9], [-0.8, -0.1], [0, -1.0], [0.8, -0.1], [0.8, 0.9]]))],
     "fish": [(1, _circle(0.6, -0.2) * [1.2, 0.95]), (1, np.array([[0.3, 0.0], [1.05, -0.6], [1.05, 0.6]]))],
 }
-CLASSES = tuple(OUTLINES)
-PIXEL_CLASSES = BACKGROUNDS + CLASSES
 
 
 def _bricks(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -284,3 +309,147 @@ def draw(seed: int, split: str, index: int, style: str = "natural") -> Scene:
     objects = np.array([thing.kind for thing in plan.things], np.int64)
     image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
     return Scene(image, int(objects[0]), extents(instances, len(objects)), objects, instances, pixels)
+
+
+def _sheet(tiles: np.ndarray) -> np.ndarray:
+    """Tiles `[N,48,48,...]` side by side in rows of 50, the last row filled up with black."""
+    rows = -(-len(tiles) // TILES)
+    full = np.zeros((rows * TILES, *tiles.shape[1:]), np.uint8)
+    full[: len(tiles)] = tiles
+    grid = full.reshape(rows, TILES, SIDE, SIDE, -1).transpose(0, 2, 1, 3, 4)
+    return grid.reshape(rows * SIDE, TILES * SIDE, *tiles.shape[3:])
+
+
+def _scenes(seed: int, split: str, style: str, count: int) -> list[Scene]:
+    indices = tqdm(range(count), desc=f"{split} {style}", mininterval=1)
+    return [draw(seed, split, index, style) for index in indices]
+
+
+def _facts(scenes: list[Scene]) -> dict:
+    """What `world.json` says about one split."""
+    return {
+        "labels": [scene.label for scene in scenes],
+        "boxes": [scene.boxes.tolist() for scene in scenes],
+        "objects": [scene.objects.tolist() for scene in scenes],
+    }
+
+
+def _drawn(seed: int, counts: dict) -> Iterator[tuple[str, np.ndarray | dict]]:
+    """Every (file name or split name, sheet or facts) of the world, one style at a time."""
+    for (split, style), count in counts.items():
+        scenes = _scenes(seed, split, style, count)
+        yield f"{split}_{style}.webp", _sheet(np.stack([scene.image for scene in scenes]))
+        if style == "natural":
+            yield f"{split}_instances.png", _sheet(np.stack([scene.instances for scene in scenes]))
+            yield f"{split}_pixels.png", _sheet(np.stack([scene.pixels for scene in scenes]))
+            yield split, _facts(scenes)
+
+
+def generate(root: Path, seed: int = SEED, counts: dict = COUNTS) -> None:
+    """Draw the world into the folder `root` (made if needed)."""
+    root.mkdir(parents=True, exist_ok=True)
+    stated = [[split, style, count] for (split, style), count in counts.items()]
+    index = {"version": VERSION, "seed": seed, "classes": CLASSES, "counts": stated, "splits": {}}
+    for name, drawn in _drawn(seed, counts):
+        if isinstance(drawn, dict):
+            index["splits"][name] = drawn
+        elif name.endswith("webp"):
+            Image.fromarray(drawn).save(root / name, lossless=True, quality=70, method=4)
+        else:
+            Image.fromarray(drawn).save(root / name, optimize=True)
+    (root / "world.json").write_text(json.dumps(index, separators=(",", ":")) + "\n")
+
+
+def check_drawn(root: Path) -> None:
+    """Draw the world again and compare. ValueError in one line names the first file that differs.
+
+    Images may differ by one level in 1e-4 of the values, because sine and cosine differ in the last bit between
+    processors; all else is exact.
+    """
+    index = read_index(root)
+    counts = {(split, style): count for split, style, count in index["counts"]}
+    for name, drawn in _drawn(index["seed"], counts):
+        if isinstance(drawn, dict):
+            same = index["splits"].get(name) == drawn
+            name = f"world.json ({name})"
+        else:
+            stored = read_sheet(root / name).astype(int)
+            same = stored.shape == drawn.shape and _close(stored, drawn, images=name.endswith("webp"))
+        if not same:
+            raise ValueError(
+                f"{root / name} differs from what the code draws now; draw it with `python tools/draw_world.py`"
+            )
+
+
+def _close(stored: np.ndarray, drawn: np.ndarray, images: bool) -> bool:
+    difference = np.abs(stored - drawn)
+    return difference.max() <= 1 and (difference > 0).mean() <= 1e-4 if images else not difference.any()
+
+
+def _palette(greys: list[int], count: int) -> np.ndarray:
+    """The greys, then `count` distinct colours, uint8 `[len(greys) + count,3]`."""
+    # Steps of the golden ratio around the colour circle keep neighbours apart.
+    hues = [(0.618 * k % 1, 0.7, 0.6 + 0.35 * (k % 2)) for k in range(count)]
+    colours = [[int(255 * channel) for channel in colorsys.hsv_to_rgb(*hue)] for hue in hues]
+    return np.array([[grey] * 3 for grey in greys] + colours, np.uint8)
+
+
+def _enlarged(tile: np.ndarray) -> Image.Image:
+    return Image.fromarray(tile).resize((SIDE * ZOOM,) * 2, Image.Resampling.NEAREST)
+
+
+def _boxed(tile: np.ndarray, boxes: np.ndarray) -> Image.Image:
+    """The image with its boxes drawn around the objects, the main one in white."""
+    shown = _enlarged(tile)
+    pen = ImageDraw.Draw(shown)
+    for order, (x0, y0, x1, y1) in reversed(list(enumerate(boxes * ZOOM))):
+        pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline="white" if order == 0 else "black")
+    return shown
+
+
+def contact_sheet(root: Path, path: Path) -> None:
+    """One test scene per class in every style, with boxes and masks, as a picture at `path`. Errors as `load`."""
+    worlds = {style: load("test", style, root=root) for style in STYLES}
+    natural = worlds["natural"]
+    objects, classes = _palette([0], 4), _palette([210, 150, 90], len(CLASSES))
+    sheet = Image.new("RGB", (LEFT + CELL * len(CLASSES), TOP + CELL * len(ROWS_SHOWN)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for row, name in enumerate(ROWS_SHOWN):
+        pen.text((6, TOP + row * CELL + CELL // 2 - 6), name, fill="black")
+    for kind, label in enumerate(CLASSES):
+        scene = int(np.flatnonzero(natural.labels == kind)[1])
+        images = {style: worlds[style].images[scene].permute(1, 2, 0).numpy() for style in STYLES}
+        tiles = [_enlarged(image) for image in images.values()]
+        tiles.append(_boxed(images["natural"], natural.boxes[scene]))
+        tiles.append(_enlarged(objects[natural.instances[scene]]))
+        tiles.append(_enlarged(classes[natural.pixels[scene]]))
+        left = LEFT + kind * CELL
+        pen.text((left + CELL // 2, 4), label, fill="black", anchor="ma")
+        for row, tile in enumerate(tiles):
+            sheet.paste(tile, (left, TOP + row * CELL))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
+
+
+def main(
+    root: Annotated[Path, typer.Option(help="the folder")] = FOLDER,
+    check: Annotated[bool, typer.Option("--check", help="compare the stored data with what is drawn now")] = False,
+    sheet: Annotated[Path | None, typer.Option(help="write a contact sheet of the stored data")] = None,
+) -> None:
+    """Draw the embedded synthetic data set; or check it, or show it."""
+    try:
+        if sheet:
+            contact_sheet(root, sheet)
+            print(f"{sheet}: contact sheet of {root}")
+        elif check:
+            check_drawn(root)
+            print(f"{root}: these data are still what is drawn")
+        else:
+            generate(root)
+            print(f"{root}: {sum(path.stat().st_size for path in root.iterdir()) / 1e6:.1f} MB")
+    except (OSError, ValueError) as error:
+        sys.exit(f"draw_world: {error}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

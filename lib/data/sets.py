@@ -1,0 +1,65 @@
+"""The data sets by the names that a scale file gives them: the embedded one, the real ones, a user's own folder."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lib.data import detection, images, segmentation, world
+from lib.data.detection import DetectionSet
+from lib.data.images import ImageSet, find_folder
+from lib.data.segmentation import SegmentationSet
+from lib.settings import Data, Scenes
+
+
+def load_set(
+    source: Data | Scenes, split: str = "test", count: int | None = None
+) -> ImageSet | SegmentationSet | DetectionSet:
+    """The first `count` images (default: the source's own count, or all): `Data` with one label each, `source.side`
+    pixels square; `Scenes` with labelled pixels or boxes, of one split.
+
+    FileNotFoundError in one line names the command that gets missing data; ValueError for a count or a size that the
+    data set does not have.
+    """
+    count = source.count if count is None else count
+    if source.name == "world":
+        return _embedded(source, split, count)
+    folder = find_folder(source.name if "/" in source.name else f"data/{source.name}")
+    if source.name == "coco":
+        return detection.load_coco(folder, count)
+    if source.name == "camvid":
+        return segmentation.load_camvid(folder, split, source.sides or segmentation.CAMVID_SIDES, count)
+    if source.name == "neurips2017":
+        return images.load_neurips2017(folder, source.side, count)
+    found = images.load_imagenet_val(folder, source.side, count)
+    return found if source.name == "imagenet_val" else _checked(found, source)
+
+
+def class_names(source: Data) -> Sequence[str]:
+    """The names of a data set's classes, by label."""
+    if source.name == "world":
+        return world.CLASSES
+    if "/" in source.name and (file := find_folder(source.name) / "classes.txt").is_file():
+        return file.read_text(encoding="utf-8").splitlines()
+    from torchvision.models import ResNet50_Weights  # a second that only ImageNet's names need
+
+    return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet | SegmentationSet | DetectionSet:
+    """The natural scenes of the embedded data set, with the labels that are asked for."""
+    scenes = world.load(split, count=count)
+    if isinstance(source, Scenes):
+        return (segmentation.pixel_labels if source.labels == "pixels" else detection.coco_format)(scenes)
+    if source.side != world.SIDE:
+        raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
+    return ImageSet(scenes.images, scenes.labels, scenes.ids)
+
+
+def _checked(found: ImageSet, source: Data) -> ImageSet:
+    """The images of a user's own folder (docs/own_data.md): their names differ, their labels are of its classes."""
+    classes = len(class_names(source))
+    twice = [name for name, times in Counter(found.ids).items() if times > 1]
+    if twice:
+        raise ValueError(f"{source.name}: labels.csv has more than one file called '{twice[0]}'; rename one")
+    if len(found) and found.labels.max() >= classes:
+        raise ValueError(f"{source.name}: label {found.labels.max()} in labels.csv, but there are {classes} classes")
+    return found
