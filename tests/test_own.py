@@ -282,9 +282,9 @@ ONE_LINE = [
     ({}, "def atack(): ...\n", "^own/mine.py defines no function 'attack'; its functions are: atack$"),
     ({}, "import nothing", "^own/mine.py cannot be loaded: ModuleNotFoundError: No module named 'nothing'$"),
     ({}, "def attack(:\n", "^own/mine.py cannot be loaded: SyntaxError: "),
-    ({}, "def attack(x, y, *, eps): ...\n", r"begin with the parameters \(network, x, y\), but takes \(x, y, "),
+    ({}, "def attack(x, y, *, eps): ...\n", r"called as \(network, x, y, eps\), but takes \(x, y, "),
     ({"stepp": 1}, SIGNATURE, r"Mine \(own/mine.py\) has no option 'stepp'; did you mean 'step'\? There are: eps, "),
-    ({}, SIGNATURE, r"^the attack Mine \(own/mine.py\) needs the option 'step'$"),
+    ({}, SIGNATURE, r"^the attack Mine \(own/mine.py\): missing a required .*argument: 'step'; "),
     ({"seed": 1, "step": 1}, SIGNATURE, "'seed' is no option; the experiment gives it"),
 ]  # fmt: skip
 
@@ -417,10 +417,10 @@ def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
         ("own/yours.py", GREY, {}, "^own/yours.py not found; in its folder there is mine.py$"),
         ("mine.py", GREY, {}, "^mine.py: write an own defense into a Python file in own/, such as own/my_defense.py$"),
         ("own/mine.py", "def defend(x): ...\n", {}, "defines no function 'defense'; its functions are: defend$"),
-        ("own/mine.py", "def defense(*, x): ...\n", {}, r"must begin with the parameters \(x\), but takes \(\*, x\)$"),
+        ("own/mine.py", "def defense(*, x): ...\n", {}, r"it is called as \(x\), but takes \(\*, x\)$"),
         ("own/mine.py", GREY, {"shar": 1}, "^the defense own/mine.py has no option 'shar'; did you mean 'share'"),
         ("own/mine.py", "def defense(x): ...\n", {"k": 1}, "has no option 'k'; it takes none$"),
-        ("own/mine.py", "def defense(x, *, k): ...\n", {}, "^the defense own/mine.py needs the option 'k'$"),
+        ("own/mine.py", "def defense(x, *, k): ...\n", {}, "^the defense own/mine.py: missing a required .*argument: 'k'; "),
     ],
 )
 def test_what_is_wrong_with_a_defense_is_one_line_before_anything_runs(

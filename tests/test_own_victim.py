@@ -119,9 +119,9 @@ def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
         (
             {},
             "def network(): ...\n",
-            r"the network own/mine.py must begin with the parameters \(spec\), but takes \(\)$",
+            r"the network own/mine.py: too many positional arguments; it is called as \(spec\), but takes \(\)$",
         ),
-        ({}, "def network(spec, *, k): ...\n", "the network own/mine.py needs the option 'k'$"),
+        ({}, "def network(spec, *, k): ...\n", "the network own/mine.py: missing a required .*argument: 'k'; "),
         (
             {"family": "resnet"},
             LINEAR,
