@@ -121,8 +121,8 @@ def test_a_purifier_s_errors_are_one_line(images, weights, tmp_path, monkeypatch
     torn.write_bytes(b"<html>quota exceeded</html>")
     save_file({"fc.weight": torch.zeros(2, 2)}, other)
     for arguments, message in [
-        (["--weights", nowhere], "nowhere.pth: no such file of weights"),
-        (["--weights", tmp_path], "no such file of weights"),
+        (["--weights", nowhere], "nowhere.pth is no such file"),
+        (["--weights", tmp_path], "is no such file"),
         (["--weights", torn], "torn.pth"),
         (["--weights", other], "other.safetensors: "),
         (["--weights", weights, "--tile", "12"], "tile must be more than 12 pixels"),
@@ -254,7 +254,7 @@ def test_what_cannot_be_attacked_is_one_line(photographs, networks, tmp_path, mo
     for arguments, message in [
         (["SPS"], "no attack 'SPS'; there are Noise"),
         (["FFF"], "FFF makes one perturbation for images of one size"),
-        (["CDA"], "CDA needs a generator: --surrogate NAME"),
+        (["CDA", "--surrogate", "VGG-16"], "no surrogate 'VGG-16' for CDA at scale mini; there are CDA-ImageNet"),
         (["FGSM", "--labels", tmp_path / "other.csv"], "is no table with the columns file and label"),
         (["FGSM", "--labels", tmp_path / "few.csv"], "few.csv: no label for b.jpg"),
         (["FGSM", "--labels", tmp_path / "nowhere.csv"], "nowhere.csv"),

@@ -420,7 +420,12 @@ def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
         ("own/mine.py", "def defense(*, x): ...\n", {}, r"it is called as \(x\), but takes \(\*, x\)$"),
         ("own/mine.py", GREY, {"shar": 1}, "^the defense own/mine.py has no option 'shar'; did you mean 'share'"),
         ("own/mine.py", "def defense(x): ...\n", {"k": 1}, "has no option 'k'; it takes none$"),
-        ("own/mine.py", "def defense(x, *, k): ...\n", {}, "^the defense own/mine.py: missing a required .*argument: 'k'; "),
+        (
+            "own/mine.py",
+            "def defense(x, *, k): ...\n",
+            {},
+            "own/mine.py: missing a required .*argument: 'k'; ",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_defense_is_one_line_before_anything_runs(

@@ -48,7 +48,7 @@ class OwnAttack(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     file: str  # in own/, defines `attack` (docs/own_attack.md)
-    looks_at: Literal["logits", "features"] = "logits"  # what its first argument gives; YAML takes `on` for a truth value
+    looks_at: Literal["logits", "features"] = "logits"  # what its first argument gives (`on` is true in YAML)
     eps: float = Field(ge=0, le=255)
 
     @property
