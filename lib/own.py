@@ -41,7 +41,7 @@ def _module(path: Path, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     try:
-        keys.reached_from(path, ROOT)
+        keys.imports_through(path, ROOT)
         sys.modules[name] = module
         spec.loader.exec_module(module)
     except Exception as error:

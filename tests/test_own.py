@@ -154,7 +154,7 @@ def study(tmp_path):
 
 def as_a_new_process():
     """What was read of files is forgotten."""
-    for function in (own._module, keys.source, keys.reached_from, keys.imported_names):
+    for function in (own._module, keys.source, keys.imports_through, keys.imports_in):
         function.cache_clear()
 
 
