@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -65,26 +65,21 @@ class Store:
         """Where the entry of a key lies."""
         return self.root / key[:2] / f"{key}.bin"
 
-    def records(self) -> Iterator[tuple[float, dict]]:
-        """When each entry was written (seconds since 1970) and what it was made from; unreadable ones are left out."""
-        for path in self.root.rglob("*.bin"):
-            if made_from := read_record(path):
-                yield path.stat().st_mtime, made_from
-
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
         differs from the nearest earlier entry of the same function.
 
         ValueError where no entry fits.
         """
-        entries = sorted(self.records(), key=lambda entry: entry[0])
-        fits = [place for place, (_, made) in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
+        paths = sorted(self.root.rglob("*.bin"), key=lambda path: path.stat().st_mtime)
+        entries = [made for path in paths if (made := read_record(path))]
+        fits = [place for place, made in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
         if not fits:
-            cells = sorted({made.get("cell", "") for _, made in entries} - {""})
-            shown = "; ".join(cells[:10]) + ("; ..." if len(cells) > 10 else "")
-            raise ValueError(f"no entry of the store is called '{pattern}'; there are {shown or 'none'}")
-        newest = entries[fits[-1]][1]
-        earlier = [made for _, made in entries[: fits[-1]] if made["function"] == newest["function"]]
+            cells = sorted({made.get("cell", "") for made in entries} - {""})
+            known = "; ".join(cells[:10]) + ("; ..." if len(cells) > 10 else "")
+            raise ValueError(f"no entry of the store is called '{pattern}'; there are {known or 'none'}")
+        newest = entries[fits[-1]]
+        earlier = [made for made in entries[: fits[-1]] if made["function"] == newest["function"]]
         if not earlier:
             return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
         changed = [(len(differences(made, newest)), made["cell"] != newest["cell"]) for made in earlier]
@@ -114,7 +109,7 @@ def differences(before: dict, after: dict) -> list[str]:
     old, new = leaves(before), leaves(after)
     names = [name for name in [*new, *(name for name in old if name not in new)] if name.partition(".")[0] != "cell"]
     pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in names]
-    return [f"{name}: {shortened(a)} -> {shortened(b)}" for name, a, b in pairs if a != b]
+    return [f"{name}: {a!s:.60} -> {b!s:.60}" for name, a, b in pairs if a != b]  # a digest says no more by its rest
 
 
 def leaves(value: object, name: str = "") -> dict[str, object]:
@@ -126,12 +121,6 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
     else:
         return {name: value}
     return {key: leaf for inner, part in parts for key, leaf in leaves(part, f"{name}.{inner}".strip(".")).items()}
-
-
-def shortened(value: object) -> str:
-    """A digest says nothing beyond its first digits."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:40]}..."
 
 
 def contiguous(arrays: Arrays) -> Arrays:

@@ -52,7 +52,7 @@ def test_the_lab_scale_asks_for_no_more_than_the_mini_scale_has():
         assert few.images < all_.images and few.images <= lab.data.count
         assert few.model_dump().keys() == all_.model_dump().keys()
     assert lab.b.images.keys() == mini.b.images.keys() and max(lab.b.images.values()) <= lab.data.count
-    assert lab.c.varied <= lab.c.images and max(lab.g.shown, lab.d.shown) <= lab.g.images
+    assert lab.c.varied <= lab.c.images and max(lab.g.examples, lab.d.examples) <= lab.g.images
     assert 10 in lab.f.iterations and 10 in lab.a.iterations  # the claims are about ten iterations
 
 
@@ -83,7 +83,7 @@ def by_hand(tmp_path_factory):
     shutil.copy(ROOT / "params.yaml", root)
     (root / "data").mkdir()
     (root / "data" / "world").symlink_to(ROOT / "data" / "world")
-    a = {"images": 6, "iterations": [1, 10], "shown": 2, "classes": 3, "tsne_data": {"count": 60}}
+    a = {"images": 6, "iterations": [1, 10], "examples": 2, "classes": 3, "tsne_data": {"count": 60}}
     few = {"like": "mini", "data": {"count": 12}, "attacks": {"ssp": {"steps": 5}}, "a": a}
     (root / "scales" / "lab.yaml").write_text(yaml.safe_dump(few))
     (root / "models" / "mini").mkdir(parents=True)

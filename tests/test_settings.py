@@ -41,8 +41,8 @@ def test_every_scale_is_valid_and_fits_the_notebooks(scale):
     assert all(chosen.networks[name].tap for name in attacked)
     # The attack of 100 steps and the pictures are of images that the numbers are of, too.
     assert chosen.b.images[10] == max(chosen.b.images.values()) <= ((chosen.b.data or chosen.data).count or 50_000)
-    assert chosen.g.shown <= chosen.g.images <= chosen.data.count
-    assert chosen.d.shown <= chosen.d.images <= chosen.data.count and chosen.c.varied <= chosen.c.images
+    assert chosen.g.examples <= chosen.g.images <= chosen.data.count
+    assert chosen.d.examples <= chosen.d.images <= chosen.data.count and chosen.c.varied <= chosen.c.images
     assert chosen.c.images <= chosen.data.count and chosen.c.surrogate in chosen.c.surrogates
     assert set(chosen.d.victims) > {chosen.d.classifier} & set(chosen.d.victims)  # Figure 9 is of another victim
     for name in set(chosen.d.generators.values()) & set(chosen.generators):

@@ -1,7 +1,7 @@
 """What each appendix's notebook is given: networks, counts, budgets.
 
 In all of them  victims: whose accuracy is measured.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP
-and FFF.  images: per number.  shown: how many images a figure shows.  purifier: the network that purifies.
+and FFF.  images: per number.  examples: how many images a figure shows.  purifier: the network that purifies.
 """
 
 from typing import Annotated
@@ -35,7 +35,7 @@ class AppendixA(Strict):
     victim: Classifier  # of Figure 1
     iterations: list[int]
     images: int
-    shown: int  # in Figure 2
+    examples: int  # in Figure 2
     logits: Classifier  # of Figure 3, as the next
     features: Classifier
     tsne_data: Data
@@ -49,7 +49,7 @@ class TransformTest(Strict):
     data: Scenes
     victims: list[Network]  # the first is the table's
     steps: int  # of SSP
-    shown: int
+    examples: int
     threshold: float = 0.5  # the score from which a detection is drawn
 
 
@@ -96,7 +96,7 @@ class AppendixD(Strict):
     victims: list[Classifier]
     images: int
     pictured: list[str]  # the generators of Figure 9
-    shown: int
+    examples: int
     purifier: Purifier
 
 
@@ -106,4 +106,4 @@ class AppendixG(Transfer):
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
     purifier: Purifier
-    shown: int
+    examples: int

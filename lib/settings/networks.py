@@ -73,25 +73,14 @@ class NetworkSpec(Strict):
 
 
 class TrainingSpec(Strict):
-    """What every training says."""
+    """What every training says, beside batch (images per forward pass) and lr (learning rate, at its peak).
 
-    batch: Count  # images per forward pass
-    lr: float  # the learning rate, at its peak where it changes
-    checkpoint_minutes: float = 0.25  # how much work a kill may cost
-    seed: int = 0
-
-
-class UnlabelledSpec(TrainingSpec):
-    """A training on crops of images whose labels are not read.
-
-    images: "world", "world/comic", "world/painted" (styles of the embedded world), or a folder of images relative to
-    the repository or to $COMPANION_ASSETS.
+    images, of a training without labels: "world", "world/comic", "world/painted" (styles of the embedded world), or a
+    folder of images relative to the repository or to $COMPANION_ASSETS.
     """
 
-    images: str
-    eps: float  # budget of the adversaries in training, in levels
-    steps: Count
-    checkpoint_minutes: float = 5
+    checkpoint_minutes: float = 0.25  # how much work a kill may cost
+    seed: int = 0
 
 
 class StandIn(TrainingSpec):
@@ -139,7 +128,7 @@ class DetectorSpec(TrainingSpec):
     lr: float = 2e-3
 
 
-class PurifierSpec(UnlabelledSpec):
+class PurifierSpec(TrainingSpec):
     """One NRP to train (lib/training/purifier.py); its architecture is that of the network of the same name.
 
     The defaults of eps, crop, batch, lr and of the three losses' weights are recalled from the main paper and agree
@@ -147,9 +136,11 @@ class PurifierSpec(UnlabelledSpec):
     of the released ssp.py. The paper's own steps of SSP and length of training are not known.
     """
 
+    images: str
+    checkpoint_minutes: float = 5
     extractor: Classifier  # whose tap SSP attacks and the feature loss compares
-    eps: float = 16
-    step: float = 2.55  # of the adversaries that it learns from, in levels, see `lib.attacks.features.ssp`
+    eps: float = 16  # budget of the adversaries that it learns from, in levels, as step
+    step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
     ssp_steps: Count = 100
     ssp_start: Literal["noise", "perturbed"] = "noise"
     # fixed: every crop is attacked with eps; uniform: each with its own between 0 and eps, so that the purifier sees
@@ -167,17 +158,18 @@ class PurifierSpec(UnlabelledSpec):
     init: Literal["identity", "random"] = "random"  # identity: begins with a purifier that changes next to nothing
 
 
-class GeneratorSpec(UnlabelledSpec):
+class GeneratorSpec(TrainingSpec):
     """One CDA generator to train (lib/training/generator.py); its architecture is that of the network of the same name.
 
-    images: of the source domain.  The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but
+    The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but
     Inception (300 and 299 pixels); steps: one epoch of ImageNet, after which its README evaluates those generators.
     """
 
-    # Draws the images first, as a stand-in for the Comics and Paintings sets.
-    render: Literal["none", "comic", "painting"] = "none"
+    images: str  # of the source domain
+    checkpoint_minutes: float = 5
+    render: Literal["none", "comic", "painting"] = "none"  # first, a stand-in for the Comics and Paintings sets
     classifier: Classifier  # that is fooled
-    eps: float = 10.0
+    eps: float = 10.0  # budget, in levels
     resize: int | None = Field(256, ge=32)  # the shorter side in pixels (None: as it is)
     side: int = Field(224, ge=32)  # of the crops
     crops: Literal["centre", "random"] = "centre"  # random: also mirrored (ours, for small sets)
