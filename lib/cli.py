@@ -80,7 +80,7 @@ def attack(
     name: Annotated[str, typer.Argument(help="such as SSP or MI-FGSM; of the library or of params.yaml's own_attacks")],
     source: Source,
     target: Target,
-    surrogate: Annotated[str | None, typer.Option(help="a network of the scale (default: that of Appendix F)")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="a network of the scale (default: the appendix's)")] = None,
     labels: Annotated[Path | None, typer.Option(help="csv with the columns file,label, 0-based")] = None,
     eps: Annotated[float | None, typer.Option(help="budget, in levels of 0 to 255")] = None,
     steps: Annotated[int | None, typer.Option(help="iterations")] = None,

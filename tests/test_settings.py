@@ -11,6 +11,7 @@ from lib.defenses import defense
 from lib.networks.cda_generator import GENERATORS
 from lib.networks.purifier import PURIFIERS
 from lib.report import published
+from lib.units import unit
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_the_purifier_stands_there_as_the_paper_uses_it():
     assert defenses["NRP"] == {"kind": "nrp", "network": "NRP"}
     dynamic = defenses["NRP dynamic"]
     assert dynamic == {"kind": "nrp", "network": "NRP", "noise": 12.75, "eps": 16}
-    assert settings.unit(dynamic["noise"]) == 0.05
+    assert unit(dynamic["noise"]) == 0.05
 
 
 def test_an_unknown_key_is_refused_and_the_nearest_named(root):
@@ -324,7 +325,7 @@ def test_broken_yaml_is_one_line(root):
 
 
 def test_levels_become_unit_scale():
-    assert settings.unit(255) == 1 and settings.unit(16) == 16 / 255
+    assert unit(255) == 1 and unit(16) == 16 / 255
 
 
 def derived(root, name="few", **content):

@@ -23,7 +23,6 @@ from lib.settings.networks import (
     SegmenterSpec,
     StandIn,
 )
-from lib.units import unit
 
 SCALES = ("mini", "sample", "paper")
 Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
