@@ -122,23 +122,20 @@ def _packed(kind: str, parts: Sequence[Contributions]) -> dict[str, np.ndarray]:
         return {"counts": np.concatenate(parts).astype(np.int32)}
     if kind != "matches":
         return {name: np.concatenate([part[name] for part in parts]) for name in kind.split()}
-    classes = [_without_the_end(one) for part in parts for one in part.matches]
+    classes = [one for part in parts for one in part.matches]
+    # Precision is read at hits only, so what comes after the last hit at any threshold says nothing.
+    ends = [np.append(0, one.hits.any(0).nonzero()[0] + 1)[-1] for one in classes]
+    kept = [(one.images[:n], one.hits[:, :n], one.counted[:, :n]) for one, n in zip(classes, ends, strict=True)]
+    images, hits, counted = zip(*kept, strict=True)
     return {
         "ids": np.concatenate([part.image_ids for part in parts]),
         "classes": np.array([len(part.matches) for part in parts]),
-        "lengths": np.array([len(one.images) for one in classes]),
-        "images": np.concatenate([one.images for one in classes]).astype(np.int32),
-        "hits": np.packbits(np.concatenate([one.hits for one in classes], 1), axis=0),
-        "counted": np.packbits(np.concatenate([one.counted for one in classes], 1), axis=0),
+        "lengths": np.array(ends),
+        "images": np.concatenate(images).astype(np.int32),
+        "hits": np.packbits(np.concatenate(hits, 1), axis=0),
+        "counted": np.packbits(np.concatenate(counted, 1), axis=0),
         "objects": np.concatenate([one.objects for one in classes]).astype(np.int32),
     }
-
-
-def _without_the_end(matches: Matches) -> Matches:
-    """Precision is read at hits only, so what comes after the last hit at any threshold says nothing."""
-    found = matches.hits.any(0).nonzero()[0]
-    end = found[-1] + 1 if len(found) else 0
-    return Matches(matches.images[:end], matches.hits[:, :end], matches.counted[:, :end], matches.objects)
 
 
 def _unpacked(kind: str, stored: dict[str, np.ndarray], counts: Sequence[int]) -> list[Contributions]:
