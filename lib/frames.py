@@ -1,6 +1,6 @@
 """The tidy frame of an experiment: what every image of every cell came to. Reading it needs no network and no torch.
 
-A cell is one attack (attack, surrogate, knowledge, eps, steps) against one victim behind one defense with one seed. Its
+A cell is one attack (attack, surrogate, knowledge, eps, steps) against one victim with one defense with one seed. Its
 contributions are outcomes per image (top1, top5, fooled, psnr ...), confusion counts, or matches of detections;
 `lib.report.scores` turns them into numbers.
 """

@@ -60,14 +60,14 @@ def record(function: Callable, arguments: tuple, device: str) -> dict:
     device: as torch names it; a CPU counts with its instruction set, on which the last bits depend.
     """
     reached: set[Callable] = set()
-    shown = [described(argument, reached) for argument in arguments]
+    given = [described(argument, reached) for argument in arguments]
     name = described(function, reached)
     imports = [imports_of(each) for each in reached]
     files = {file for found, _ in imports for file in found}
     names = {each.__module__.split(".")[0] for each in reached}.union(*(packages for _, packages in imports))
     return {
         "function": name,
-        "arguments": shown,
+        "arguments": given,
         "code": {label(file): digest(source(file))[:16] for file in sorted(files)},
         "packages": {one: version for one in sorted(names) if (version := version_of(one))},
         "device": machine(device),

@@ -34,7 +34,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
 
     def cached(
         self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
@@ -50,8 +50,8 @@ class Store:
         try:
             made_from = keys.record(function, arguments, device)
         except keys.Unkeyed as error:
-            if str(error) not in self.said:
-                self.said.add(str(error))
+            if str(error) not in self.reported:
+                self.reported.add(str(error))
                 print(f"store: {cell or function.__name__} is not stored: {error}", file=sys.stderr)
             return function(*arguments, device=device, **how)
         path = self.path(keys.digest(made_from))

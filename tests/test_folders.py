@@ -225,10 +225,10 @@ def photographs(tmp_path):
 def test_an_attack_keeps_the_budget_at_every_size(photographs, networks, tmp_path, monkeypatch, name):
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
     steps = [] if name == "Noise" else ["--steps", 2]
-    status, said, err = companion("attack", name, photographs, tmp_path / "out", "--eps", 8, *steps)
+    status, out, err = companion("attack", name, photographs, tmp_path / "out", "--eps", 8, *steps)
     assert status == 0, err
-    assert said.startswith(f"{tmp_path / 'out'}: 3 images, {name}")
-    assert ("labels predicted by" in said) == (name == "MI-FGSM") and ("on " in said) == (name != "Noise")
+    assert out.startswith(f"{tmp_path / 'out'}: 3 images, {name}")
+    assert ("labels predicted by" in out) == (name == "MI-FGSM") and ("on " in out) == (name != "Noise")
     for source, result in zip(sorted(photographs.iterdir()), sorted((tmp_path / "out").iterdir()), strict=True):
         moved = (read_image(result).int() - read_image(source).int()).abs()
         assert result.suffix == ".png" and moved.max() == (3 if name == "MI-FGSM" else 8)  # two steps of 1.6
@@ -238,8 +238,8 @@ def test_labels_of_a_file_are_those_that_the_attack_leaves(photographs, networks
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
     labels = tmp_path / "labels.csv"
     labels.write_text("file,label\na.png,1\nb.jpg,2\nc.webp,3\n")
-    status, said, err = companion("attack", "FGSM", photographs, tmp_path / "out", "--labels", labels)
-    assert status == 0 and f"labels of {labels}" in said, err
+    status, out, err = companion("attack", "FGSM", photographs, tmp_path / "out", "--labels", labels)
+    assert status == 0 and f"labels of {labels}" in out, err
     (network,) = networks.values()
     for label, path in enumerate(sorted(photographs.iterdir()), 1):
         x = read_image(path)[None] / 255
