@@ -88,8 +88,7 @@ def described(value: object, reached: set[Callable]) -> object:
     if isinstance(value, list | tuple):
         return [described(part, reached) for part in value]
     if isinstance(value, functools.partial):
-        whole = {"call": value.func, "with": value.args, "options": value.keywords}
-        return {name: described(part, reached) for name, part in whole.items()}
+        return described({"call": value.func, "with": value.args, "options": value.keywords}, reached)
     if inspect.isroutine(value) or inspect.isclass(value):
         return named(value, reached)
     if hasattr(value, "__wrapped__"):
@@ -202,20 +201,17 @@ def module_file(name: str, root: Path) -> Path | None:
 @functools.cache
 def version_of(module: str) -> str:
     """The installed version of the package that brings a module; empty for Python's own and for what has none."""
-    if module in sys.stdlib_module_names:
-        return ""
-    try:
-        return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    if module not in sys.stdlib_module_names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
+    return ""
 
 
 def machine(device: str) -> str:
     """The kind of device, for CPUs with the instruction set that torch uses."""
     kind = str(device).split(":")[0]
-    if kind != "cpu" or "torch" not in sys.modules:
-        return kind
-    return f"cpu {sys.modules['torch'].backends.cpu.get_cpu_capability()}"
+    torch = sys.modules.get("torch")
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if torch and kind == "cpu" else kind
 
 
 def label(file: Path) -> str:

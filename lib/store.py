@@ -82,10 +82,9 @@ class Store:
         earlier = [made for made in entries[: fits[-1]] if made["function"] == newest["function"]]
         if not earlier:
             return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
-        changed = [(len(differences(made, newest)), made["cell"] != newest["cell"]) for made in earlier]
-        nearest = earlier[min(reversed(range(len(earlier))), key=changed.__getitem__)]
-        changes = differences(nearest, newest)
-        return [f"{newest['cell']}, against {nearest['cell']}:", *(f"  {change}" for change in changes)]
+        nearest = min(reversed(earlier), key=lambda m: (len(differences(m, newest)), m["cell"] != newest["cell"]))
+        changes = [f"  {change}" for change in differences(nearest, newest)]
+        return [f"{newest['cell']}, against {nearest['cell']}:", *changes]
 
 
 def folder(root: Path) -> Path:
@@ -107,20 +106,17 @@ def folder(root: Path) -> Path:
 def differences(before: dict, after: dict) -> list[str]:
     """The parts of two records that differ, a line each."""
     old, new = leaves(before), leaves(after)
-    names = [name for name in [*new, *(name for name in old if name not in new)] if name.partition(".")[0] != "cell"]
-    pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in names]
+    pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in new | old if name != "cell"]
     return [f"{name}: {a!s:.60} -> {b!s:.60}" for name, a, b in pairs if a != b]  # a digest says no more by its rest
 
 
 def leaves(value: object, name: str = "") -> dict[str, object]:
     """Nested data as one level: "arguments.3.eps": 16."""
-    if isinstance(value, dict):
-        parts = value.items()
-    elif isinstance(value, list):
-        parts = enumerate(value)
-    else:
+    parts = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(parts, dict):
         return {name: value}
-    return {key: leaf for inner, part in parts for key, leaf in leaves(part, f"{name}.{inner}".strip(".")).items()}
+    found = [leaves(part, f"{name}.{inner}".strip(".")) for inner, part in parts.items()]
+    return {key: leaf for one in found for key, leaf in one.items()}
 
 
 def contiguous(arrays: Arrays) -> Arrays:
