@@ -162,6 +162,12 @@ def test_an_unknown_key_of_a_scale_is_refused(root):
         settings.load("mini", root)
 
 
+def test_a_defense_without_its_kind_is_refused(root):
+    change(root / "params.yaml", lambda data: data["defenses"]["JPEG 75"].pop("kind"))
+    with pytest.raises(ValueError, match=r"^params.yaml: defenses.JPEG 75: must hold kind, such as jpeg or nrp$"):
+        settings.params(root)
+
+
 def test_a_bad_value_says_where_it_stands(root):
     change(root / "params.yaml", lambda data: data["attacks"]["dim"].update(probability=1.5))
     with pytest.raises(ValueError, match=r"params.yaml: attacks.dim.probability: .*less than or equal to 1"):
@@ -296,6 +302,11 @@ def test_a_scale_changes_only_the_parameters_that_it_names():
         (lambda data: data["networks"]["NRP"].update(family="cda_generator"), "cda_generator with task purification"),
         (lambda data: data["c"].pop("natural"), "c.natural: Field required"),
         (lambda data: data["c"].update(victims=["VGG-16", "Inc-v5"]), "c.victims.1: no network 'Inc-v5'; did you mean"),
+        (lambda data: data["stand_ins"]["Adv-v3"].update(sources=["NRP"]), "sources.0: networks.NRP does purification"),
+        (
+            lambda data: data["detectors"].update(Mine=data["detectors"]["RetinaNet"]),
+            "detectors.Mine: no network",
+        ),
         (lambda data: data["networks"].update({"VGG-16": 3}), "networks.VGG-16: Input should be"),
         (lambda data: data.update(networks=[]), "networks: Input should be a valid dictionary"),
         (lambda data: data["b"].update(images={100: 3}), "b.images: must hold 10, the steps that Table 1 is about"),

@@ -36,15 +36,15 @@ class AppendixA(Strict):
     iterations: list[int]
     images: int
     examples: int  # in Figure 2
-    logits: Classifier  # of Figure 3, as the next
-    features: Classifier
+    logits: Classifier  # the network of Figure 3's logits
+    features: Classifier  # and of its features
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
     classes: int = 6  # without groups: so many, drawn at random
 
 
 class TransformTest(Strict):
-    """Images with labels, and the victims that see SSP's adversaries of them through the transforms."""
+    """One task of Appendix E or D: its images, its victims and how SSP attacks them."""
 
     data: Scenes
     victims: list[Network]  # the first is the table's
@@ -54,7 +54,7 @@ class TransformTest(Strict):
 
 
 class AppendixE(Strict):
-    """notebooks/e_transforms.ipynb: Tables 6 and 7."""
+    """notebooks/e_transforms.ipynb: Tables 6 and 7, Figures 4 and 5."""
 
     surrogate: Classifier  # whose features SSP attacks
     budgets: Annotated[list[int], holding(8, 16, why="the columns of Tables 6 and 7")]
@@ -77,17 +77,17 @@ class AppendixB(Strict):
 class AppendixC(Transfer):
     """notebooks/c_fsa.ipynb: Table 3, and what FSA's surrogate, steps and batch change."""
 
-    surrogates: list[Classifier]  # varied over `varied` images, as the next two
+    surrogates: list[Classifier]  # the second table varies these, steps and batches
     steps: list[int]
     batches: list[int]  # below params.yaml's size
-    varied: int
+    varied: int  # images of the second table
     scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
     natural: Classifier  # the same architecture trained naturally
     purifier: Purifier
 
 
 class AppendixD(Strict):
-    """notebooks/d_cda.ipynb: Table 4 and Figure 9."""
+    """notebooks/d_cda.ipynb: Table 4, Figures 9 and 10."""
 
     generators: dict[str, Generator]  # by row of Table 4
     classifier: Classifier  # that all of them were trained against
@@ -101,7 +101,7 @@ class AppendixD(Strict):
 
 
 class AppendixG(Transfer):
-    """notebooks/g_visual_purification.ipynb: Figures 7, 8 and 10."""
+    """notebooks/g_visual_purification.ipynb: Figures 7 and 8."""
 
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
