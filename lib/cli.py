@@ -89,7 +89,7 @@ def attack(
     """Attack every image of a folder at its own size; an attack that needs labels takes the surrogate's predictions."""
     from lib import folders
 
-    print(folders.attack(name, source, target, scale, surrogate, labels, **given(eps=eps, steps=steps)))
+    print(folders.attack_folder(name, source, target, scale, surrogate, labels, **given(eps=eps, steps=steps)))
 
 
 @app.command()
@@ -111,7 +111,7 @@ def defend(
 
     options = {"quality": quality, "weight": weight, "window": window}
     options |= {"weights": weights, "dynamic": dynamic, "seed": seed, "tile": tile}
-    print(folders.defend(kind, source, target, scale, **given(**options)))
+    print(folders.defend_folder(kind, source, target, scale, **given(**options)))
 
 
 @app.command()

@@ -26,7 +26,7 @@ from lib.units import to_bytes, unit_images
 UNKNOWN = -1  # the label of an image that no file of labels names
 
 
-def defend(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
+def defend_folder(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
     """Defended copies of the images in `source` as `target`/STEM.png; what was done, in words.
 
     kind: of `lib.defenses`, with its options (of nrp: as of `purifier`), or a name of params.yaml's defenses.
@@ -52,7 +52,7 @@ def purifier(weights: Path | None = None, dynamic: bool = False, **options: obje
     return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, **options)
 
 
-def attack(
+def attack_folder(
     name: str,
     source: Path,
     target: Path,

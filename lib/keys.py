@@ -94,7 +94,7 @@ def described(value: object, reached: set[Callable]) -> object:
     if hasattr(value, "__wrapped__"):
         return described(value.__wrapped__, reached)
     if hasattr(value, "named_modules"):
-        return network(value, reached)
+        return network_record(value, reached)
     if hasattr(value, "detach"):
         return described(value.detach().cpu().numpy(), reached)
     raise Unkeyed(f"a {type(value).__name__} says nothing by which a stored result could be found again")
@@ -123,7 +123,7 @@ def networks_unchanged() -> Iterator[None]:
         _read = before
 
 
-def network(module, reached: set[Callable]) -> dict:
+def network_record(module, reached: set[Callable]) -> dict:
     """A network by its structure and its tensors; its classes are reached code."""
     for kind in {type(part) for part in module.modules()}:
         named(kind, reached)

@@ -54,7 +54,7 @@ def holding(*needed: object, why: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def network(task: str | None = None) -> Any:
+def named_network(task: str | None = None) -> Any:
     """The type of the name of one of the scale's networks that does this task (None: any)."""
 
     def check(name: str, info: ValidationInfo) -> str:
@@ -72,9 +72,9 @@ def network(task: str | None = None) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
-Network = network()
-Classifier = network("classification")
-Segmenter = network("segmentation")
-Detector = network("detection")
-Purifier = network("purification")
-Generator = network("generation")
+Network = named_network()
+Classifier = named_network("classification")
+Segmenter = named_network("segmentation")
+Detector = named_network("detection")
+Purifier = named_network("purification")
+Generator = named_network("generation")
