@@ -131,17 +131,17 @@ def project(tmp_path_factory):
     scale["data"]["count"], scale["batch"] = 12, 4
     scale["attacks"] = {"ssp": {"steps": 10}, "fff": {"iterations": 3}}
     scale["f"] |= {"images": 6, "iterations": STEPS}
-    scale["a"] |= {"images": 6, "iterations": STEPS, "shown": 2, "classes": 3}
+    scale["a"] |= {"images": 6, "iterations": STEPS, "examples": 2, "classes": 3}
     scale["a"]["tsne_data"]["count"] = 60
     for half in ("segmentation", "detection"):
         scale["e"][half]["data"]["count"] = 6
-        scale["e"][half] |= {"steps": 2, "shown": 2}
+        scale["e"][half] |= {"steps": 2, "examples": 2}
     scale["b"] |= {"images": {10: 6, 12: 4}, "seeds": 2, "draws": 2}
     scale["c"] |= {"images": 6, "varied": 4, "steps": [1, 2], "batches": [2, 4]}
-    scale["d"] |= {"images": 6, "shown": 3}
+    scale["d"] |= {"images": 6, "examples": 3}
     scale["d"]["detection"]["data"]["count"] = 6
-    scale["d"]["detection"] |= {"steps": 2, "shown": 2}
-    scale["g"] |= {"images": 6, "shown": 3}
+    scale["d"]["detection"] |= {"steps": 2, "examples": 2}
+    scale["g"] |= {"images": 6, "examples": 3}
     (root / "scales").mkdir()
     (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
     (root / "models" / "smoke").mkdir(parents=True)

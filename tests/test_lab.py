@@ -52,7 +52,7 @@ def test_the_lab_scale_asks_for_no_more_than_the_mini_scale_has():
         assert few.images < all_.images and few.images <= lab.data.count
         assert few.model_dump().keys() == all_.model_dump().keys()
     assert lab.b.images.keys() == mini.b.images.keys() and max(lab.b.images.values()) <= lab.data.count
-    assert lab.c.varied <= lab.c.images and max(lab.g.shown, lab.d.shown) <= lab.g.images
+    assert lab.c.varied <= lab.c.images and max(lab.g.examples, lab.d.examples) <= lab.g.images
     assert 10 in lab.f.iterations and 10 in lab.a.iterations  # the claims are about ten iterations
 
 
@@ -83,7 +83,7 @@ def by_hand(tmp_path_factory):
     shutil.copy(ROOT / "params.yaml", root)
     (root / "data").mkdir()
     (root / "data" / "world").symlink_to(ROOT / "data" / "world")
-    a = {"images": 6, "iterations": [1, 10], "shown": 2, "classes": 3, "tsne_data": {"count": 60}}
+    a = {"images": 6, "iterations": [1, 10], "examples": 2, "classes": 3, "tsne_data": {"count": 60}}
     few = {"like": "mini", "data": {"count": 12}, "attacks": {"ssp": {"steps": 5}}, "a": a}
     (root / "scales" / "lab.yaml").write_text(yaml.safe_dump(few))
     (root / "models" / "mini").mkdir(parents=True)
@@ -238,16 +238,16 @@ def test_the_table_tells_the_size_of_the_perturbation(study, attack):
     assert list(table["image"]) == study.images.ids and "behind NRP" in table
 
 
-def made_up(before, after, behind=None):
+def made_up(before, after, defended=None):
     """A look at images of which the victim says these classes."""
-    kinds = {ORIGINAL: before, ADVERSARY: after} | ({DEFENDED: behind} if behind else {})
+    kinds = {ORIGINAL: before, ADVERSARY: after} | ({DEFENDED: defended} if defended else {})
     count = len(before)
     pictures = {kind: np.zeros((count, 8, 8, 3), np.uint8) for kind in kinds}
-    said = {kind: Prediction(np.array(label)[:, None], np.full((count, 1), 0.25)) for kind, label in kinds.items()}
+    predicted = {kind: Prediction(np.array(label)[:, None], np.full((count, 1), 0.25)) for kind, label in kinds.items()}
     pictures[ADVERSARY] += 16
     facts = {"attack": "SSP on VGG-16", "victim": "Inc-v3"}
     names = [f"$\\frac{i}.png" for i in range(count)]
-    return Look(names, pictures, said, ["cat", "dog", "hen"], defense="MF 3" if behind else "none", **facts)
+    return Look(names, pictures, predicted, ["cat", "dog", "hen"], defense="MF 3" if defended else "none", **facts)
 
 
 def test_the_outcomes_are_told_apart():
@@ -263,15 +263,15 @@ def test_the_outcomes_are_told_apart():
     assert list(report.table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
 
 
-@pytest.mark.parametrize("behind, columns", [([0, 2], 4), (None, 3)])
-def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(behind, columns):
+@pytest.mark.parametrize("defended, columns", [([0, 2], 4), (None, 3)])
+def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, columns):
     """Whatever a file is called: a dollar sign begins no formula."""
-    figure = report.figure(made_up([0, 0], [1, 0], behind))
+    figure = report.figure(made_up([0, 0], [1, 0], defended))
     assert len(figure.axes) == 2 * columns
     captions = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert captions[0][0] == "cat\n25 %" and captions[1] == ["dog\n✗ 25 %"] and captions[2] == ["at most 16 levels"]
     assert captions[columns + 1] == ["cat\n✓ 25 %"]
-    assert report.picture(made_up([0, 0], [1, 0], behind)).data.startswith(b"\x89PNG")
+    assert report.picture(made_up([0, 0], [1, 0], defended)).data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

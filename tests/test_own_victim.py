@@ -106,7 +106,7 @@ def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
         if edited:
             (folder / edited).write_text((folder / edited).read_text() + "# edited\n")
         as_a_new_process()
-        digests += [str(keys.network(zoo.load("Mine", scale()), set())) for _ in range(2)]
+        digests += [str(keys.network_record(zoo.load("Mine", scale()), set())) for _ in range(2)]
     assert digests[0::2] == digests[1::2] and len(set(digests)) == 3
     assert zoo.load("Mine", scale()).network.state_dict().keys() == weights.keys()
 
@@ -120,9 +120,9 @@ def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
         (
             {},
             "def network(): ...\n",
-            r"the network own/mine.py must begin with the parameters \(spec\), but takes \(\)$",
+            r"the network own/mine.py: too many positional arguments; it is called as \(spec\), but takes \(\)$",
         ),
-        ({}, "def network(spec, *, k): ...\n", "the network own/mine.py needs the option 'k'$"),
+        ({}, "def network(spec, *, k): ...\n", "the network own/mine.py: missing a required .*argument: 'k'; "),
         (
             {"family": "resnet"},
             LINEAR,

@@ -154,7 +154,7 @@ def test_the_code_in_the_key_is_what_the_steps_need(kind):
     """No settings, no networks by name, no data sets: an edit of those trains nothing again."""
     training = begin(kind)[1]
     assert training.advance.__module__ == training.prepare.__module__
-    files = {path.relative_to(settings.ROOT).as_posix() for path, _ in keys.places_of(training.prepare)}
+    files = {path.relative_to(settings.ROOT).as_posix() for path in keys.imports_of(training.prepare)[0]}
     assert {"lib/training/loop.py", "lib/rng.py", training.prepare.__module__.replace(".", "/") + ".py"} <= files
     assert all(file.split("/")[1] in ("attacks", "networks", "training", "linf.py", "rng.py") for file in
                files - {"lib/data/renderings.py"})  # fmt: skip
