@@ -91,7 +91,7 @@ def attack(
 
     def attacked(image: Tensor, path: Path) -> Tensor:
         label = given.get(path.name, UNKNOWN)
-        if recipe and recipe.labels and label == UNKNOWN:
+        if recipe and "y" in recipe.takes and label == UNKNOWN:
             if labels:
                 raise ValueError(f"{labels}: no label for {path.name}")
             with torch.no_grad():
@@ -101,8 +101,8 @@ def attack(
         return unit_images(cell.images[0])
 
     words = apply(attacked, source, target)
-    whose = f" of {labels}" if labels else f" predicted by {surrogate}"
-    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{f', labels{whose}' if recipe.labels else ''}"
+    whose = f", labels of {labels}" if labels else f", labels predicted by {surrogate}"
+    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{whose if 'y' in recipe.takes else ''}"
 
 
 def read_labels(path: Path) -> dict[str, int]:

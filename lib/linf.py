@@ -1,4 +1,4 @@
-"""The L-infinity ball: projection, random starts, 8-bit rounding.
+"""The L-infinity ball: projection, sign steps, 8-bit rounding.
 
 Images are float tensors `[B,3,H,W]` in [0,1]; `eps` is a float or a tensor that broadcasts against them, in the same
 units (16/255, not 16).
@@ -7,7 +7,7 @@ units (16/255, not 16).
 import torch
 from torch import Tensor
 
-LEVELS = 255
+from lib.units import LEVELS
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:

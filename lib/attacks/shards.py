@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lib.units import to_bytes, unit_images
 
-Arrays = dict[str, np.ndarray]
 RUNS = 2  # that are timed; the first one also warms up
 
 
@@ -21,12 +20,12 @@ def attacked(
     options: Mapping[str, object],
     *,
     device: str,
-) -> Arrays:
+) -> dict[str, np.ndarray]:
     """The adversaries of one shard: images, uint8 `[S,B,3,H,W]`, for S snapshots (1 without).
 
     networks: what the attack looks at; none, one, or an ensemble. A `functools.partial` makes the network, such as
-    `partial(Exact, victim, defense)`.  images: uint8 `[B,3,H,W]`.  given: what the attack asks for by its parameters'
-    names, of y `[B]`, ids and seed.  options: budgets and steps in [0,1].
+    `partial(Adaptive, victim, defense)`.  images: uint8 `[B,3,H,W]`.  given: what the attack asks for by its
+    parameters' names, of y `[B]`, ids and seed.  options: budgets and steps in [0,1].
     """
     made = [network() if isinstance(network, functools.partial) else network for network in networks]
     first = [made[0] if len(made) == 1 else made] if made else []
@@ -36,21 +35,13 @@ def attacked(
 
 
 def universal(
-    attack: Callable[..., Tensor],
-    network: nn.Module,
-    taps: Sequence[str],
-    shape: Sequence[int],
-    seed: int,
-    options: Mapping[str, object],
-    *,
-    device: str,
-) -> Arrays:
+    attack: Callable, network: nn.Module, taps: Sequence[str], shape: Sequence[int], options: Mapping, *, device: str
+) -> dict[str, np.ndarray]:
     """The one perturbation `[1,3,H,W]` of an attack without images on a network's layers; shape: (3, H, W)."""
-    found = attack(network.to(device), taps, tuple(shape), seed=seed, **options)
-    return {"perturbation": found.cpu().numpy()}
+    return {"perturbation": attack(network.to(device), taps, tuple(shape), **options).cpu().numpy()}
 
 
-def timed(calls: Sequence[tuple], where: Sequence[object], *, device: str) -> Arrays:
+def timed(calls: Sequence[tuple], where: Sequence[object], *, device: str) -> dict[str, np.ndarray]:
     """The seconds of all `calls` of `attacked`, the fastest of RUNS runs; `where` tells one machine from another."""
     times = []
     for _ in range(RUNS):

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
-from lib.attacks.decision import LEVEL, Surrogate, mean_logits, members
+from lib.attacks.ascent import EPS, STEP, Objective, ascend, checked, draws, evaluating, uniform_start
+from lib.attacks.decision import Surrogate, mean_logits, members
 
 GRADIENTS = ("unrolled", "envelope")
 
@@ -24,8 +24,8 @@ def fsa(
     *,
     ids: Sequence,
     seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
+    eps=EPS,
+    step=STEP,
     steps=10,
     batch=60,
     reg=0.01,
@@ -56,11 +56,8 @@ def fsa(
     reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.
     """
     x = checked(x)
-    streams = draws(x, ids, seed, "fsa")
-    _check(reg, iterations, gradient)
-    groups = grouped(ids, batch)
-    start = x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1)
-    networks = members(surrogate)
+    start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
+    groups, networks = grouped(ids, batch), members(surrogate)
     with evaluating(*networks):
         results = []
         for rows in groups:
@@ -100,7 +97,8 @@ def scattering(clean: Tensor, perturbed: Tensor, *, reg=0.01, iterations=100, gr
     constant, in half the time: once converged, that is the gradient of the distance minus reg times the plan's entropy
     (envelope theorem).
     """
-    _check(reg, iterations, gradient)
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
     cost = cosine_cost(clean, perturbed)
     plan = sinkhorn(cost if gradient == "unrolled" else cost.detach(), reg, iterations)
     return (plan * cost).sum(0)
@@ -125,7 +123,10 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
     columns are exact and the rows approach theirs. In the log domain: the plain kernel exp(-cost/reg) underflows.
     ValueError unless reg is positive and iterations at least 1.
     """
-    _check(reg, iterations)
+    if not reg > 0:
+        raise ValueError(f"reg must be positive, got {reg}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
     n, m = cost.shape
     log_kernel = -cost / reg
     columns = cost.new_zeros(1, m)
@@ -133,15 +134,6 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
         rows = -math.log(n) - torch.logsumexp(log_kernel + columns, dim=1, keepdim=True)
         columns = -math.log(m) - torch.logsumexp(log_kernel + rows, dim=0, keepdim=True)
     return torch.exp(log_kernel + rows + columns)
-
-
-def _check(reg: float, iterations: int, gradient: str = "unrolled") -> None:
-    if not reg > 0:
-        raise ValueError(f"reg must be positive, got {reg}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
 
 
 def _rows(amount: float | Tensor, rows: list[int]) -> float | Tensor:

@@ -1,17 +1,74 @@
-"""From the cells of an experiment to its frame: victims evaluate adversaries behind defenses."""
+"""What victims predict on adversaries, with and without a defense, and the frame of an experiment, by the store."""
 
+import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
+from lib import zoo
+from lib.defenses import Defense
+from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
-from lib.experiment.judging import Outcome, fidelity, grid, judge
-from lib.experiment.study import NONE, Study
+from lib.experiment.study import NONE, Images, Study
 from lib.frames import KEYS, Contributions, Frame
+from lib.keys import networks_unchanged
+from lib.tasks import classification, detection, segmentation
 from lib.tasks.classification import Prediction, top_k
 from lib.tasks.confusion import confusions
+from lib.tasks.fidelity import fidelity_of
+from lib.tasks.precision import Detections
 from lib.tasks.precision import evaluate as average_precision
+
+TASKS = {"classification": classification, "segmentation": segmentation, "detection": detection}
+Predictions = Prediction | np.ndarray | list[Detections]
+
+
+class Evaluated(NamedTuple):
+    """What one victim predicts on one cell's images with one defense; seed: of the defense, None for params.yaml's."""
+
+    victim: str
+    defense: str
+    cell: Adversaries
+    seed: int | None
+    predicted: Predictions
+
+
+def predictions(study: Study, victim: str, images: Images, defense: str = NONE, **changed: object) -> Predictions:
+    """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
+    `[N,H,W]`; or `Detections` per image.
+
+    changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
+    """
+    return _predictions(study, victim, images, defense, study.defense(defense, **changed))
+
+
+def _predictions(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> Predictions:
+    task = TASKS[study.scale.networks[victim].task]
+    asked = (study.network(victim), images, defense)
+    return task.unpacked(study.cached(task.predicted, *asked, batch=study.batch, cell=f"{victim} with {name}"))
+
+
+def grid(
+    study: Study,
+    cells: Sequence[Adversaries],
+    victims: Sequence[str],
+    defenses: Sequence[str] = (NONE,),
+    seeds: int | None = None,
+) -> list[Evaluated]:
+    """Every victim x defense x adversary x seed; the arguments are those of `evaluate`."""
+    several = [None] if seeds is None else range(seeds)
+    found = {}
+    with networks_unchanged():
+        for name, seed, place in tqdm([*itertools.product(defenses, several, range(len(cells)))], desc="evaluating"):
+            defense = study.defense(name, **({} if seed is None else {"seed": seed}))
+            shared = Memo(defense) if defense and len(victims) > 1 else defense
+            for victim in victims:
+                found[victim, name, place, seed] = _predictions(study, victim, cells[place].images, name, shared)
+    keys = itertools.product(victims, defenses, range(len(cells)), several)
+    return [Evaluated(key[0], key[1], cells[key[2]], key[3], found[key]) for key in keys]
 
 
 def evaluate(
@@ -27,25 +84,39 @@ def evaluate(
 
     Classification: top1, top5 (is the label the first class, among the first five) and fooled (the first class differs
     from the victim's on the clean image without a defense) per image; segmentation: confusion counts; detection:
-    matches.  seeds: how many seeds of the defenses, from 0 (default: the one of params.yaml).  labels: columns of all
-    these cells, such as experiment="figure_06"; one of the frame's columns is replaced.
+    matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds: how many seeds of the defenses, from 0
+    (default: the one of params.yaml).  labels: columns of all these cells, such as experiment="figure_06"; one of the
+    frame's columns is replaced.
     """
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
-    before = {name: judge(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
-    if seeds is None:
-        found = [(one.cell, one.defense, one.victim, 0, one.outcome) for one in grid(study, cells, victims, defenses)]
-    else:
-        found = [
-            (cell, defense, victim, seed, judge(study, victim, cell.images, defense, seed=seed))
-            for victim in victims
-            for defense in defenses
-            for cell in cells
-            for seed in range(seeds)
-        ]
-    rows = [_row(tasks[victim], cell, defense, victim, seed) | labels for cell, defense, victim, seed, _ in found]
-    parts = [_contributions(study, tasks[victim], outcome, before.get(victim)) for _, _, victim, _, outcome in found]
+    clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
+    rows, parts = [], []
+    for victim, defense, cell, seed, predicted in grid(study, cells, victims, defenses, seeds):
+        rows.append(_row(tasks[victim], cell, defense, victim, seed or 0) | labels)
+        parts.append(_contributions(study, tasks[victim], predicted, clean.get(victim)))
     return _frame(study, rows, parts)
+
+
+def _contributions(study: Study, task: str, predicted: Predictions, clean: Prediction | None) -> Contributions:
+    """What scoring needs of what a victim predicted; clean: its predictions on the clean images."""
+    if task == "segmentation":
+        return confusions(predicted, study.images.labels.numpy(), len(study.images.classes))
+    if task == "detection":
+        return average_precision(study.images.truth, study.images.image_ids, predicted)
+    labels, fooled = study.images.labels.numpy(), predicted.classes[:, 0] != clean.classes[:, 0]
+    return {"top1": top_k(predicted, labels, 1), "top5": top_k(predicted, labels, 5), "fooled": fooled}
+
+
+def fidelity(study: Study, images: Images, defense: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:
+    """How near 8-bit images, or what a defense makes of them, are to the study's clean ones; see
+    `lib.tasks.fidelity.fidelity_of`.
+
+    extractor: a network of the scale, cut at its tap, whose features are compared too.
+    """
+    tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
+    asked = (study.images.images, images, study.defense(defense), tap)
+    return study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {defense}")
 
 
 def nearness(
@@ -55,13 +126,10 @@ def nearness(
     extractor: str | None = None,
     **labels: object,
 ) -> Frame:
-    """How near adversaries, or what a defense makes of them, are to the clean images: `fidelity` as outcomes."""
-    rows, parts = [], []
-    for cell in cells:
-        for defense in defenses:
-            rows.append(_row("fidelity", cell, defense, "", 0) | labels)
-            parts.append(fidelity(study, cell.images, defense, extractor))
-    return _frame(study, rows, parts)
+    """The frame of the `fidelity` of every adversary x defense."""
+    pairs = list(itertools.product(cells, defenses))
+    rows = [_row("fidelity", cell, defense) | labels for cell, defense in pairs]
+    return _frame(study, rows, [fidelity(study, cell.images, defense, extractor) for cell, defense in pairs])
 
 
 def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], label: str, **labels: object) -> Frame:
@@ -70,20 +138,10 @@ def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], 
     return Frame(pd.DataFrame(rows), list(outcomes.values()), [tuple(images)] * len(rows))
 
 
-def _row(task: str, cell: Adversaries, defense: str, victim: str, seed: int) -> dict[str, object]:
+def _row(task: str, cell: Adversaries, defense: str, victim: str = "", seed: int = 0) -> dict[str, object]:
     values = ("", task, cell.attack, cell.surrogate, cell.knowledge, cell.eps, cell.steps, defense, victim, seed)
     return dict(zip(KEYS, values, strict=True))
 
 
 def _frame(study: Study, rows: list[dict], parts: list[Contributions]) -> Frame:
     return Frame(pd.DataFrame(rows), parts, [tuple(study.images.ids)] * len(rows))
-
-
-def _contributions(study: Study, task: str, outcome: Outcome, before: Prediction | None) -> Contributions:
-    """What scoring needs of what a victim predicted; before: its predictions on the clean images."""
-    if task == "segmentation":
-        return confusions(outcome, study.images.labels.numpy(), len(study.images.classes))
-    if task == "detection":
-        return average_precision(study.images.truth, study.images.image_ids, outcome)
-    labels, fooled = study.images.labels.numpy(), outcome.classes[:, 0] != before.classes[:, 0]
-    return {"top1": top_k(outcome, labels, 1), "top5": top_k(outcome, labels, 5), "fooled": fooled}

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lib.data.classification import class_names
 from lib.experiment.cells import Adversaries
-from lib.experiment.judging import judge
+from lib.experiment.evaluation import predictions
 from lib.experiment.study import NONE, Study
 from lib.settings import Data
 from lib.tasks.classification import top_k
@@ -32,7 +32,7 @@ def segmented(study: Study, cells: dict[str, Adversaries], victim: str, examples
     found = {"classes": np.array(study.images.classes), "colours": np.array(study.images.colours, np.uint8)}
     for kind, (images, predicted) in names.items():
         found[images] = cells[kind].images[chosen].permute(0, 2, 3, 1).numpy()
-        found[predicted] = judge(study, victim, cells[kind].images)[chosen]
+        found[predicted] = predictions(study, victim, cells[kind].images)[chosen]
     return found
 
 
@@ -46,7 +46,7 @@ def detected(
     names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
     pictures: dict[str, np.ndarray] = {"threshold": np.array(threshold)}
     for kind, (cell, defense) in cells.items():
-        outcome = judge(study, victim, cell.images, defense)
+        outcome = predictions(study, victim, cell.images, defense)
         for row, index in enumerate(evenly(len(study.images), examples)):
             image, found = cell.images[index], outcome[index]
             shown = image if defense == NONE else defended(study, image[None], defense)[0]
@@ -68,7 +68,7 @@ def purified(
     cells: name of the group of rows -> adversaries.  source: the images' data set, for the names of its classes.
     """
     names, labels = np.array(class_names(source)), study.images.labels.numpy()
-    known = top_k(judge(study, victim, study.images.images), labels, 1).nonzero()[0]
+    known = top_k(predictions(study, victim, study.images.images), labels, 1).nonzero()[0]
     chosen = np.concatenate([known, np.setdiff1d(np.arange(len(labels)), known)])[:examples]
     groups = [_group(study, cell, victim, defense, chosen, names, labels) for cell in cells.values()]
     return {name: np.stack([group[name] for group in groups]) for name in groups[0]} | {
@@ -87,7 +87,7 @@ def _group(
     kinds = {"adversary": images, "purified": defended(study, images, defense)}
     group = {name: shown.permute(0, 2, 3, 1).numpy() for name, shown in kinds.items()}
     for when, where in {"before": NONE, "after": defense}.items():
-        predicted = judge(study, victim, cell.images, where)
+        predicted = predictions(study, victim, cell.images, where)
         group[when] = names[predicted.classes[chosen, 0]]
         group[f"{when}_score"] = predicted.confidence[chosen, 0]
         group[f"right_{when}"] = predicted.classes[chosen, 0] == labels[chosen]

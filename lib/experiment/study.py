@@ -24,18 +24,24 @@ NONE = "none"  # no defense
 Images = Tensor | Sequence[Tensor]
 
 
+def here() -> Store:
+    """The store of this checkout, see `lib.store.folder`."""
+    return Store(store.folder(settings.ROOT))
+
+
 @dataclass
 class Study:
     """Everything that the cells of an experiment share.
 
-    params: params.yaml with the scale's changes.  batch: images per step and per stored shard (default: the scale's).
+    params: params.yaml with the scale's changes.  device: default params.yaml's.  batch: images per step and per stored
+    shard (default: the scale's).
     """
 
     params: Params
     scale: Scale
     images: ImageSet | SegmentationSet | DetectionSet
-    store: Store
-    device: str
+    store: Store = field(default_factory=here)
+    device: str = field(default_factory=zoo.device_here)
     networks: dict[str, nn.Module] = field(default_factory=dict)
     batch: int = 0
 
@@ -83,14 +89,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
         defense(**spec)
     source = source or chosen.data
     images = labelled(source, count=count) if isinstance(source, Scenes) else classification_images(source, count)
-    return Study(
-        params, chosen, images, here(), zoo.device_here(params.device), batch=getattr(source, "batch", None) or 0
-    )
-
-
-def here() -> Store:
-    """The store of this checkout, see `lib.store.folder`."""
-    return Store(store.folder(settings.ROOT))
+    return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
 
 
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -> np.ndarray:
