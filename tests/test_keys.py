@@ -11,13 +11,13 @@ from lib.attacks.registry import ATTACKS
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Study, Through, adversaries, clean, fidelity, grid, seconds_per_image
+from lib.experiment import Study, Through, adversaries, clean, evaluate, seconds_per_image
 from lib.experiment.cells import MODES
 from lib.networks.cda_generator import Generator
 from lib.networks.purifier import NRPResG
 from lib.store import Store
 from tests.doubles import Corner, Pixelwise
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 ROOM = keys.ROOT / "lib"
 # How many files of lib a key holds at most: one that grows hangs on more than it needs.
@@ -27,6 +27,11 @@ DEFENSES = {
     "TVM": {"kind": "tvm", "weight": 10},
     "Median": {"kind": "median", "window": 3},
     "NRP": {"kind": "nrp", "network": "NRP", "noise": 12.75},
+}
+OBJECTS = {
+    "images": [{"id": k} for k in (1, 2, 3)],
+    "categories": [{"id": 1, "name": "thing"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
 }
 
 
@@ -103,8 +108,8 @@ def test_the_files_that_make_a_prediction_are_in_its_key(study, victim, defense)
         labels = torch.zeros(3, 48, 48, dtype=torch.uint8)
         study.images = SegmentationSet(images, labels, study.images.ids, ("a", "b", "c"), ((0, 0, 0),) * 3)
     if victim == "RetinaNet":
-        study.images = DetectionSet(list(images), study.images.ids, [1, 2, 3], {})
-    grid(study, [clean(study)], [victim, victim], [defense])
+        study.images = DetectionSet(list(images), study.images.ids, [1, 2, 3], OBJECTS)
+    evaluate(study, [clean(study)], [victim, victim], [defense])
     checked(study, "victim")
 
 

@@ -22,12 +22,10 @@ class Adaptive(nn.Module):
     "straight through", back-propagates through the purifier itself, the static one (`nrp` with noise 0); what it makes
     is evaluated with the dynamic one.
 
-    Several draws of a random defense: EOT (Athalye et al. 2018), for the dynamic `nrp` with several seeds, not the
-    defender's; the paper's attack does not do it.
-
-    bpda: the gradient takes the defense for the identity: that of the victim at defense(x). BPDA (Athalye et al. 2018;
-    obfuscated-gradients), for defenses that pass no gradient; not an experiment of the paper. What of x lies outside
-    [0,1], as the first iterate of PGD does, reaches the defense clipped.
+    Several draws: EOT (Athalye et al. 2018), for the dynamic `nrp` with several seeds, not the defender's.  bpda: the
+    gradient of the victim at defense(x), as if the defense were the identity (Athalye et al. 2018), for defenses that
+    pass no gradient; what of x lies outside [0,1], as the first iterate of PGD does, reaches the defense clipped.
+    Neither is an experiment of the paper.
 
     ValueError without a defense, and, unless bpda, where one passes no gradient, as the transforms of Appendix E.
     """
@@ -50,7 +48,7 @@ class Adaptive(nn.Module):
         if self.bpda:
             with torch.no_grad():
                 result = defense(x.clamp(0, 1)).to(x)
-            return _StraightThrough.apply(x, result)
+            return result + (x - x.detach())  # adds nothing but the gradient
         result = defense(x)
         if torch.is_grad_enabled() and x.requires_grad and not result.requires_grad:
             raise ValueError(f"the defense {described(defense)} passes no gradient; attack it with BPDA")
@@ -59,18 +57,6 @@ class Adaptive(nn.Module):
     def extra_repr(self) -> str:
         """The options of the attacker and of the defenses: stored results are keyed by it."""
         return ", ".join([f"bpda={self.bpda}", *(f"defense={described(defense)}" for defense in self.defenses)])
-
-
-class _StraightThrough(torch.autograd.Function):
-    """Gives `defended`, and hands its gradient on to x."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, defended: Tensor) -> Tensor:
-        return defended.view_as(defended)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
 
 
 def networks_in(defense: object) -> Iterator[nn.Module]:

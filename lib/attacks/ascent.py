@@ -69,9 +69,7 @@ def gradient(objective: Objective, x: Tensor) -> Tensor:
         (grad,) = torch.autograd.grad(objective(x).sum(), x)
     if not torch.isfinite(grad).all():
         bad = (~torch.isfinite(grad)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise FloatingPointError(
-            f"the attack's gradient is not finite for images {bad} of the batch; check the network"
-        )
+        raise FloatingPointError(f"the gradient is not finite for images {bad} of the batch; check the network")
     return grad.detach()
 
 
@@ -96,9 +94,7 @@ def checked(x: Tensor, eps: float | Tensor = 0.0) -> Tensor:
 def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
     """One stream of random numbers per image; ValueError unless there is one id per image."""
     if len(ids) != len(x):
-        raise ValueError(
-            f"{len(ids)} ids for {len(x)} images; every image needs its own, which keys its random numbers"
-        )
+        raise ValueError(f"{len(ids)} ids for {len(x)} images; every image needs its own: it keys its random numbers")
     return Streams(seed, ids, purpose)
 
 
@@ -114,15 +110,14 @@ def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
     Sources: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image);
     Translation-Invariant-Attacks, attack_iter.py (depthwise, SAME padding, before the normalisation).
     """
-    memory: Tensor | None = None
+    memory: Tensor | float = 0.0
 
     def accumulate(grad: Tensor) -> Tensor:
         nonlocal memory
         grad = grad if kernel is None else blurred(grad, kernel)
         size = grad.abs().mean(dim=(1, 2, 3), keepdim=True)
         # An image whose gradient vanishes keeps its direction instead of becoming NaN.
-        normalised = grad / torch.where(size > 0, size, torch.ones_like(size))
-        memory = normalised if memory is None else decay * memory + normalised
+        memory = decay * memory + grad / torch.where(size > 0, size, torch.ones_like(size))
         return memory
 
     return accumulate

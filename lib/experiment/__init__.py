@@ -5,5 +5,5 @@ them, with a defense or without, into a frame (`lib.frames`): `evaluate`.
 """
 
 from lib.experiment.cells import Adversaries, Through, adversaries, all_attacks, clean, seconds_per_image
-from lib.experiment.evaluation import evaluate, fidelity, grid, measured, nearness, predictions
+from lib.experiment.evaluation import evaluate, measured, nearness, predictions
 from lib.experiment.study import NONE, Study, open_study, outputs

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,16 +25,6 @@ TASKS = {"classification": classification, "segmentation": segmentation, "detect
 Predictions = Prediction | np.ndarray | list[Detections]
 
 
-class Evaluated(NamedTuple):
-    """What one victim predicts on one cell's images with one defense; seed: of the defense, None for params.yaml's."""
-
-    victim: str
-    defense: str
-    cell: Adversaries
-    seed: int | None
-    predicted: Predictions
-
-
 def predictions(study: Study, victim: str, images: Images, defense: str = NONE, **changed: object) -> Predictions:
     """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
     `[N,H,W]`; or `Detections` per image.
@@ -49,26 +38,6 @@ def _predictions(study: Study, victim: str, images: Images, name: str, defense: 
     task = TASKS[study.scale.networks[victim].task]
     asked = (study.network(victim), images, defense)
     return task.unpacked(study.cached(task.predicted, *asked, batch=study.batch, cell=f"{victim} with {name}"))
-
-
-def grid(
-    study: Study,
-    cells: Sequence[Adversaries],
-    victims: Sequence[str],
-    defenses: Sequence[str] = (NONE,),
-    seeds: int | None = None,
-) -> list[Evaluated]:
-    """Every victim x defense x adversary x seed; the arguments are those of `evaluate`."""
-    several = [None] if seeds is None else range(seeds)
-    found = {}
-    with networks_unchanged():
-        for name, seed, place in tqdm([*itertools.product(defenses, several, range(len(cells)))], desc="evaluating"):
-            defense = study.defense(name, **({} if seed is None else {"seed": seed}))
-            shared = Memo(defense) if defense and len(victims) > 1 else defense
-            for victim in victims:
-                found[victim, name, place, seed] = _predictions(study, victim, cells[place].images, name, shared)
-    keys = itertools.product(victims, defenses, range(len(cells)), several)
-    return [Evaluated(key[0], key[1], cells[key[2]], key[3], found[key]) for key in keys]
 
 
 def evaluate(
@@ -91,11 +60,18 @@ def evaluate(
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
     clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
-    rows, parts = [], []
-    for victim, defense, cell, seed, predicted in grid(study, cells, victims, defenses, seeds):
-        rows.append(_row(tasks[victim], cell, defense, victim, seed or 0) | labels)
-        parts.append(_contributions(study, tasks[victim], predicted, clean.get(victim)))
-    return _frame(study, rows, parts)
+    several, places = [None] if seeds is None else range(seeds), range(len(cells))
+    found = {}
+    with networks_unchanged():
+        for name, seed, place in tqdm([*itertools.product(defenses, several, places)], desc="evaluating"):
+            defense = study.defense(name, **({} if seed is None else {"seed": seed}))
+            shared = Memo(defense) if defense and len(victims) > 1 else defense
+            for victim in victims:
+                predicted = _predictions(study, victim, cells[place].images, name, shared)
+                found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
+    keys = [*itertools.product(victims, defenses, places, several)]
+    rows = [_row(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
+    return _frame(study, rows, [found[key] for key in keys])
 
 
 def _contributions(study: Study, task: str, predicted: Predictions, clean: Prediction | None) -> Contributions:
@@ -108,17 +84,6 @@ def _contributions(study: Study, task: str, predicted: Predictions, clean: Predi
     return {"top1": top_k(predicted, labels, 1), "top5": top_k(predicted, labels, 5), "fooled": fooled}
 
 
-def fidelity(study: Study, images: Images, defense: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:
-    """How near 8-bit images, or what a defense makes of them, are to the study's clean ones; see
-    `lib.tasks.fidelity.fidelity_of`.
-
-    extractor: a network of the scale, cut at its tap, whose features are compared too.
-    """
-    tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
-    asked = (study.images.images, images, study.defense(defense), tap)
-    return study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {defense}")
-
-
 def nearness(
     study: Study,
     cells: Sequence[Adversaries],
@@ -126,10 +91,18 @@ def nearness(
     extractor: str | None = None,
     **labels: object,
 ) -> Frame:
-    """The frame of the `fidelity` of every adversary x defense."""
-    pairs = list(itertools.product(cells, defenses))
-    rows = [_row("fidelity", cell, defense) | labels for cell, defense in pairs]
-    return _frame(study, rows, [fidelity(study, cell.images, defense, extractor) for cell, defense in pairs])
+    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and with an
+    extractor features (`lib.tasks.fidelity.fidelity_of`).
+
+    extractor: a network of the scale, cut at its tap, whose features are compared too.
+    """
+    tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
+    rows, parts = [], []
+    for cell, name in itertools.product(cells, defenses):
+        asked = (study.images.images, cell.images, study.defense(name), tap)
+        parts.append(study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {name}"))
+        rows.append(_row("fidelity", cell, name) | labels)
+    return _frame(study, rows, parts)
 
 
 def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], label: str, **labels: object) -> Frame:

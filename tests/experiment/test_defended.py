@@ -11,14 +11,14 @@ from lib.attacks.adaptive import Adaptive
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, clean, evaluate, fidelity, grid, predictions
+from lib.experiment import Study, Through, adversaries, clean, evaluate, predictions
 from lib.experiment import cells as module
 from lib.experiment.cells import ATTACKER, MODES
 from lib.networks.purifier import NRPResG, begin_as_identity
 from lib.store import Store
 from lib.tasks.classification import predict
 from lib.units import unit_images
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 DEFENSES = {
     "JPEG 20": {"kind": "jpeg", "quality": 20},
@@ -160,24 +160,26 @@ def test_a_seed_gives_another_dynamic_result_and_is_stored_by_itself(study):
 
 def test_the_grid_has_every_adversary_with_every_defense_for_every_victim(study):
     cells = [clean(study), *adversaries(study, "Noise")]
-    evaluated = grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
-    seen = [(one.victim, one.defense, one.cell.attack) for one in evaluated]
-    assert seen == [(v, d, a) for v in ("Inc-v3", "VGG-16") for d in ("none", "NRP") for a in ("none", "Noise")]
-    for one in evaluated:
-        x = unit_images(one.cell.images)
-        x = study.networks["NRP"](x).clamp(0, 1) if one.defense == "NRP" else x
+    asked = [(v, d, a) for v in ("Inc-v3", "VGG-16") for d in ("none", "NRP") for a in ("none", "Noise")]
+    frame = evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    assert list(frame.cells[["victim", "defense", "attack"]].itertuples(index=False, name=None)) == asked
+    for (victim, name, attack), part in zip(asked, frame.parts, strict=True):
+        x = unit_images(next(cell.images for cell in cells if cell.attack == attack))
+        x = study.networks["NRP"](x).clamp(0, 1) if name == "NRP" else x
         with torch.no_grad():
-            classes = study.networks[one.victim](x).argmax(1)
-        assert one.predicted.classes[:, 0].tolist() == classes.tolist()
+            classes = study.networks[victim](x).argmax(1)
+        assert part["top1"].tolist() == (classes == study.images.labels).tolist()
+        predicted = predictions(study, victim, next(cell.images for cell in cells if cell.attack == attack), name)
+        assert predicted.classes[:, 0].tolist() == classes.tolist()
 
 
 def test_images_are_purified_once_for_all_victims_and_not_at_all_for_stored_results(study):
     cells = [clean(study), *adversaries(study, "Noise")]
     seen = []
     study.networks["NRP"].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
     assert sorted(seen) == [2, 2, 3, 3]  # five images in shards of three, clean and noisy
-    grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
     assert len(seen) == 4
 
 

@@ -6,10 +6,11 @@ import torch
 
 from lib.data.detection import DetectionSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Adversaries, adversaries, clean, evaluate, fidelity, measured, nearness, predictions
+from lib.experiment import Adversaries, adversaries, clean, evaluate, measured, nearness, predictions
 from lib.tasks.confusion import confusions
 from lib.tasks.precision import evaluate as average_precision
 from tests.experiment.test_predictions import study, with_images  # noqa: F401
+from tests.experiment.test_study import fidelity
 
 
 def test_classification_has_the_outcomes_of_every_cell_and_image(study):  # noqa: F811

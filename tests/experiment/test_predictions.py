@@ -10,11 +10,11 @@ from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.defenses.transforms import jpeg, median
-from lib.experiment import Study, adversaries, clean, evaluate, fidelity, grid, predictions
+from lib.experiment import Study, adversaries, clean, evaluate, predictions
 from lib.store import Store
 from lib.units import unit_images
 from tests.doubles import Corner, Pixelwise
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 DEFENSES = {"JPEG 20": {"kind": "jpeg", "quality": 20}, "MF 3": {"kind": "median", "window": 3}}
 
@@ -71,19 +71,18 @@ def test_a_segmenter_predicts_a_class_per_pixel_with_a_defense(study):
     images = study.images.images
     labels = torch.zeros(7, 48, 48, dtype=torch.uint8)
     streets = with_images(study, SegmentationSet(images, labels, study.images.ids, ("a", "b", "c"), ((0, 0, 0),) * 3))
-    bare, defended = grid(streets, [clean(streets)], ["SegNet-Basic"], ["none", "MF 3"])
-    assert np.array_equal(bare.predicted, images.float().argmax(1).numpy())
-    assert np.array_equal(defended.predicted, median(unit_images(images)).argmax(1).numpy())
-    assert (bare.defense, defended.defense, bare.victim) == ("none", "MF 3", "SegNet-Basic")
+    bare, defended = (predictions(streets, "SegNet-Basic", images, name) for name in ("none", "MF 3"))
+    assert np.array_equal(bare, images.float().argmax(1).numpy())
+    assert np.array_equal(defended, median(unit_images(images)).argmax(1).numpy())
 
 
 def test_a_detector_takes_images_of_several_sizes_with_a_defense(study):
     images = [study.images.images[0], study.images.images[1, :, :40]]
     objects = with_images(study, DetectionSet(images, ["a", "b"], [1, 2], {}))
-    bare, defended = grid(objects, [clean(objects)], ["RetinaNet"], ["none", "JPEG 20"])
-    assert [found.boxes.tolist() for found in bare.predicted] == [[[0, 0, 48, 48]], [[0, 0, 48, 40]]]
+    bare, defended = (predictions(objects, "RetinaNet", images, name) for name in ("none", "JPEG 20"))
+    assert [found.boxes.tolist() for found in bare] == [[[0, 0, 48, 48]], [[0, 0, 48, 40]]]
     first = [jpeg(unit_images(image[None]), quality=20)[0, 0, 0, 0].item() for image in images]
-    assert [found.scores[0] for found in defended.predicted] == pytest.approx(first)
+    assert [found.scores[0] for found in defended] == pytest.approx(first)
 
 
 def test_a_classifier_predicts_with_a_defense(study):
@@ -96,17 +95,17 @@ def test_a_classifier_predicts_with_a_defense(study):
 def test_nothing_is_predicted_twice_and_what_matters_is_in_the_key(study, monkeypatch):
     cells = [clean(study), *adversaries(study, "Noise")]
     before = len(entries(study))
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 4
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 4
     study.params = settings.params().model_copy(update={"defenses": {"JPEG 20": {"kind": "jpeg", "quality": 21}}})
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 6
     real = keys.source
     edited = lambda path: real(path) + (b"# edited" if path.name == "transforms.py" else b"")  # noqa: E731
     monkeypatch.setattr(keys, "source", edited)
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 8
 
 
