@@ -11,7 +11,7 @@ from lib.attacks.registry import ATTACKS
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Study, Through, adversaries, clean, evaluate, seconds_per_image
+from lib.experiment import Study, Through, adversaries, clean, evaluate
 from lib.experiment.cells import MODES
 from lib.networks.cda_generator import Generator
 from lib.networks.purifier import NRPResG
@@ -93,11 +93,6 @@ def test_the_files_that_make_an_adversary_are_in_its_key(study, name):
 def test_the_files_of_an_attack_through_a_defense_are_in_its_key(study, mode):
     adversaries(study, "PGD", "Inc-v3", through=Through("NRP", mode, 2), steps=1)
     checked(study, "attack through a defense")
-
-
-def test_the_files_of_a_time_are_in_its_key(study):
-    seconds_per_image(study, "SSP", "VGG-16", 2)
-    checked(study, "attack")
 
 
 @pytest.mark.parametrize("defense", ["none", *DEFENSES])

@@ -39,10 +39,8 @@ def ssp(
     if start not in ("noise", "perturbed"):
         raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
     streams = draws(x, ids, seed, "ssp")
-    if start == "noise":
-        first = streams.normal(*x.shape[1:]).to(x)
-    else:
-        first = linf.project(uniform_start(x, eps, streams), x, eps)
+    perturbed = start == "perturbed"
+    first = linf.project(uniform_start(x, eps, streams), x, eps) if perturbed else streams.normal(*x.shape[1:]).to(x)
     with evaluating(extractor):
         objective = feature_distance(extractor, x)
         return ascend(objective, x, eps=eps, step=step, steps=steps, start=first, snapshots=snapshots)

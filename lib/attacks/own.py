@@ -1,7 +1,6 @@
 """An attack of the user's own, kept to the rules of all attacks here (docs/own_attack.md)."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,23 +13,18 @@ from lib.units import LEVELS
 
 NAME = "attack"
 TAKES = ("network", "x", "y")
-GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
 
 
-def own_attack(
-    function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed: int, eps: float, **options
-) -> Tensor:
+def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
     """What the function of an own file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
-    options: its own, budgets and steps in [0,1] units. The networks are as found afterwards. ValueError in one line for
-    a result of another shape (with snapshots: one more dimension), that is not finite, or further than half a level
-    outside eps.
+    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
+    afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
+    finite, or further than half a level outside eps.
     """
     x, file = checked(x), file_of(function)
-    known = inspect.signature(function).parameters
-    keyed = {name: value for name, value in zip(GIVEN, (ids, seed), strict=True) if name in known}
     with evaluating(*members(network)):
-        result = function(network, x.clone(), y, **keyed, eps=eps, **options)
+        result = function(network, x.clone(), y, eps=eps, **options)
     snapshots = options.get("snapshots")
     shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
     found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

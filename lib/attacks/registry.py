@@ -12,9 +12,11 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from lib.attacks import decision, features, generators, transport
-from lib.attacks.own import GIVEN, NAME, TAKES, own_attack
+from lib.attacks.own import NAME, TAKES, own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
+
+GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
 
 
 class Attack(NamedTuple):

@@ -1,15 +1,12 @@
 """The attacks as stored computations: a shard of 8-bit images in, its adversaries out."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor, nn
 
 from lib.units import to_bytes, unit_images
-
-RUNS = 2  # that are timed; the first one also warms up
 
 
 def attacked(
@@ -39,14 +36,3 @@ def universal(
 ) -> dict[str, np.ndarray]:
     """The one perturbation `[1,3,H,W]` of an attack without images on a network's layers; shape: (3, H, W)."""
     return {"perturbation": attack(network.to(device), taps, tuple(shape), **options).cpu().numpy()}
-
-
-def timed(calls: Sequence[tuple], where: Sequence[object], *, device: str) -> dict[str, np.ndarray]:
-    """The seconds of all `calls` of `attacked`, the fastest of RUNS runs; `where` tells one machine from another."""
-    times = []
-    for _ in range(RUNS):
-        begun = time.perf_counter()
-        for arguments in calls:
-            attacked(*arguments, device=device)  # ends with the images on the CPU, so a GPU has finished too
-        times.append(time.perf_counter() - begun)
-    return {"seconds": np.array(min(times))}

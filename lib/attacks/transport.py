@@ -5,6 +5,7 @@ the NRP supplement attacks with it in Appendix C, Table 3.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -74,9 +75,8 @@ def grouped(ids: Sequence, batch: int) -> list[list[int]]:
     names = [str(image) for image in ids]
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, got {batch}")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"id '{twice}' is given twice; the images are grouped by their ids, so each needs its own")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"id '{twice[0]}' is given twice; the images are grouped by their ids, so each needs its own")
     order = sorted(range(len(names)), key=names.__getitem__)
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 

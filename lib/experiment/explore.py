@@ -3,16 +3,14 @@
 Nothing here is a result: no table or figure of it is written, only adversaries and predictions are kept in the store.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 from PIL import ImageOps
 from PIL.Image import Resampling
 from torch import Tensor
@@ -25,9 +23,6 @@ from lib.data.unlabelled import find
 from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
 from lib.tasks.classification import Prediction
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
 
 # Which networks an attack can look at, by what it looks at (`lib.attacks.registry.Attack.on`). A victim needs logits.
 FITS: dict[str, Callable[[NetworkSpec], bool]] = {
@@ -82,8 +77,6 @@ def fitting(scale: Scale, on: str) -> list[str]:
 
 def choices_table(study: Study) -> Markdown:
     """What can be written in the notebook's parameters."""
-    from IPython.display import Markdown
-
     known = attacks(study.params.own_attacks)
     rows = {"attack": known, "defense": [NONE, *study.params.defenses], "victim": fitting(study.scale, "logits")}
     for on in FITS:
