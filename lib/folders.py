@@ -91,7 +91,7 @@ def attack(
 
     def attacked(image: Tensor, path: Path) -> Tensor:
         label = given.get(path.name, UNKNOWN)
-        if recipe and "y" in recipe.takes and label == UNKNOWN:
+        if recipe and "y" in recipe.parameters and label == UNKNOWN:
             if labels:
                 raise ValueError(f"{labels}: no label for {path.name}")
             with torch.no_grad():
@@ -102,7 +102,7 @@ def attack(
 
     words = apply(attacked, source, target)
     whose = f", labels of {labels}" if labels else f", labels predicted by {surrogate}"
-    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{whose if 'y' in recipe.takes else ''}"
+    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{whose if 'y' in recipe.parameters else ''}"
 
 
 def read_labels(path: Path) -> dict[str, int]:

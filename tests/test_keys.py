@@ -116,7 +116,7 @@ def test_the_files_that_measure_fidelity_are_in_its_key(study, defense):
 
 def test_what_is_stored_hangs_on_no_settings_data_or_registry():
     """Else every result would hang on every file."""
-    for function in (shards.attacked, *(attack.run for attack in ATTACKS.values())):
+    for function in (shards.attack_shard, *(attack.run for attack in ATTACKS.values())):
         reached = {keys.label(file) for file, _ in keys.places_of(function)}
         rooms = ("lib/settings", "lib/zoo", "lib/data", "lib/experiment", "lib/report", "lib/attacks/registry")
         assert not [name for name in reached if name.startswith(rooms)]

@@ -51,12 +51,12 @@ class Adaptive(nn.Module):
             return result + (x - x.detach())  # adds nothing but the gradient
         result = defense(x)
         if torch.is_grad_enabled() and x.requires_grad and not result.requires_grad:
-            raise ValueError(f"the defense {described(defense)} passes no gradient; attack it with BPDA")
+            raise ValueError(f"the defense {name_of(defense)} passes no gradient; attack it with BPDA")
         return result
 
     def extra_repr(self) -> str:
         """The options of the attacker and of the defenses: stored results are keyed by it."""
-        return ", ".join([f"bpda={self.bpda}", *(f"defense={described(defense)}" for defense in self.defenses)])
+        return ", ".join([f"bpda={self.bpda}", *(f"defense={name_of(defense)}" for defense in self.defenses)])
 
 
 def networks_in(defense: object) -> Iterator[nn.Module]:
@@ -68,9 +68,9 @@ def networks_in(defense: object) -> Iterator[nn.Module]:
             yield from networks_in(part)
 
 
-def described(part: object) -> str:
+def name_of(part: object) -> str:
     """A defense's name and the options bound to it, networks by their class; the same in every run."""
     if isinstance(part, functools.partial):
-        values = [*map(described, part.args), *(f"{name}={described(value)}" for name, value in part.keywords.items())]
-        return f"{described(part.func)}({', '.join(values)})"
+        values = [*map(name_of, part.args), *(f"{name}={name_of(value)}" for name, value in part.keywords.items())]
+        return f"{name_of(part.func)}({', '.join(values)})"
     return getattr(part, "__qualname__", type(part).__name__ if callable(part) else repr(part))

@@ -41,10 +41,10 @@ def ascend(
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
     snapshots: numbers of steps at which to record; the result is then `[len(snapshots),B,3,H,W]` from one run.
 
-    Raises what `checked` raises, ValueError for steps below 1 or snapshots that do not ascend within 1..steps, and
-    FloatingPointError for a gradient that is not finite.
+    Raises what `checked_images` raises, ValueError for steps below 1 or snapshots that do not ascend within 1..steps,
+    and FloatingPointError for a gradient that is not finite.
     """
-    x = checked(x, eps)
+    x = checked_images(x, eps)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, got {steps}")
     wanted = list(snapshots or [steps])
@@ -73,7 +73,7 @@ def gradient(objective: Objective, x: Tensor) -> Tensor:
     return grad.detach()
 
 
-def checked(x: Tensor, eps: float | Tensor = 0.0) -> Tensor:
+def checked_images(x: Tensor, eps: float | Tensor = 0.0) -> Tensor:
     """The images, half precision raised to float32.
 
     TypeError for integer images, ValueError for a wrong shape, values outside [0,1] (already normalised images), or a
@@ -114,7 +114,7 @@ def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
 
     def accumulate(grad: Tensor) -> Tensor:
         nonlocal memory
-        grad = grad if kernel is None else blurred(grad, kernel)
+        grad = grad if kernel is None else convolved(grad, kernel)
         size = grad.abs().mean(dim=(1, 2, 3), keepdim=True)
         # An image whose gradient vanishes keeps its direction instead of becoming NaN.
         memory = decay * memory + grad / torch.where(size > 0, size, torch.ones_like(size))
@@ -123,7 +123,7 @@ def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
     return accumulate
 
 
-def blurred(x: Tensor, kernel: Tensor) -> Tensor:
+def convolved(x: Tensor, kernel: Tensor) -> Tensor:
     """Every channel of x `[B,C,H,W]` convolved with `kernel` `[k,k]`, zeros beyond the edge."""
     channels, size = x.shape[1], kernel.shape[-1]
     return F.conv2d(x, kernel.to(x).expand(channels, 1, size, size), padding=size // 2, groups=channels)

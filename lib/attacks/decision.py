@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import EPS, STEP, ascend, checked, draws, evaluating, momentum, uniform_start
+from lib.attacks.ascent import EPS, STEP, ascend, checked_images, draws, evaluating, momentum, uniform_start
 from lib.attacks.diversity import diverse, translation_kernel
 
 Network = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ Labels = Tensor | None
 
 def sign_noise(x: Tensor, *, ids: Sequence, seed=0, eps=EPS) -> Tensor:
     """The baseline that every attack must beat: x plus or minus eps, the sign of every pixel drawn at random."""
-    x = checked(x, eps)
+    x = checked_images(x, eps)
     direction = draws(x, ids, seed, "noise").normal(*x.shape[1:]).to(x)
     return linf.quantise(linf.project(linf.sign_step(x, direction, eps), x, eps), x, eps)
 
@@ -45,7 +45,7 @@ def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0,
     alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
     sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
     """
-    x = checked(x)
+    x = checked_images(x)
     alpha = eps / 3 if alpha is None else alpha
     if bool((torch.as_tensor(eps - alpha) < 0).any()):
         raise ValueError(f"alpha {alpha:.4g} exceeds the budget {eps:.4g}: the gradient step would go backwards")
@@ -89,7 +89,7 @@ def dim(
     diversity.py, also for edge).  Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults
     differ (probability 0.5, no momentum): pass probability=0.5, decay=0.
     """
-    x, networks = checked(x), members(surrogate)
+    x, networks = checked_images(x), members(surrogate)
     views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
     rule = momentum(decay, None if kernel is None else translation_kernel(kernel, edge))
     schedule = {"eps": eps, "step": step, "steps": steps, "snapshots": snapshots}
@@ -116,23 +116,20 @@ def pgd(
     Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
     clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
     """
-    x = checked(x)
+    x = checked_images(x)
     if start not in ("uniform", "clean"):
         raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
     if isinstance(target, str):
-        target = _drawn_target(members(surrogate)[0], x, y, target, ids=ids, seed=seed)
+        if target != "random":
+            raise ValueError(f"target must be classes or 'random', got '{target}'")
+        if y is None:
+            raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
+        with torch.no_grad(), evaluating(*members(surrogate)):
+            classes = members(surrogate)[0](x[:1]).shape[1]
+        target = random_targets(y, classes, ids=ids, seed=seed)
     first = uniform_start(x, eps, draws(x, ids, seed, "pgd")) if start == "uniform" else None
     schedule = {"eps": eps, "step": step, "steps": steps, "start": first, "snapshots": snapshots}
     return _ascend_loss(surrogate, x, y if target is None else target, sign=1 if target is None else -1, **schedule)
-
-
-def _drawn_target(network: nn.Module, x: Tensor, y: Labels, target: str, **key) -> Tensor:
-    if target != "random":
-        raise ValueError(f"target must be classes or 'random', got '{target}'")
-    if y is None:
-        raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
-    with torch.no_grad(), evaluating(network):
-        return random_targets(y, network(x[:1]).shape[1], **key)
 
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
@@ -155,7 +152,7 @@ def _ascend_loss(
     surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, views: Sequence[Network] | None = None, **schedule
 ) -> Tensor:
     """Ascend `sign` times the cross-entropy of y; views: the networks as the loss sees them."""
-    x, networks = checked(x), members(surrogate)
+    x, networks = checked_images(x), members(surrogate)
     logits = mean_logits(views or networks)
     with evaluating(*networks):
         if y is None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import EPS, Objective, ascend, checked, draws, evaluating, uniform_start
+from lib.attacks.ascent import EPS, Objective, ascend, checked_images, draws, evaluating, uniform_start
 from lib.networks.taps import activations, tapped_modules
 from lib.rng import generator
 from lib.units import LEVELS, unit
@@ -35,7 +35,7 @@ def ssp(
     or "perturbed", x plus uniform noise within eps, as its README describes.
     Result `[B,3,H,W]`, or `[len(snapshots),B,3,H,W]`. Errors: see `ascend`.
     """
-    x = checked(x)
+    x = checked_images(x)
     if start not in ("noise", "perturbed"):
         raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
     streams = draws(x, ids, seed, "ssp")
@@ -110,7 +110,7 @@ def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
 
     ValueError when the sizes differ: a perturbation is trained for one image size.
     """
-    x = checked(x)
+    x = checked_images(x)
     if perturbation.shape[1:] != x.shape[1:]:
         raise ValueError(f"a perturbation of {list(perturbation.shape[1:])} does not fit images {list(x.shape[1:])}")
     return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import EPS, blurred, checked, evaluating
+from lib.attacks.ascent import EPS, checked_images, convolved, evaluating
 from lib.networks.cda_generator import Generator
 
 KERNEL, SIGMA = 3, 1.0  # of the smoothing (eval.py:92-96)
@@ -21,12 +21,12 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     off by default there too; Appendices D and G of the supplement do not say whether theirs did.
     Errors: see `lib.attacks.ascent.ascend`; FloatingPointError where what is proposed is not finite.
     """
-    x = checked(x, eps)
+    x = checked_images(x, eps)
     with evaluating(generator):
         proposed = proposal(generator, x)
     if not torch.isfinite(proposed).all():
         raise FloatingPointError("what the generator proposes is not finite; check its weights")
-    proposed = blurred(proposed, gaussian(x)) if smoothing else proposed
+    proposed = convolved(proposed, gaussian(x)) if smoothing else proposed
     return linf.quantise(linf.project(proposed, x, eps), x, eps)
 
 

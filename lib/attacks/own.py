@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import checked, evaluating
+from lib.attacks.ascent import checked_images, evaluating
 from lib.attacks.decision import Surrogate, members
 from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
@@ -22,7 +22,7 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
     afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
     finite, or further than half a level outside eps.
     """
-    x, file = checked(x), file_of(function)
+    x, file = checked_images(x), file_of(function)
     with evaluating(*members(network)):
         result = function(network, x.clone(), y, eps=eps, **options)
     snapshots = options.get("snapshots")

@@ -22,9 +22,9 @@ GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
 class Attack(NamedTuple):
     """How an experiment calls an attack.
 
-    run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what it looks at, which is its
-    first argument (the surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals,
-    or nothing).  coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
+    run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what its first argument is (the
+    surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals, or nothing).
+    coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
     """
 
     run: Callable
@@ -33,8 +33,8 @@ class Attack(NamedTuple):
     coupled: bool = False
 
     @property
-    def takes(self) -> set[str]:
-        """The names of its parameters, of an own attack also those of its function.
+    def parameters(self) -> set[str]:
+        """The names of the function's parameters, of a custom attack also those of its own function.
 
         Labels (y), ids and seed go to an attack that names them; snapshots are possible where they are among them.
         """
@@ -59,32 +59,32 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def attacks(own: dict[str, OwnAttack]) -> dict[str, Attack]:
+def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     """ATTACKS, and after them the user's, by their names in params.yaml's `own_attacks`.
 
     ValueError in one line for a name that is taken, and for an option that the function has not, or needs; errors of
     the file as of `lib.own.load`.
     """
-    for name in own:
+    for name in custom:
         if name in ATTACKS or name == "none":
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
-    return ATTACKS | {name: own_recipe(name, load(spec.file, NAME), spec) for name, spec in own.items()}
+    return ATTACKS | {name: custom_attack(name, load(spec.file, NAME), spec) for name, spec in custom.items()}
 
 
-def attack_named(name: str, own: dict[str, OwnAttack]) -> Attack:
-    """One of `attacks`; ValueError in one line for a name that is none's."""
-    known = attacks(own)
+def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:
+    """One of `attacks`; ValueError in one line for another name."""
+    known = attacks(custom)
     if name not in known:
         raise ValueError(f"no attack '{name}'; there are {', '.join(known)}")
     return known[name]
 
 
-def own_recipe(name: str, function: Callable, spec: OwnAttack) -> Attack:
+def custom_attack(name: str, function: Callable, spec: OwnAttack) -> Attack:
     """How to call a user's function; ValueError in one line for an option that it has not, or needs."""
     what = f"the attack {name} ({spec.file})" if spec.file else f"the attack {name}"
     for option in GIVEN:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")
-    known = inspect.signature(function).parameters
-    check_options(what, function, TAKES, [*spec.options, *(option for option in GIVEN if option in known)])
+    named = [option for option in GIVEN if option in inspect.signature(function).parameters]
+    check_options(what, function, TAKES, [*spec.options, *named])
     return Attack(functools.partial(own_attack, function), "", spec.looks_at)

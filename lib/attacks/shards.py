@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lib.units import to_bytes, unit_images
 
 
-def attacked(
+def attack_shard(
     attack: Callable[..., Tensor],
     networks: Sequence[nn.Module | functools.partial],
     images: Tensor,
@@ -31,7 +31,7 @@ def attacked(
     return {"images": to_bytes(result if options.get("snapshots") else result[None]).numpy()}
 
 
-def universal(
+def universal_perturbation(
     attack: Callable, network: nn.Module, taps: Sequence[str], shape: Sequence[int], options: Mapping, *, device: str
 ) -> dict[str, np.ndarray]:
     """The one perturbation `[1,3,H,W]` of an attack without images on a network's layers; shape: (3, H, W)."""

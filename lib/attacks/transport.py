@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.attacks.ascent import EPS, STEP, Objective, ascend, checked, draws, evaluating, uniform_start
+from lib.attacks.ascent import EPS, STEP, Objective, ascend, checked_images, draws, evaluating, uniform_start
 from lib.attacks.decision import Surrogate, mean_logits, members
 
 GRADIENTS = ("unrolled", "envelope")
@@ -56,15 +56,15 @@ def fsa(
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.
     """
-    x = checked(x)
+    x = checked_images(x)
     start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
     groups, networks = grouped(ids, batch), members(surrogate)
     with evaluating(*networks):
         results = []
         for rows in groups:
             objective = transport_distance(networks, x[rows], reg=reg, iterations=iterations, gradient=gradient)
-            schedule = {"eps": _rows(eps, rows), "step": _rows(step, rows), "steps": steps, "snapshots": snapshots}
-            results.append(ascend(objective, x[rows], start=start[rows], **schedule))
+            budget = {"eps": _part_of(eps, rows), "step": _part_of(step, rows)}
+            results.append(ascend(objective, x[rows], start=start[rows], steps=steps, snapshots=snapshots, **budget))
     # Images are the fourth dimension from the end, with and without snapshots.
     given = torch.tensor(list(chain.from_iterable(groups))).argsort().to(x.device)
     return torch.cat(results, dim=-4).index_select(-4, given)
@@ -136,6 +136,6 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
     return torch.exp(log_kernel + rows + columns)
 
 
-def _rows(amount: float | Tensor, rows: list[int]) -> float | Tensor:
+def _part_of(amount: float | Tensor, rows: list[int]) -> float | Tensor:
     """The part of a budget that belongs to these images: a number is everyone's."""
     return amount[rows] if isinstance(amount, Tensor) and amount.ndim and len(amount) > 1 else amount

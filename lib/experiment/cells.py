@@ -17,8 +17,8 @@ from tqdm import tqdm
 from lib import zoo
 from lib.attacks.adaptive import Adaptive
 from lib.attacks.features import add_perturbation
-from lib.attacks.registry import Attack, attack_named, attacks, own_recipe
-from lib.attacks.shards import attacked, universal
+from lib.attacks.registry import Attack, attack_named, attacks, custom_attack
+from lib.attacks.shards import attack_shard, universal_perturbation
 from lib.attacks.transport import grouped
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
@@ -75,18 +75,18 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function as an own attack's
-    (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a network
-    of the scale, or several for an ensemble.
-    tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
-    to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
-    change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
+    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function like a custom
+    attack's (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a
+    network of the scale, or several for an ensemble.  tap: the layer of a feature attack, if not the one that the scale
+    names.  through: the defense that the attack knows of (attacks on logits only).  overrides: parameters of
+    params.yaml to change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or
+    parameter.
     """
     recipe, values = _recipe(study, attack, overrides)
     attack = attack if isinstance(attack, str) else attack.__name__
     names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
-    label, knowledge, knows = " + ".join(names), "unaware", ""
-    if snapshots and not {"steps", "snapshots"} <= recipe.takes:
+    label, knowledge, cell = " + ".join(names), "unaware", f"{attack} on {' + '.join(names)}"
+    if snapshots and not {"steps", "snapshots"} <= recipe.parameters:
         raise ValueError(f"{attack} takes no snapshots")
     if snapshots:
         values |= {"snapshots": list(snapshots), "steps": max(snapshots)}
@@ -94,13 +94,12 @@ def adversaries(
         if recipe.on != "logits":
             raise ValueError(f"only attacks on logits can go through a defense, not one on {recipe.on}")
         knowledge = f"EOT ({through.draws} draws)" if through.mode == "EOT" else through.mode
-        knows = f" with {through.defense}, {through.mode}"
+        cell += f" with {through.defense}, {through.mode}"
     if recipe.on == "responses":
         made = [_with_universal(study, attack, recipe, values, names[0])]
     else:
         shards = _shards(study, attack, recipe, values, _target(study, recipe.on, names, tap, through))
-        with networks_unchanged():
-            made = _per_image(study, shards, f"{attack} on {label}{knows}")
+        made = _per_image(study, shards, cell)
     counts = snapshots or [values.get("steps", values.get("iterations", 1))]
     cells = zip(counts, made, strict=True)
     return [Adversaries(attack, label, values["eps"], steps, images, knowledge) for steps, images in cells]
@@ -139,7 +138,7 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
     for _ in range(2):  # the first one also warms up
         begun = time.perf_counter()
         for _, arguments in shards:
-            attacked(*arguments, device=study.device)  # ends with the images on the CPU, so a GPU has finished too
+            attack_shard(*arguments, device=study.device)  # ends with the images on the CPU, so a GPU has finished too
         times.append(time.perf_counter() - begun)
     return min(times) / count
 
@@ -148,12 +147,12 @@ def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) 
     """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
     if callable(attack):
         spec = validated(OwnAttack, {"file": "", **overrides}, attack.__name__)
-        return own_recipe(attack.__name__, attack, spec), spec.options
+        return custom_attack(attack.__name__, attack, spec), spec.options
     recipe = attack_named(attack, study.params.own_attacks)
     values = _values(study, attack, recipe)
     values = validated(type(values), values.model_dump() | overrides, attack)
     if isinstance(values, OwnAttack):  # the changes must be options of its function
-        return own_recipe(attack, recipe.run.args[0], values), values.options
+        return custom_attack(attack, recipe.run.args[0], values), values.options
     return recipe, values.model_dump()
 
 
@@ -185,7 +184,7 @@ def _target(
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:
     """The parts of a cell that are computed and stored by themselves: the images of each, and the arguments of
-    `lib.attacks.shards.attacked`.
+    `lib.attacks.shards.attack_shard`.
 
     ValueError where the attack couples images and these differ in size.
     """
@@ -195,8 +194,8 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
     found = []
     for group in grouped(data.ids, values["batch"]) if recipe.coupled else same_size(data.images, study.batch):
         given = {"ids": [data.ids[k] for k in group], "seed": study.params.seed}
-        given |= {"y": data.labels[group]} if "y" in recipe.takes else {}
-        given = {name: value for name, value in given.items() if name in recipe.takes}
+        given |= {"y": data.labels[group]} if "y" in recipe.parameters else {}
+        given = {name: value for name, value in given.items() if name in recipe.parameters}
         images = torch.stack([data.images[k] for k in group])
         found.append((group, (recipe.run, target, images, given, options)))
     return found
@@ -205,12 +204,13 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
 def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
     made: dict[int, Tensor] = {}  # index of the image -> its snapshots `[S,3,H,W]`
-    for group, arguments in tqdm(shards, desc=name):
-        cell = f"{name}, from image {study.images.ids[group[0]]}"
-        found = torch.from_numpy(study.cached(attacked, *arguments, cell=cell)["images"])
-        made |= zip(group, found.unbind(1), strict=True)
+    with networks_unchanged():
+        for group, arguments in tqdm(shards, desc=name):
+            cell = f"{name}, from image {study.images.ids[group[0]]}"
+            found = torch.from_numpy(study.cached(attack_shard, *arguments, cell=cell)["images"])
+            made |= zip(group, found.unbind(1), strict=True)
     snapshots = zip(*(made[k] for k in range(len(made))), strict=True)
-    return [torch.stack(several) if isinstance(study.images.images, Tensor) else several for several in snapshots]
+    return [torch.stack(each) if isinstance(study.images.images, Tensor) else list(each) for each in snapshots]
 
 
 def _with_universal(study: Study, name: str, recipe: Attack, values: dict, network: str) -> Images:
@@ -220,5 +220,5 @@ def _with_universal(study: Study, name: str, recipe: Attack, values: dict, netwo
         raise ValueError(f"{name} makes one perturbation for all images, and these differ in size")
     taps = [zoo.layer(network, study.scale, tap) for tap in study.scale.networks[network].activations]
     asked = (recipe.run, study.network(network), taps, list(images.shape[1:]), options | {"seed": study.params.seed})
-    perturbation = study.cached(universal, *asked, cell=f"{name} on {network}")["perturbation"]
+    perturbation = study.cached(universal_perturbation, *asked, cell=f"{name} on {network}")["perturbation"]
     return to_bytes(add_perturbation(unit_images(images), torch.from_numpy(perturbation), options["eps"]))

@@ -70,7 +70,7 @@ def evaluate(
                 predicted = _predictions(study, victim, cells[place].images, name, shared)
                 found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
     keys = [*itertools.product(victims, defenses, places, several)]
-    rows = [_row(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
+    rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
 
 
@@ -101,7 +101,7 @@ def nearness(
     for cell, name in itertools.product(cells, defenses):
         asked = (study.images.images, cell.images, study.defense(name), tap)
         parts.append(study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {name}"))
-        rows.append(_row("fidelity", cell, name) | labels)
+        rows.append(_columns("fidelity", cell, name) | labels)
     return _frame(study, rows, parts)
 
 
@@ -111,7 +111,7 @@ def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], 
     return Frame(pd.DataFrame(rows), list(outcomes.values()), [tuple(images)] * len(rows))
 
 
-def _row(task: str, cell: Adversaries, defense: str, victim: str = "", seed: int = 0) -> dict[str, object]:
+def _columns(task: str, cell: Adversaries, defense: str, victim: str = "", seed: int = 0) -> dict[str, object]:
     values = ("", task, cell.attack, cell.surrogate, cell.knowledge, cell.eps, cell.steps, defense, victim, seed)
     return dict(zip(KEYS, values, strict=True))
 

@@ -149,9 +149,9 @@ def test_the_exact_attack_comes_nearer_to_its_target_than_one_that_ignores_the_p
 @pytest.mark.parametrize("name", ON_LOGITS)
 def test_every_attack_on_logits_takes_every_mode(name, mode, x, y):
     attack = ATTACKS[name]
-    keyed = {"ids": IDS} if "ids" in attack.takes else {}
-    steps = {"steps": 2} if "snapshots" in attack.takes else {}
-    labels = [y] if "y" in attack.takes else []
+    keyed = {"ids": IDS} if "ids" in attack.parameters else {}
+    steps = {"steps": 2} if "snapshots" in attack.parameters else {}
+    labels = [y] if "y" in attack.parameters else []
     made = attack.run(adaptive(mode, tiny_network(), purifier()), x, *labels, **keyed, **steps)
     levels = ((made - x) * 255).abs().round()
     assert 0 < levels.max() <= 16

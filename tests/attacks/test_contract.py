@@ -30,9 +30,9 @@ def run(name, network, x, y, ids=IDS, **parameters):
         delta = features.fff(Normal(network).to(dtype), ["2", "4"], shape, iterations=20, **parameters)
         return features.add_perturbation(x, delta, parameters.get("eps", 16 / 255))
     first = looked_at(attack, network)
-    labels = [y] if "y" in attack.takes else []
-    keyed = {"ids": ids} if "ids" in attack.takes else {}
-    steps = {"steps": 5, "step": 4 / 255} if "snapshots" in attack.takes else {}
+    labels = [y] if "y" in attack.parameters else []
+    keyed = {"ids": ids} if "ids" in attack.parameters else {}
+    steps = {"steps": 5, "step": 4 / 255} if "snapshots" in attack.parameters else {}
     return attack.run(*first, x, *labels, **keyed, **steps, **parameters)
 
 
@@ -108,7 +108,7 @@ def test_batch_size_and_order_do_not_matter(name, network, y):
 
 @every_attack
 def test_seeds_matter_where_an_attack_is_random(name, network, x, y):
-    if "ids" not in ATTACKS[name].takes or name == "FFF":
+    if "ids" not in ATTACKS[name].parameters or name == "FFF":
         assert torch.equal(run(name, network, x, y), run(name, network, x, y))
     else:
         assert not torch.equal(run(name, network, x, y, seed=0), run(name, network, x, y, seed=1))
@@ -175,7 +175,7 @@ def test_a_gradient_that_is_not_finite_names_the_images(name, x, y):
         run(name, Broken(), x, y)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "ids" in attack.takes and name != "FFF"])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "ids" in attack.parameters])
 @pytest.mark.parametrize("ids", [[], ["a"], list("abcdefg")])
 def test_every_image_needs_its_own_id(name, network, x, y, ids):
     with pytest.raises(ValueError, match=f"{len(ids)} ids for 6 images"):
@@ -200,12 +200,12 @@ def test_steps_and_snapshots_must_make_sense(network, x, y):
             decision.i_fgsm(network, x, y, snapshots=snapshots)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "snapshots" in attack.takes])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "snapshots" in attack.parameters])
 def test_snapshots_are_the_shorter_runs(name, network, x, y):
     attack = ATTACKS[name]
     first = looked_at(attack, network)
-    labels = [y] if "y" in attack.takes else []
-    keyed = {"ids": IDS} if "ids" in attack.takes else {}
+    labels = [y] if "y" in attack.parameters else []
+    keyed = {"ids": IDS} if "ids" in attack.parameters else {}
     recorded = attack.run(*first, x, *labels, **keyed, steps=7, snapshots=[1, 3, 7])
     assert recorded.shape == (3, *x.shape)
     for steps, snapshot in zip([1, 3, 7], recorded, strict=True):
