@@ -55,7 +55,7 @@ def ascend(
     for done in range(1, steps + 1):
         direction = gradient(objective, x_adv)
         direction = direction if rule is None else rule(direction)
-        x_adv = linf.project(linf.sign_step(x_adv, direction, step), x, eps)
+        x_adv = linf.project(x_adv + step * direction.sign(), x, eps)
         if done in wanted:
             recorded.append(linf.quantise(x_adv, x, eps))
     return torch.stack(recorded) if snapshots else recorded[0]

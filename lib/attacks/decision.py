@@ -30,8 +30,8 @@ Labels = Tensor | None
 def sign_noise(x: Tensor, *, ids: Sequence, seed=0, eps=EPS) -> Tensor:
     """The baseline that every attack must beat: x plus or minus eps, the sign of every pixel drawn at random."""
     x = checked_images(x, eps)
-    direction = draws(x, ids, seed, "noise").normal(*x.shape[1:]).to(x)
-    return linf.quantise(linf.project(linf.sign_step(x, direction, eps), x, eps), x, eps)
+    noise = draws(x, ids, seed, "noise").normal(*x.shape[1:]).to(x)
+    return linf.quantise(linf.project(x + eps * noise.sign(), x, eps), x, eps)
 
 
 def fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=None) -> Tensor:
@@ -63,8 +63,8 @@ def mi_fgsm(
     surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=STEP, steps=10, decay=1.0, snapshots=None
 ) -> Tensor:
     """Momentum iterative FGSM (supplement, Appendix F: 10 iterations, step 1.6, decay 1; Dong et al. 2018)."""
-    rule = momentum(decay)
-    return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots)
+    schedule = {"eps": eps, "step": step, "steps": steps, "snapshots": snapshots}
+    return _ascend_loss(surrogate, x, y, rule=momentum(decay), **schedule)
 
 
 def dim(
@@ -92,8 +92,8 @@ def dim(
     x, networks = checked_images(x), members(surrogate)
     views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
     rule = momentum(decay, None if kernel is None else translation_kernel(kernel, edge))
-    schedule = {"eps": eps, "step": step, "steps": steps, "snapshots": snapshots}
-    return _ascend_loss(networks, x, y, views=views, rule=rule, **schedule)
+    schedule = {"eps": eps, "step": step, "steps": steps, "rule": rule, "snapshots": snapshots}
+    return _ascend_loss(networks, x, y, views=views, **schedule)
 
 
 def pgd(

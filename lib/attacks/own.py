@@ -1,4 +1,4 @@
-"""An attack of the user's own, kept to the rules of all attacks here (docs/own_attack.md)."""
+"""A custom attack, kept to the rules of all attacks here (docs/own_attack.md)."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ TAKES = ("network", "x", "y")
 
 
 def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
-    """What the function of an own file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
+    """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
     options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
     afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not

@@ -42,16 +42,14 @@ def fsa(
     their ids (as text), not in the order given; the last group may be smaller, and of one image its distance is the
     cosine distance.  reg, iterations, gradient: see `sinkhorn` and `scattering`.
 
-    Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step, whatever the
-    released code's `random_start`, which it reads but does not use. From the clean image an image alone would not move:
-    there the gradient of its cosine distance is zero.
+    Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step (the released
+    code reads `random_start` but does not use it): at the clean image the cosine distance of one image has no gradient.
 
-    What is the authors', and what is not: the released attack trains networks on CIFAR and SVHN, with one step of size
-    eps = 8/255 and batches of 60 (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends
-    once one potential moves by less than 0.1 in sum, at a random start after 2 and later after some ten; here all
-    `iterations` run. An image alone in its batch is attacked most strongly here: those of a batch may trade places in
-    the plan. Table 3's surrogate, steps, step and batch are not stated: the defaults here are those of the supplement's
-    other attacks (Appendix F) and of fs_train.sh.
+    The released attack trains networks on CIFAR and SVHN, with one step of size eps = 8/255 and batches of 60
+    (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends once one potential moves by
+    less than 0.1 in sum, at a random start after 2 and later after some ten; here all `iterations` run. An image alone
+    in its batch is attacked most strongly: those of a batch may trade places in the plan. Table 3's surrogate, steps,
+    step and batch are not stated: the defaults are those of the other attacks (Appendix F) and of fs_train.sh.
 
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.

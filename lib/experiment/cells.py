@@ -110,10 +110,9 @@ def all_attacks(
 ) -> list[Adversaries]:
     """Every attack of `lib.attacks.registry.ATTACKS` but CDA, then the user's own; the clean images first.
 
-    CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.
-
-    done: cells of the same study, made without overrides, that are taken as they are where attack, surrogate, budget
-    and steps agree: a run with snapshots gives the shorter runs too.
+    CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.  done: cells of the same
+    study, made without overrides, that are taken as they are where attack, surrogate, budget and steps agree: a run
+    with snapshots gives the shorter runs too.
     """
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
@@ -183,8 +182,7 @@ def _target(
 
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:
-    """The parts of a cell that are computed and stored by themselves: the images of each, and the arguments of
-    `lib.attacks.shards.attack_shard`.
+    """The parts of a cell that are stored by themselves: the images of each, and the arguments of `attack_shard`.
 
     ValueError where the attack couples images and these differ in size.
     """

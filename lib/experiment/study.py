@@ -78,7 +78,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
-    ValueError or FileNotFoundError for an own attack, a defense or a network that cannot be made.
+    ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
