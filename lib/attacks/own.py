@@ -11,9 +11,6 @@ from lib.attacks.decision import Surrogate, members
 from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
 
-NAME = "attack"
-TAKES = ("network", "x", "y")
-
 
 def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
     """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 from lib.attacks import decision, features, generators, transport
-from lib.attacks.own import NAME, TAKES, own_attack
+from lib.attacks.own import own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
 
-GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
+TAKES = ("network", "x", "y")  # a custom attack's first parameters
+GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
 
 
 class Attack(NamedTuple):
@@ -68,7 +69,7 @@ def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     for name in custom:
         if name in ATTACKS or name == "none":
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
-    return ATTACKS | {name: custom_attack(name, load(spec.file, NAME), spec) for name, spec in custom.items()}
+    return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
 
 
 def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:
