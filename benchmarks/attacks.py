@@ -59,7 +59,7 @@ def against_floor(x: torch.Tensor, y: torch.Tensor) -> str:
         "I-FGSM": lambda: decision.i_fgsm(network, x, y),
         "MI-FGSM": lambda: decision.mi_fgsm(network, x, y),
         "DIM": lambda: decision.dim(network, x, y, ids=IDS),
-        "DIM-TI": lambda: decision.dim_ti(network, x, y, ids=IDS),
+        "DIM-TI": lambda: decision.dim(network, x, y, ids=IDS, kernel=15),
         "FSA": lambda: fsa(network, x, ids=IDS),
         "I-FGSM, bf16": lambda: decision.i_fgsm(Bf16(network), x, y),
     }

@@ -18,7 +18,6 @@ from lib.data.images import ImageSet, image_files, read_image
 from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
 from lib.experiment import NONE, Study, adversaries, explore
-from lib.experiment.study import here
 from lib.networks import weights as files
 from lib.networks.released import recognised_purifier
 from lib.units import to_bytes, unit_images
@@ -63,19 +62,19 @@ def attack_folder(
 ) -> str:
     """Adversaries of the images in `source` as `target`/STEM.png; what was done, in words.
 
-    surrogate: a network of the scale (default: as of `explore.networks`).  labels: a file with the columns file and
+    surrogate: a network of the scale (default: as of `explore.chosen_networks`).  labels: a file with the columns file and
     label; without it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in levels.
     ValueError or OSError in one line.
     """
     study = empty_study(scale)
-    surrogate, _ = explore.networks(study, name, surrogate, None, NONE)
+    surrogate, _ = explore.chosen_networks(study, name, surrogate, None, NONE)
     recipe, given = attacks(study.params.own_attacks)[name], read_labels(labels) if labels else {}
     if recipe.on == "responses":
         raise ValueError(f"{name} makes one perturbation for images of one size, and a folder may hold several")
 
     def attacked(image: Tensor, path: Path) -> Tensor:
         label = given.get(path.name, UNKNOWN)
-        if recipe.labels and label == UNKNOWN:
+        if "y" in recipe.parameters and label == UNKNOWN:
             if labels:
                 raise ValueError(f"{labels}: no label for {path.name}")
             with torch.no_grad():
@@ -84,15 +83,16 @@ def attack_folder(
         (cell,) = adversaries(study, name, surrogate, **changed)
         return unit_images(cell.images[0])
 
-    words = [f"{apply(attacked, source, target)}, {name}", f" on {surrogate}" if surrogate else ""]
-    words += [f", labels {f'of {labels}' if labels else f'predicted by {surrogate}'}" if recipe.labels else ""]
-    return "".join(words)
+    words = [apply(attacked, source, target), f"{name} on {surrogate}" if surrogate else name]
+    if "y" in recipe.parameters:
+        words.append(f"labels of {labels}" if labels else f"labels predicted by {surrogate}")
+    return ", ".join(words)
 
 
 def empty_study(scale: str | None) -> Study:
     """A study of the scale without images yet, one at a time."""
     chosen, images = settings.load(scale), ImageSet(torch.empty(0), torch.empty(0), [])
-    return Study(settings.params_at(chosen), chosen, images, here(), zoo.device_here(), batch=1)
+    return Study(settings.params_at(chosen), chosen, images, batch=1)
 
 
 def read_labels(path: Path) -> dict[str, int]:

@@ -14,13 +14,13 @@ import torch.nn.functional as F
 from lib import settings, zoo
 from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.sets import load_set
-from lib.experiment import adversaries, clean, evaluate, grid, open_study
+from lib.experiment import adversaries, clean, evaluate, open_study
 from lib.networks import weights
 from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
 from lib.settings import load as load_settings
 from lib.store import Store
-from lib.tasks import confusion, precision, segmentation
+from lib.tasks import confusion, segmentation
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -137,5 +137,5 @@ def test_ssp_on_whole_coco_photographs_moves_their_features_more_than_noise(tmp_
         with torch.no_grad():
             clean_maps, far, near = (features(image[None] / 255) for image in (original, attacked, noisy))
         assert (far - clean_maps).square().mean() > 1.2 * (near - clean_maps).square().mean()
-    (judged,) = grid(study, [clean(study)], ["YOLOX-nano"])
-    assert precision.evaluate(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20
+    (found,) = evaluate(study, [clean(study)], "YOLOX-nano").parts
+    assert found.ap() > 20

@@ -149,14 +149,14 @@ def test_a_folder_s_images_of_any_kind_and_size_become_squares(tmp_path):
     save(plain(300, 200, BLUE), tmp_path / "e_$large$.webp", lossless=True)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "below").mkdir()
-    found = explore.own(tmp_path, 48, count=10)
+    found = explore.from_folder(tmp_path, 48, count=10)
     assert found.ids == ["a_exact.png", "b_grey.png", "c_tiny.png", "d_wide.bmp", "e_$large$.webp"]
     assert found.images.shape == (5, 3, 48, 48) and found.images.dtype == torch.uint8
     assert torch.equal(found.images[0], torch.from_numpy(exact).permute(2, 0, 1).to(torch.uint8))
     assert (found.images[1] == 100).all()
     for image, colour in zip(found.images[2:], (RED, GREEN, BLUE), strict=True):
         assert (image == torch.tensor(colour)[:, None, None]).all()
-    assert explore.own(tmp_path, 48, count=2).ids == found.ids[:2]
+    assert explore.from_folder(tmp_path, 48, count=2).ids == found.ids[:2]
 
 
 def test_a_photograph_stands_upright_as_its_camera_says(tmp_path):
@@ -164,7 +164,7 @@ def test_a_photograph_stands_upright_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(np.hstack([plain(48, 24, RED), plain(48, 24, BLUE)]), tmp_path / "a.png", exif=exif)
-    image = explore.read(tmp_path / "a.png", 48)
+    image = explore.square_image(tmp_path / "a.png", 48)
     assert image[:, 5, 24].tolist() == list(RED) and image[:, 43, 24].tolist() == list(BLUE)
 
 

@@ -16,7 +16,7 @@ from lib import keys, own, settings
 from lib.attacks.registry import ATTACKS
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, all_attacks, judge, open_study
+from lib.experiment import Study, Through, adversaries, all_attacks, open_study, predictions
 from lib.report import facts
 from lib.settings import ROOT, OwnAttack
 from lib.store import Store
@@ -380,7 +380,7 @@ def defended(study, folder, source: str, **options):
 
 
 def test_an_own_defense_is_applied_before_the_victim(study, folder):
-    predicted = judge(defended(study, folder, GREY), "VGG-16", study.images.images, "Mine")
+    predicted = predictions(defended(study, folder, GREY), "VGG-16", study.images.images, "Mine")
     x = unit_images(study.images.images)
     with torch.no_grad():
         direct = study.networks["VGG-16"](x.mean(1, keepdim=True).expand_as(x)).softmax(1).max(1)
@@ -408,7 +408,7 @@ def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
     for source, options in [(GREY, {}), (GREY, {"share": 0.5}), (GREY + "# edited\n", {}), (GREY, {})]:
         as_a_new_process()
         defense = defended(study, folder, source, **options).defense("Mine")
-        found.append(repr(keys.record(judge, (defense,), "cpu")))
+        found.append(repr(keys.record(predictions, (defense,), "cpu")))
     assert found[0] == found[3] and len(set(found)) == 3
 
 

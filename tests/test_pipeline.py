@@ -20,8 +20,8 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"linf", "machine", "rng", "keys", "units", "verify"},
-    {"settings", "store", "networks", "timings"},
+    {"machine", "rng", "keys", "units", "verify"},
+    {"linf", "settings", "store", "networks", "timings"},
     {"own"},
     {"zoo", "data"},
     {"attacks", "defenses"},

@@ -5,7 +5,6 @@ import pytest
 import yaml
 
 from lib import settings
-from lib.attacks import decision
 from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
 from lib.networks.cda_generator import GENERATORS
@@ -115,7 +114,7 @@ def test_the_recipe_of_the_paper_is_the_defaults_of_the_code():
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 def test_a_library_user_gets_what_params_yaml_says(attack):
     """Every parameter of params.yaml is one of the function, whose own default is the same value."""
-    signature = inspect.signature(decision.pgd if attack.run is decision.targeted_pgd else attack.run).parameters
+    signature = inspect.signature(attack.run).parameters
     for name, value in getattr(settings.params().attacks, attack.section):
         default = signature[name].default
         if default is None:  # FGSM's step, R-FGSM's alpha: a part of eps
