@@ -15,19 +15,8 @@ import torch
 from torch import nn
 
 from lib import keys, own
-from lib.networks import (  # noqa: F401  (each registers its families)
-    cda_generator,
-    libraries,
-    onnx,
-    purifier,
-    resnet_denoise,
-    resnet_v2,
-    segnet_basic,
-    small,
-    vgg,
-)
 from lib.networks import weights as files
-from lib.networks.families import FAMILIES, Family
+from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.normalised import Normalised
 from lib.networks.taps import Tap
 from lib.settings import ROOT, NetworkSpec, Scale, params
@@ -42,12 +31,13 @@ def device_here(asked: str | None = None) -> str:
     """The device that params.yaml names (or `asked`); "auto" is the GPU where there is one. ValueError in one line for
     one that this machine lacks."""
     asked = asked or params().device
-    here = [*(["cuda"] if torch.cuda.is_available() else []), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    here += ["mps"] if torch.backends.mps.is_available() else []
+    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     if asked == "auto":
         return "cuda" if "cuda" in here else "cpu"
-    if asked not in ["cpu", *here]:
-        raise ValueError(f"device {asked} is not here; params.yaml can name {', '.join(['auto', 'cpu', *here])}")
+    if asked not in here:
+        raise ValueError(f"device {asked} is not here; params.yaml can name {', '.join(['auto', *here])}")
     return asked
 
 
@@ -72,11 +62,6 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
         given = {key: getattr(spec, key) for key in ("mean", "std", "resize", "background")}
         network = Normalised(network, **{key: value for key, value in given.items() if value is not None})
     return network.eval().requires_grad_(False).to(device)
-
-
-def build_network(spec: NetworkSpec) -> nn.Module:
-    """The architecture, with random weights."""
-    return family_of(spec).build(spec)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -129,8 +114,8 @@ def cut(network: nn.Module, name: str, settings: Scale, tap: str | None = None) 
 def layer(name: str, settings: Scale, tap: str) -> str:
     """The module name of a layer: VGG-16's `relu3_3` is `features.15`; any other name is a module name already."""
     spec = _spec(name, settings)
-    is_vgg16 = (spec.family, spec.architecture) in (("vgg16_conv3_3", "vgg16_conv3_3"), ("torchvision", "vgg16"))
-    return vgg.TAPS.get(tap, tap) if is_vgg16 else tap
+    is_vgg16 = spec.family == "vgg16_conv3_3" or (spec.family, spec.architecture) == ("torchvision", "vgg16")
+    return VGG16_TAPS.get(tap, tap) if is_vgg16 else tap
 
 
 def status(settings: Scale) -> list[dict]:

@@ -16,8 +16,7 @@ from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.labelled import labelled
 from lib.experiment import adversaries, clean, evaluate, grid, open_study
 from lib.networks import weights
-from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
-from lib.networks.vgg import VGG16Conv33
+from lib.networks.families import mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
 from lib.settings import load as load_settings
 from lib.store import Store
 from lib.tasks import confusion, precision, segmentation
@@ -89,7 +88,7 @@ def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
 @pytest.mark.parametrize(
     ("build", "file"),
     [
-        (VGG16Conv33, "vgg16_conv3_3_oxford.npz"),
+        (vgg16_conv3_3, "vgg16_conv3_3_oxford.npz"),
         (resnet50_stride1, "resnet50_pruned_q8.npz"),
         (mobilenetv2_same, "mobilenetv2_100_tf.npz"),
     ],

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from lib.networks import weights
 from lib.networks.denoising import Denoising
-from lib.networks.purifier import PURIFIERS
-from lib.networks.resnet_denoise import ResNetDenoise, from_tensorpack
+from lib.networks.purifier import NRP, NRPResG
 
-TRUNKS = {"RRDB_trunk": "nrp", "recon_trunk": "nrp_resg"}
-GROUPS = ("group0", "group1", "group2", "group3")
+TRUNKS = {"RRDB_trunk": NRP, "recon_trunk": NRPResG}
 
 
 def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
@@ -29,19 +27,24 @@ def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
     trunk = next((name for name in TRUNKS if _parts(state, name)), None)
     if trunk is None:
         raise ValueError(f"{file}: neither NRP nor NRP_resG, it has no {' and no '.join(TRUNKS)}")
-    width = _length(state, "conv_first.weight", file)
-    return _loaded(PURIFIERS[TRUNKS[trunk]](width, len(_parts(state, trunk))), state, file)
+    return _loaded(TRUNKS[trunk](_length(state, "conv_first.weight", file), len(_parts(state, trunk))), state, file)
 
 
 def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
     """The purifier, or the ResNet of Feature Denoising, whose weights these are; as `recognised_purifier`."""
-    own = from_tensorpack(state)
-    if not _parts(own, "group0"):
+    from lib.networks.resnet_denoise import ResNetDenoise  # imports timm, which takes seconds
+
+    state = weights.from_tensorpack(state)
+    groups = [_parts(state, f"group{number}") for number in range(4)]
+    if not groups[0]:
         return recognised_purifier(state, file)
-    denoise = any("denoise" in _parts(own, group) for group in GROUPS)
-    blocks = tuple(len(_parts(own, group) - {"denoise"}) for group in GROUPS)
-    classes, width = _length(own, "linear.bias", file), _length(own, "conv0.weight", file)
-    return _loaded(ResNetDenoise(classes, blocks, width, denoise), own, file)
+    network = ResNetDenoise(
+        classes=_length(state, "linear.bias", file),
+        blocks=[len(group - {"denoise"}) for group in groups],
+        width=_length(state, "conv0.weight", file),
+        denoise=any("denoise" in group for group in groups),
+    )
+    return _loaded(network, state, file)
 
 
 def _parts(state: dict[str, Tensor], module: str) -> set[str]:
@@ -50,10 +53,9 @@ def _parts(state: dict[str, Tensor], module: str) -> set[str]:
 
 
 def _length(state: dict[str, Tensor], key: str, file: str) -> int:
-    value = state.get(key)
-    if not isinstance(value, Tensor) or not value.dim():
+    if not isinstance(state.get(key), Tensor) or not state[key].dim():
         raise ValueError(f"{file}: missing key '{key}'")
-    return len(value)
+    return len(state[key])
 
 
 def _loaded(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Module:

@@ -4,48 +4,17 @@ Xie et al., "Feature Denoising for Improving Adversarial Robustness" (CVPR 2019)
 and resnet_model.py. It is not torchvision's ResNet-152: TensorFlow's "same" padding depends on the size of the image
 and has the odd zero at the end, and a denoising block follows the last block of each group.
 
-Keys follow the variables of the released files R152-Denoise.npz and R152.npz; `from_tensorpack` converts those.
+Keys follow the variables of the released files R152-Denoise.npz and R152.npz (`lib.networks.weights.from_tensorpack`).
 """
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 
-import numpy as np
-import torch
 import torch.nn.functional as F
+from timm.layers import create_conv2d, create_pool2d
 from torch import Tensor, nn
 
 from lib.networks.denoising import Denoising
-from lib.networks.families import family
-from lib.networks.resnet_v2 import UNITS, max_pool_same, pad_same
-
-# TensorFlow's axes of a weight in PyTorch's order, by their number: convolution and linear layer.
-AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
-
-# tensorpack's variables; a batch normalisation lies within the scope of its convolution, e.g. conv1/bn/mean/EMA.
-VARIABLES = {
-    "W": "weight",
-    "b": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "mean/EMA": "running_mean",
-    "variance/EMA": "running_var",
-}
-
-
-class StridedConv(nn.Conv2d):
-    """A convolution with "same" padding: `[B,C,H,W]` -> `[B,outputs,ceil(H/stride),ceil(W/stride)]`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0]))
-
-
-def conv_same(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias, with "same" padding; that is symmetric unless a kernel larger than 1 has a stride."""
-    if stride == 1 or kernel == 1:
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    return StridedConv(inputs, outputs, kernel, stride, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -54,12 +23,13 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
         outputs = 4 * width
-        self.conv1, self.bn1 = conv_same(inputs, width, 1), nn.BatchNorm2d(width)
-        self.conv2, self.bn2 = conv_same(width, width, 3, stride), nn.BatchNorm2d(width)
-        self.conv3, self.bn3 = conv_same(width, outputs, 1), nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = create_conv2d(width, width, 3, stride=stride, padding="same"), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
         self.projects = inputs != outputs
         if self.projects:
-            self.convshortcut, self.bnshortcut = conv_same(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)
+            self.convshortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.bnshortcut = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.bnshortcut(self.convshortcut(x)) if self.projects else x
@@ -68,66 +38,35 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(x)) + shortcut)
 
 
-class ResNetDenoise(nn.Module):
+class ResNetDenoise(nn.Sequential):
     """Images `[B,3,H,W]`, RGB, scaled to [-1,1], to logits `[B,classes]`; the released weights saw 224x224.
 
     blocks: of the four groups.  width: of conv0.  denoise: False for the baseline, R152.npz.
     """
 
-    def __init__(self, classes: int = 1000, blocks: tuple[int, ...] = UNITS, width: int = 64, denoise: bool = True):
+    def __init__(
+        self, classes: int = 1000, blocks: Sequence[int] = (3, 8, 36, 3), width: int = 64, denoise: bool = True
+    ):
         super().__init__()
-        self.conv0, self.bn0 = conv_same(3, width, 7, 2), nn.BatchNorm2d(width)
-        self.group0 = _group(width, width, blocks[0], 1, denoise)
-        self.group1 = _group(4 * width, 2 * width, blocks[1], 2, denoise)
-        self.group2 = _group(8 * width, 4 * width, blocks[2], 2, denoise)
-        self.group3 = _group(16 * width, 8 * width, blocks[3], 2, denoise)
-        self.linear = nn.Linear(32 * width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = max_pool_same(F.relu(self.bn0(self.conv0(x))))
-        x = self.group3(self.group2(self.group1(self.group0(x))))
-        return self.linear(x.mean((2, 3)))
-
-
-def _group(inputs: int, width: int, blocks: int, stride: int, denoise: bool) -> nn.Sequential:
-    """`blocks` bottlenecks, the first of them with the stride, and a denoising block."""
-    group = nn.Sequential()
-    for index in range(blocks):
-        shape = (4 * width, width, 1) if index else (inputs, width, stride)
-        group.add_module(f"block{index}", Bottleneck(*shape))
-    if denoise:
-        group.add_module("denoise", Denoising(4 * width))
-    return group
+        self.conv0 = create_conv2d(3, width, 7, stride=2, padding="same")
+        self.bn0 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.pool = create_pool2d("max", 3, stride=2, padding="same")
+        inputs = width
+        for number, count in enumerate(blocks):
+            inner = width * 2**number
+            group = nn.Sequential()
+            for index in range(count):
+                group.add_module(f"block{index}", Bottleneck(inputs, inner, 2 if number and not index else 1))
+                inputs = 4 * inner
+            if denoise:
+                group.add_module("denoise", Denoising(inputs))
+            self.add_module(f"group{number}", group)
+        self.mean, self.flat = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.linear = nn.Linear(inputs, classes)
 
 
 RELEASED: dict[str, Callable[[int], nn.Module]] = {
     "resnet152_denoise": ResNetDenoise,
     "resnet152": partial(ResNetDenoise, denoise=False),
 }
-
-
-def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
-    """The variables of a released file under this module's keys and in PyTorch's layout.
-
-    `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
-    `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
-    OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
-    is left as it is, so that a strict load (`lib.networks.weights.load_state`) refuses it by its name.
-    """
-    return dict(_converted(name, torch.as_tensor(array)) for name, array in arrays.items())
-
-
-def _converted(name: str, value: Tensor) -> tuple[str, Tensor]:
-    # tensorpack itself writes and reads names with TensorFlow's ":0" at their end and without.
-    found = re.fullmatch(rf"(.+)/({'|'.join(VARIABLES)})(:0)?", name)
-    if not found:
-        return name, value
-    if found[2] == "W" and value.dim() in AXES:
-        value = value.permute(AXES[value.dim()])
-    if found[1] == "conv0" and value.dim() == 4:
-        value = value.flip(1)
-    scope = re.sub(r"conv(\w*)/bn$", r"bn\1", found[1]).replace("_denoise/", "/denoise/")
-    return f"{scope}/{VARIABLES[found[2]]}".replace("/", "."), value
-
-
-family("resnet_denoise", "classes", convert=from_tensorpack)(RELEASED)

@@ -10,13 +10,9 @@ moving_variance are bias, running_mean and running_var), `preact`, `shortcut`, `
 and the root `resnet_v2_152/conv1` is `root`.
 """
 
-import torch
 import torch.nn.functional as F
+from timm.layers import create_pool2d
 from torch import Tensor, nn
-
-from lib.networks.families import family
-
-UNITS = (3, 8, 36, 3)  # of a ResNet-152's blocks
 
 
 class Unit(nn.Module):
@@ -42,43 +38,20 @@ class Unit(nn.Module):
         return shortcut + self.conv3(residual)
 
 
-@family("resnet_v2_slim", "classes")
-class ResNetV2(nn.Module):
+class ResNetV2(nn.Sequential):
     """Images `[B,3,H,W]`, scaled to [-1,1], to logits `[B,classes]`; the released weights have 1001, 0 = background."""
 
     def __init__(self, classes: int = 1001):
         super().__init__()
         self.root = nn.Conv2d(3, 64, 7, stride=2, padding=3)
-        self.block1 = _units(64, 64, UNITS[0], stride=2)
-        self.block2 = _units(256, 128, UNITS[1], stride=2)
-        self.block3 = _units(512, 256, UNITS[2], stride=2)
-        self.block4 = _units(1024, 512, UNITS[3], stride=1)
-        self.postnorm = nn.BatchNorm2d(2048)
-        self.logits = nn.Linear(2048, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = max_pool_same(self.root(x))
-        x = self.block4(self.block3(self.block2(self.block1(x))))
-        return self.logits(F.relu(self.postnorm(x)).mean((2, 3)))
-
-
-def _units(inputs: int, width: int, units: int, stride: int) -> nn.Sequential:
-    """`units` bottlenecks, the last of them with the stride."""
-    shapes = [(inputs, 1)] + [(4 * width, 1)] * (units - 2) + [(4 * width, stride)]
-    return nn.Sequential(*(Unit(channels, width, step) for channels, step in shapes))
-
-
-def pad_same(x: Tensor, kernel: int, stride: int, value: float = 0.0) -> Tensor:
-    """x `[B,C,H,W]` with `value` around it as in TensorFlow's "same" padding; where an odd number is added to a side,
-    one more at its end."""
-    pads = []
-    for side in (x.shape[-1], x.shape[-2]):
-        outputs = -(-side // stride)
-        added = max((outputs - 1) * stride + kernel - side, 0)
-        pads += [added // 2, added - added // 2]
-    return F.pad(x, pads, value=value)
-
-
-def max_pool_same(x: Tensor) -> Tensor:
-    """3x3 max pooling with stride 2 and "same" padding: an even side is padded at its end only."""
-    return F.max_pool2d(pad_same(x, 3, 2, -torch.inf), 3, stride=2)
+        self.pool = create_pool2d("max", 3, stride=2, padding="same")
+        inputs = 64
+        for number, (width, units, stride) in enumerate(((64, 3, 2), (128, 8, 2), (256, 36, 2), (512, 3, 1)), 1):
+            shapes = [(inputs, 1)] + [(4 * width, 1)] * (units - 2) + [(4 * width, stride)]
+            self.add_module(
+                f"block{number}", nn.Sequential(*(Unit(channels, width, step) for channels, step in shapes))
+            )
+            inputs = 4 * width
+        self.postnorm = nn.BatchNorm2d(inputs)
+        self.relu, self.mean, self.flat = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        self.logits = nn.Linear(inputs, classes)

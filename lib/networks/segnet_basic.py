@@ -7,12 +7,9 @@ throughout, no ReLU in the decoder, and a normalisation across channels of the r
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.networks.families import family
-
 STAGES = 4
 
 
-@family("segnet_basic", "classes", "maps", trained=True)
 class SegNetBasic(nn.Module):
     """Images `[B,3,H,W]`, RGB in [0,1], of any size from 16 up -> logits `[B,classes,H,W]`.
 

@@ -2,7 +2,9 @@
 
 import hashlib
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,13 @@ import torch
 from torch import Tensor, nn
 
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
+
+# TensorFlow's axes of a weight in PyTorch's order, by their number: convolution and linear layer.
+AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
+
+# tensorpack's variables; a batch normalisation lies within the scope of its convolution, e.g. conv1/bn/mean/EMA.
+VARIABLES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+VARIABLES |= {"mean/EMA": "running_mean", "variance/EMA": "running_var"}
 
 
 def verify(path: Path, sha256: str | None) -> None:
@@ -62,21 +71,39 @@ def inner_state(checkpoint: dict) -> dict[str, Tensor]:
     return state
 
 
+def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
+    """The variables of a file of Feature Denoising's under PyTorch's keys and in its layout (`resnet_denoise`).
+
+    `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
+    `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
+    OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
+    is left as it is, so that a strict load refuses it by its name.
+    """
+    state = {}
+    for name, array in arrays.items():
+        value = torch.as_tensor(array)
+        # tensorpack itself writes and reads names with TensorFlow's ":0" at their end and without.
+        if found := re.fullmatch(rf"(.+)/({'|'.join(VARIABLES)})(:0)?", name):
+            scope = re.sub(r"conv(\w*)/bn$", r"bn\1", found[1]).replace("_denoise/", "/denoise/")
+            name = f"{scope}/{VARIABLES[found[2]]}".replace("/", ".")
+            value = value.permute(AXES[value.dim()]) if found[2] == "W" and value.dim() in AXES else value
+            value = value.flip(1) if found[1] == "conv0" and value.dim() == 4 else value
+        state[name] = value
+    return state
+
+
 def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
     """Copy `state` into `network`, every key; half precision is widened to the network's own type.
 
     ValueError in one line, naming file and key, for a missing, unexpected or mis-shaped key. BatchNorm's
     `num_batches_tracked` counts training steps and is not asked for.
     """
-    own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    for problem, keys in (("missing", own.keys() - given.keys()), ("unexpected", given.keys() - own.keys())):
-        if keys:
+    wanted = network.state_dict()
+    for problem, keys in (("missing", wanted.keys() - state.keys()), ("unexpected", state.keys() - wanted.keys())):
+        if keys := {key for key in keys if not key.endswith("num_batches_tracked")}:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{file}: {problem} key '{min(keys)}'{more} for {type(network).__name__}")
-    for key, value in given.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{file}: key '{key}' holds a {type(value).__name__}, not a tensor")
-        if value.shape != own[key].shape:
-            raise ValueError(f"{file}: key '{key}' has shape {list(value.shape)}, expected {list(own[key].shape)}")
-    network.load_state_dict(given, strict=False)
+    try:
+        network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())[:300]}") from None

@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 from lib.data.scenes import draw
 from lib.networks.detectors import CHANNELS, DETECTORS, INPUT_SIDE
-from lib.networks.small import MEAN, STD, resnet50
+from lib.networks.small import ARCHITECTURES, MEAN, STD
 
 KINDS = {"retinanet": RetinaNet, "mask_rcnn": MaskRCNN}
 
@@ -77,7 +77,7 @@ def test_an_unsure_network_finds_nothing(images):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_trunk_is_the_classifiers(name):
-    classifier = resnet50(12).state_dict()
+    classifier = ARCHITECTURES["resnet50"](12).state_dict()
     kept = {name: value for name, value in classifier.items() if not name.startswith("head.")}
     DETECTORS[name](12).backbone.trunk.load_state_dict(kept)
     assert len(kept) == len(classifier) - 2

@@ -61,12 +61,13 @@ def _without(key):
         (_without("conv_first.weight"), "missing key 'conv_first.weight'"),
         (_without("trunk_conv.bias"), "missing key 'trunk_conv.bias' for NRP"),
         (_without("RRDB_trunk.1.RDB2.conv3.weight"), "missing key 'RRDB_trunk.1.RDB2.conv3.weight' for NRP"),
+        (lambda s: s.update({"conv_first.weight": 3}), "missing key 'conv_first.weight'"),
         # ESRGAN's generator goes on where the purifier ends.
         (lambda s: s.update({"upconv1.weight": torch.zeros(1)}), "unexpected key 'upconv1.weight' for NRP"),
-        (lambda s: s.update({"conv_first.weight": 3}), "missing key 'conv_first.weight'"),
         (
             lambda s: s.update({"conv_first.weight": torch.zeros(8, 1, 3, 3)}),
-            "key 'conv_first.weight' has shape [8, 1, 3, 3], expected [8, 3, 3, 3]",
+            "Error(s) in loading state_dict for NRP: size mismatch for conv_first.weight: copying a param with shape "
+            "torch.Size([8, 1, 3, 3]) from checkpoint, the shape in current model is torch.Size([8, 3, 3, 3]).",
         ),
     ],
 )
