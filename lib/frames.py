@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.tasks.precision import Evaluation, Matches, precision_of
+from lib.tasks.precision import Evaluation, Matches
 
 KEYS = ["experiment", "task", "attack", "surrogate", "knowledge", "eps", "steps", "defense", "victim", "seed"]
 LAST = "max"  # in a selection: the largest value that there is
@@ -166,7 +166,7 @@ def _unpacked(kind: str, stored: dict[str, np.ndarray], images: Sequence[tuple[s
     found = []
     for ids, count in zip(_split(stored["ids"], counts), stored["classes"], strict=True):
         several = tuple(next(matches) for _ in range(count))
-        found.append(Evaluation(tuple(ids.tolist()), precision_of(several), several))
+        found.append(Evaluation(tuple(ids.tolist()), several))
     return found
 
 

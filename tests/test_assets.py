@@ -19,7 +19,8 @@ from lib.networks import weights
 from lib.networks.families import mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
 from lib.settings import load as load_settings
 from lib.store import Store
-from lib.tasks import confusion, precision, segmentation
+from lib.tasks import confusion, precision
+from lib.tasks.predictions import segment
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -119,7 +120,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
 def test_our_segnet_basic_segments_camvid_as_its_record_says():
     record = json.loads((settings.ROOT / "results/sample/metrics/networks/SegNet-Basic.json").read_text())
     data = labelled(sample().segmenters["SegNet-Basic"].data, "test", 24)
-    said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
+    said = segment(zoo.load("SegNet-Basic", sample()), data.images)["labels"]
     found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))
     # 24 of the 233 images, spread over the list: within a few points of all.
     assert found.pixels == pytest.approx(record["pixels"], abs=5)

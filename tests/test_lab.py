@@ -22,7 +22,7 @@ from lib.report import explore as report
 from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
 from lib.settings import ROOT
 from lib.store import Store
-from lib.tasks.classification import Prediction
+from lib.tasks.predictions import Prediction
 
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

@@ -9,9 +9,9 @@ from lib.experiment.cells import Adversaries
 from lib.experiment.judging import Outcome, fidelity, grid, judge
 from lib.experiment.study import NONE, Study
 from lib.frames import KEYS, Contributions, Frame
-from lib.tasks.classification import Prediction, top_k
 from lib.tasks.confusion import confusions
 from lib.tasks.precision import evaluate as average_precision
+from lib.tasks.predictions import Prediction, top_k
 
 
 def evaluate(

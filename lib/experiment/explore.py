@@ -24,7 +24,7 @@ from lib.data.images import ImageSet, image_files, middle, open_image
 from lib.data.unlabelled import find
 from lib.experiment.study import NONE, Study, here
 from lib.settings import NetworkSpec, Scale
-from lib.tasks.classification import Prediction
+from lib.tasks.predictions import Prediction
 
 if TYPE_CHECKING:
     from IPython.display import Markdown

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,18 +13,11 @@ from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
-from lib.tasks import classification, detection, segmentation
-from lib.tasks.classification import Prediction
 from lib.tasks.fidelity import fidelity_of
 from lib.tasks.precision import Detections
+from lib.tasks.predictions import TASKS, Prediction
 
 Outcome = Prediction | np.ndarray | list[Detections]
-
-TASKS: dict[str, ModuleType] = {
-    "classification": classification,
-    "segmentation": segmentation,
-    "detection": detection,
-}
 
 
 class Judged(NamedTuple):
@@ -67,9 +59,9 @@ def judge(study: Study, victim: str, images: Images, defense: str = NONE, **chan
 
 
 def _judge(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> Outcome:
-    task = TASKS[study.scale.networks[victim].task]
+    compute, unpacked = TASKS[study.scale.networks[victim].task]
     asked = (study.network(victim), images, defense)
-    return task.unpacked(study.cached(task.predicted, *asked, batch=study.batch, cell=f"{victim} behind {name}"))
+    return unpacked(study.cached(compute, *asked, batch=study.batch, cell=f"{victim} behind {name}"))
 
 
 def fidelity(study: Study, images: Images, defense: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:

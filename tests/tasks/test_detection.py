@@ -3,7 +3,13 @@ import pytest
 import torch
 
 from lib.store import read, write
-from lib.tasks.detection import Detections, pack, predict, unpacked
+from lib.tasks.precision import Detections
+from lib.tasks.predictions import detect, pack, unpack
+
+
+def predict(*arguments, **options):
+    """The detections of every image."""
+    return unpack(detect(*arguments, **options))
 
 
 def whole_image(images):
@@ -84,7 +90,7 @@ def test_detections_survive_the_store(tmp_path, counts):
     found = [random_detections(count) for count in counts]
     arrays = pack(found)
     write(tmp_path / "entry.bin", arrays)
-    back = unpacked(read(tmp_path / "entry.bin"))
+    back = unpack(read(tmp_path / "entry.bin"))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):
@@ -92,4 +98,4 @@ def test_detections_survive_the_store(tmp_path, counts):
 
 
 def test_no_image_at_all_survives_packing():
-    assert unpacked(pack([])) == []
+    assert unpack(pack([])) == []

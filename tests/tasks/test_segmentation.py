@@ -1,4 +1,4 @@
-"""lib/tasks/segmentation.py against a confusion matrix worked out by hand, and scikit-learn."""
+"""lib/tasks/confusion.py against a confusion matrix worked out by hand, and scikit-learn; predictions of pixels."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix, jaccard_s
 from torch import nn
 
 from lib.tasks.confusion import confusions, scores
-from lib.tasks.segmentation import predict
+from lib.tasks.predictions import segment
 
 VOID = 255
 # One image of 2x4 pixels and two classes; one pixel is void.
@@ -71,13 +71,13 @@ def test_predictions_are_the_most_likely_class_whatever_the_batch():
     images[:, 0] = 0  # channels differ, so that no two are equally bright
     images[:, 1] = images[:, 1] // 2 * 2
     images[:, 2] = images[:, 2] // 2 * 2 + 1
-    said = predict(Brightest(), images, batch=2)
+    said = segment(Brightest(), images, batch=2)["labels"]
     assert said.dtype == np.uint8 and np.array_equal(said, images.numpy().argmax(1))
-    assert np.array_equal(said, predict(Brightest(), images, batch=5))
+    assert np.array_equal(said, segment(Brightest(), images, batch=5)["labels"])
 
 
 def test_a_defense_stands_in_front_of_the_victim():
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     images[:, 2] = 200
-    assert (predict(Brightest(), images) == 2).all()
-    assert (predict(Brightest(), images, defense=lambda x: x.flip(1)) == 0).all()
+    assert (segment(Brightest(), images)["labels"] == 2).all()
+    assert (segment(Brightest(), images, lambda x: x.flip(1))["labels"] == 0).all()
