@@ -20,7 +20,6 @@ from lib.defenses.purifier import NOISE
 from lib.experiment import Study, adversaries
 from lib.experiment.study import here
 from lib.networks import weights as files
-from lib.networks.released import recognised_purifier
 from lib.units import to_bytes, unit_images
 
 UNKNOWN = -1  # the label of an image that no file of labels names
@@ -57,7 +56,7 @@ def purifier(weights: Path | None = None, dynamic: bool = False, seed: int = 0, 
         raise ValueError("nrp needs --weights: NRP.pth, NRP_resG.pth or a purifier.safetensors")
     if not weights.is_file():
         raise FileNotFoundError(f"{weights}: no such file of weights")
-    network = recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
+    network = files.recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
     return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, seed=seed, tile=tile)
 
 

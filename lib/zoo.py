@@ -17,8 +17,7 @@ from torch import nn
 from lib import keys, own
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
-from lib.networks.normalised import Normalised
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
 
@@ -59,8 +58,8 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
         network = family.build(spec)
         files.load_state(network, family.convert(files.read_state(path)), path.name)
     if spec.task == "classification":
-        given = {key: getattr(spec, key) for key in ("mean", "std", "resize", "background")}
-        network = Normalised(network, **{key: value for key, value in given.items() if value is not None})
+        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
+        network = Normalised(network, **given)
     return network.eval().requires_grad_(False).to(device)
 
 
@@ -123,8 +122,9 @@ def status(settings: Scale) -> list[dict]:
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
-        found = {"source": source, "found": path is not None, "how to get it": how}
-        rows.append({"name": name, "role": spec.role} | found)
+        rows.append(
+            {"name": name, "role": spec.role, "source": source, "found": path is not None, "how to get it": how}
+        )
     return rows
 
 
@@ -138,7 +138,7 @@ def fetch(name: str, settings: Scale) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         failed = f"the download failed ({' '.join(str(error).split())[:160]})"
         raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
-    files.verify(path, spec.sha256)
+    files.check_sha256(path, spec.sha256)
     return path
 
 

@@ -17,7 +17,7 @@ from lib import settings, zoo
 from lib.attacks import decision
 from lib.data.classification import classification_images
 from lib.experiment import Study, explore
-from lib.networks.normalised import Normalised
+from lib.networks.wrappers import Normalised
 from lib.report import explore as report
 from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
 from lib.settings import ROOT

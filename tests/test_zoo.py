@@ -12,12 +12,12 @@ import torch
 import torchvision
 
 from lib import zoo
-from lib.networks import resnet_denoise
+from lib.networks import resnet152
 from lib.networks.families import vgg16_conv3_3
 from lib.networks.purifier import NRP, NRPResG
-from lib.networks.resnet_denoise import ResNetDenoise
+from lib.networks.resnet152 import ResNetDenoise
 from lib.networks.segnet_basic import SegNetBasic
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 from lib.settings import ROOT, NetworkSpec, params
 from tests.conftest import companion, refused
 
@@ -291,7 +291,7 @@ def test_a_purifier_without_a_file_is_the_pipelines(places):
 
 def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
     build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
-    monkeypatch.setitem(resnet_denoise.RELEASED, "resnet152_denoise", build)
+    monkeypatch.setitem(resnet152.RELEASED, "resnet152_denoise", build)
     spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
     spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
     network = build(5).eval()

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lib import linf
 from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
-from lib.networks.taps import activations, tapped_modules
+from lib.networks.wrappers import activations, tapped_modules
 from lib.rng import generator
 
 LEVEL = 1 / 255

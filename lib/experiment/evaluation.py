@@ -10,7 +10,7 @@ from lib.experiment.judging import Outcome, fidelity, grid, judge
 from lib.experiment.study import NONE, Study
 from lib.frames import KEYS, Contributions, Frame
 from lib.tasks.confusion import confusions
-from lib.tasks.precision import evaluate as average_precision
+from lib.tasks.precision import evaluate_boxes
 from lib.tasks.predictions import Prediction, top_k
 
 
@@ -84,6 +84,6 @@ def _contributions(study: Study, task: str, outcome: Outcome, before: Prediction
     if task == "segmentation":
         return confusions(outcome, study.images.labels.numpy(), len(study.images.classes))
     if task == "detection":
-        return average_precision(study.images.truth, study.images.image_ids, outcome)
+        return evaluate_boxes(study.images.truth, study.images.image_ids, outcome)
     labels, fooled = study.images.labels.numpy(), outcome.classes[:, 0] != before.classes[:, 0]
     return {"top1": top_k(outcome, labels, 1), "top5": top_k(outcome, labels, 5), "fooled": fooled}

@@ -13,9 +13,8 @@ from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
-from lib.tasks.fidelity import fidelity_of
 from lib.tasks.precision import Detections
-from lib.tasks.predictions import TASKS, Prediction
+from lib.tasks.predictions import TASKS, Prediction, fidelity_of
 
 Outcome = Prediction | np.ndarray | list[Detections]
 
@@ -66,7 +65,7 @@ def _judge(study: Study, victim: str, images: Images, name: str, defense: Defens
 
 def fidelity(study: Study, images: Images, defense: str = NONE, extractor: str | None = None) -> dict[str, np.ndarray]:
     """How near 8-bit images, or what a defense makes of them, are to the study's clean ones; see
-    `lib.tasks.fidelity.fidelity_of`.
+    `lib.tasks.predictions.fidelity_of`.
 
     extractor: a network of the scale, cut at its tap, whose features are compared too.
     """

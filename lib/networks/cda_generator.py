@@ -4,8 +4,6 @@ Keys and shapes are those of the released files netG_*_rl.pth (Muzammal-Naseer/C
 in [0,1], RGB, not normalised; the output lies in [0,1] too. The ball around the image is `lib.attacks.generators`'s.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -71,7 +69,4 @@ class InceptionGenerator(Generator):
         return super().forward(x)[:, :, 1:, :-1]
 
 
-GENERATORS: dict[str, Callable[[int, int], Generator]] = {
-    "cda_generator": Generator,
-    "cda_generator_inception": InceptionGenerator,
-}
+GENERATORS = {"cda_generator": Generator, "cda_generator_inception": InceptionGenerator}

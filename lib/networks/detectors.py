@@ -11,7 +11,6 @@ boxes (x0, y0, x1, y1; pixels), scores and labels (1 to `classes`; 0 is the back
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
 
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
@@ -78,4 +77,4 @@ def mask_rcnn(classes: int) -> MaskRCNN:
     )  # fmt: skip
 
 
-DETECTORS: dict[str, Callable[[int], nn.Module]] = {"retinanet": retinanet, "mask_rcnn": mask_rcnn}
+DETECTORS = {"retinanet": retinanet, "mask_rcnn": mask_rcnn}

@@ -34,16 +34,21 @@ class Family(NamedTuple):
     file: Callable[[Any, bool], Path | None] | None = None
 
 
+def imported(place: str) -> Any:
+    """What "module.NAME" stands for in this package."""
+    module, name = place.split(".")
+    return getattr(importlib.import_module(f"lib.networks.{module}"), name)
+
+
 def family(place: str, *sizes: str, **facts: Any) -> Family:
     """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name.
 
     sizes: the fields of a spec that it is called with.  facts: as of `Family`.  Its builder raises ValueError in one
     line for an architecture that is not in the dict.
     """
-    module, name = place.split(".")
 
     def build(spec: Any) -> nn.Module:
-        made = getattr(importlib.import_module(f"lib.networks.{module}"), name)
+        made = imported(place)
         if isinstance(made, dict):
             if spec.architecture not in made:
                 raise ValueError(
@@ -136,25 +141,18 @@ def mobilenetv2_same(classes: int = 1000) -> nn.Module:
     return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
 
 
-def yolox_onnx(spec: Any, path: Path) -> nn.Module:
-    """A YOLOX detector in an ONNX file."""
-    from lib.networks.onnx import OnnxYolox
-
-    return OnnxYolox(path)
-
-
 FAMILIES = {
     "small": family("small.ARCHITECTURES", "classes", trained=True),
     "small_detector": family("detectors.DETECTORS", "classes", trained=True),
     "segnet_basic": family("segnet_basic.SegNetBasic", "classes", "maps", trained=True),
     "purifier": family("purifier.PURIFIERS", "width", "blocks", trained=True),
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
-    "resnet_denoise": family("resnet_denoise.RELEASED", "classes", convert=from_tensorpack),
-    "resnet_v2_slim": family("resnet_v2.ResNetV2", "classes"),
+    "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
+    "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
     "vgg16_conv3_3": family("families.vgg16_conv3_3"),
     "resnet50_stride1": family("families.resnet50_stride1", "classes"),
     "mobilenetv2_same": family("families.mobilenetv2_same", "classes"),
-    "yolox_onnx": Family(None, load=yolox_onnx),
+    "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
     "timm": Family(timm_network, load=timm_network, file=timm_file),
 }

@@ -6,7 +6,7 @@ and is not clamped (`lib.defenses.purifier` does that).
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,11 @@ from torch import Tensor, nn
 RESIDUAL_SCALE = 0.2
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3, keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
+conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
 def small_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """The same, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
+    """3x3, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
     layer = conv3x3(inputs, outputs)
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -90,7 +88,7 @@ class NRPResG(nn.Sequential):
         self.conv_last = conv3x3(width, 3)
 
 
-PURIFIERS: dict[str, Callable[..., nn.Module]] = {"nrp": NRP, "nrp_resg": NRPResG}
+PURIFIERS = {"nrp": NRP, "nrp_resg": NRPResG}
 
 
 @torch.no_grad()
@@ -121,13 +119,12 @@ class Critic(nn.Module):
     def __init__(self, width: int = 64, side: int = 128):
         super().__init__()
         layers, inputs = [], 3
-        for stage, factor in enumerate((1, 2, 4, 8, 8)):
-            channels = factor * width
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=stage == 0)]
-            layers += [nn.BatchNorm2d(channels)] if stage else []
-            layers += [nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 4, 2, 1, bias=False)]
-            layers += [nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
-            inputs = channels
+        for channels in (width, 2 * width, 4 * width, 8 * width, 8 * width):
+            for kernel, stride in ((3, 1), (4, 2)):
+                layers.append(nn.Conv2d(inputs, channels, kernel, stride, 1, bias=not layers))
+                layers += [nn.BatchNorm2d(channels)] if len(layers) > 1 else []
+                layers.append(nn.LeakyReLU(0.2))
+                inputs = channels
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(inputs * (side // 32) ** 2, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1))
 

@@ -52,7 +52,7 @@ class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
     family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).  weights: see
-    `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
+    `lib.zoo`.  mean, std, resize, background: see `lib.networks.wrappers.Normalised`.  tap: the layer that SSP reads.
     activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
     how: how to get the weights.
     """

@@ -44,7 +44,7 @@ class Evaluation:
     def ap(self, iou: str = "0.5") -> float:
         """Mean average precision in percent at IoU "0.5" or "0.5:0.95", as pycocotools gives it, to the bit."""
         classes = [one for one in self.matches if one.objects.any()]
-        precision = np.array([[_precision(one, k) for one in classes] for k in range(10)[_thresholds(iou)]])
+        precision = np.array([[_at_recalls(one, k) for one in classes] for k in range(10)[IOUS[iou]]])
         # pycocotools adds up threshold by threshold, recall by recall.
         return 100 * float(precision.swapaxes(1, 2).ravel().mean())
 
@@ -57,15 +57,9 @@ class Evaluation:
         total, classes = np.zeros(len(counts)), np.zeros(len(counts))
         for matches in self.matches:
             objects = counts @ matches.objects
-            total += np.where(objects > 0, _average_precision(matches, counts, objects, _thresholds(iou)), 0)
+            total += np.where(objects > 0, _average_precision(matches, counts, objects, IOUS[iou]), 0)
             classes += objects > 0
         return 100 * np.divide(total, classes, out=np.full(len(counts), np.nan), where=classes > 0)
-
-
-def _thresholds(iou: str) -> slice:
-    if iou not in IOUS:
-        raise ValueError(f"no average precision at IoU '{iou}', only at {' and '.join(IOUS)}")
-    return IOUS[iou]
 
 
 def _average_precision(matches: Matches, weights: np.ndarray, objects: np.ndarray, ious: slice) -> np.ndarray:
@@ -86,7 +80,7 @@ def _average_precision(matches: Matches, weights: np.ndarray, objects: np.ndarra
     return np.mean(averages, 0)
 
 
-def _precision(matches: Matches, threshold: int) -> np.ndarray:
+def _at_recalls(matches: Matches, threshold: int) -> np.ndarray:
     """pycocotools' precision of one class at its 101 recalls."""
     hits = np.cumsum(matches.hits[threshold]).astype(float)
     misses = np.cumsum(matches.counted[threshold] & ~matches.hits[threshold]).astype(float)
@@ -95,7 +89,7 @@ def _precision(matches: Matches, threshold: int) -> np.ndarray:
     return np.append(precision, 0.0)[np.minimum(reached, len(precision))]
 
 
-def evaluate(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
+def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
     """COCO's box evaluation of the detections in the images `image_ids` of `truth` (see `DetectionSet`).
 
     At most 100 detections per image, objects of every size. ValueError unless there is one entry of detections for each

@@ -24,7 +24,7 @@ from lib.keys import digest, record
 from lib.settings import ROOT, Scale
 from lib.store import Store, folder
 from lib.tasks import confusion, precision
-from lib.tasks.predictions import detect, segment, unpack
+from lib.tasks.predictions import detect, detections_from, segment
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Curves, Training
 
@@ -162,8 +162,8 @@ def average_precisions(network: nn.Module, data: boxes.DetectionSet, device: str
         found.extend(network(x))
         return found[-len(x) :]
 
-    predicted = unpack(detect(recorded, data.images, batch=50, device=device))
-    evaluation = precision.evaluate(data.truth, data.image_ids, predicted)
+    predicted = detections_from(detect(recorded, data.images, batch=50, device=device))
+    evaluation = precision.evaluate_boxes(data.truth, data.image_ids, predicted)
     facts = {"images": len(data), "map_50": evaluation.ap("0.5"), "map_50_95": evaluation.ap("0.5:0.95")}
     if "masks" in found[0]:
         facts["mask_map_50"] = precision.mask_precision(data.truth, data.image_ids, found)

@@ -187,12 +187,12 @@ def test_a_network_of_another_kind_is_refused(tmp_path, shape):
 def test_yolox_nano_finds_coco_s_objects():
     """AP 28.6 and AP50 44.4 on all 206 images; here the first 16."""
     from lib.data.detection import load_coco
-    from lib.tasks.precision import evaluate
-    from lib.tasks.predictions import detect, unpack
+    from lib.tasks.precision import evaluate_boxes
+    from lib.tasks.predictions import detect, detections_from
 
     assets = Path(os.environ["COMPANION_ASSETS"])
     data = load_coco(assets / "coco", count=16)
-    detections = unpack(detect(OnnxYolox(assets / "weights" / "yolox_nano.onnx"), data.images))
-    found = evaluate(data.truth, data.image_ids, detections)
+    detections = detections_from(detect(OnnxYolox(assets / "weights" / "yolox_nano.onnx"), data.images))
+    found = evaluate_boxes(data.truth, data.image_ids, detections)
     assert found.ap("0.5") == pytest.approx(45.9, abs=1)
     assert found.ap("0.5:0.95") == pytest.approx(27.0, abs=1)

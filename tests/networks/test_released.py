@@ -1,4 +1,4 @@
-"""lib/networks/released.py: what is recognised, what is refused, and the command."""
+"""lib/networks/weights.py: what is recognised, what is refused, and the command."""
 
 import hashlib
 
@@ -9,8 +9,8 @@ import torch
 
 from lib.networks import weights
 from lib.networks.purifier import NRP, PURIFIERS, NRPResG
-from lib.networks.released import in_words, recognised, recognised_purifier
-from lib.networks.resnet_denoise import ResNetDenoise
+from lib.networks.resnet152 import ResNetDenoise
+from lib.networks.weights import in_words, recognised, recognised_purifier
 from tests.conftest import companion, refused
 
 RESNET = {"blocks": (2, 1, 1, 3), "width": 4}

@@ -1,4 +1,4 @@
-"""lib/networks/denoising.py and resnet_denoise.py: each piece against its definition, and tensorpack's files."""
+"""lib/networks/denoising.py and resnet152.py: each piece against its definition, and tensorpack's files."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from torch import nn
 
 from lib.networks import weights
 from lib.networks.denoising import Denoising
-from lib.networks.resnet_denoise import RELEASED, Bottleneck, ResNetDenoise
+from lib.networks.resnet152 import RELEASED, Bottleneck, ResNetDenoise
 from lib.networks.weights import from_tensorpack
 
 SMALL = {"blocks": (1, 2, 1, 1), "width": 4}

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.networks.resnet_v2 import ResNetV2, Unit
+from lib.networks.resnet152 import ResNetV2, Unit
 
 
 @pytest.fixture(scope="module")

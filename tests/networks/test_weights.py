@@ -20,19 +20,19 @@ def network():
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-def test_verify_accepts_the_right_sum_and_none(tmp_path):
+def test_check_accepts_the_right_sum_and_none(tmp_path):
     file = tmp_path / "w.npz"
     file.write_bytes(b"weights")
-    weights.verify(file, hashlib.sha256(b"weights").hexdigest())
-    weights.verify(file, None)
+    weights.check_sha256(file, hashlib.sha256(b"weights").hexdigest())
+    weights.check_sha256(file, None)
 
 
-def test_verify_names_file_expected_found_and_the_remedy(tmp_path):
+def test_check_names_file_expected_found_and_the_remedy(tmp_path):
     file = tmp_path / "w.npz"
     file.write_bytes(b"weights")
     found = hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(ValueError, match=rf"w\.npz: SHA-256 is {found}, expected {'0' * 64}; delete .* get the file"):
-        weights.verify(file, "0" * 64)
+        weights.check_sha256(file, "0" * 64)
 
 
 @pytest.mark.parametrize("suffix", weights.FORMATS)

@@ -4,12 +4,12 @@ import torch
 
 from lib.store import read, write
 from lib.tasks.precision import Detections
-from lib.tasks.predictions import detect, pack, unpack
+from lib.tasks.predictions import detect, detections_from, packed
 
 
 def predict(*arguments, **options):
     """The detections of every image."""
-    return unpack(detect(*arguments, **options))
+    return detections_from(detect(*arguments, **options))
 
 
 def whole_image(images):
@@ -88,9 +88,9 @@ def random_detections(count):
 @pytest.mark.parametrize("counts", [[0], [3], [0, 5, 0, 100, 1, 0]])
 def test_detections_survive_the_store(tmp_path, counts):
     found = [random_detections(count) for count in counts]
-    arrays = pack(found)
+    arrays = packed(found)
     write(tmp_path / "entry.bin", arrays)
-    back = unpack(read(tmp_path / "entry.bin"))
+    back = detections_from(read(tmp_path / "entry.bin"))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):
@@ -98,4 +98,4 @@ def test_detections_survive_the_store(tmp_path, counts):
 
 
 def test_no_image_at_all_survives_packing():
-    assert unpack(pack([])) == []
+    assert detections_from(packed([])) == []

@@ -4,7 +4,7 @@ import torchvision
 from torch import nn
 
 from lib.networks.families import VGG16_TAPS, mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 
 
 @pytest.fixture(scope="module")

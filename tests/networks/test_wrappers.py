@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.networks.normalised import Normalised
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 from tests.conftest import Counting
 
 
