@@ -69,9 +69,8 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        raise ValueError(
-            f"no family '{spec.family}'; there are {', '.join(sorted(FAMILIES))}, and own/NAME.py for your own"
-        )
+        known = ", ".join(sorted(FAMILIES))
+        raise ValueError(f"no family '{spec.family}'; there are {known}, and own/NAME.py for your own")
     function = own.load(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 
@@ -122,9 +121,8 @@ def status(settings: Scale) -> list[dict]:
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
-        rows.append(
-            {"name": name, "role": spec.role, "source": source, "found": path is not None, "how to get it": how}
-        )
+        row = {"name": name, "role": spec.role, "source": source, "found": path is not None, "how to get it": how}
+        rows.append(row)
     return rows
 
 

@@ -51,9 +51,8 @@ def family(place: str, *sizes: str, **facts: Any) -> Family:
         made = imported(place)
         if isinstance(made, dict):
             if spec.architecture not in made:
-                raise ValueError(
-                    f"family {spec.family} has no architecture '{spec.architecture}', only {', '.join(made)}"
-                )
+                known = ", ".join(made)
+                raise ValueError(f"family {spec.family} has no architecture '{spec.architecture}', only {known}")
             made = made[spec.architecture]
         return made(*(getattr(spec, size) for size in sizes))
 

@@ -57,9 +57,7 @@ class ResNetV2(nn.Sequential):
         inputs = 64
         for number, (width, units, stride) in enumerate(((64, 3, 2), (128, 8, 2), (256, 36, 2), (512, 3, 1)), 1):
             shapes = [(inputs, 1)] + [(4 * width, 1)] * (units - 2) + [(4 * width, stride)]
-            self.add_module(
-                f"block{number}", nn.Sequential(*(Unit(channels, width, step) for channels, step in shapes))
-            )
+            self.add_module(f"block{number}", nn.Sequential(*(Unit(size, width, step) for size, step in shapes)))
             inputs = 4 * width
         self.postnorm = nn.BatchNorm2d(inputs)
         self.relu, self.mean, self.flat = nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()

@@ -134,12 +134,12 @@ def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
 
 def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
     """The purifier, or the ResNet of Feature Denoising, whose weights these are; as `recognised_purifier`."""
-    from lib.networks.resnet152 import ResNetDenoise  # imports timm, which takes seconds
-
     state = from_tensorpack(state)
     groups = [_parts(state, f"group{number}") for number in range(4)]
     if not groups[0]:
         return recognised_purifier(state, file)
+    from lib.networks.resnet152 import ResNetDenoise  # imports timm, which takes seconds
+
     network = ResNetDenoise(
         classes=_length(state, "linear.bias", file),
         blocks=[len(group - {"denoise"}) for group in groups],

@@ -129,14 +129,12 @@ def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: st
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # Its matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
-    keep = ("image_id", "category_id", "area", "iscrowd", "segmentation" if kind == "segm" else "bbox")
-    wanted = set(image_ids)
-    objects = [{key: a[key] for key in keep} for a in truth["annotations"] if a["image_id"] in wanted]
     known, seen = COCO(), COCO()
     with contextlib.redirect_stdout(io.StringIO()):
-        for index, annotations in ((known, objects), (seen, [{"area": 0.0} | row for row in rows])):
-            index.dataset = truth | {"annotations": [{"id": k, **one} for k, one in enumerate(annotations, 1)]}
+        for index, annotations in ((known, truth["annotations"]), (seen, rows)):
+            # Matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
+            numbered = [{"area": 0.0, **one, "id": number} for number, one in enumerate(annotations, 1)]
+            index.dataset = truth | {"annotations": numbered}
             index.createIndex()
         evaluator = COCOeval(known, seen, kind)
         evaluator.params.imgIds, evaluator.params.maxDets = list(image_ids), [LIMIT]

@@ -17,6 +17,7 @@ from lib.tasks.precision import LIMIT, Detections
 from lib.units import same_size, unit_images
 
 Transform = Callable[[Tensor], Tensor] | None
+Detector = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 
 
 class Prediction(NamedTuple):
@@ -53,12 +54,7 @@ def _logits(victim: nn.Module, images: Tensor, defense: Transform, batch: int, d
 
 @torch.no_grad()
 def detect(
-    detector: Callable[[list[Tensor]], list[dict[str, Tensor]]],
-    images: Sequence[Tensor],
-    defense: Transform = None,
-    *,
-    batch: int = 8,
-    device: str = "cpu",
+    detector: Detector, images: Sequence[Tensor], defense: Transform = None, *, batch: int = 8, device: str = "cpu"
 ) -> Arrays:
     """The best 100 detections in each of the images `[3,H,W]` of any sizes, as `packed` has them.
 
@@ -98,13 +94,7 @@ def top_k(prediction: Prediction, labels: np.ndarray, k: int) -> np.ndarray:
 
 @torch.no_grad()
 def fidelity_of(
-    clean: Tensor | list[Tensor],
-    images: Tensor | list[Tensor],
-    defense: Transform,
-    tap: nn.Module | None,
-    *,
-    batch: int,
-    device: str,
+    clean: Sequence[Tensor], images: Sequence[Tensor], defense: Transform, tap: Transform, *, batch: int, device: str
 ) -> Arrays:
     """One number per image `[N]`: psnr, the peak signal-to-noise ratio in dB (infinite where nothing differs); and with
     a tap, features: the squared distance of its features, as a share of the clean features' squared size.

@@ -26,7 +26,7 @@ def images():
 
 
 def results(name: str, detector: nn.Module, images: list) -> list[dict]:
-    """What an untrained detector says, however unsure it is."""
+    """What an untrained detector finds, however unsure it is."""
     (detector if name == "retinanet" else detector.roi_heads).score_thresh = 0.0
     with torch.no_grad():
         return detector(images)
@@ -64,7 +64,7 @@ def test_mask_rcnn_gives_a_mask_of_the_images_size_per_box(images):
         assert found["labels"].min() >= 1
 
 
-def test_an_image_is_judged_alone(named, images):
+def test_an_image_is_evaluated_alone(named, images):
     name, detector = named
     together, alone = results(name, detector, images)[0], results(name, detector, images[:1])[0]
     assert torch.allclose(together["scores"], alone["scores"], atol=1e-5)

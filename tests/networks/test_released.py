@@ -107,12 +107,12 @@ def test_descriptions():
 def test_command_writes_safetensors_and_says_what_it_was(tmp_path):
     network, source, target = NRP(8, 2), tmp_path / "NRP.pth", tmp_path / "new" / "NRP.safetensors"
     torch.save(network.state_dict(), source)
-    status, said, _ = companion("convert", source, target)
+    status, text, _ = companion("convert", source, target)
     assert status == 0
     count = sum(parameter.numel() for parameter in network.parameters())
-    assert f"NRP.pth: NRP of width 8, 2 blocks, {count:,} parameters" in said
+    assert f"NRP.pth: NRP of width 8, 2 blocks, {count:,} parameters" in text
     for file in (source, target):
-        assert f"SHA-256 of {file}: {hashlib.sha256(file.read_bytes()).hexdigest()}" in said
+        assert f"SHA-256 of {file}: {hashlib.sha256(file.read_bytes()).hexdigest()}" in text
     state = safetensors.torch.load_file(target)
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in state.items())

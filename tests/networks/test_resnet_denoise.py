@@ -153,9 +153,9 @@ def test_the_full_networks_take_exactly_the_variables_of_the_released_files(arch
     assert logits.shape == (1, 1000)
     shapes = variables(denoise=architecture == "resnet152_denoise")
     given = from_tensorpack({name: torch.empty(shape, device="meta") for name, shape in shapes.items()})
-    own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    assert {key: value.shape for key, value in given.items()} == {key: value.shape for key, value in own.items()}
-    assert len(shapes) == len(own)
+    wanted = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
+    assert {key: value.shape for key, value in given.items()} == {key: value.shape for key, value in wanted.items()}
+    assert len(shapes) == len(wanted)
 
 
 @pytest.mark.parametrize("denoise", [True, False])

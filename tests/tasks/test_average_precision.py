@@ -74,7 +74,7 @@ def random_scenes(seed=0, count=12, classes=4, ties=False):
     return truth_of(objects, images, range(1, classes + 1)), images, found
 
 
-def judged_by_pycocotools(folder, truth, images, found):
+def ap_by_pycocotools(folder, truth, images, found):
     """AP at 0.5:0.95 and at 0.5 in percent, as its manual says: from files, with all its default settings."""
     results = [
         {"image_id": image, "category_id": int(label), "bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
@@ -85,11 +85,11 @@ def judged_by_pycocotools(folder, truth, images, found):
     (folder / "results.json").write_text(json.dumps(results))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(folder / "truth.json"))
-        judge = COCOeval(coco, coco.loadRes(str(folder / "results.json")), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return 100 * judge.stats[0], 100 * judge.stats[1]
+        evaluator = COCOeval(coco, coco.loadRes(str(folder / "results.json")), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return 100 * evaluator.stats[0], 100 * evaluator.stats[1]
 
 
 # --- average precision
@@ -149,24 +149,24 @@ def test_equals_pycocotools_from_files(tmp_path, seed, ties):
     truth, images, found = random_scenes(seed, ties=ties)
     result = evaluate_boxes(truth, images, found)
     assert (result.ap("0.5:0.95"), result.ap("0.5")) == pytest.approx(
-        judged_by_pycocotools(tmp_path, truth, images, found), abs=1e-9
+        ap_by_pycocotools(tmp_path, truth, images, found), abs=1e-9
     )
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bootstrap_sample_equals_evaluating_the_repeated_images_from_scratch(tmp_path, seed, ties):
-    """The images drawn are written out as a data set of their own, and pycocotools judges it."""
+    """The images drawn are written out as a data set of its own, and pycocotools evaluates it."""
     truth, images, found = random_scenes(seed, ties=ties)
     result = evaluate_boxes(truth, images, found)
     for sample in np.random.default_rng(seed).integers(len(images), size=(4, len(images))):
         repeated, names = truth_of([], range(1, len(images) + 1), range(1, 5)), []
         for name, k in enumerate(sorted(sample), 1):
             names.append(name)
-            own = [a for a in truth["annotations"] if a["image_id"] == images[k]]
-            repeated["annotations"] += [a | {"image_id": name} for a in own]
+            same = [a for a in truth["annotations"] if a["image_id"] == images[k]]
+            repeated["annotations"] += [a | {"image_id": name} for a in same]
         repeated["annotations"] = [a | {"id": n} for n, a in enumerate(repeated["annotations"], 1)]
-        whole, half = judged_by_pycocotools(tmp_path, repeated, names, [found[k] for k in sorted(sample)])
+        whole, half = ap_by_pycocotools(tmp_path, repeated, names, [found[k] for k in sorted(sample)])
         assert resampled(result, sample, "0.5") == pytest.approx(half, abs=1e-9)
         assert resampled(result, sample, "0.5:0.95") == pytest.approx(whole, abs=1e-9)
 
@@ -181,11 +181,12 @@ def test_the_order_of_the_images_changes_nothing():
     assert resampled(other, sample) == pytest.approx(resampled(result, order[sample]))
 
 
-def test_some_images_of_a_larger_truth_can_be_judged_alone():
+def test_some_images_of_a_larger_truth_can_be_evaluated_alone():
     truth, images, found = random_scenes()
-    own = {"annotations": [a for a in truth["annotations"] if a["image_id"] in images[3:9]]}
+    fewer = {"annotations": [a for a in truth["annotations"] if a["image_id"] in images[3:9]]}
     assert (
-        evaluate_boxes(truth, images[3:9], found[3:9]).ap() == evaluate_boxes(truth | own, images[3:9], found[3:9]).ap()
+        evaluate_boxes(truth, images[3:9], found[3:9]).ap()
+        == evaluate_boxes(truth | fewer, images[3:9], found[3:9]).ap()
     )
 
 
@@ -211,7 +212,7 @@ def test_finding_nothing_scores_0():
     assert resampled(result, [[0, 1], [1, 1]]).tolist() == [0, 0]
 
 
-def test_what_cannot_be_judged_is_an_error():
+def test_what_cannot_be_evaluated_is_an_error():
     truth, images, found = hand_case()
     with pytest.raises(ValueError, match=r"^1 lists of detections for 2 different images$"):
         evaluate_boxes(truth, images, found[:1])

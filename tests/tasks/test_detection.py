@@ -13,7 +13,7 @@ def predict(*arguments, **options):
 
 
 def whole_image(images):
-    """A detector that finds each image as a whole, and says its brightness twice."""
+    """A detector that finds each image as a whole, and scores it by its brightness, twice."""
     return [
         {
             "boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, image.shape[2], image.shape[1]]]),
