@@ -138,4 +138,4 @@ def test_ssp_on_whole_coco_photographs_moves_their_features_more_than_noise(tmp_
             clean_maps, far, near = (features(image[None] / 255) for image in (original, attacked, noisy))
         assert (far - clean_maps).square().mean() > 1.2 * (near - clean_maps).square().mean()
     (judged,) = grid(study, [clean(study)], ["YOLOX-nano"])
-    assert precision.evaluate(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20
+    assert precision.evaluate_boxes(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20
