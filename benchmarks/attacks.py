@@ -13,9 +13,7 @@ from tabulate import tabulate
 
 from lib.attacks import decision, features
 from lib.attacks.transport import GRADIENTS, fsa, scattering
-from lib.networks.normalised import Normalised
-from lib.networks.precision import Bf16
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Bf16, Normalised, Tap
 
 STEPS, BATCH, REPEATS = 10, 4, 3
 IDS = range(BATCH)

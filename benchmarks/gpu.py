@@ -18,9 +18,8 @@ from torch import Tensor, nn
 from lib.attacks import decision, features
 from lib.attacks.adaptive import Adaptive
 from lib.defenses import defense
-from lib.networks.normalised import Normalised
 from lib.networks.purifier import NRPResG
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 
 BATCH, SIDE, STEPS, REPEATS = 50, 224, 10, 3
 IDS = range(BATCH)

@@ -206,7 +206,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
 ) -> None:
     """Turn a released file of weights into safetensors, in which no code can hide, and say what it is."""
-    from lib.networks.released import in_words, to_safetensors
+    from lib.networks.weights import in_words, to_safetensors
 
     print(f"{source.name}: {in_words(to_safetensors(source, target))}")
     for path in (source, target):

@@ -19,7 +19,6 @@ from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
 from lib.experiment import NONE, Study, adversaries, explore
 from lib.networks import weights as files
-from lib.networks.released import recognised_purifier
 from lib.units import to_bytes, unit_images
 
 UNKNOWN = -1  # the label of an image that no file of labels names
@@ -47,7 +46,7 @@ def purifier(weights: Path | None = None, dynamic: bool = False, **options: obje
     if weights is None or not weights.is_file():
         known = "NRP.pth, NRP_resG.pth or a purifier.safetensors"
         raise ValueError(f"nrp needs --weights: {known}; {weights or 'nothing'} is no such file")
-    network = recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
+    network = files.recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
     return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, **options)
 
 
@@ -62,9 +61,9 @@ def attack_folder(
 ) -> str:
     """Adversaries of the images in `source` as `target`/STEM.png; what was done, in words.
 
-    surrogate: a network of the scale (default: as of `explore.chosen_networks`).  labels: a file with the columns file and
-    label; without it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in levels.
-    ValueError or OSError in one line.
+    surrogate: a network of the scale (default: as of `explore.chosen_networks`).  labels: a file with the columns file
+    and label; without it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in
+    levels. ValueError or OSError in one line.
     """
     study = empty_study(scale)
     surrogate, _ = explore.chosen_networks(study, name, surrogate, None, NONE)

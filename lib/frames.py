@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.tasks.precision import Evaluation, Matches, precision_of
+from lib.tasks.precision import Evaluation, Matches
 
 KEYS = ["experiment", "task", "attack", "surrogate", "knowledge", "eps", "steps", "defense", "victim", "seed"]
 LAST = "max"  # in a selection: the largest value that there is
@@ -155,7 +155,7 @@ def _unpacked(kind: str, stored: dict[str, np.ndarray], counts: Sequence[int]) -
     classes = iter([Matches(*one) for one in zip(*fields, strict=True)])
     matches = [tuple(itertools.islice(classes, count)) for count in stored["classes"]]
     ids = [tuple(part.tolist()) for part in _split(stored["ids"], counts)]
-    return [Evaluation(one, precision_of(several), several) for one, several in zip(ids, matches, strict=True)]
+    return [Evaluation(one, several) for one, several in zip(ids, matches, strict=True)]
 
 
 def _split(array: np.ndarray, lengths: Sequence[int], axis: int = 0) -> list[np.ndarray]:

@@ -147,7 +147,7 @@ def project(tmp_path_factory):
     (root / "models" / "smoke").mkdir(parents=True)
     for seed, (name, spec) in enumerate(Scale.model_validate(scale).networks.items()):
         torch.manual_seed(seed)
-        save_file(zoo.build_network(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
+        save_file(zoo.family_of(spec).build(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
     # Table 2 and Appendices C and D read what the trainings recorded.
     for name, facts in {
         "NRP": {"images": 3000, "seconds": 60},

@@ -16,11 +16,11 @@ from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.sets import load_set
 from lib.experiment import adversaries, clean, evaluate, open_study
 from lib.networks import weights
-from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
-from lib.networks.vgg import VGG16Conv33
+from lib.networks.families import mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
 from lib.settings import load as load_settings
 from lib.store import Store
-from lib.tasks import confusion, segmentation
+from lib.tasks import confusion
+from lib.tasks.predictions import segment
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -89,7 +89,7 @@ def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
 @pytest.mark.parametrize(
     ("build", "file"),
     [
-        (VGG16Conv33, "vgg16_conv3_3_oxford.npz"),
+        (vgg16_conv3_3, "vgg16_conv3_3_oxford.npz"),
         (resnet50_stride1, "resnet50_pruned_q8.npz"),
         (mobilenetv2_same, "mobilenetv2_100_tf.npz"),
     ],
@@ -120,7 +120,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
 def test_our_segnet_basic_segments_camvid_as_its_record_says():
     record = json.loads((settings.ROOT / "results/sample/train/networks/SegNet-Basic.json").read_text())
     data = load_set(sample().segmenters["SegNet-Basic"].data, "test", 24)
-    said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
+    said = segment(zoo.load("SegNet-Basic", sample()), data.images)["labels"]
     found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))
     # 24 of the 233 images, spread over the list: within a few points of all.
     assert found.pixels == pytest.approx(record["pixels"], abs=5)

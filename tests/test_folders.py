@@ -11,9 +11,9 @@ from lib.attacks.decision import fgsm
 from lib.data.images import read_image
 from lib.defenses import defense
 from lib.defenses.purifier import NOISE
-from lib.networks.normalised import Normalised
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.networks.small import ARCHITECTURES
+from lib.networks.wrappers import Normalised
 from tests.conftest import companion, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")

@@ -17,12 +17,12 @@ from lib import settings, zoo
 from lib.attacks import decision
 from lib.data.sets import load_set
 from lib.experiment import Study, explore
-from lib.networks.normalised import Normalised
+from lib.networks.wrappers import Normalised
 from lib.report import explore as report
 from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
 from lib.settings import ROOT
 from lib.store import Store
-from lib.tasks.classification import Prediction
+from lib.tasks.predictions import Prediction
 
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -90,7 +90,8 @@ def by_hand(tmp_path_factory):
     mini = settings.load("mini", root)
     for name in {*mini.a.sources.values(), mini.a.victim, mini.f.victim, mini.f.feature_surrogate, "NRP"}:
         torch.manual_seed(len(name))
-        save_file(zoo.build_network(mini.networks[name]).state_dict(), root / "models" / "mini" / f"{name}.safetensors")
+        network = zoo.family_of(mini.networks[name]).build(mini.networks[name])
+        save_file(network.state_dict(), root / "models" / "mini" / f"{name}.safetensors")
     return root
 
 
@@ -198,7 +199,8 @@ def study(tmp_path):
     networks = {}
     for seed, name in enumerate(("VGG-16", "Inc-v3", "NRP")):
         torch.manual_seed(seed)
-        spec, network = lab.networks[name], zoo.build_network(lab.networks[name])
+        spec = lab.networks[name]
+        network = zoo.family_of(spec).build(spec)
         wrapped = network if name == "NRP" else Normalised(network, spec.mean, spec.std)
         networks[name] = wrapped.eval().requires_grad_(False)
     images = load_set(lab.data, count=3)

@@ -145,7 +145,7 @@ def test_what_is_wrong_with_an_entry_is_one_line_before_anything_runs(folder, mo
     ("source", "message"),
     [
         ("def network(spec): ...\n", r"^own/mine.py: network\(spec\) must return a torch.nn.Module, got NoneType$"),
-        (LINEAR.replace("12,", "11,"), r"^mine.pth: key '1.weight' has shape \[4, 12\], expected \[4, 11\]$"),
+        (LINEAR.replace("12,", "11,"), r"^mine.pth: .* size mismatch for 1.weight: .*\[4, 12\].*\[4, 11\]"),
     ],
 )
 def test_a_network_that_cannot_be_loaded_is_one_line(folder, source, message):
@@ -155,8 +155,9 @@ def test_a_network_that_cannot_be_loaded_is_one_line(folder, source, message):
 
 
 def test_an_architecture_that_a_family_has_not_is_one_line():
+    spec = NetworkSpec(role="", task="purification", family="purifier", architecture="nrp2")
     with pytest.raises(ValueError, match=r"^family purifier has no architecture 'nrp2', only nrp, nrp_resg$"):
-        zoo.build_network(NetworkSpec(role="", task="purification", family="purifier", architecture="nrp2"))
+        zoo.family_of(spec).build(spec)
 
 
 # One's own images.

@@ -345,7 +345,7 @@ def test_adding_an_attack_or_a_defense_changes_the_code_of_no_other():
 
     fgsm, ssp = files(decision.fgsm), files(features.ssp)
     assert fgsm >= {"lib/attacks/decision.py", "lib/attacks/ascent.py", "lib/linf.py", "lib/rng.py"}
-    assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/taps.py"}
+    assert ssp >= {"lib/attacks/features.py", "lib/attacks/ascent.py", "lib/networks/wrappers.py"}
     assert not {"lib/attacks/__init__.py", "lib/attacks/features.py", "lib/attacks/adaptive.py"} & fgsm
     assert not {"lib/attacks/__init__.py", "lib/attacks/decision.py"} & ssp
     jpeg, nrp = (files(defenses.DEFENSES[kind]) for kind in ("jpeg", "nrp"))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lib import linf
 from lib.attacks.ascent import EPS, Objective, ascend, checked_images, draws, evaluating, uniform_start
-from lib.networks.taps import activations, tapped_modules
+from lib.networks.wrappers import activations, tapped_modules
 from lib.rng import generator
 from lib.units import LEVELS, unit
 

@@ -22,7 +22,7 @@ from lib.attacks.shards import attack_shard, universal_perturbation
 from lib.attacks.transport import grouped
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
-from lib.networks.precision import Bf16
+from lib.networks.wrappers import Bf16
 from lib.settings import OwnAttack, validated
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 

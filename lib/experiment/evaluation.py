@@ -14,14 +14,10 @@ from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study
 from lib.frames import KEYS, Contributions, Frame
 from lib.keys import networks_unchanged
-from lib.tasks import classification, detection, segmentation
-from lib.tasks.classification import Prediction, top_k
 from lib.tasks.confusion import confusions
-from lib.tasks.fidelity import fidelity_of
-from lib.tasks.precision import Detections
-from lib.tasks.precision import evaluate as average_precision
+from lib.tasks.precision import Detections, evaluate_boxes
+from lib.tasks.predictions import TASKS, Prediction, fidelity_of, top_k
 
-TASKS = {"classification": classification, "segmentation": segmentation, "detection": detection}
 Predictions = Prediction | np.ndarray | list[Detections]
 
 
@@ -35,9 +31,9 @@ def predictions(study: Study, victim: str, images: Images, defense: str = NONE, 
 
 
 def _predictions(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> Predictions:
-    task = TASKS[study.scale.networks[victim].task]
+    compute, unpacked = TASKS[study.scale.networks[victim].task]
     asked = (study.network(victim), images, defense)
-    return task.unpacked(study.cached(task.predicted, *asked, batch=study.batch, cell=f"{victim} with {name}"))
+    return unpacked(study.cached(compute, *asked, batch=study.batch, cell=f"{victim} with {name}"))
 
 
 def evaluate(
@@ -79,7 +75,7 @@ def _contributions(study: Study, task: str, predicted: Predictions, clean: Predi
     if task == "segmentation":
         return confusions(predicted, study.images.labels.numpy(), len(study.images.classes))
     if task == "detection":
-        return average_precision(study.images.truth, study.images.image_ids, predicted)
+        return evaluate_boxes(study.images.truth, study.images.image_ids, predicted)
     labels, fooled = study.images.labels.numpy(), predicted.classes[:, 0] != clean.classes[:, 0]
     return {"top1": top_k(predicted, labels, 1), "top5": top_k(predicted, labels, 5), "fooled": fooled}
 
@@ -92,7 +88,7 @@ def nearness(
     **labels: object,
 ) -> Frame:
     """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and with an
-    extractor features (`lib.tasks.fidelity.fidelity_of`).
+    extractor features (`lib.tasks.predictions.fidelity_of`).
 
     extractor: a network of the scale, cut at its tap, whose features are compared too.
     """

@@ -21,7 +21,7 @@ from lib.data.images import ImageSet, find_folder, image_files, middle, open_ima
 from lib.data.sets import class_names, load_set
 from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
-from lib.tasks.classification import Prediction
+from lib.tasks.predictions import Prediction
 
 # Which networks an attack can look at, by what it looks at (`lib.attacks.registry.Attack.on`). A victim needs logits.
 FITS: dict[str, Callable[[NetworkSpec], bool]] = {

@@ -9,7 +9,7 @@ from lib.experiment.cells import Adversaries
 from lib.experiment.evaluation import predictions
 from lib.experiment.study import NONE, Study
 from lib.settings import Data
-from lib.tasks.classification import top_k
+from lib.tasks.predictions import top_k
 from lib.units import to_bytes, unit_images
 
 

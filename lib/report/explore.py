@@ -16,7 +16,7 @@ from lib.report.figures.style import WIDTH, show, style
 if TYPE_CHECKING:
     from IPython.display import Image
 
-    from lib.tasks.classification import Prediction
+    from lib.tasks.predictions import Prediction
 
 ORIGINAL, ADVERSARY, DEFENDED, TIMES_TEN = "original", "adversary", "defended", "difference × 10"
 

@@ -54,7 +54,7 @@ class NetworkSpec(Strict):
     sha256: str | None = None
     how: str = ""  # to get the weights
     classes: int = 1000
-    mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.normalised`
+    mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.wrappers.Normalised`
     std: tuple[float, float, float] | None = None
     resize: int | None = None
     background: bool = False

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lib.attacks.decision import fgsm, pgd
 from lib.attacks.transport import fsa
-from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
+from lib.networks.wrappers import Normalised
 from lib.rng import Streams, generator
 from lib.training import loop
 from lib.training.augment import NOISE, augmented

@@ -23,7 +23,7 @@ from lib.attacks.ascent import evaluating
 from lib.attacks.generators import proposal
 from lib.data.renderings import RENDERINGS
 from lib.networks.cda_generator import GENERATORS, Generator
-from lib.networks.precision import Bf16
+from lib.networks.wrappers import Bf16
 from lib.rng import generator as numbers
 from lib.rng import key
 from lib.training import loop

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.attacks.features import ssp
-from lib.networks.precision import Bf16
 from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
+from lib.networks.wrappers import Bf16
 from lib.rng import generator
 from lib.training import loop
 from lib.training.samples import EXAMPLES, contents, crops

@@ -23,7 +23,8 @@ from lib.data.unlabelled import Photographs, unlabelled
 from lib.keys import digest, record
 from lib.settings import ROOT, Scale
 from lib.store import Store, folder
-from lib.tasks import confusion, detection, precision, segmentation
+from lib.tasks import confusion, precision
+from lib.tasks.predictions import detect, detections_from, segment
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Curves, Training
 
@@ -127,7 +128,7 @@ def segnet(job: Job) -> Begun:
     training = segmenter.training(job.spec, train.images, train.labels, train.classes, job.device)
 
     def evaluate(_: Curves) -> Facts:
-        predicted = segmentation.predict(training.network, test.images, batch=job.spec.batch, device=job.device)
+        predicted = segment(training.network, test.images, batch=job.spec.batch, device=job.device)["labels"]
         scores = confusion.scores(confusion.confusions(predicted, test.labels.numpy(), len(test.classes)).sum(0))
         counts = {"images": len(test), "side": list(test.images.shape[2:]), "steps": training.steps}
         return scores._asdict() | counts
@@ -154,8 +155,8 @@ def average_precisions(network: nn.Module, data: boxes.DetectionSet, device: str
         found.extend(network(x))
         return found[-len(x) :]
 
-    predicted = detection.predict(recorded, data.images, batch=50, device=device)
-    evaluation = precision.evaluate(data.truth, data.image_ids, predicted)
+    predicted = detections_from(detect(recorded, data.images, batch=50, device=device))
+    evaluation = precision.evaluate_boxes(data.truth, data.image_ids, predicted)
     facts = {"images": len(data), "map_50": evaluation.ap("0.5"), "map_50_95": evaluation.ap("0.5:0.95")}
     if "masks" in found[0]:
         facts["mask_map_50"] = precision.mask_precision(data.truth, data.image_ids, found)

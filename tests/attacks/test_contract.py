@@ -7,7 +7,7 @@ from torch import nn
 from lib.attacks import decision, features
 from lib.attacks.ascent import ascend, gradient
 from lib.attacks.registry import ATTACKS
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 from tests.conftest import eight_bit_images, tiny_network
 
 IDS = list("abcdef")

@@ -16,7 +16,7 @@ from lib.experiment import cells as module
 from lib.experiment.cells import ATTACKER, MODES
 from lib.networks.purifier import NRPResG, begin_as_identity
 from lib.store import Store
-from lib.tasks.classification import predict
+from lib.tasks.predictions import classify
 from lib.units import unit_images
 from tests.experiment.test_study import fidelity, small
 
@@ -99,7 +99,7 @@ def test_changed_options_are_those_of_params_yaml_with_these_instead(study):
 
 def key_of(study, name, **changed):
     """What a defense adds to the key of a result."""
-    return keys.record(predict, (study.defense(name, **changed),), "cpu")
+    return keys.record(classify, (study.defense(name, **changed),), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_a_seed_gives_another_dynamic_result_and_is_stored_by_itself(study):
     assert np.array_equal(predicted[0].confidence, predicted[2].confidence)
     assert not np.array_equal(predicted[0].confidence, predicted[1].confidence)
     for seed, found in zip((1, 2), predicted, strict=False):
-        direct = predict(study.networks["Inc-v3"], images, defense=dynamic(study, seed=seed))
-        assert np.allclose(found.confidence, direct.confidence, atol=1e-5)
+        direct = classify(study.networks["Inc-v3"], images, defense=dynamic(study, seed=seed))
+        assert np.allclose(found.confidence, direct["confidence"], atol=1e-5)
     predictions(study, "Inc-v3", images, "NRP dynamic")
     predictions(study, "Inc-v3", images, "NRP")
     assert count(study) == 4

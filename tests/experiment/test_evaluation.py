@@ -8,7 +8,7 @@ from lib.data.detection import DetectionSet
 from lib.data.segmentation import SegmentationSet
 from lib.experiment import Adversaries, adversaries, clean, evaluate, measured, nearness, predictions
 from lib.tasks.confusion import confusions
-from lib.tasks.precision import evaluate as average_precision
+from lib.tasks.precision import evaluate_boxes
 from tests.experiment.test_predictions import study, with_images  # noqa: F401
 from tests.experiment.test_study import fidelity
 
@@ -58,7 +58,7 @@ def test_segmentation_has_confusions_and_detection_matches(study):  # noqa: F811
     }
     objects = with_images(study, DetectionSet(list(images), study.images.ids, list(range(7)), truth))
     made = evaluate(objects, [clean(objects)], "RetinaNet")
-    expected = average_precision(truth, range(7), predictions(objects, "RetinaNet", objects.images.images))
+    expected = evaluate_boxes(truth, range(7), predictions(objects, "RetinaNet", objects.images.images))
     assert made.parts[0].ap() == expected.ap() == pytest.approx(100)
     assert made.images == [tuple(study.images.ids)] and made.cells["task"].tolist() == ["detection"]
 

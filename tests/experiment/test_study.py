@@ -15,9 +15,8 @@ from lib.data.images import ImageSet
 from lib.experiment import Adversaries, Study, adversaries, all_attacks, nearness, open_study, outputs
 from lib.experiment import cells as module
 from lib.networks.cda_generator import Generator
-from lib.networks.normalised import Normalised
-from lib.networks.precision import Bf16
 from lib.networks.small import ARCHITECTURES
+from lib.networks.wrappers import Bf16, Normalised
 from lib.store import Store
 from lib.units import same_size, unit_images
 from tests.conftest import tiny_network

@@ -12,7 +12,7 @@ from torch import nn
 from lib.data.segmentation import VOID, SegmentationSet
 from lib.data.unlabelled import unlabelled
 from lib.data.world import World, load
-from lib.networks.small import resnet50
+from lib.networks.small import ARCHITECTURES
 from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
 from lib.store import Store
 from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
@@ -114,7 +114,8 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     if kind in ("retinanet", "mask_rcnn"):
         spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
         torch.manual_seed(3 + weights)
-        return spec, detectors.training(spec, world.images, truth(world), 12, resnet50(12).state_dict(), device)
+        backbone = ARCHITECTURES["resnet50"](12).state_dict()
+        return spec, detectors.training(spec, world.images, truth(world), 12, backbone, device)
     images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
     if kind == "purifier":
         spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)

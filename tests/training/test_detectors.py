@@ -7,7 +7,7 @@ from torchvision.ops import masks_to_boxes
 
 from lib.data.detection import coco_format
 from lib.networks.detectors import DETECTORS
-from lib.networks.small import resnet50, vgg16
+from lib.networks.small import ARCHITECTURES
 from lib.rng import generator
 from lib.training import detectors, runner
 from tests.training.conftest import fit, scenes, spec_of, truth
@@ -25,7 +25,7 @@ def data():
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(3)
-    return resnet50(12).state_dict()
+    return ARCHITECTURES["resnet50"](12).state_dict()
 
 
 def extents(masks: torch.Tensor) -> torch.Tensor:
@@ -86,4 +86,4 @@ def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
 
 def test_a_backbone_of_another_architecture_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^backbone 'Classifier' has another architecture than the detectors' trunk$"):
-        detectors.build(spec(), 12, vgg16(12).state_dict())
+        detectors.build(spec(), 12, ARCHITECTURES["vgg16"](12).state_dict())

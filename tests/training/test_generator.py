@@ -10,7 +10,7 @@ from torchvision.transforms import functional as vision
 
 from lib.attacks.generators import cda
 from lib.data.renderings import RENDERINGS
-from lib.networks.precision import Bf16
+from lib.networks.wrappers import Bf16
 from lib.training import generator, loop, samples
 from tests.conftest import tiny_network
 from tests.training.conftest import SIDE, fit, network_spec, photographs, spec_of

@@ -10,7 +10,7 @@ from torch import nn
 
 from lib.data.unlabelled import unlabelled
 from lib.networks.small import ARCHITECTURES
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 from lib.rng import generator
 from lib.training import purifier
 from tests.training.conftest import SIDE, conv3, fit, network_spec, spec_of
