@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NOISE = 16 / 255  # the strongest
+from lib.units import unit, unit_images
+
+NOISE = unit(16)  # the strongest
 SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
 
@@ -33,6 +35,12 @@ def shifted(images: Tensor, g: torch.Generator) -> Tensor:
     columns = (torch.arange(width) + moves[1]).clamp(0, width - 1)
     which = torch.arange(count)[:, None, None]
     return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def mirrored(images: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half of the images with left and right exchanged, and which, `[B]` bool; any dtype."""
+    which = torch.rand(len(images), generator=g) < 0.5
+    return torch.where(which[:, None, None, None], images.flip(3), images), which
 
 
 def relit(x: Tensor, g: torch.Generator) -> Tensor:
@@ -68,7 +76,7 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     The sides of the images must be multiples of 8.
     """
     chosen = torch.rand(len(x), generator=g) < 0.25
-    quality = _uniform(g, len(x), 4 / 255, 16 / 255)[chosen]
+    quality = _uniform(g, len(x), unit(4), unit(16))[chosen]
     count, channels, height, width = x[chosen].shape
     cosines = _cosines()
     frequency = torch.arange(BLOCK)
@@ -87,4 +95,4 @@ def photographed(x: Tensor, g: torch.Generator) -> Tensor:
 
 def augmented(images: Tensor, g: torch.Generator) -> Tensor:
     """A training batch of uint8 images `[B,3,H,W]`: shifted, then as `photographed`."""
-    return photographed(shifted(images, g).float() / 255, g)
+    return photographed(unit_images(shifted(images, g)), g)

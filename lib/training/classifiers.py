@@ -19,6 +19,7 @@ from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.rng import Streams, generator
 from lib.training import loop
 from lib.training.augment import NOISE, augmented
+from lib.units import unit, unit_images
 
 WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
@@ -54,13 +55,13 @@ def adversaries(
     share = share_of_budget(done)
     if spec.recipe == "natural" or share == 0:
         return x
-    schedule = {"eps": share * spec.eps / 255, "step": share * spec.step / 255, "steps": spec.steps}
+    schedule = {"eps": unit(share * spec.eps), "step": unit(share * spec.step), "steps": spec.steps}
     if spec.recipe == "pgd":
         return pgd(victim, x, y, ids=range(len(x)), seed=spec.seed + step, **schedule)
     if spec.recipe == "scatter":
         return fsa(victim, x, ids=range(len(x)), seed=spec.seed + step, batch=len(x), **schedule)
     half = len(x) // 2
-    budgets = kurakin_eps(half, share * spec.eps / 255, generator(spec.seed, "eps", step)).to(x.device)
+    budgets = kurakin_eps(half, unit(share * spec.eps), generator(spec.seed, "eps", step)).to(x.device)
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
     x_adv = fgsm(networks[step % len(networks)], x[:half], y[:half], eps=budgets)
@@ -107,7 +108,7 @@ def evaluate(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[st
     images: uint8 `[N,3,H,W]`.  ids: of the images, for the noise.
     """
     device = next(victim.parameters()).device
-    x, y = images.to(device).float() / 255, labels.to(device)
+    x, y = unit_images(images, device), labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)
     x_adv = torch.cat([fgsm(victim, a, b, eps=NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
     return {

@@ -10,7 +10,6 @@ resizing the photograph first, and features compared as a share of their size.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,8 @@ from lib.networks.precision import Bf16
 from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.rng import generator
 from lib.training import loop
-from lib.training.samples import EXAMPLES, contents, crops
+from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.units import unit
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
@@ -56,10 +56,15 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
             pairs.append((x, adversaries(spec, extractor, x, f"{step}/{part}")))
         return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
 
+    @torch.no_grad()
+    def sheet() -> list[Tensor]:
+        """Clean, adversary, purified and what the purifier took away."""
+        purified = parts.purifier(examples_adv).clamp(0, 1)
+        return [examples, examples_adv, purified, magnified(examples_adv - purified)]
+
     epoch = max(1, len(data) // spec.batch // spec.accumulate)
-    inputs = [network.architecture, network.width, network.blocks, extractor, *contents(data)]
-    rows = partial(sheet, parts.purifier, examples, examples_adv)
-    return loop.Training(training, parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
+    inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
+    return loop.Training(training, parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, sheet)
 
 
 def build(spec: Any, network: Any, device: torch.device) -> Parts:
@@ -82,10 +87,10 @@ def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
 
 def adversaries(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
     """SSP of the crops; see `lib.settings.PurifierSpec` for the budgets."""
-    eps = spec.eps / 255
+    eps = unit(spec.eps)
     if spec.budgets == "uniform":
         eps = eps * torch.rand(len(x), 1, 1, 1, generator=generator(spec.seed, "budgets", key)).to(x)
-    schedule = {"eps": eps, "step": spec.step / 255, "steps": spec.ssp_steps, "start": spec.ssp_start}
+    schedule = {"eps": eps, "step": unit(spec.step), "steps": spec.ssp_steps, "start": spec.ssp_start}
     return ssp(extractor, x, ids=[f"{key}/{k}" for k in range(len(x))], seed=spec.seed, **schedule)
 
 
@@ -151,10 +156,3 @@ def critic_loss(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def entropy(logits: Tensor, truth: int) -> Tensor:
     """Binary cross-entropy of the logits to one truth for all."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
-
-
-@torch.no_grad()
-def sheet(purifier: nn.Module, x: Tensor, x_adv: Tensor) -> list[Tensor]:
-    """Clean, adversary, purified and ten times what the purifier took away (grey: nothing), a column per image."""
-    y = purifier(x_adv).clamp(0, 1)
-    return [x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)]

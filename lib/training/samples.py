@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from lib.units import unit_images
+
 EXAMPLES = 6  # images of a sheet
 
 
-def contents(data: Sequence[Tensor]) -> list:
+def fingerprint(data: Sequence[Tensor]) -> list:
     """What tells one set of images from another: the pixels; for files (`lib.data.unlabelled.Photographs`) the names
     and sizes, and the first one's pixels, which show how files are read."""
     if hasattr(data, "paths"):
@@ -22,7 +24,7 @@ def crops(side: int, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Gen
     `g` the centre. ValueError for an image that is smaller."""
     with ThreadPoolExecutor() as readers:
         images = list(readers.map(data.__getitem__, chosen))
-    return torch.stack([crop(image, side, g) for image in images]).float() / 255
+    return unit_images(torch.stack([crop(image, side, g) for image in images]))
 
 
 def crop(image: Tensor, side: int, g: torch.Generator | None) -> Tensor:
@@ -36,3 +38,8 @@ def crop(image: Tensor, side: int, g: torch.Generator | None) -> Tensor:
         top, left, mirrored = (int(torch.randint(n, (), generator=g)) for n in (height - side + 1, width - side + 1, 2))
     part = image[:, top : top + side, left : left + side]
     return part.flip(-1) if mirrored else part
+
+
+def magnified(change: Tensor) -> Tensor:
+    """Ten times a difference of images, as an image; grey: none."""
+    return (0.5 + 10 * change).clamp(0, 1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -134,7 +135,7 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     return spec, generator.training(spec, network_spec(kind, width=4 - network), images, classifier)
 
 
-def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Curves, float]:
+def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, pd.DataFrame, float]:
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
     places = (folder / f"{name}.ckpt", folder / name)
@@ -144,8 +145,8 @@ def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Cu
 class Nothing(Store):
     """Keeps nothing: every training is made."""
 
-    def cached(self, function, *arguments, device="cpu", cell="", **how):
-        return function(*arguments, device=device, **how)
+    def entry(self, made_from, compute, cell=""):
+        return compute()
 
 
 def equal(first: nn.Module, other: nn.Module) -> bool:
@@ -161,12 +162,12 @@ class Interruptions:
         self.run = loop.run
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(training, **rest):
+        def run(training, *rest):
             def watched(step):
                 before_step(step)
                 return training.advance(step)
 
-            return self.run(training._replace(advance=watched), **rest)
+            return self.run(training._replace(advance=watched), *rest)
 
         self.monkeypatch.setattr(loop, "run", run)
 

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from torchvision.transforms import functional as vision
 
 from lib import cli, settings, timings, zoo
+from lib.atomic import write_bytes
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
 from lib.networks.small import ARCHITECTURES
-from lib.training import generator, loop, runner
+from lib.training import generator, runner
 from tests.conftest import refused
 from tests.training.conftest import SIDE, pixels, scenes
 from tests.training.test_samples import places
@@ -88,7 +89,7 @@ def command(tmp_path, monkeypatch):
         torch.manual_seed(0)
         state = ARCHITECTURES[scale["stand_ins"][name]["architecture"]](12).state_dict()
         weights = runner.save({key: value.contiguous() for key, value in state.items()})
-        loop.write_whole(models / f"{name}.safetensors", lambda out, weights=weights: out.write(weights))
+        write_bytes(models / f"{name}.safetensors", weights)
     monkeypatch.setattr(zoo, "ROOT", root)
     monkeypatch.setattr(runner, "scenes", lambda split: (scenes(12), pixels(scenes(12))))
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)

@@ -3,7 +3,6 @@
 import copy
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -333,7 +332,7 @@ def test_training_brings_the_features_of_adversaries_back(scenes, tmp_path):
     recipe = spec(steps=60, batch=8, checkpoint_minutes=9)
     begun = recipe, purifier.training(recipe, network_spec("nrp_resg", width=16, blocks=2), scenes[0], extractor)
     network, curves, _ = fit(begun, tmp_path)
-    feature = pd.DataFrame(curves.rows)["feature"]
+    feature = curves["feature"]
     assert len(feature) == 60 and feature[-10:].mean() < 0.7 * feature[:5].mean()
     # Of scenes that it has never seen, too.
     x = purifier.crops(recipe.crop, scenes[1], range(16), generator("held out"))
