@@ -5,7 +5,6 @@ Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, th
 """
 
 import hashlib
-import itertools
 import math
 
 import torch
@@ -78,12 +77,16 @@ def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:
     edge = halo(network)
     if tile <= 2 * edge:
         raise ValueError(f"tile must be more than {2 * edge} pixels for this purifier, got {tile}")
-    rows, columns = (windows(size, tile, edge) for size in x.shape[-2:])
-    strips = [
-        torch.cat([network(x[..., row, column])[..., kept_row, kept_column] for column, kept_column in columns], -1)
-        for row, kept_row in rows
-    ]
-    return torch.cat(strips, -2)
+    # What is kept of a window; a side of the image that fits is not cut.
+    height, width = (size if size <= tile else tile - 2 * edge for size in x.shape[-2:])
+
+    def kept(top: int, left: int) -> Tensor:
+        above, before = min(top, edge), min(left, edge)
+        window = x[..., top - above : top + height + edge, left - before : left + width + edge]
+        return network(window)[..., above : above + height, before : before + width]
+
+    tops, lefts = range(0, x.shape[-2], height), range(0, x.shape[-1], width)
+    return torch.cat([torch.cat([kept(top, left) for left in lefts], -1) for top in tops], -2)
 
 
 def halo(network: nn.Module) -> int:
@@ -95,15 +98,3 @@ def halo(network: nn.Module) -> int:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     reach = sum(max(layer.dilation) * (max(layer.kernel_size) // 2) for layer in convolutions)
     return min(reach, MAX_HALO)
-
-
-def windows(size: int, tile: int, edge: int) -> list[tuple[slice, slice]]:
-    """Windows of `tile` that cover `size` pixels, and which part of each to keep, counted from its start.
-
-    A cut edge loses `edge` pixels, an edge of the image none; the last window is moved back to end with the image.
-    """
-    if size <= tile:
-        return [(slice(0, size), slice(0, size))]
-    starts = [*range(0, size - tile, tile - 2 * edge), size - tile]
-    seams = itertools.pairwise([0, *(start + edge for start in starts[1:]), size])
-    return [(slice(s, s + tile), slice(a - s, b - s)) for s, (a, b) in zip(starts, seams, strict=True)]

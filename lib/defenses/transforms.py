@@ -6,7 +6,9 @@ ValueError in one line for images of another shape, type or range, and for optio
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +16,7 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from lib.defenses import bregman
 from lib.defenses.batches import require_images
-from lib.defenses.ranks import window_median
+from lib.units import to_bytes, unit_images
 
 # Planes are filtered on the CPU in pieces of about this many pixels, which stay in its cache.
 PIECE = 2**16
@@ -32,9 +34,8 @@ def jpeg(x: Tensor, *, quality: int = 75, hardware: bool = False) -> Tensor:
     if quality not in range(1, 101):
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
     codec = x.device if hardware and x.is_cuda and nvjpeg_works(x.device) else torch.device("cpu")
-    images = list((x * 255).round().to(torch.uint8).to(codec))
-    files = [file.cpu() for file in encode_jpeg(images, int(quality))]
-    return torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)).to(x.device).float() / 255
+    files = [file.cpu() for file in encode_jpeg(list(to_bytes(x).to(codec)), int(quality))]
+    return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)), x.device)
 
 
 @functools.cache
@@ -80,7 +81,44 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
         raise ValueError(f"the window of the median must be 3 or 5, got {window}")
     planes = x.flatten(0, 1)
     piece = len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel())
-    return torch.cat([window_median(part, window) for part in planes.split(piece)]).view_as(x)
+    height, width = x.shape[-2:]
+    rows, columns = (reflected(size, window // 2).to(x.device) for size in (height, width))
+    medians = []
+    for part in planes.split(piece):
+        padded = part.index_select(1, rows).index_select(2, columns)
+        places = itertools.product(range(window), repeat=2)
+        medians.append(middle([padded[:, i : i + height, j : j + width] for i, j in places]))
+    return torch.cat(medians).view_as(x)
+
+
+def reflected(size: int, radius: int) -> Tensor:
+    """Indices that extend `size` pixels by `radius` on both sides: 1 0 | 0 1 2 | 2 1 for size 3, radius 2."""
+    index = torch.arange(-radius, size + radius) % (2 * size)
+    return torch.minimum(index, 2 * size - 1 - index)
+
+
+def middle(values: Sequence[Tensor]) -> Tensor:
+    """The elementwise median of an odd number of tensors of one shape, by minima and maxima of whole tensors.
+
+    Of n // 2 + 2 values neither the smallest nor the largest can be the median of n: both go, and another value comes.
+    """
+    half = len(values) // 2 + 2
+    pool, others = list(values[:half]), list(values[half:])
+
+    def order(i: int, j: int) -> None:
+        pool[i], pool[j] = torch.minimum(pool[i], pool[j]), torch.maximum(pool[i], pool[j])
+
+    while len(pool) > 1:
+        last = len(pool) - 1
+        for i in range(len(pool) // 2):
+            order(i, last - i)
+        for i in range(1, last // 2 + 1):
+            order(0, i)
+        for i in range(len(pool) // 2, last):
+            order(i, last)
+        pool = pool[1:-1] + others[:1]
+        others = others[1:]
+    return pool[0]
 
 
 def checked(x: Tensor) -> Tensor:
