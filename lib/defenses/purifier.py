@@ -32,8 +32,8 @@ def nrp(
     """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape, range and device.
 
     network: a loaded purifier, shared and not changed.
-    noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1].
-    0 is the paper's static inference, `NOISE` its dynamic one.
+    noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1]
+    (NRP/purify.py:50-55). 0 is the paper's static inference, `NOISE` its dynamic one.
     seed: of the noise. Each image's noise is keyed by the seed and the image's own content: it does not depend on the
     batch, its order or the device, and images that differ in one level meet quite different noise. So the iterates of
     an attack meet fresh noise at every step, even with the defender's seed: a step's noise tells nothing of the next.
@@ -50,15 +50,10 @@ def nrp(
     if not 0 <= noise < math.inf or not eps >= 0:
         raise ValueError(f"noise and eps of nrp must be 0 or more, got noise {noise}, eps {eps}")
     if noise:
-        x = disturbed(x, noise, eps, seed)
+        normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
+        x = linf.project(x + noise * normal.to(x), x, eps)
     purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
-
-
-def disturbed(x: Tensor, noise: float, eps: float, seed: int) -> Tensor:
-    """x plus `noise` times N(0,1), within `eps` of x and in [0,1] (NRP/purify.py:50-55); keyed as `nrp` says."""
-    normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
-    return linf.project(x + noise * normal.to(x), x, eps)
 
 
 def contents(x: Tensor) -> list[str]:

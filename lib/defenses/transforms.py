@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
@@ -61,10 +62,8 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     if not 0 < weight < math.inf:
         raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
     if max_iterations < 1 or not tolerance >= 0:
-        raise ValueError(
-            f"TVM needs max_iterations >= 1 and tolerance >= 0, got max_iterations {max_iterations}, "
-            f"tolerance {tolerance}"
-        )
+        given = f"max_iterations {max_iterations}, tolerance {tolerance}"
+        raise ValueError(f"TVM needs max_iterations >= 1 and tolerance >= 0, got {given}")
     if min(x.shape[-2:]) < 2:
         raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
     solve = bregman.batched if x.is_cuda else bregman.scikit_image
@@ -82,19 +81,14 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
     planes = x.flatten(0, 1)
     piece = len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel())
     height, width = x.shape[-2:]
-    rows, columns = (reflected(size, window // 2).to(x.device) for size in (height, width))
+    reflected = [np.pad(np.arange(size), window // 2, mode="symmetric") for size in (height, width)]
+    rows, columns = (torch.from_numpy(index).to(x.device) for index in reflected)
     medians = []
     for part in planes.split(piece):
         padded = part.index_select(1, rows).index_select(2, columns)
         places = itertools.product(range(window), repeat=2)
         medians.append(middle([padded[:, i : i + height, j : j + width] for i, j in places]))
     return torch.cat(medians).view_as(x)
-
-
-def reflected(size: int, radius: int) -> Tensor:
-    """Indices that extend `size` pixels by `radius` on both sides: 1 0 | 0 1 2 | 2 1 for size 3, radius 2."""
-    index = torch.arange(-radius, size + radius) % (2 * size)
-    return torch.minimum(index, 2 * size - 1 - index)
 
 
 def middle(values: Sequence[Tensor]) -> Tensor:

@@ -24,7 +24,6 @@ from lib.rng import generator
 from lib.units import to_bytes
 
 LOGGED = 200  # rows of the table of losses, at most
-WEIGHTS = "weights."  # begins the names of the weights of a stored training
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
@@ -50,7 +49,7 @@ class Training(NamedTuple):
 def run(
     training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
 ) -> dict[str, np.ndarray]:
-    """Train every step that is left; the weights, the table of losses (JSON) and the seconds of all steps, for a store.
+    """Train every step that is left; the weights by name, and `losses` (`means` as JSON) and `seconds` of all steps.
 
     identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
     between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
@@ -69,7 +68,7 @@ def run(
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
                 save(training.state, checkpoint, identity, done, before + saved - begun, losses)
-    weights = {f"{WEIGHTS}{name}": value.cpu().numpy() for name, value in training.network.state_dict().items()}
+    weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
     table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
     return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
 
@@ -78,26 +77,23 @@ def means(losses: dict[str, Tensor]) -> dict[str, list]:
     """The losses of all steps, by name, as columns of at most LOGGED rows: each the means since the last row."""
     steps = len(next(iter(losses.values())))
     every = math.ceil(steps / LOGGED)
-    parts = {name: [part.tolist() for part in values.split(every)] for name, values in losses.items()}
-    columns = {name: [sum(part) / len(part) for part in all_parts] for name, all_parts in parts.items()}
-    return {"step": [*range(every, steps, every), steps]} | columns
+    return {"step": [*range(every, steps, every), steps]} | {
+        name: [sum(part.tolist()) / len(part) for part in values.split(every)] for name, values in losses.items()
+    }
 
 
 def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float, dict[str, Tensor]]:
     """The steps and seconds already done and their losses, `state` brought there; nothing without a checkpoint that
     fits: one of another recipe, other data or other code is said to be left alone (on stderr), later written over."""
-    if not checkpoint.is_file():
-        return 0, 0.0, {}
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if stored["identity"] != identity:
-        print(
-            f"{checkpoint.name}: {stored['step']} steps of another recipe, other data or other code; begins anew",
-            file=sys.stderr,
-        )
-        return 0, 0.0, {}
-    for name, part in state.items():
-        part.load_state_dict(stored[name])
-    return stored["step"], stored["seconds"], stored["losses"]
+    if checkpoint.is_file():
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if stored["identity"] == identity:
+            for name, part in state.items():
+                part.load_state_dict(stored[name])
+            return stored["step"], stored["seconds"], stored["losses"]
+        other = f"{stored['step']} steps of another recipe, other data or other code; begins anew"
+        print(f"{checkpoint.name}: {other}", file=sys.stderr)
+    return 0, 0.0, {}
 
 
 def save(

@@ -10,12 +10,14 @@ resizing the photograph first, and features compared as a share of their size.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from lib.attacks.features import ssp
 from lib.networks.precision import Bf16
@@ -29,15 +31,6 @@ BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
 
 
-class Parts(NamedTuple):
-    """What a step changes."""
-
-    purifier: nn.Module
-    critic: nn.Module
-    optimiser: torch.optim.Optimizer
-    critic_optimiser: torch.optim.Optimizer
-
-
 def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module) -> loop.Training:
     """The training of the purifier `network` (`lib.settings.NetworkSpec`), on the extractor's device.
 
@@ -46,7 +39,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
-    examples = crops(spec.crop, data, range(min(EXAMPLES, len(data))), generator(spec.seed, "sheet")).to(device)
+    examples = crops(spec.crop, data, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
     examples_adv = adversaries(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
@@ -64,19 +57,20 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
 
     epoch = max(1, len(data) // spec.batch // spec.accumulate)
     inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
-    return loop.Training(training, parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, sheet)
+    return loop.Training(training, parts.purifier, vars(parts), spec.steps, advance, inputs, epoch, sheet)
 
 
-def build(spec: Any, network: Any, device: torch.device) -> Parts:
-    """Purifier, critic and their optimisers, with fresh weights."""
+def build(spec: Any, network: Any, device: torch.device) -> SimpleNamespace:
+    """What a step changes: purifier, critic, optimiser and critic_optimiser, with fresh weights."""
     torch.manual_seed(spec.seed)
     purifier = PURIFIERS[network.architecture](network.width, network.blocks)
     if spec.init == "identity":
         begin_as_identity(purifier)
-    critic = Critic(spec.critic_width, spec.crop)
-    networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
-    optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers)
+    networks = {"purifier": purifier, "critic": Critic(spec.critic_width, spec.crop)}
+    for built in networks.values():
+        built.to(device, memory_format=torch.channels_last).train()
+    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in networks.values())
+    return SimpleNamespace(**networks, optimiser=optimiser, critic_optimiser=critic_optimiser)
 
 
 def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
@@ -95,7 +89,7 @@ def adversaries(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
 
 
 def update(
-    spec: Any, parts: Parts, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
+    spec: Any, parts: SimpleNamespace, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
 ) -> dict[str, float]:
     """One step of the purifier, then one of the critic, on pairs of clean images and adversaries; the mean LOSSES."""
     for optimiser in (parts.optimiser, parts.critic_optimiser):

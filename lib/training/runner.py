@@ -34,20 +34,18 @@ Facts = dict[str, Any]
 Begun = tuple[Training, Callable[[pd.DataFrame], Facts]]
 
 
-def train(name: str, scale: Scale, root: Path = ROOT, device: str | None = None, **changed: str) -> Facts:
+def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     """Train `name` of the scale; write its weights, record, losses and sheets below `root`; returns the record.
 
-    device: "cpu" or "cuda" (default: the kind's own).  changed: fields of its spec (images, render). ValueError for a
-    name or field that is not known or images smaller than a crop, FileNotFoundError (with the command) for missing
-    images or weights.
+    changed: fields of its spec (images, render). ValueError for a name or field that is not known or images smaller
+    than a crop, FileNotFoundError (with the command) for missing images or weights.
     """
     known = names(scale)
     if name not in known:
         raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {', '.join(known) or 'nothing'}")
-    section = known[name]
-    spec = getattr(scale, section)[name]
+    section, spec = known[name], getattr(scale, known[name])[name]
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
-    device = device or (zoo.device_here() if section in ON_GPU else "cpu")
+    device = zoo.device_here() if section in ON_GPU else "cpu"
     training, evaluate = KINDS[section](name, spec, scale, device)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     checkpoint = file.with_suffix(".ckpt")
@@ -85,13 +83,10 @@ def fit(
     made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
     kept = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
     found = store.entry(made_from, lambda: loop.run(training, *kept), f"training of {name}")
-    training.network.load_state_dict(
-        {key.removeprefix(loop.WEIGHTS): torch.from_numpy(found[key]) for key in found if key.startswith(loop.WEIGHTS)}
-    )
-    for part in training.state.values():
-        if isinstance(part, nn.Module):
-            part.eval()
-    return pd.DataFrame(json.loads(found["losses"].tobytes())), found["seconds"].item()
+    losses, seconds = (found.pop(key) for key in ("losses", "seconds"))
+    training.network.load_state_dict({key: torch.from_numpy(value) for key, value in found.items()})
+    training.network.eval()
+    return pd.DataFrame(json.loads(losses.tobytes())), seconds.item()
 
 
 def scenes(split: str) -> tuple[world.World, Tensor]:

@@ -228,7 +228,7 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
 @pytest.mark.parametrize("sides", [(32, 32), (48, 60), (60, 32), (34, 50)])
 def test_the_centre_is_torchvisions(sides):
     image = random_image(*sides)
-    assert torch.equal(samples.crop(image, SIDE, None), vision.center_crop(image, SIDE))
+    assert torch.equal(samples.crops(SIDE, [image], [0])[0], vision.center_crop(image, SIDE).float() / 255)
 
 
 @pytest.mark.parametrize("crops", ["centre", "random"])

@@ -1,6 +1,7 @@
 """lib/training/purifier.py: losses, updates and adversaries by hand; learning."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def pairs(data, extractor):
     return found
 
 
-def parts_of(changed=None, built=None) -> purifier.Parts:
+def parts_of(changed=None, built=None) -> SimpleNamespace:
     return purifier.build(changed or spec(), built or network_spec("nrp_resg"), torch.device("cpu"))
 
 
