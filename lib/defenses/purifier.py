@@ -1,4 +1,4 @@
-"""The paper's defense: a Neural Representation Purifier (`lib.networks.purifier`) in front of the victim.
+"""The paper's defense: a Neural Representation Purifier (`lib.networks.purifier`) before the victim.
 
 Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, the true one, for attacks that know of it
 (`lib.attacks.adaptive`).
@@ -21,13 +21,7 @@ MAX_HALO = 64
 
 
 def nrp(
-    x: Tensor,
-    *,
-    network: nn.Module,
-    noise: float = 0.0,
-    eps: float = 16 / 255,
-    seed: int = 0,
-    tile: int | None = None,
+    x: Tensor, *, network: nn.Module, noise: float = 0.0, eps: float = 16 / 255, seed: int = 0, tile: int | None = None
 ) -> Tensor:
     """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape, range and device.
 

@@ -31,7 +31,7 @@ def jpeg(x: Tensor, *, quality: int = 75, hardware: bool = False) -> Tensor:
     has nvJPEG keep the chroma at full size (4:4:4; torchvision, csrc/io/image/cuda/encode_jpegs_cuda.cpp,
     `encode_jpeg`), which alone changes photographs by 2 to 5 grey levels RMSE (Pillow, subsampling 0 against 2).
     """
-    x = checked(x)
+    x = validated_images(x)
     if quality not in range(1, 101):
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
     codec = x.device if hardware and x.is_cuda and nvjpeg_works(x.device) else torch.device("cpu")
@@ -58,7 +58,7 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
     before. ValueError for images less than two pixels high or wide. See bregman.py for how.
     """
-    x = checked(x)
+    x = validated_images(x)
     if not 0 < weight < math.inf:
         raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
     if max_iterations < 1 or not tolerance >= 0:
@@ -75,7 +75,7 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
 
     At the border the image is reflected, its edge repeated: exactly scipy.ndimage.median_filter, mode "reflect".
     """
-    x = checked(x)
+    x = validated_images(x)
     if window not in (3, 5):
         raise ValueError(f"the window of the median must be 3 or 5, got {window}")
     planes = x.flatten(0, 1)
@@ -87,11 +87,11 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
     for part in planes.split(piece):
         padded = part.index_select(1, rows).index_select(2, columns)
         places = itertools.product(range(window), repeat=2)
-        medians.append(middle([padded[:, i : i + height, j : j + width] for i, j in places]))
+        medians.append(elementwise_median([padded[:, i : i + height, j : j + width] for i, j in places]))
     return torch.cat(medians).view_as(x)
 
 
-def middle(values: Sequence[Tensor]) -> Tensor:
+def elementwise_median(values: Sequence[Tensor]) -> Tensor:
     """The elementwise median of an odd number of tensors of one shape, by minima and maxima of whole tensors.
 
     Of n // 2 + 2 values neither the smallest nor the largest can be the median of n: both go, and another value comes.
@@ -115,7 +115,7 @@ def middle(values: Sequence[Tensor]) -> Tensor:
     return pool[0]
 
 
-def checked(x: Tensor) -> Tensor:
+def validated_images(x: Tensor) -> Tensor:
     """The images as contiguous float32 without gradient; ValueError for what is not images `[B,3,H,W]` in [0,1]."""
     require_images(x)
     low, high = x.min().item(), x.max().item()

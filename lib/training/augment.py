@@ -17,14 +17,9 @@ SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
 
 
-def _uniform(g: torch.Generator, count: int, low: float, high: float) -> Tensor:
+def _uniform(g: torch.Generator, count: int, low: float = 0, high: float = 1) -> Tensor:
     """One number per image, `[count,1,1,1]`."""
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=g)
-
-
-def _sometimes(g: torch.Generator, count: int, probability: float) -> Tensor:
-    """0 or 1 per image, `[count,1,1,1]`."""
-    return (torch.rand(count, 1, 1, 1, generator=g) < probability).float()
 
 
 def shifted(images: Tensor, g: torch.Generator) -> Tensor:
@@ -51,15 +46,15 @@ def relit(x: Tensor, g: torch.Generator) -> Tensor:
 
 def blurred(x: Tensor, g: torch.Generator) -> Tensor:
     """Three images in ten mixed with their 3x3 mean."""
-    strength = _sometimes(g, len(x), 0.3) * _uniform(g, len(x), 0, 1)
+    strength = (_uniform(g, len(x)) < 0.3) * _uniform(g, len(x))
     return torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
 
 
 def noisy(x: Tensor, g: torch.Generator) -> Tensor:
     """Six images in ten with sign noise or Gaussian noise of up to NOISE."""
     noise = torch.randn(x.shape, generator=g)
-    noise = torch.where(_sometimes(g, len(x), 0.5) > 0, noise.sign(), noise)
-    return x + _sometimes(g, len(x), 0.6) * _uniform(g, len(x), 0, NOISE) * noise
+    noise = torch.where(_uniform(g, len(x)) < 0.5, noise.sign(), noise)
+    return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, NOISE) * noise
 
 
 def _cosines() -> Tensor:

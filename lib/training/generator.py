@@ -47,7 +47,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
     prepared, eps = Prepared(data, spec.resize, spec.render), unit(spec.eps)
-    examples = cut(spec, prepared, range(len(data))[:EXAMPLES], "sheet").to(device)
+    examples = keyed_crops(spec, prepared, range(len(data))[:EXAMPLES], "sheet").to(device)
 
     def advance(step: int) -> dict[str, float]:
         x = batch(spec, prepared, step).to(device, memory_format=torch.channels_last)
@@ -106,10 +106,10 @@ def resized(image: Tensor, side: int | None) -> Tensor:
 def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     """The clean crops of one step, `[batch,3,side,side]` in [0,1]; every epoch is one shuffled pass."""
     chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
-    return cut(spec, data, chosen, "crops", step)
+    return keyed_crops(spec, data, chosen, "crops", step)
 
 
-def cut(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], *purpose: object) -> Tensor:
+def keyed_crops(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], *purpose: object) -> Tensor:
     """The crops of the chosen images as the spec wants them: the centre, or a random one keyed by the purpose."""
     return crops(spec.side, data, chosen, numbers(spec.seed, *purpose) if spec.crops == "random" else None)
 

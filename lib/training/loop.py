@@ -46,7 +46,7 @@ class Training(NamedTuple):
     sheet: Callable[[], Sequence[Tensor]] | None = None
 
 
-def run(
+def run_steps(
     training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Train every step that is left; the weights by name, and `losses` (`means` as JSON) and `seconds` of all steps.
@@ -67,7 +67,7 @@ def run(
                 save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / training.epoch):04d}.png")
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
-                save(training.state, checkpoint, identity, done, before + saved - begun, losses)
+                save_checkpoint(training.state, checkpoint, identity, done, before + saved - begun, losses)
     weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
     table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
     return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
@@ -96,7 +96,7 @@ def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int,
     return 0, 0.0, {}
 
 
-def save(
+def save_checkpoint(
     state: dict[str, Any], checkpoint: Path, identity: str, step: int, seconds: float, losses: dict[str, Tensor]
 ) -> None:
     """Keep everything that the next step depends on."""

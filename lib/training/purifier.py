@@ -40,13 +40,13 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
     examples = crops(spec.crop, data, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversaries(spec, extractor, examples, "sheet")
+    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         pairs = []
         for part in range(spec.accumulate):
             x = batch(spec, data, step, part).to(device, memory_format=torch.channels_last)
-            pairs.append((x, adversaries(spec, extractor, x, f"{step}/{part}")))
+            pairs.append((x, adversarial_batch(spec, extractor, x, f"{step}/{part}")))
         return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -79,7 +79,7 @@ def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
     return crops(spec.crop, data, chosen, generator(spec.seed, "crops", step, part))
 
 
-def adversaries(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
+def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
     """SSP of the crops; see `lib.settings.PurifierSpec` for the budgets."""
     eps = unit(spec.eps)
     if spec.budgets == "uniform":

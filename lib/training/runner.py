@@ -48,8 +48,8 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     device = zoo.device_here() if section in ON_GPU else "cpu"
     training, evaluate = KINDS[section](name, spec, scale, device)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
-    checkpoint = file.with_suffix(".ckpt")
-    losses, seconds = fit(Store(folder(root)), name, spec, training, device, checkpoint, results / "sheets" / name)
+    checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
+    losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
     facts = evaluate(losses)
     took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
     took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
@@ -72,7 +72,7 @@ def names(scale: Scale) -> dict[str, str]:
     return {name: section for section in KINDS for name in getattr(scale, section)}
 
 
-def fit(
+def cached_training(
     store: Store, name: str, spec: Any, training: Training, device: str, checkpoint: Path, sheets: Path | None = None
 ) -> tuple[pd.DataFrame, float]:
     """Train, or take from the store what this recipe, data and code gave before; the table of losses and the seconds.
@@ -82,7 +82,7 @@ def fit(
     recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
     made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
     kept = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
-    found = store.entry(made_from, lambda: loop.run(training, *kept), f"training of {name}")
+    found = store.entry(made_from, lambda: loop.run_steps(training, *kept), f"training of {name}")
     losses, seconds = (found.pop(key) for key in ("losses", "seconds"))
     training.network.load_state_dict({key: torch.from_numpy(value) for key, value in found.items()})
     training.network.eval()
@@ -95,15 +95,15 @@ def scenes(split: str) -> tuple[world.World, Tensor]:
     return found, torch.from_numpy(found.images).permute(0, 3, 1, 2).contiguous()
 
 
-def stand_in(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_stand_in(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     (train, images), (test, others) = scenes("train"), scenes("test")
     labels, known = (torch.from_numpy(split.labels) for split in (train, test))
     sources = [zoo.load(source, scale, device) for source in spec.sources]
     training = classifiers.training(spec, images, labels, len(world.CLASSES), sources, device)
-    return training, lambda _: classifiers.evaluate(training.state["victim"], others, known, test.ids)
+    return training, lambda _: classifiers.accuracies(training.state["victim"], others, known, test.ids)
 
 
-def segnet(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_segmenter(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     train, test = (labelled(spec.data, split) for split in ("train", "test"))
     training = segmenter.training(spec, train.images, train.labels, train.classes, device)
 
@@ -116,7 +116,7 @@ def segnet(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     return training, evaluate
 
 
-def detector(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_detector(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     from lib.training import detectors
 
     backbone = load_file(zoo.fetch(spec.backbone, scale))
@@ -151,14 +151,14 @@ def photographs(source: str, side: int) -> Sequence[Tensor]:
     return data
 
 
-def nrp(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_purifier(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     data = photographs(spec.images, spec.crop)
     extractor = zoo.extractor(spec.extractor, scale, device=device).to(memory_format=torch.channels_last)
     facts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch * spec.accumulate}
     return purifier.training(spec, scale.networks[name], data, extractor), lambda _: facts
 
 
-def cda(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_generator(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     from lib.training import generator
 
     data = photographs(spec.images, 1 if spec.resize else spec.side)
@@ -170,4 +170,10 @@ def cda(name: str, spec: Any, scale: Scale, device: str) -> Begun:
 
 
 # By section of the scale file.
-KINDS = {"stand_ins": stand_in, "segmenters": segnet, "detectors": detector, "purifiers": nrp, "generators": cda}
+KINDS = {
+    "stand_ins": begin_stand_in,
+    "segmenters": begin_segmenter,
+    "detectors": begin_detector,
+    "purifiers": begin_purifier,
+    "generators": begin_generator,
+}

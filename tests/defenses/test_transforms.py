@@ -15,7 +15,7 @@ from skimage.restoration import denoise_tv_bregman
 
 from lib.data.images import load_neurips2017
 from lib.defenses import bregman, defense
-from lib.defenses.transforms import jpeg, median, middle, tvm
+from lib.defenses.transforms import elementwise_median, jpeg, median, tvm
 from tests.conftest import NO_BATCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -155,7 +155,7 @@ def test_median_removes_single_pixels_and_keeps_edges():
 def test_the_middle_is_the_median(n):
     """Minima and maxima that are right for all sequences of zeros and ones are right for everything."""
     bits = torch.tensor(list(itertools.product([0, 1], repeat=n))).T
-    assert torch.equal(middle(list(bits)), bits.sort(0).values[n // 2])
+    assert torch.equal(elementwise_median(list(bits)), bits.sort(0).values[n // 2])
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -139,7 +139,7 @@ def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, pd.Data
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
     places = (folder / f"{name}.ckpt", folder / name)
-    return training.network, *runner.fit(Nothing(folder), name, spec, training, "cpu", *places)
+    return training.network, *runner.cached_training(Nothing(folder), name, spec, training, "cpu", *places)
 
 
 class Nothing(Store):
@@ -159,7 +159,7 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.monkeypatch = monkeypatch
-        self.run = loop.run
+        self.run = loop.run_steps
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
         def run(training, *rest):
@@ -169,7 +169,7 @@ class Interruptions:
 
             return self.run(training._replace(advance=watched), *rest)
 
-        self.monkeypatch.setattr(loop, "run", run)
+        self.monkeypatch.setattr(loop, "run_steps", run)
 
     def stop(self, at: int, train: Callable) -> None:
         """Run `train` and end it before step `at`."""

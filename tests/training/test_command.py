@@ -280,6 +280,7 @@ def test_a_killed_process_goes_on_where_it_was(command, capsys):
     command("SegNet-Basic")
     first = int(capsys.readouterr().err.split("/40")[0].split("|")[-1].strip())
     assert first > 0, "the second run began again"
+    assert not list(file.parent.glob("SegNet-Basic.ckpt*"))  # nor what the killed process left half written
     killed = load_file(file)
     shutil.rmtree(command.root / ".store")
     command("SegNet-Basic")

@@ -53,7 +53,7 @@ def test_seeds_decide_the_weights(kind, tmp_path):
 def test_an_unchanged_training_is_taken_from_the_store(kind, tmp_path, interruptions, monkeypatch):
     def train(**changes):
         spec, training = begin(kind, **changes)
-        found = runner.fit(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
+        found = runner.cached_training(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
         return training, *found
 
     (first, curves, seconds), made = interruptions.steps(train)
@@ -96,8 +96,8 @@ def test_every_kind_trains_on_a_gpu_and_goes_on_there(kind, tmp_path, interrupti
 def test_a_run_that_lost_steps_makes_them_again(tmp_path, interruptions, monkeypatch):
     """As after a kill between two checkpoints."""
     whole, curves, _ = fit(begin("purifier"), tmp_path, "whole")
-    save = loop.save
-    monkeypatch.setattr(loop, "save", lambda *state: save(*state) if state[3] == 2 else None)
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *state: save(*state) if state[3] == 2 else None)
     interruptions.stop(5, lambda: fit(begin("purifier"), tmp_path))
     (resumed, continued, _), steps = interruptions.steps(lambda: fit(begin("purifier"), tmp_path))
     assert steps == [2, 3, 4, 5] and continued.equals(curves) and equal(whole, resumed)
@@ -138,14 +138,14 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
 
 def test_a_checkpoint_that_does_not_fit_is_left_alone_and_written_over_later(tmp_path):
     path, layer, other = tmp_path / "x.ckpt", nn.Linear(2, 2), nn.Linear(2, 2)
-    loop.save({"layer": layer}, path, "one recipe", 7, 1.5, {})
+    loop.save_checkpoint({"layer": layer}, path, "one recipe", 7, 1.5, {})
     kept, before = path.read_bytes(), other.weight.clone()
     assert loop.resume({"layer": other}, path, "another") == (0, 0.0, {})
     assert path.read_bytes() == kept and torch.equal(other.weight, before)
     assert loop.resume({"layer": other}, path, "one recipe") == (7, 1.5, {})
     assert torch.equal(other.weight, layer.weight)
     assert loop.resume({"layer": other}, tmp_path / "none.ckpt", "another") == (0, 0.0, {})
-    loop.run(loop.Training(begin, other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
+    loop.run_steps(loop.Training(begin, other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
     assert torch.load(path, weights_only=True)["step"] == 2
 
 
@@ -203,9 +203,9 @@ def test_the_table_of_losses_has_at_most_two_hundred_rows(steps):
 def test_sheets_come_once_an_epoch_and_at_the_end(tmp_path):
     layer, rows = nn.Linear(1, 1), lambda: [torch.zeros(1, 3, 2, 2)]
     training = loop.Training(begin, layer, {"layer": layer}, 5, lambda step: {"loss": 0.0}, [], epoch=2, sheet=rows)
-    loop.run(training, tmp_path / "x.ckpt", "", 60, tmp_path / "sheets")
+    loop.run_steps(training, tmp_path / "x.ckpt", "", 60, tmp_path / "sheets")
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == [f"epoch_000{k}.png" for k in (1, 2, 3)]
-    loop.run(training, tmp_path / "x.ckpt", "", 60)
+    loop.run_steps(training, tmp_path / "x.ckpt", "", 60)
     assert [path.name for path in tmp_path.iterdir()] == ["sheets"]
 
 
