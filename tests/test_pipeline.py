@@ -19,7 +19,7 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"linf", "machine", "rng", "keys", "units", "verify"},
+    {"atomic", "linf", "machine", "rng", "keys", "units", "verify"},
     {"settings", "store", "networks", "timings"},
     {"own"},
     {"zoo", "data"},

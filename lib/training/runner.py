@@ -90,7 +90,7 @@ def cached_training(
 
 
 def scenes(split: str) -> tuple[world.World, Tensor]:
-    """The embedded world, and its images as uint8 `[N,3,H,W]`."""
+    """A split of the embedded data set, and its images as uint8 `[N,3,H,W]`."""
     found = world.load(ROOT / "data" / "world", split)
     return found, torch.from_numpy(found.images).permute(0, 3, 1, 2).contiguous()
 
