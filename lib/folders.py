@@ -1,6 +1,5 @@
 """An attack or a defense on every image of a folder, each at its own size."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib import settings, zoo
+from lib.atomic import replacing
 from lib.attacks.registry import attacks
 from lib.data.images import ImageSet, image_files, read_image
 from lib.defenses import Defense, defense
@@ -132,10 +132,6 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def save(image: Tensor, path: Path) -> None:
-    """One image `[3,H,W]` in [0,1] as an 8-bit PNG, written beside its place and then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """One image `[3,H,W]` in [0,1] as an 8-bit PNG, whole or not at all."""
+    with replacing(path) as file:
+        Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(file, format="PNG")

@@ -8,13 +8,13 @@ whole entries or none; every entry carries its own checksum, and a corrupt one i
 its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
+import functools
 import hashlib
 import json
 import os
 import struct
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -24,6 +24,7 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
 from lib import keys
+from lib.atomic import write_bytes
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
@@ -54,10 +55,14 @@ class Store:
                 self.reported.add(str(error))
                 print(f"store: {cell or function.__name__} is not stored: {error}", file=sys.stderr)
             return function(*arguments, device=device, **how)
+        return self.entry(made_from, functools.partial(function, *arguments, device=device, **how), cell)
+
+    def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
+        """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
         path = self.path(keys.digest(made_from))
         arrays = read(path)
         if arrays is None:
-            arrays = contiguous(function(*arguments, device=device, **how))
+            arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
             write(path, arrays, made_from | {"cell": cell})
         return arrays
 
@@ -119,11 +124,6 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
     return {key: leaf for one in found for key, leaf in one.items()}
 
 
-def contiguous(arrays: Arrays) -> Arrays:
-    """As safetensors writes them."""
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
 def read(path: Path) -> Arrays | None:
     """The arrays in `path`; None if there is no such file, or (said on stderr) if its checksum is wrong."""
     try:
@@ -149,16 +149,6 @@ def read_record(path: Path) -> dict | None:
 
 
 def write(path: Path, arrays: Arrays, made_from: dict | None = None) -> None:
-    """Write atomically: temporary file, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write an entry, whole or not at all."""
     payload = encode(arrays, {"made_from": json.dumps(made_from or {}, sort_keys=True)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(payload).digest() + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, hashlib.sha256(payload).digest() + payload)

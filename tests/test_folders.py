@@ -185,8 +185,8 @@ def test_a_wrong_option_value(images, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
-    def interrupted(self, path, **options):
-        path.write_bytes(b"half")
+    def interrupted(self, file, **options):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)

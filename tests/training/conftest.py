@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -126,18 +127,18 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     return spec, generator.training(spec, network_spec(kind, width=4 - network), images, classifier)
 
 
-def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Curves, float]:
+def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, pd.DataFrame, float]:
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
     places = (folder / f"{name}.ckpt", folder / name)
-    return training.network, *runner.fit(Nothing(folder), name, spec, training, "cpu", *places)
+    return training.network, *runner.cached_training(Nothing(folder), name, spec, training, "cpu", *places)
 
 
 class Nothing(Store):
     """Keeps nothing: every training is made."""
 
-    def cached(self, function, *arguments, device="cpu", cell="", **how):
-        return function(*arguments, device=device, **how)
+    def entry(self, made_from, compute, cell=""):
+        return compute()
 
 
 def equal(first: nn.Module, other: nn.Module) -> bool:
@@ -150,17 +151,17 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.monkeypatch = monkeypatch
-        self.run = loop.run
+        self.run = loop.run_steps
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(training, **rest):
+        def run(training, *rest):
             def watched(step):
                 before_step(step)
                 return training.advance(step)
 
-            return self.run(training._replace(advance=watched), **rest)
+            return self.run(training._replace(advance=watched), *rest)
 
-        self.monkeypatch.setattr(loop, "run", run)
+        self.monkeypatch.setattr(loop, "run_steps", run)
 
     def stop(self, at: int, train: Callable) -> None:
         """Run `train` and end it before step `at`."""
