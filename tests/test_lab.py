@@ -19,7 +19,7 @@ from lib.data.classification import classification_images
 from lib.experiment import Study, explore
 from lib.networks.normalised import Normalised
 from lib.report import explore as report
-from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
+from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Examples
 from lib.settings import ROOT
 from lib.store import Store
 from lib.tasks.classification import Prediction
@@ -247,7 +247,7 @@ def made_up(before, after, behind=None):
     pictures[ADVERSARY] += 16
     facts = {"attack": "SSP on VGG-16", "victim": "Inc-v3"}
     names = [f"$\\frac{i}.png" for i in range(count)]
-    return Look(names, pictures, said, ["cat", "dog", "hen"], defense="MF 3" if behind else "none", **facts)
+    return Examples(names, pictures, said, ["cat", "dog", "hen"], defense="MF 3" if behind else "none", **facts)
 
 
 def test_the_outcomes_are_told_apart():
@@ -268,9 +268,9 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(behind, co
     """Whatever a file is called: a dollar sign begins no formula."""
     figure = report.figure(made_up([0, 0], [1, 0], behind))
     assert len(figure.axes) == 2 * columns
-    captions = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert captions[0][0] == "cat\n25 %" and captions[1] == ["dog\n✗ 25 %"] and captions[2] == ["at most 16 levels"]
-    assert captions[columns + 1] == ["cat\n✓ 25 %"]
+    captions = [axes.get_title() for axes in figure.axes]
+    first = ["original\ncat\n25 %", "adversary\ndog\n✗ 25 %", "difference × 10\nat most 16 levels"]
+    assert captions[:3] == first and captions[columns + 1] == "cat\n✓ 25 %"
     assert report.picture(made_up([0, 0], [1, 0], behind)).data.startswith(b"\x89PNG")
 
 
