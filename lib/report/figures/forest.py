@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lib.report.claims import ranges
+from lib.report.claims import RANGES
 from lib.report.figures.style import COLOURS, PAPER, Look, style
 
 # Colour and shape both say the verdict.
@@ -59,7 +59,7 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
 
 def _row(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
     """One claim: the shaded range, a dot per case."""
-    low, high = ranges(part["expected"].iloc[0])
+    low, high = RANGES[part["expected"].iloc[0]]
     left, right = max(low, -LIMIT), min(high, LIMIT)
     axes.barh(top + height / 2, right - left, height - GAP / 2, left, color=COLOURS[2], alpha=0.18, linewidth=0)
     for place, row in enumerate(part.itertuples()):
