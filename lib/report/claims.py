@@ -252,11 +252,12 @@ def _table(found: pd.DataFrame) -> str:
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
-def conclusion(results: Results, *stages: str, only: str = "") -> Markdown:
-    """What became of the claims that a notebook's frame judges: its last cell. only: of these letters."""
+def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
+    """What became of the claims that a notebook's frame judges: its last cell. only: an appendix whose claims that no
+    number can judge stand there too."""
     from IPython.display import Markdown
 
-    chosen = [claim for claim in claims() if claim.stage in stages or (claim.why and claim.appendix in only)]
+    chosen = [claim for claim in claims() if claim.stage == stage or (claim.why and claim.appendix == only)]
     judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=COLUMNS)
     tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items() if count)
     return Markdown(f"{len(chosen)} claims: {tally}.\n\n{_table(summary(judged))}")

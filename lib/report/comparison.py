@@ -24,7 +24,7 @@ def compare(results: Results) -> pd.DataFrame:
     if not results.has_frames():
         return results.load_table("comparison")
     ours = {name: _ours(results, name) for name in published.TABLES}
-    return pd.DataFrame([_row(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
+    return pd.DataFrame([_beside(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
 
 
 def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
@@ -39,7 +39,7 @@ def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
     return {(tables.text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in tables.cells(table, frame)}
 
 
-def _row(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[str, object]:
+def _beside(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[str, object]:
     """A printed number and ours."""
     row = cell._asdict() | {"paper": cell.value} | dict.fromkeys(["ours", "low", "high", "difference", "n"], "")
     found = None if isinstance(ours, str) else ours.get((cell.row, cell.column))
@@ -54,14 +54,14 @@ def markdown(compared: pd.DataFrame, scale: str) -> str:
     parts = [INTRODUCTION.format(scale=scale)]
     for name, part in compared.groupby("table", sort=False):
         title = f"Table {int(name[-2:])}: {published.TABLES[name]['title']}"
-        shown = pd.DataFrame([_shown(row) for row in part.to_dict("records")])
+        shown = pd.DataFrame([_formatted(row) for row in part.to_dict("records")])
         parts.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
     text = pd.DataFrame(published.TEXT)[["line", "says", "value", "unit"]]
     parts.append(f"## Numbers in the text\n\n{text.to_markdown(index=False, disable_numparse=True)}\n")
     return "\n".join(parts)
 
 
-def _shown(row: dict[str, object]) -> dict[str, str]:
+def _formatted(row: dict[str, object]) -> dict[str, str]:
     ours = dict.fromkeys(["ours", "difference", "n"], "-")
     if row["ours"] != "":
         number = f"{row['ours']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"

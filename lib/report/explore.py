@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.pictures import Cell, captioned, difference, marked
+from lib.report.figures.pictures import Picture, captioned, difference, marked
 from lib.report.figures.style import PAPER
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class Examples(NamedTuple):
     @property
     def differences(self) -> np.ndarray:
         """Adversary less original, in levels, float `[N,H*W*3]`."""
-        adversary, original = (self.pictures[kind].astype(float) for kind in (ADVERSARY, ORIGINAL))
-        return (adversary - original).reshape(len(self.names), -1)
+        return (self.pictures[ADVERSARY].astype(float) - self.pictures[ORIGINAL]).reshape(len(self.names), -1)
 
     @property
     def levels(self) -> np.ndarray:
@@ -51,10 +50,8 @@ class Examples(NamedTuple):
 
 def outcomes(seen: Examples) -> list[str]:
     """What happened to the victim's class of each image, in words."""
-    same = {
-        kind: predicted.classes[:, 0] == seen.predicted[ORIGINAL].classes[:, 0]
-        for kind, predicted in seen.predicted.items()
-    }
+    first = seen.predicted[ORIGINAL].classes[:, 0]
+    same = {kind: predicted.classes[:, 0] == first for kind, predicted in seen.predicted.items()}
     if DEFENDED not in same:
         return np.where(same[ADVERSARY], "unchanged", "changed").tolist()
     unchanged = np.where(same[DEFENDED], "unchanged", "changed by the defense")
@@ -84,7 +81,7 @@ def figure(seen: Examples) -> Figure:
     Above each picture stand the victim's class and its probability, with a sign: as for the original, or not.
     """
     columns = [ORIGINAL, ADVERSARY, TIMES_TEN, *([DEFENDED] if DEFENDED in seen.predicted else [])]
-    rows = [(name, [_cell(seen, kind, row) for kind in columns]) for row, name in enumerate(seen.names)]
+    rows = [(name, [_picture(seen, kind, row) for kind in columns]) for row, name in enumerate(seen.names)]
     drawn = captioned([rows], PAPER._replace(height=math.inf))
     drawn.suptitle(f"{seen.attack}; classes and probabilities by {seen.victim}", fontsize=8, y=0.995)
     return drawn
@@ -99,15 +96,15 @@ def picture(seen: Examples) -> Image:
     return Image(data=png.getvalue())
 
 
-def _cell(seen: Examples, kind: str, row: int) -> Cell:
+def _picture(seen: Examples, kind: str, row: int) -> Picture:
     """A picture with its caption."""
     head = "" if row else f"behind {seen.defense}" if kind == DEFENDED else kind
     if kind == TIMES_TEN:
         image = difference(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row])
-        return Cell(image, mark=f"at most {seen.levels[row]} levels", head=head)
+        return Picture(image, mark=f"at most {seen.levels[row]} levels", head=head)
     label, score = (array[row, 0] for array in (seen.predicted[kind].classes, seen.predicted[kind].confidence))
     right = label == seen.predicted[ORIGINAL].classes[row, 0]
     name, mark, colour = marked(seen.classes[label], score, right)
     if kind == ORIGINAL:
         mark, colour = f"{100 * score:.0f} %", "black"
-    return Cell(seen.pictures[kind][row], name, mark, colour, head)
+    return Picture(seen.pictures[kind][row], name, mark, colour, head)

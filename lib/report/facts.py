@@ -96,8 +96,8 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
         ("the same: with them, the network of Table 1", theirs, 128, 90, "Yes", "1.28 million, labelled"),
         ("NRP", "paper", *printed["NRP"], "No", "25,000, no labels"),
     ]
-    own = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
-    for method, name in {**own, **chosen.hardened}.items():
+    purifiers = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
+    for method, name in {**purifiers, **chosen.hardened}.items():
         if facts := record(name, records):
             title, source = f"{method} ({describe(scale, name)})", f"measured on {facts['machine']}"
             free = name in scale.purifiers
@@ -152,12 +152,12 @@ def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, 
     ssp, device = took["SSP"]["seconds"], took["SSP"]["device"]
     rows = [("SSP", scale.precision, _span(ssp), "1", "-", "-")]
     for name, network in chosen.items():
-        own, facts = took[name]["seconds"], record(network, records)
-        here = facts and facts.get("device", "CPU") == device and ssp > own
-        times = f"{ssp / own:.0f}" if ssp >= 10 * own else f"{ssp / own:.2g}"
-        paid = f"{facts['seconds'] / (ssp - own):,.0f} images" if here else "-"
+        seconds, facts = took[name]["seconds"], record(network, records)
+        here = facts and facts.get("device", "CPU") == device and ssp > seconds
+        times = f"{ssp / seconds:.0f}" if ssp >= 10 * seconds else f"{ssp / seconds:.2g}"
+        paid = f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-"
         title = f"{name} ({describe(scale, network)})"
-        rows.append((title, "fp32", _span(own), f"{times} times faster", _training(facts), paid))
+        rows.append((title, "fp32", _span(seconds), f"{times} times faster", _training(facts), paid))
     columns = ["attack", "precision", "per image", "against SSP", "training", "pays after"]
     return pd.DataFrame(rows, columns=columns).assign(device=device, **{"images timed": n})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
@@ -75,7 +74,7 @@ class Table(Strict):
     best: bool = False
 
 
-class Cell(NamedTuple):
+class Number(NamedTuple):
     """One number of a table, with what labels it. paper: the number that the paper prints there, or ""."""
 
     row: dict[str, object]
@@ -96,7 +95,7 @@ def tables(own: bool = False) -> dict[str, Table]:
     return found
 
 
-def cells(table: Table, frame: Frame) -> Iterator[Cell]:
+def cells(table: Table, frame: Frame) -> Iterator[Number]:
     """The numbers of a table, row by row. A cell that the frame has not is left out."""
     for row in distinct(frame.where(**table.where), table.rows):
         for heading, column in table.columns.items():
@@ -118,7 +117,7 @@ def cells(table: Table, frame: Frame) -> Iterator[Cell]:
                 if column.spread and len(found) > 1:
                     spread = float(np.std([point(score, found.at([k])) for k in range(len(found))], ddof=1))
                 paper, white_box = "" if printed is None else printed, bool(same) and table.white_box
-                yield Cell(row, title, combined(score, terms), paper, white_box, spread)
+                yield Number(row, title, combined(score, terms), paper, white_box, spread)
 
 
 def fields(heading: str) -> list[str]:
@@ -134,7 +133,7 @@ def distinct(frame: Frame, names: list[str]) -> list[dict[str, object]]:
     return found.sort_values(names, key=lambda column: pd.factorize(column)[0], kind="stable").to_dict("records")
 
 
-def long(found: list[Cell]) -> pd.DataFrame:
+def long(found: list[Number]) -> pd.DataFrame:
     """A row per number: the row's labels, column, value, low, high, n; spread, and the paper's number, where any is."""
     rows = [
         {**cell.row, "column": cell.heading, **cell.estimate._asdict(), "spread": cell.spread, "paper": cell.paper}
@@ -144,7 +143,7 @@ def long(found: list[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows).drop(columns=empty)
 
 
-def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | None = None) -> pd.DataFrame:
+def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale) -> pd.DataFrame:
     """The table as it is shown: a row per row, text in every cell.
 
     The paper's numbers stand beside ours, or in a row below where a heading stands for several columns.
@@ -156,13 +155,13 @@ def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | 
     for row in distinct(frame.where(**table.where), table.rows):
         here = {cell.heading: cell for cell in found if cell.row == row}
         labels = {name: text(value) or "-" for name, value in row.items()}
-        if table.network and scale:
+        if table.network:
             labels["network"] = facts.describe(scale, frame.where(**table.where | row).cells["victim"].iloc[0])
         shown, paper = {}, {}
         for name in best:
             cell = here.get(name)
             bold = table.best and cell is not None and cell.estimate.value == best[name]
-            shown[name] = "-" if cell is None else f"**{_shown(cell)}**" if bold else _shown(cell)
+            shown[name] = "-" if cell is None else f"**{_formatted(cell)}**" if bold else _formatted(cell)
             paper[name] = "-" if cell is None or cell.paper == "" else f"{cell.paper:g}"
             if name in printed and not below:
                 shown[f"{name} (paper)"] = paper[name]
@@ -174,7 +173,7 @@ def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | 
     return pd.DataFrame(rows)
 
 
-def _shown(cell: Cell) -> str:
+def _formatted(cell: Number) -> str:
     shown = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
     return f"({shown})" if cell.white_box else shown
 
@@ -195,13 +194,10 @@ def metrics(results: Results, *names: str) -> dict[str, dict[str, dict[str, floa
     """The numbers of stored tables as {table: {row: {column: value}}}, for `dvc metrics`."""
     found = {}
     for name in names:
-        table = tables()[name]
-        rows = results.load_table(name)
-        keys = rows[table.rows].astype(str).agg(lambda row: " ".join(filter(None, row)), axis=1)
-        found[name] = {
-            key: dict(zip(part["column"], part["value"].astype(float), strict=True))
-            for key, part in rows.groupby(keys.map(lambda one: re.sub(r"\.0\b", "", one)), sort=False)
-        }
+        rows = results.load_table(name).astype({"value": float})
+        keys = rows[tables()[name].rows].astype(str).agg(lambda row: " ".join(filter(None, row)), axis=1)
+        rows["key"] = keys.str.replace(r"\.0\b", "", regex=True)
+        found[name] = nested(rows, "key", "column")
     return found
 
 

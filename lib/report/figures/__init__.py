@@ -80,13 +80,13 @@ def redraw(
     commas part both. KeyError for an unknown figure, FileNotFoundError where nothing is stored yet, ValueError for a
     choice that the figure has not.
     """
-    drawing, data = FIGURES[name], load(results, name)
+    drawing, data = FIGURES[name], figure_data(results, name)
     if images is not None:
         if not isinstance(data, Grid):
             raise ValueError(f"{name} has no --images; it has {options(results, name)}")
         data = data._replace(rows=[data.rows[k] for k in chosen(range(len(data.rows)), images, "image")])
     if only is not None:
-        names = choices(drawing, data)
+        names = selectable(drawing, data)
         places = sorted(chosen(names, only, drawing.of))
         if isinstance(data, Grid):
             rows = [[row[k] for k in places] for row in data.rows]
@@ -102,13 +102,13 @@ def redraw(
     return figure
 
 
-def load(results: Results, name: str) -> pd.DataFrame | Grid:
+def figure_data(results: Results, name: str) -> pd.DataFrame | Grid:
     """The stored data of a figure; FileNotFoundError where there are none yet."""
     drawing = FIGURES[name]
     return results.load_data(name) if drawing.data == "data" else drawing.column(results.load_pictures(name))
 
 
-def choices(drawing: Drawing, data: pd.DataFrame | Grid) -> list[str]:
+def selectable(drawing: Drawing, data: pd.DataFrame | Grid) -> list[str]:
     """What --only chooses from."""
     return data.titles if isinstance(data, Grid) else every(data[drawing.column])
 
@@ -132,9 +132,9 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
 
 def options(results: Results, name: str) -> str:
     """The options of a figure and what they choose from, in one line; FileNotFoundError where nothing is stored yet."""
-    drawing, data = FIGURES[name], load(results, name)
+    drawing, data = FIGURES[name], figure_data(results, name)
     images = f"--images (0 to {len(data.rows) - 1}), " if isinstance(data, Grid) else ""
-    return f"{images}--only ({drawing.of}s: {'; '.join(choices(drawing, data))})"
+    return f"{images}--only ({drawing.of}s: {'; '.join(selectable(drawing, data))})"
 
 
 def shown(results: Results, name: str) -> Image:

@@ -32,7 +32,7 @@ LABELS, LINE, GAP, LETTER = 0.3, 0.115, 0.05, 0.056
 DENSE = 1.3  # the largest scale of type that leaves room for as many pictures and captions
 
 
-class Cell(NamedTuple):
+class Picture(NamedTuple):
     """A picture, uint8 `[H,W,3]`, and what is known of it.
 
     name, mark, colour: of the caption, the class and its probability.  head: stands above them.  boxes: (x0, y0, x1,
@@ -49,10 +49,10 @@ class Cell(NamedTuple):
 
     def caption(self, letters: int) -> str:
         """The name on at most two lines of so many letters, cut short where even that is too little; the mark."""
-        return "\n".join(filter(None, [self.head, fit(self.name, letters, 2), self.mark]))
+        return "\n".join(filter(None, [self.head, wrapped(self.name, letters, 2), self.mark]))
 
 
-def fit(text: str, letters: int, lines: int) -> str:
+def wrapped(text: str, letters: int, lines: int) -> str:
     """A text in lines of so many letters, cut short where it needs more lines."""
     return "\n".join(textwrap.wrap(text, letters, max_lines=lines, placeholder="…"))
 
@@ -62,7 +62,7 @@ class Grid(NamedTuple):
 
     titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 7 to
     9 four: image, adversary, purified, difference.  above: inches for titles in print.  note: below the pictures.
-    legend: name and colour of each class.
+    legend: name and colour of each class.  labels: of the four.
     """
 
     titles: list[str]
@@ -70,11 +70,12 @@ class Grid(NamedTuple):
     above: float = 0.3
     note: str = ""
     legend: Sequence[tuple[str, np.ndarray]] = ()
+    labels: Sequence[str] = ()
 
 
 def compared(arrays: dict[str, np.ndarray]) -> Grid:
     """Figure 2: adversaries from several feature spaces. images: `[columns,rows,H,W,3]`; names: of the columns."""
-    return Grid(list(map(str, arrays["names"])), [list(map(Cell, row)) for row in arrays["images"].swapaxes(0, 1)])
+    return Grid(list(map(str, arrays["names"])), [list(map(Picture, row)) for row in arrays["images"].swapaxes(0, 1)])
 
 
 def segmented(arrays: dict[str, np.ndarray]) -> Grid:
@@ -84,7 +85,7 @@ def segmented(arrays: dict[str, np.ndarray]) -> Grid:
     """
     colours = arrays["colours"]
     rows = [
-        [Cell(one) if one.ndim == 3 else Cell(colours[one], classes=np.unique(one).tolist()) for one in row]
+        [Picture(one) if one.ndim == 3 else Picture(colours[one], classes=np.unique(one).tolist()) for one in row]
         for row in zip(*(arrays[name] for name in SEGMENTED), strict=True)
     ]
     legend = list(zip(arrays["classes"].tolist(), colours / 255, strict=True))
@@ -98,9 +99,9 @@ def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
     on for every row; threshold: the score from which a detection is drawn.
     """
 
-    def cell(row: int, kind: str) -> Cell:
+    def cell(row: int, kind: str) -> Picture:
         parts = (arrays[f"{what}_{row}_{kind}"].tolist() for what in ("boxes", "names", "scores"))
-        return Cell(arrays[f"image_{row}_{kind}"], boxes=list(zip(*parts, strict=True)))
+        return Picture(arrays[f"image_{row}_{kind}"], boxes=list(zip(*parts, strict=True)))
 
     count = sum(name.startswith("image_") for name in arrays) // len(kinds)
     rows = [[cell(row, kind) for kind in kinds] for row in range(count)]
@@ -123,18 +124,18 @@ def removed(arrays: dict[str, np.ndarray]) -> Grid:
             shape = f"shape {arrays[name].shape}, with {len(groups)} groups and {len(clean)} images"
             raise ValueError(f"{name} is of {shape}")
 
-    def cells(group: int, image: int) -> list[Cell]:
+    def cells(group: int, image: int) -> list[Picture]:
         adversary, pure = arrays["adversary"][group, image], arrays["purified"][group, image]
         names = [arrays[name][group, image] for name in predicted]
         first, second = (marked(*part) for part in (names[:3], names[3:]))
-        known = Cell(clean[image], str(arrays["truth"][image]))
-        return [known, Cell(adversary, *first), Cell(pure, *second), Cell(difference(adversary, pure))]
+        known = Picture(clean[image], str(arrays["truth"][image]))
+        return [known, Picture(adversary, *first), Picture(pure, *second), Picture(difference(adversary, pure))]
 
     victim = f"class and probability by {arrays['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
     note = f"{victim}\ndifference: adversary − purified, grey where they are equal"
     rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
     labels = ["image", "adversary", f"purified by {arrays['purifier']}", "difference × 10"]
-    return Grid(list(map(str, groups)), rows, note=note, legend=labels)
+    return Grid(list(map(str, groups)), rows, note=note, labels=labels)
 
 
 def marked(name: str, score: float, right: bool) -> tuple[str, str, str]:
@@ -176,7 +177,7 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     return figure
 
 
-def _show(axes: Axes, cell: Cell) -> None:
+def _show(axes: Axes, cell: Picture) -> None:
     """A picture without axes; small ones and maps of classes are enlarged without smoothing."""
     smooth = not cell.classes and cell.image.shape[0] >= 128
     axes.imshow(cell.image, interpolation="antialiased" if smooth else "nearest")
@@ -203,7 +204,7 @@ def purified(grid: Grid, look: Look = PAPER) -> Figure:
 
     The attacks stand one below the other on a page, side by side on a slide.
     """
-    look, labels = look._replace(scale=min(look.scale, DENSE)), grid.legend
+    look, labels = look._replace(scale=min(look.scale, DENSE)), grid.labels
     blocks = []
     for groups in [[k] for k in range(len(grid.titles))] if look.wide else [list(range(len(grid.titles)))]:
         rows = [(labels[0], [cells[0][0] for cells in grid.rows])]
@@ -215,7 +216,7 @@ def purified(grid: Grid, look: Look = PAPER) -> Figure:
 
 
 def captioned(
-    blocks: Sequence[list[tuple[str, list[Cell]]]], look: Look, titles: Sequence[str] = ("",), note: str = ""
+    blocks: Sequence[list[tuple[str, list[Picture]]]], look: Look, titles: Sequence[str] = ("",), note: str = ""
 ) -> Figure:
     """Blocks of pictures side by side, each picture with its caption above, as large as the page holds.
 
@@ -240,7 +241,7 @@ def captioned(
         panels = part.subplots(len(block), len(block[0][1]), height_ratios=heights, squeeze=False)
         for panel, (label, cells) in zip(panels, block, strict=True):
             left = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
-            label = fit(label, letters, 3)
+            label = wrapped(label, letters, 3)
             panel[0].annotate(label, (0, 0.5), (-3, 0), rotation=90, ma="center", parse_math=False, **left, **small)
             for axes, cell in zip(panel, cells, strict=True):
                 _show(axes, cell)
