@@ -140,7 +140,7 @@ def long(found: list[Number]) -> pd.DataFrame:
         for cell in found
     ]
     empty = [name for name in ("spread", "paper") if all(getattr(cell, name) in (None, "") for cell in found)]
-    return pd.DataFrame(rows).drop(columns=empty)
+    return pd.DataFrame(rows).drop(columns=empty, errors="ignore")
 
 
 def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale) -> pd.DataFrame:
@@ -160,8 +160,11 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
         shown, paper = {}, {}
         for name in best:
             cell = here.get(name)
-            bold = table.best and cell is not None and cell.estimate.value == best[name]
-            shown[name] = "-" if cell is None else f"**{_formatted(cell)}**" if bold else _formatted(cell)
+            shown[name] = "-"
+            if cell is not None:
+                number = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
+                number = f"({number})" if cell.white_box else number
+                shown[name] = f"**{number}**" if table.best and cell.estimate.value == best[name] else number
             paper[name] = "-" if cell is None or cell.paper == "" else f"{cell.paper:g}"
             if name in printed and not below:
                 shown[f"{name} (paper)"] = paper[name]
@@ -171,11 +174,6 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
             first, *others = labels
             rows.append({first: f"{labels[first]} (paper)", **dict.fromkeys(others, "-"), **paper, "n": "-"})
     return pd.DataFrame(rows)
-
-
-def _formatted(cell: Number) -> str:
-    shown = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
-    return f"({shown})" if cell.white_box else shown
 
 
 def text(value: object) -> str:

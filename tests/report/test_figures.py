@@ -207,7 +207,7 @@ def written(figure):
     """The texts around the pictures and panels of a figure: titles, labels, legends, notes."""
     found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
-        found += [axes.title]
+        found += [axes.title, *(text for text in axes.texts if text.get_rotation() == 90)]  # labels of rows
         if axes.axison:
             found += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
         if axes.get_legend():

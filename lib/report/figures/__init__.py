@@ -17,7 +17,7 @@ from lib.report.figures import pictures
 from lib.report.figures.charts import budgets, figure_01, figure_03, figure_06, purification, transfer
 from lib.report.figures.forest import claims
 from lib.report.figures.pictures import Grid
-from lib.report.figures.style import PAPER, Look, every
+from lib.report.figures.style import LETTER, PAPER, Look, every
 from lib.report.results import Results
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def redraw(
             data = data.assign(**{drawing.column: pd.Categorical(data[drawing.column], categories=names)})
     figure = drawing.draw(data, look)
     note = f"{drawing.item}, scale {results.scale}: {NOTES.get(results.scale, results.scale)}"
-    size = look.fit(note, figure.get_figwidth(), 7)
+    size = min(7 * look.scale, figure.get_figwidth() / (LETTER * len(note)))  # on one line
     figure.suptitle(note, fontsize=size, color="0.4", x=0.01, ha="left")
     return figure
 

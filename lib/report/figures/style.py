@@ -75,10 +75,6 @@ class Look(NamedTuple):
         side = "outside right center" if beside else "outside lower center"
         figure.legend(handles, names, loc=side, ncols=ncols, frameon=False, fontsize=size * self.scale, **more)
 
-    def fit(self, text: str, inches: float, size: float) -> float:
-        """Points at which a text stands on one line of so many inches: at most `size` in print."""
-        return min(size * self.scale, inches / (LETTER * len(text)))
-
 
 PAPER = Look(WIDTH, 8.5, 1.0, {"font.size": 10})
 # Ten inches across, 16:9; on a slide of 13.3 inches all is a third larger.
