@@ -19,7 +19,7 @@ from lib.data.sets import load_set
 from lib.experiment import Study, explore
 from lib.networks.wrappers import Normalised
 from lib.report import explore as report
-from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
+from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Examples
 from lib.settings import ROOT
 from lib.store import Store
 from lib.tasks.predictions import Prediction
@@ -249,7 +249,7 @@ def made_up(before, after, defended=None):
     pictures[ADVERSARY] += 16
     facts = {"attack": "SSP on VGG-16", "victim": "Inc-v3"}
     names = [f"$\\frac{i}.png" for i in range(count)]
-    return Look(names, pictures, predicted, ["cat", "dog", "hen"], defense="MF 3" if defended else "none", **facts)
+    return Examples(names, pictures, predicted, ["cat", "dog", "hen"], defense="MF 3" if defended else "none", **facts)
 
 
 def test_the_outcomes_are_told_apart():
@@ -270,9 +270,9 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, 
     """Whatever a file is called: a dollar sign begins no formula."""
     figure = report.figure(made_up([0, 0], [1, 0], defended))
     assert len(figure.axes) == 2 * columns
-    captions = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert captions[0][0] == "cat\n25 %" and captions[1] == ["dog\n✗ 25 %"] and captions[2] == ["at most 16 levels"]
-    assert captions[columns + 1] == ["cat\n✓ 25 %"]
+    captions = [axes.get_title() for axes in figure.axes]
+    first = ["original\ncat\n25 %", "adversary\ndog\n✗ 25 %", "difference × 10\nat most 16 levels"]
+    assert captions[:3] == first and captions[columns + 1] == "cat\n✓ 25 %"
     assert report.picture(made_up([0, 0], [1, 0], defended)).data.startswith(b"\x89PNG")
 
 

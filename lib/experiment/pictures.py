@@ -24,7 +24,7 @@ def defended(study: Study, images: Tensor, defense: str) -> Tensor:
 
 
 def segmented(study: Study, cells: dict[str, Adversaries], victim: str, examples: int) -> dict[str, np.ndarray]:
-    """What Figure 4 shows. cells: "clean" and "adversary"; the arrays are those of `lib.report.figures.figure_04`."""
+    """What Figure 4 shows. cells: "clean" and "adversary"; the arrays are those of `figures.pictures.segmented`."""
     chosen = evenly(len(study.images), examples)
     found = {"classes": np.array(study.images.classes), "colours": np.array(study.images.colours, np.uint8)}
     for kind, images, predicted in [("clean", "images", "before"), ("adversary", "adversaries", "after")]:
@@ -59,7 +59,7 @@ def detected(
 def purified(
     study: Study, cells: dict[str, Adversaries], victim: str, defense: str, examples: int, source: Data
 ) -> dict[str, np.ndarray]:
-    """What Figures 7 to 9 show, see `lib.report.figures.purified`: the first images that the victim knows when clean.
+    """What Figures 7 to 9 show, see `figures.pictures.removed`: the first images that the victim knows when clean.
 
     cells: name of the group of rows -> adversaries.  source: the images' data set, for the names of its classes.
     """
