@@ -15,11 +15,10 @@ KERNEL, SIGMA = 3, 1.0  # of the smoothing (eval.py:92-96)
 def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     """Cross-domain adversaries `[B,3,H,W]` of images of any size, rounded to 8 bits, within eps.
 
-    generator: trained by `lib.training`, or a released one.  x: float images in [0,1].  eps: in [0,1] units,
-    a number or one per image `[B,1,1,1]`; it need not be the budget of the training (10 levels; the paper's Table 4
-    takes 8 and 16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk,
-    off by default there too; Appendices D and G of the supplement do not say whether theirs did.
-    Errors: see `lib.attacks.ascent.ascend`; FloatingPointError where what is proposed is not finite.
+    x, eps: as in `decision.py`; eps need not be the budget of the training (10 levels; the paper's Table 4 takes 8 and
+    16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk, off by default
+    there too; Appendices D and G of the supplement do not say whether theirs did.
+    Errors: see `checked_images`; FloatingPointError where what is proposed is not finite.
     """
     x = checked_images(x, eps)
     with evaluating(generator):

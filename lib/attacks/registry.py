@@ -2,8 +2,6 @@
 
 Your own needs one file and one line of params.yaml: docs/own_attack.md. To add one to the library: write it in a file
 beside this one and add a line to ATTACKS and to params.yaml.
-
-A file of its own, so that a training that uses one attack does not depend on all of them.
 """
 
 import functools
@@ -35,10 +33,8 @@ class Attack(NamedTuple):
 
     @property
     def parameters(self) -> set[str]:
-        """The names of the function's parameters, of a custom attack also those of its own function.
-
-        Labels (y), ids and seed go to an attack that names them; snapshots are possible where they are among them.
-        """
+        """The names of the function's parameters, of a custom attack also those of its own function; y, ids, seed and
+        snapshots are given to an attack that names them."""
         functions = [self.run, *getattr(self.run, "args", ())]
         return {name for function in functions for name in inspect.signature(function).parameters}
 
@@ -66,9 +62,10 @@ def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     ValueError in one line for a name that is taken, and for an option that the function has not, or needs; errors of
     the file as of `lib.own.load`.
     """
+    taken = ["none", *ATTACKS]
     for name in custom:
-        if name in ATTACKS or name == "none":
-            raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
+        if name in taken:
+            raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(taken)}")
     return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
 
 
