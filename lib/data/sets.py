@@ -45,10 +45,12 @@ def class_names(source: Data) -> Sequence[str]:
 
 
 def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet | SegmentationSet | DetectionSet:
-    """The natural scenes of the embedded data set, with the labels that are asked for."""
     scenes = world.load(split, count=count)
+    if isinstance(source, Scenes) and source.labels == "boxes":
+        return detection.coco_format(scenes)
     if isinstance(source, Scenes):
-        return (segmentation.pixel_labels if source.labels == "pixels" else detection.coco_format)(scenes)
+        names = world.PIXEL_CLASSES, segmentation.WORLD_COLOURS
+        return SegmentationSet(scenes.images, scenes.pixels, scenes.ids, *names)
     if source.side != world.SIDE:
         raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
     return ImageSet(scenes.images, scenes.labels, scenes.ids)
@@ -57,8 +59,7 @@ def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet 
 def _checked(found: ImageSet, source: Data) -> ImageSet:
     """The images of a user's own folder (docs/own_data.md): their names differ, their labels are of its classes."""
     classes = len(class_names(source))
-    twice = [name for name, times in Counter(found.ids).items() if times > 1]
-    if twice:
+    if twice := [name for name, times in Counter(found.ids).items() if times > 1]:
         raise ValueError(f"{source.name}: labels.csv has more than one file called '{twice[0]}'; rename one")
     if len(found) and found.labels.max() >= classes:
         raise ValueError(f"{source.name}: label {found.labels.max()} in labels.csv, but there are {classes} classes")

@@ -36,11 +36,7 @@ class Photographs(Sequence):
 
 
 def unlabelled(source: str) -> Sequence[Tensor]:
-    """uint8 images `[3,H,W]`.
-
-    source: "world" (the embedded data set's natural training scenes), "world/comic", "world/painted" (its other
-    styles), or a folder of images, which `find_folder` looks for.
-    """
+    """uint8 images `[3,H,W]` of a source: one of STYLES (training scenes), or a folder that `find_folder` finds."""
     if source in STYLES:
         return list(world.load("train", STYLES[source]).images)
     return Photographs(find_folder(source))
