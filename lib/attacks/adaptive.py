@@ -6,7 +6,7 @@ victim, so that an attack runs them in inference mode and leaves them as found.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,9 @@ class Adaptive(nn.Module):
             raise ValueError("an adaptive attack needs the defense, and EOT at least one draw of it")
         super().__init__()
         self.victim, self.defenses, self.bpda = victim, defenses, bpda
-        # Nothing is copied; two draws of one purifier hold the same network.
-        self.inner = nn.ModuleList(dict.fromkeys(network for defense in defenses for network in networks_in(defense)))
+        # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
+        parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
+        self.inner = nn.ModuleList(dict.fromkeys(part for part in parts if isinstance(part, nn.Module)))
         # An attack that saves the mode, calls eval() and restores the mode must restore the victim's own.
         self.training = victim.training
 
@@ -57,13 +58,10 @@ class Adaptive(nn.Module):
         return ", ".join([f"bpda={self.bpda}", *(f"defense={name_of(defense)}" for defense in self.defenses)])
 
 
-def networks_in(defense: object) -> Iterator[nn.Module]:
-    """The networks that are the defense, or bound in a `functools.partial`; what a closure hides is not found."""
-    if isinstance(defense, nn.Module):
-        yield defense
-    elif isinstance(defense, functools.partial):
-        for part in (defense.func, *defense.args, *defense.keywords.values()):
-            yield from networks_in(part)
+def bound_in(function: object) -> tuple:
+    """What a `functools.partial` calls, and with what."""
+    partial = isinstance(function, functools.partial)
+    return (function.func, *function.args, *function.keywords.values()) if partial else ()
 
 
 def name_of(part: object) -> str:

@@ -14,7 +14,6 @@ from lib.attacks.own import own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
 
-TAKES = ("network", "x", "y")  # a custom attack's first parameters
 GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
 
 
@@ -84,5 +83,5 @@ def custom_attack(name: str, function: Callable, spec: OwnAttack) -> Attack:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")
     named = [option for option in GIVEN if option in inspect.signature(function).parameters]
-    check_options(what, function, TAKES, [*spec.options, *named])
+    check_options(what, function, ("network", "x", "y"), [*spec.options, *named])
     return Attack(functools.partial(own_attack, function), "", spec.looks_at)

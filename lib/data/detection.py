@@ -41,7 +41,7 @@ def load_coco(root: Path, count: int | None = None) -> DetectionSet:
     if count is not None and count > len(entries):
         raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
     entries = entries[:count]
-    image_ids = {entry["id"]: None for entry in entries}
+    image_ids = dict.fromkeys(entry["id"] for entry in entries)  # an ordered set
     annotations = [one for one in whole["annotations"] if one["image_id"] in image_ids]
     return DetectionSet(
         images=[_photograph(root / "val2017", entry) for entry in entries],

@@ -49,8 +49,7 @@ class OnnxYolox(nn.Module):
         self.register_buffer("sha256", torch.frombuffer(bytearray(sha256), dtype=torch.uint8))
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Images `[3,H,W]`, RGB, in [0,1], of any sizes; per image: boxes `[n,4]` (x0, y0, x1, y1 in its pixels),
-        scores `[n]` and labels `[n]` (category ids), best first. RuntimeError where a gradient is asked for."""
+        """Images of any sizes; what is found comes best first. RuntimeError where a gradient is asked for."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Tensor) -> dict[str, Tensor]:

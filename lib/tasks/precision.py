@@ -32,14 +32,10 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How one detector does on one set of images.
+    """How one detector does on one set of images."""
 
-    image_ids: the images, in the order that a bootstrap sample's indices mean.  matches: one entry per class that has
-    objects or detections.
-    """
-
-    image_ids: tuple[int, ...]
-    matches: tuple[Matches, ...]
+    image_ids: tuple[int, ...]  # in the order that a bootstrap sample's indices mean
+    matches: tuple[Matches, ...]  # per class that has objects or detections
 
     def ap(self, iou: str = "0.5") -> float:
         """Mean average precision in percent at IoU "0.5" or "0.5:0.95", as pycocotools gives it, to the bit."""
