@@ -27,8 +27,7 @@ def ascend(
 ) -> Tensor:
     """Adversaries `[B,3,H,W]` in [0,1], rounded to 8 bits, within `eps` of the images.
 
-    objective: images `[B,3,H,W]` -> one value per image `[B]`, to maximise.
-    x: the clean images, in [0,1].
+    objective: images `[B,3,H,W]` -> one value per image `[B]`, to maximise.  x: the clean images, in [0,1].
     eps, step: in [0,1] units, a number or one per image `[B,1,1,1]`.
     start: the first iterate (default x). It may lie outside the ball and outside [0,1]; the first step projects it.
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
@@ -93,12 +92,8 @@ def uniform_start(x: Tensor, eps: Amount, streams: Streams) -> Tensor:
 
 
 def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
-    """MI-FGSM's rule: g <- decay * g + grad / mean|grad|, the mean taken per image.
-
-    kernel: `[k,k]`, convolves the gradient first (the translation-invariant rule).
-    Sources: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image);
-    Translation-Invariant-Attacks, attack_iter.py (depthwise, SAME padding, before the normalisation).
-    """
+    """MI-FGSM's rule: g <- decay * g + grad / mean|grad| of each image (Non-Targeted-Adversarial-Attacks,
+    attack_iter.py).  kernel: `[k,k]`, convolves the gradient first (Translation-Invariant-Attacks, attack_iter.py)."""
     memory: Tensor | float = 0.0
 
     def accumulate(grad: Tensor) -> Tensor:

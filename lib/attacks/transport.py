@@ -44,10 +44,9 @@ def fsa(
     code reads `random_start` but does not use it): at the clean image the cosine distance of one image has no gradient.
 
     The released attack trains networks on CIFAR and SVHN, with one step of size eps = 8/255 and batches of 60
-    (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends once one potential moves by
-    less than 0.1 in sum, at a random start after 2 and later after some ten; here all `iterations` run. An image alone
-    in its batch is attacked most strongly: those of a batch may trade places in the plan. Table 3's surrogate, steps,
-    step and batch are not stated: the defaults are those of the other attacks (Appendix F) and of fs_train.sh.
+    (fs_train.sh). Its Sinkhorn ends once one potential moves by less than 0.1 in sum, after 2 to some ten iterations;
+    here all run. An image alone in its batch is attacked most strongly: those of a batch may trade places in the plan.
+    Table 3's surrogate, steps, step and batch are not stated: the defaults are the other attacks' (Appendix F) and 60.
 
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice.
@@ -92,8 +91,7 @@ def scattering(clean: Tensor, perturbed: Tensor, *, reg=0.01, iterations=100, gr
 
     clean, perturbed: logits `[n,K]` and `[m,K]`; half precision is raised to float32.
     gradient: "unrolled", through every Sinkhorn iteration, as the released code; or "envelope", with the plan held
-    constant, in half the time: once converged, that is the gradient of the distance minus reg times the plan's entropy
-    (envelope theorem).
+    constant, in half the time: once converged, the gradient of the distance minus reg times the plan's entropy.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")

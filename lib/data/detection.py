@@ -66,11 +66,8 @@ def read_annotations(path: Path) -> dict:
 
 
 def coco_format(world: World) -> DetectionSet:
-    """Scenes of the embedded data set in COCO's format.
-
-    Categories 1 to 12 are `world.CLASSES`; boxes, areas and masks (RLE) are those of each object's visible pixels, of
-    which every object has some.
-    """
+    """Scenes of the embedded data set in COCO's format: categories 1 to 12 are `world.CLASSES`; boxes, areas and masks
+    (RLE) are those of each object's visible pixels."""
     from pycocotools import mask
 
     image_ids = list(range(1, len(world.images) + 1))

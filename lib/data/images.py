@@ -40,9 +40,8 @@ def find_folder(source: str) -> Path:
     places = [Path(source), ROOT / source]
     if assets := os.environ.get("COMPANION_ASSETS"):
         places += [Path(assets) / source, Path(assets) / name]
-    for place in places:
-        if place.is_dir():
-            return place
+    if there := [place for place in places if place.is_dir()]:
+        return there[0]
     how = "name a folder of images" if name == source else f"run: companion data {name}"
     raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
@@ -68,10 +67,8 @@ def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageS
 
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The images of a folder, and of those `below` it, sorted by path.
-
-    FileNotFoundError for a missing folder, ValueError for one without images.
-    """
+    """The images of a folder, and of those `below` it, by path. FileNotFoundError for a missing folder, ValueError for
+    one without images."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     entries = folder.rglob("*") if below else folder.iterdir()
@@ -83,10 +80,8 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image of a file, nothing but its header read yet.
-
-    FileNotFoundError or ValueError in one line, naming the file, if it is missing or cannot be decoded.
-    """
+    """Pillow's image of a file, only its header read yet. FileNotFoundError or ValueError in one line, naming the file,
+    if it is missing or cannot be decoded."""
     try:
         with Image.open(path) as file:
             yield file

@@ -2,8 +2,7 @@
 
 The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (see `companion
 data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the forms, but the
-subjects, the composition and the light stay the photograph's. It lacks panels, lettering and invented figures; schools,
-periods, abstraction and canvas; and there is one hand where the collections have hundreds.
+subjects, the composition and the light stay the photograph's, and one hand stands for the hundreds of a collection.
 
 Pixels only: no weights, no random numbers, the same bytes on every call. Lines and strokes have widths in pixels,
 chosen by eye for photographs with sides of 250 to 650.
@@ -76,8 +75,7 @@ def along(x: Tensor, directions: Tensor, sigma: float) -> Tensor:
     heading = torch.stack([directions, -directions], 1)  # [2,2 ways,H,W]
     place = _positions(x)[:, None].repeat(1, 2, 1, 1)
     total, weights = x.clone(), 1.0
-    steps = math.ceil(2 * sigma)
-    for step in range(1, steps + 1):
+    for step in range(1, math.ceil(2 * sigma) + 1):
         place = _inside(place + heading)
         weight = math.exp(-((step / sigma) ** 2) / 2)
         total += weight * _sample(x, place).sum(0)
@@ -144,8 +142,7 @@ def _grey(x: Tensor) -> Tensor:
 
 def _positions(x: Tensor) -> Tensor:
     """The coordinates (x, y) of every pixel, `[2,H,W]`."""
-    height, width = x.shape[-2:]
-    return torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).float()
+    return torch.from_numpy(np.indices(x.shape[-2:], np.float32)[::-1].copy())
 
 
 def _inside(places: Tensor) -> Tensor:

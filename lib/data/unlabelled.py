@@ -12,10 +12,8 @@ STYLES = {"world": "natural", "world/comic": "comic", "world/painted": "painted"
 
 
 class Photographs(Sequence):
-    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for.
-
-    FileNotFoundError for a missing folder, ValueError for one without images.
-    """
+    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for. Errors as
+    of `image_files`."""
 
     def __init__(self, folder: Path):
         self.paths = image_files(folder, below=True)

@@ -20,14 +20,8 @@ BACKGROUNDS = ("sky", "hills", "ground")
 CLASSES = ("ball", "crate", "tent", "star", "ring", "moon", "heart", "leaf", "cross", "flower", "house", "fish")
 PIXEL_CLASSES = BACKGROUNDS + CLASSES
 # The comic and painted scenes are the first ones of the natural split.
-COUNTS = {
-    ("train", "natural"): 3000,
-    ("train", "comic"): 500,
-    ("train", "painted"): 500,
-    ("test", "natural"): 400,
-    ("test", "comic"): 400,
-    ("test", "painted"): 400,
-}
+COUNTS = {("train", "natural"): 3000, ("train", "comic"): 500, ("train", "painted"): 500}
+COUNTS |= {("test", "natural"): 400, ("test", "comic"): 400, ("test", "painted"): 400}
 FOLDER = ROOT / "data" / "world"
 VERSION = 1
 TILES = 50  # per row of a sheet

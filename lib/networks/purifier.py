@@ -91,11 +91,8 @@ PURIFIERS = {"nrp": NRP, "nrp_resg": NRPResG}
 
 @torch.no_grad()
 def begin_as_identity(purifier: nn.Module) -> None:
-    """Fresh weights with which the purifier nearly gives back what it gets; ours, not the paper's.
-
-    Neither architecture has a skip over the whole network, so with random weights a training spends its beginning on
-    learning to copy the image.
-    """
+    """Fresh weights with which the purifier nearly gives back what it gets, so that a training need not first learn to
+    copy the image; ours, not the paper's."""
     ends = [layer for layer in purifier.children() if isinstance(layer, nn.Conv2d)]
     for layer in ends:
         nn.init.dirac_(layer.weight[:3])

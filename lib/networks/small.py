@@ -32,10 +32,9 @@ def classifier(classes: int, width: int, **features: nn.Module) -> nn.Sequential
 
 
 def vgg(layers: Sequence[int], widths: Sequence[int], classes: int) -> nn.Sequential:
-    """Blocks of 3x3 convolutions with max pooling between them.
+    """Blocks of 3x3 convolutions with max pooling between them; layers: convolutions per block.
 
-    layers, widths: convolutions and channels per block. Layers are named as in the literature: `features.relu3_3` is
-    the ReLU after the third convolution of block 3, at a quarter of the image's side.
+    Layers are named as in the literature: `features.relu3_3` is the ReLU after the third convolution of block 3.
     """
     parts, inputs = nn.Sequential(), 3
     for block, (count, width) in enumerate(zip(layers, widths, strict=True), 1):
@@ -85,11 +84,8 @@ def resnet(blocks: Sequence[int], widths: Sequence[int], classes: int) -> nn.Seq
 
 
 def resnet50_denoise(classes: int) -> nn.Sequential:
-    """`resnet50` with a denoising block at the end of `layer2` and `layer3`.
-
-    Feature Denoising has one after every group. After `layer1`, with its 576 positions, it would make the training six
-    times as long.
-    """
+    """`resnet50` with a denoising block at the end of `layer2` and `layer3`; after `layer1`, with its 576 positions, it
+    would make the training six times as long."""
     network = ARCHITECTURES["resnet50"](classes)
     for layer in (network.layer2, network.layer3):
         layer.append(Denoising(layer[-1].last.num_features))

@@ -37,10 +37,8 @@ def check_sha256(path: Path, sha256: str | None) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors, npz or torch file; pickled code is never run.
-
-    ValueError in one line, naming the file, if it is corrupt or holds more than plain arrays.
-    """
+    """The state dict in a safetensors, npz or torch file; pickled code is never run. ValueError in one line, naming the
+    file, if it is corrupt or holds more than plain arrays."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -59,11 +57,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def inner_state(checkpoint: dict) -> dict[str, Tensor]:
-    """The network's own state dict in a training checkpoint.
-
-    MadryLab/robustness keeps it under `model` or `state_dict`, with `module.model.` before the keys and once more with
-    `module.attacker.model.`, beside its normaliser's constants.
-    """
+    """The network's own state dict in a training checkpoint: MadryLab/robustness keeps it under `model`, with
+    `module.model.` before the keys and once more with `module.attacker.model.`, beside its normaliser's constants."""
     states = [checkpoint.get("state_dict"), checkpoint.get("model"), checkpoint]
     state = next(state for state in states if isinstance(state, dict))
     for prefix in ("module.model.", "module.attacker.model.", "module."):
@@ -113,10 +108,8 @@ def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Mo
 
 
 def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
-    """The purifier whose state dict this is; its width and number of blocks are read off keys and shapes.
-
-    It is frozen and in eval mode. ValueError in one line, naming `file`, if it is no purifier, or as of `load_state`.
-    """
+    """The purifier whose weights these are, frozen, in eval mode; its sizes are read off keys and shapes. ValueError in
+    one line, naming `file`, if it is no purifier, or as of `load_state`."""
     for trunk, architecture in (("RRDB_trunk", NRP), ("recon_trunk", NRPResG)):
         if blocks := _parts(state, trunk):
             network = architecture(_length(state, "conv_first.weight", file), len(blocks))
