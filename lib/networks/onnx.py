@@ -86,11 +86,8 @@ def decode(output: Tensor, side: int) -> tuple[Tensor, Tensor]:
     A row is (x, y, log width, log height) in units of its grid cell, objectness, and C class probabilities; rows run
     through the grids of strides 8, 16 and 32, line by line (yolox/utils/demo_utils.py, demo_postprocess).
     """
-    axes = [torch.arange(side // stride) for stride in STRIDES]
-    # Column, row and stride of every cell.
-    cells = [
-        torch.cartesian_prod(axis, axis, torch.tensor([stride])) for axis, stride in zip(axes, STRIDES, strict=True)
-    ]
-    rows, columns, strides = torch.cat(cells).to(output).split(1, 1)
+    grids = [(torch.arange(side // stride), torch.tensor([stride])) for stride in STRIDES]
+    cells = torch.cat([torch.cartesian_prod(axis, axis, stride) for axis, stride in grids]).to(output)
+    rows, columns, strides = cells.split(1, 1)
     boxes = torch.cat([(output[:, :2] + torch.cat([columns, rows], 1)) * strides, output[:, 2:4].exp() * strides], 1)
     return box_convert(boxes, "cxcywh", "xyxy"), output[:, 4:5] * output[:, 5:]

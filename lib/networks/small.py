@@ -114,7 +114,7 @@ FACTORED = (1,), (1, (1, 5), (5, 1)), (1, 3)  # after Inception-v4's block B
 
 
 def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]] = CHAINS) -> Parallel:
-    """Three chains of convolutions beside pool-1x1, `width` channels each."""
+    """Three chains of convolutions beside pool-1x1; gives 4 * width channels."""
     branches = [chain(inputs, width, *kernels) for kernels in chains]
     return Parallel(*branches, nn.Sequential(nn.AvgPool2d(3, 1, 1), *conv(inputs, width, 1)))
 

@@ -57,8 +57,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def inner_state(checkpoint: dict) -> dict[str, Tensor]:
-    """The network's own state dict in a training checkpoint: MadryLab/robustness keeps it under `model`, with
-    `module.model.` before the keys and once more with `module.attacker.model.`, beside its normaliser's constants."""
+    """The network's own state dict in a training checkpoint: MadryLab/robustness has it under `model` or
+    `state_dict`, with prefixes before the keys, the network's once more with `module.attacker.model.`."""
     states = [checkpoint.get("state_dict"), checkpoint.get("model"), checkpoint]
     state = next(state for state in states if isinstance(state, dict))
     for prefix in ("module.model.", "module.attacker.model.", "module."):

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 class Normalised(nn.Module):
     """`network((x - mean) / std)` for images x `[B,3,H,W]`, RGB, in [0,1].
@@ -20,8 +18,8 @@ class Normalised(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
         resize: int | None = None,
         background: bool = False,
     ):
