@@ -109,11 +109,11 @@ def chain(inputs: int, width: int, *kernels: Kernel) -> nn.Sequential:
     return nn.Sequential(*(layer for part in parts for layer in part))
 
 
-CHAINS = (1,), (1, 3), (1, 3, 3)  # the last is Inception-v3's factored 5x5
-FACTORED = (1,), (1, (1, 5), (5, 1)), (1, 3)  # after Inception-v4's block B
+V3_CHAINS = (1,), (1, 3), (1, 3, 3)  # the last is Inception-v3's factored 5x5
+V4_CHAINS = (1,), (1, (1, 5), (5, 1)), (1, 3)  # after Inception-v4's block B
 
 
-def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]] = CHAINS) -> Parallel:
+def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]] = V3_CHAINS) -> Parallel:
     """Three chains of convolutions beside pool-1x1; gives 4 * width channels."""
     branches = [chain(inputs, width, *kernels) for kernels in chains]
     return Parallel(*branches, nn.Sequential(nn.AvgPool2d(3, 1, 1), *conv(inputs, width, 1)))
@@ -146,8 +146,8 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     )),
     # A stem that branches, then factored 1x5-5x1 branches.
     "inception_v4": lambda classes: classifier(classes, 128, features=nn.Sequential(
-        conv(3, 16, 3, 2), Parallel(conv(16, 12), conv(16, 12, 5)), reduction(24, 24), inception(48, 20, FACTORED),
-        reduction(80, 32), inception(112, 32, FACTORED), inception(128, 32, FACTORED),
+        conv(3, 16, 3, 2), Parallel(conv(16, 12), conv(16, 12, 5)), reduction(24, 24), inception(48, 20, V4_CHAINS),
+        reduction(80, 32), inception(112, 32, V4_CHAINS), inception(128, 32, V4_CHAINS),
     )),
     # Parallel branches inside residual blocks.
     "inception_resnet_v2": lambda classes: classifier(classes, 96, features=nn.Sequential(
