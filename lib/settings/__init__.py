@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
@@ -67,13 +67,6 @@ class Scale(Strict):
     d: AppendixD
     e: AppendixE
     g: AppendixG
-
-    @model_validator(mode="after")
-    def equal_maps(self) -> "Scale":
-        for name, spec in self.segmenters.items():
-            if name in self.networks and self.networks[name].maps != spec.maps:
-                raise ValueError(f"segmenters.{name} and networks.{name} must have equal maps")
-        return self
 
 
 def _yaml(path: Path) -> dict:

@@ -73,7 +73,8 @@ class NetworkSpec(Strict):
 
 
 class TrainingSpec(Strict):
-    """What every training says, beside batch (images per forward pass) and lr (learning rate, at its peak).
+    """What every training says, beside batch (images per step) and lr (learning rate, at its peak); the architecture
+    is that of the network of the same name.
 
     images, of a training without labels: "world", "world/comic", "world/painted" (styles of the embedded world), or a
     folder of images relative to the repository or to $COMPANION_ASSETS.
@@ -86,7 +87,6 @@ class TrainingSpec(Strict):
 class StandIn(TrainingSpec):
     """One small network that the pipeline trains (lib/training/classifiers.py)."""
 
-    architecture: str
     recipe: Literal["natural", "fgsm", "pgd", "ensemble", "scatter"]
     epochs: Count
     batch: Count = 64
@@ -103,7 +103,6 @@ class SegmenterSpec(TrainingSpec):
     """One SegNet-Basic to train (lib/training/segmenter.py)."""
 
     data: Scenes
-    maps: int = 64  # channels
     steps: Count = 10_000
     batch: Count = 4
     lr: float = 0.1
@@ -121,7 +120,6 @@ class SegmenterSpec(TrainingSpec):
 class DetectorSpec(TrainingSpec):
     """One small detector that the pipeline trains (lib/training/detectors.py) from a trained classifier's backbone."""
 
-    detector: Literal["retinanet", "mask_rcnn"]
     backbone: Classifier
     epochs: Count
     batch: Count = 32
@@ -148,7 +146,6 @@ class PurifierSpec(TrainingSpec):
     budgets: Literal["fixed", "uniform"] = "fixed"
     crop: int = Field(128, ge=32, multiple_of=32)  # side of the random crops
     batch: Count = 16
-    accumulate: Count = 1  # how many batches make one update
     steps: Count = 400_000
     lr: float = 1e-4
     adversarial: float = 5e-3  # this and the next two: weights of the losses

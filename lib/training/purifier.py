@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +23,8 @@ from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.networks.wrappers import Bf16
 from lib.rng import generator
 from lib.training import loop
-from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.training.augment import crops
+from lib.training.loop import EXAMPLES, fingerprint, magnified
 from lib.units import unit
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
@@ -37,17 +37,14 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.
     """
     device = next(extractor.parameters()).device
-    extractor = Bf16(extractor)
-    parts = build(spec, network, device)
-    examples = crops(spec.crop, data, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
+    extractor, parts = Bf16(extractor), build(spec, network, device)
+    examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
     examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
-        pairs = []
-        for part in range(spec.accumulate):
-            x = batch(spec, data, step, part).to(device, memory_format=torch.channels_last)
-            pairs.append((x, adversarial_batch(spec, extractor, x, f"{step}/{part}")))
-        return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
+        x = batch(spec, data, step).to(device, memory_format=torch.channels_last)
+        x_adv = adversarial_batch(spec, extractor, x, f"{step}/0")
+        return update(spec, parts, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
     def sheet() -> list[Tensor]:
@@ -55,8 +52,8 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         purified = parts.purifier(examples_adv).clamp(0, 1)
         return [examples, examples_adv, purified, magnified(examples_adv - purified)]
 
-    epoch = max(1, len(data) // spec.batch // spec.accumulate)
     inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
+    epoch = len(data) // spec.batch
     return loop.Training(training, parts.purifier, vars(parts), spec.steps, advance, inputs, epoch, sheet)
 
 
@@ -73,10 +70,10 @@ def build(spec: Any, network: Any, device: torch.device) -> SimpleNamespace:
     return SimpleNamespace(**networks, optimiser=optimiser, critic_optimiser=critic_optimiser)
 
 
-def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
-    """The clean crops of one forward pass, `[batch,3,crop,crop]` in [0,1]; every epoch is one shuffled pass."""
-    chosen = loop.shuffled(len(data), spec.batch, step * spec.accumulate + part, spec.seed).tolist()
-    return crops(spec.crop, data, chosen, generator(spec.seed, "crops", step, part))
+def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
+    """The clean crops of one step, `[batch,3,crop,crop]` in [0,1]; every epoch is one shuffled pass."""
+    chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
+    return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
 def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
@@ -89,31 +86,18 @@ def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> T
 
 
 def update(
-    spec: Any, parts: SimpleNamespace, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
+    spec: Any, parts: SimpleNamespace, extractor: nn.Module, x: Tensor, x_adv: Tensor, lr: float
 ) -> dict[str, float]:
-    """One step of the purifier, then one of the critic, on pairs of clean images and adversaries; the mean LOSSES."""
-    for optimiser in (parts.optimiser, parts.critic_optimiser):
-        optimiser.param_groups[0]["lr"] = lr
-    weights = torch.tensor([spec.adversarial, spec.pixel, spec.feature])
-    purified, rows = [], []
+    """One step of the purifier, then one of the critic, on clean images and their adversaries; the LOSSES."""
     parts.critic.requires_grad_(False)
-    parts.optimiser.zero_grad()
-    for x, x_adv in pairs:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            y = parts.purifier(x_adv).float()
-        losses = torch.stack([adversarial_loss(parts.critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
-        (losses @ weights.to(losses) / len(pairs)).backward()
-        purified.append(y.detach())
-        rows.append(losses.detach().tolist())
-    parts.optimiser.step()
+    with torch.autocast(x.device.type, torch.bfloat16):
+        y = parts.purifier(x_adv).float()
+    losses = torch.stack([adversarial_loss(parts.critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
+    weights = torch.tensor([spec.adversarial, spec.pixel, spec.feature]).to(losses)
+    loop.descend(parts.optimiser, losses @ weights, lr)
     parts.critic.requires_grad_(True)
-    parts.critic_optimiser.zero_grad()
-    for (x, _), y, row in zip(pairs, purified, rows, strict=True):
-        loss = critic_loss(parts.critic, x, y)
-        (loss / len(pairs)).backward()
-        row.append(loss.item())
-    parts.critic_optimiser.step()
-    return dict(zip(LOSSES, np.mean(rows, 0).tolist(), strict=True))
+    last = loop.descend(parts.critic_optimiser, critic_loss(parts.critic, x, y.detach()), lr)
+    return dict(zip(LOSSES, [*losses.tolist(), last], strict=True))
 
 
 def feature_loss(extractor: nn.Module, x: Tensor, y: Tensor) -> Tensor:

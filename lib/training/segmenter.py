@@ -31,12 +31,16 @@ CAMVID_WEIGHTS = {
 }  # fmt: skip
 
 
-def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], device: str = "cpu") -> loop.Training:
-    """The training of a SegNet-Basic; classes: their names. After the last step its batch normalisation is computed
-    over all images."""
+def training(
+    spec: Any, network: Any, images: Tensor, labels: Tensor, classes: Sequence[str], device: str = "cpu"
+) -> loop.Training:
+    """The training of the SegNet-Basic `network` (`lib.settings.NetworkSpec`); classes: their names.
+
+    After the last step its batch normalisation is computed over all images.
+    """
     torch.manual_seed(spec.seed)
-    network = SegNetBasic(len(classes), spec.maps).to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(groups(network), spec.lr, MOMENTUM)
+    segmenter = SegNetBasic(len(classes), network.maps).to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(groups(segmenter), spec.lr, MOMENTUM)
     weights = torch.tensor(class_weights(labels, classes), device=device)
 
     def advance(step: int) -> dict[str, float]:
@@ -44,7 +48,7 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
         x, y = augmented(spec, images[chosen], labels[chosen], generator(spec.seed, "augment", step))
         x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
         with torch.autocast(x.device.type, torch.bfloat16):
-            logits = network(x)
+            logits = segmenter(x)
         if step % (spec.steps // spec.cycles) == 0:
             optimiser.state.clear()
         loss = loop.descend(optimiser, weighted_loss(logits.float(), y, weights), spec.lr * decay(spec, step))
@@ -52,11 +56,12 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
             # The published network has no running statistics; compute_bn_statistics.py takes them over all images.
             # Shuffled: neighbouring frames of a video are alike, and their variance leaves out that between scenes.
             order = torch.randperm(len(images), generator=generator(spec.seed, "statistics"))
-            update_bn((unit_images(images[part]) for part in order.split(spec.batch)), network, device)
+            update_bn((unit_images(images[part]) for part in order.split(spec.batch)), segmenter, device)
         return {"loss": loss}
 
-    state = {"network": network, "optimiser": optimiser}
-    return loop.Training(training, network, state, spec.steps, advance, [list(classes), images, labels])
+    state = {"segmenter": segmenter, "optimiser": optimiser}
+    inputs = [network.maps, list(classes), images, labels]
+    return loop.Training(training, segmenter, state, spec.steps, advance, inputs)
 
 
 def groups(network: nn.Module) -> list[dict]:
@@ -91,10 +96,9 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def class_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:
-    """CamVid's printed weights; for other classes, median-frequency weights of the labels."""
-    if tuple(classes) == tuple(CAMVID_WEIGHTS):
-        return list(CAMVID_WEIGHTS.values())
-    return median_frequency(labels, len(classes))
+    """CamVid's printed weights; for other classes those of `median_frequency`."""
+    printed = list(CAMVID_WEIGHTS.values())
+    return printed if tuple(classes) == tuple(CAMVID_WEIGHTS) else median_frequency(labels, len(classes))
 
 
 def median_frequency(labels: Tensor, classes: int) -> list[float]:

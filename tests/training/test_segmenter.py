@@ -13,7 +13,7 @@ from lib.rng import generator
 from lib.tasks.confusion import confusions, scores
 from lib.tasks.predictions import segment
 from lib.training import segmenter
-from tests.training.conftest import fit, spec_of
+from tests.training.conftest import fit, network_spec, spec_of
 from tests.training.conftest import halves as drawn
 
 
@@ -22,7 +22,8 @@ def spec(**changes):
 
 
 def trained(recipe, data: SegmentationSet, folder: Path) -> SegNetBasic:
-    return fit((recipe, segmenter.training(recipe, data.images, data.labels, data.classes)), folder)[0]
+    begun = segmenter.training(recipe, network_spec("segnet_basic"), data.images, data.labels, data.classes)
+    return fit((recipe, begun), folder)[0]
 
 
 @pytest.fixture(scope="module")
