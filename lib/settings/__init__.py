@@ -10,19 +10,11 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BeforeValidator, Field
 
+from lib.settings import networks as recipes
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
-from lib.settings.networks import (
-    Data,
-    DetectorSpec,
-    GeneratorSpec,
-    NetworkSpec,
-    PurifierSpec,
-    Scenes,
-    SegmenterSpec,
-    StandIn,
-)
+from lib.settings.networks import Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")
 Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
@@ -55,11 +47,11 @@ class Scale(Strict):
     attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data
     networks: dict[str, NetworkSpec]
-    stand_ins: dict[Classifier, StandIn] = {}
-    segmenters: dict[Segmenter, SegmenterSpec] = {}
-    detectors: dict[Detector, DetectorSpec] = {}
-    purifiers: dict[Purifier, PurifierSpec] = {}
-    generators: dict[Generator, GeneratorSpec] = {}
+    stand_ins: dict[Classifier, recipes.StandIn] = {}
+    segmenters: dict[Segmenter, recipes.SegmenterSpec] = {}
+    detectors: dict[Detector, recipes.DetectorSpec] = {}
+    purifiers: dict[Purifier, recipes.PurifierSpec] = {}
+    generators: dict[Generator, recipes.GeneratorSpec] = {}
     f: AppendixF
     a: AppendixA
     b: AppendixB

@@ -18,6 +18,10 @@ from lib.units import unit, unit_images
 NOISE = unit(16)  # the strongest
 SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
+# The orthonormal DCT-II matrix.
+COSINES = torch.cos(math.pi * (2 * torch.arange(BLOCK) + 1) * torch.arange(BLOCK)[:, None] / (2 * BLOCK))
+COSINES *= math.sqrt(2 / BLOCK)
+COSINES[0] /= math.sqrt(2)
 
 
 def crops(side: int, read: Callable[[int], Tensor], chosen: Sequence[int], g: torch.Generator | None = None) -> Tensor:
@@ -82,14 +86,6 @@ def noisy(x: Tensor, g: torch.Generator) -> Tensor:
     return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, NOISE) * noise
 
 
-def _cosines() -> Tensor:
-    """The orthonormal DCT-II matrix, `[8,8]`."""
-    k, n = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
-    matrix = torch.cos(math.pi * (2 * n + 1) * k / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
-
 def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     """One image in four with its 8x8 cosine coefficients rounded as JPEG does, coarser for higher frequencies.
 
@@ -98,13 +94,12 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     chosen = torch.rand(len(x), generator=g) < 0.25
     quality = _uniform(g, len(x), unit(4), unit(16))[chosen]
     count, channels, height, width = x[chosen].shape
-    cosines = _cosines()
     frequency = torch.arange(BLOCK)
     steps = quality[..., None, None] * (1 + frequency[:, None] + frequency)
     blocks = x[chosen].reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    rounded = torch.round(cosines @ blocks @ cosines.T / steps) * steps
+    rounded = torch.round(COSINES @ blocks @ COSINES.T / steps) * steps
     out = x.clone()
-    out[chosen] = (cosines.T @ rounded @ cosines).transpose(3, 4).reshape(count, channels, height, width)
+    out[chosen] = (COSINES.T @ rounded @ COSINES).transpose(3, 4).reshape(count, channels, height, width)
     return out
 
 

@@ -1,6 +1,6 @@
 """Training of one stand-in classifier: naturally, or on adversaries (recipes fgsm, pgd, ensemble, scatter).
 
-A `spec` is `lib.settings.StandIn`; its eps and step are in levels.
+A `spec` is `lib.settings.networks.StandIn`; its eps and step are in levels.
 """
 
 import math

@@ -1,6 +1,6 @@
 """Training of a small detector, whose trunk begins with the weights of a trained stand-in classifier.
 
-A `spec` is `lib.settings.DetectorSpec`.
+A `spec` is `lib.settings.networks.DetectorSpec`.
 """
 
 from collections.abc import Sequence

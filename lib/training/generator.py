@@ -7,7 +7,7 @@ through a relativistic cross-entropy. The generator then attacks images and netw
 Ours, not train.py's: generator and classifier run in bfloat16, images are resized by torch instead of Pillow, a last
 incomplete batch is left out, random crops and a mirror where a scale asks for them, images that are drawn as comic or
 painting first (`lib.data.renderings`), and sides that the generator does not give back unchanged are filled up
-(`lib.attacks.generators.proposal`). A `spec` is `lib.settings.GeneratorSpec`.
+(`lib.attacks.generators.proposal`). A `spec` is `lib.settings.networks.GeneratorSpec`.
 """
 
 import functools
@@ -47,7 +47,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
-    read, eps = prepared(data, spec.resize, spec.render), unit(spec.eps)
+    read, eps = reader(data, spec.resize, spec.render), unit(spec.eps)
     examples = keyed_crops(spec, read, range(len(data))[:EXAMPLES], "sheet").to(device)
 
     def advance(step: int) -> dict[str, float]:
@@ -77,7 +77,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     return loop.Training(training, generator, state, spec.steps, advance, inputs, len(data) // spec.batch, sheet)
 
 
-def prepared(data: Sequence[Tensor], side: int | None, render: str) -> Callable[[int], Tensor]:
+def reader(data: Sequence[Tensor], side: int | None, render: str) -> Callable[[int], Tensor]:
     """Gives an image with its shorter side brought to `side` pixels and then, as lines have widths in pixels, rendered;
     side None: as it is. KEPT of the resized images stay in memory."""
     if side is None:

@@ -4,13 +4,12 @@ Algorithm 1 of the paper: SSP finds adversaries of each batch in the features of
 to give back the clean images, by a loss of their features, their pixels and a critic (a relativistic average GAN).
 
 The weights of the losses, the crops and Adam are recalled from the main paper or are those of BasicSR's ESRGAN, which
-the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP); see `lib.settings.PurifierSpec`, which is
-the `spec` here. Ours: the learning rate's warm-up and cosine, mirroring alone (BasicSR rotates too), crops without
-resizing the photograph first, and features compared as a share of their size.
+the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP). Ours: the learning rate's warm-up and
+cosine, mirroring alone (BasicSR rotates too), crops without resizing the photograph first, and features compared as a
+share of their size. A `spec` is `lib.settings.networks.PurifierSpec`.
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,37 +36,32 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.
     """
     device = next(extractor.parameters()).device
-    extractor, parts = Bf16(extractor), build(spec, network, device)
+    extractor = Bf16(extractor)
+    torch.manual_seed(spec.seed)
+    purifier = PURIFIERS[network.architecture](network.width, network.blocks)
+    if spec.init == "identity":
+        begin_as_identity(purifier)
+    critic = Critic(spec.critic_width, spec.crop)
+    for built in (purifier, critic):
+        built.to(device, memory_format=torch.channels_last).train()
+    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
     examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         x = batch(spec, data, step).to(device, memory_format=torch.channels_last)
         x_adv = adversarial_batch(spec, extractor, x, f"{step}/0")
-        return update(spec, parts, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
+        return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
     def sheet() -> list[Tensor]:
         """Clean, adversary, purified and what the purifier took away."""
-        purified = parts.purifier(examples_adv).clamp(0, 1)
+        purified = purifier(examples_adv).clamp(0, 1)
         return [examples, examples_adv, purified, magnified(examples_adv - purified)]
 
     inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
-    epoch = len(data) // spec.batch
-    return loop.Training(training, parts.purifier, vars(parts), spec.steps, advance, inputs, epoch, sheet)
-
-
-def build(spec: Any, network: Any, device: torch.device) -> SimpleNamespace:
-    """What a step changes: purifier, critic, optimiser and critic_optimiser, with fresh weights."""
-    torch.manual_seed(spec.seed)
-    purifier = PURIFIERS[network.architecture](network.width, network.blocks)
-    if spec.init == "identity":
-        begin_as_identity(purifier)
-    networks = {"purifier": purifier, "critic": Critic(spec.critic_width, spec.crop)}
-    for built in networks.values():
-        built.to(device, memory_format=torch.channels_last).train()
-    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in networks.values())
-    return SimpleNamespace(**networks, optimiser=optimiser, critic_optimiser=critic_optimiser)
+    state = {"purifier": purifier, "critic": critic, "optimiser": optimiser, "critic_optimiser": critic_optimiser}
+    return loop.Training(training, purifier, state, spec.steps, advance, inputs, len(data) // spec.batch, sheet)
 
 
 def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
@@ -77,7 +71,7 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
 
 
 def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
-    """SSP of the crops; see `lib.settings.PurifierSpec` for the budgets."""
+    """SSP of the crops."""
     eps = unit(spec.eps)
     if spec.budgets == "uniform":
         eps = eps * torch.rand(len(x), 1, 1, 1, generator=generator(spec.seed, "budgets", key)).to(x)
@@ -86,17 +80,17 @@ def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> T
 
 
 def update(
-    spec: Any, parts: SimpleNamespace, extractor: nn.Module, x: Tensor, x_adv: Tensor, lr: float
+    spec: Any, state: dict[str, Any], extractor: nn.Module, x: Tensor, x_adv: Tensor, lr: float
 ) -> dict[str, float]:
     """One step of the purifier, then one of the critic, on clean images and their adversaries; the LOSSES."""
-    parts.critic.requires_grad_(False)
+    critic = state["critic"].requires_grad_(False)
     with torch.autocast(x.device.type, torch.bfloat16):
-        y = parts.purifier(x_adv).float()
-    losses = torch.stack([adversarial_loss(parts.critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
+        y = state["purifier"](x_adv).float()
+    losses = torch.stack([adversarial_loss(critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
     weights = torch.tensor([spec.adversarial, spec.pixel, spec.feature]).to(losses)
-    loop.descend(parts.optimiser, losses @ weights, lr)
-    parts.critic.requires_grad_(True)
-    last = loop.descend(parts.critic_optimiser, critic_loss(parts.critic, x, y.detach()), lr)
+    loop.descend(state["optimiser"], losses @ weights, lr)
+    critic.requires_grad_(True)
+    last = loop.descend(state["critic_optimiser"], critic_loss(critic, x, y.detach()), lr)
     return dict(zip(LOSSES, [*losses.tolist(), last], strict=True))
 
 

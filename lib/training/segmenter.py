@@ -4,8 +4,8 @@ Source: SegNet-Tutorial, Models/segnet_basic_solver.prototxt and segnet_basic_tr
 (twice that for biases), momentum 0.9, weight decay 5e-4 (none for biases), batches of 4, weighted softmax loss.
 Not as published: the forward pass in bfloat16 and, where a scale says so, a falling rate and mirrored images.
 
-A `spec` is `lib.settings.SegmenterSpec`. Images are uint8 `[N,3,H,W]`, labels uint8 `[N,H,W]`: a class from 0, and any
-higher number for a pixel without a label (void).
+A `spec` is `lib.settings.networks.SegmenterSpec`. Images are uint8 `[N,3,H,W]`, labels uint8 `[N,H,W]`: a class from 0,
+and any higher number for a pixel without a label (void).
 """
 
 import math
@@ -96,21 +96,18 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def class_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:
-    """CamVid's printed weights; for other classes those of `median_frequency`."""
-    printed = list(CAMVID_WEIGHTS.values())
-    return printed if tuple(classes) == tuple(CAMVID_WEIGHTS) else median_frequency(labels, len(classes))
-
-
-def median_frequency(labels: Tensor, classes: int) -> list[float]:
-    """SegNet's balancing: the median of the classes' frequencies over each class's own, for labels `[N,H,W]`.
+    """SegNet's balancing: the median of the classes' frequencies over each class's own; CamVid's as printed.
 
     A class's frequency: its pixels over all pixels, void too, of the images that show it. Without any it weighs 0.
     """
-    counts = torch.stack([torch.bincount(image.flatten().long(), minlength=classes)[:classes] for image in labels])
+    if tuple(classes) == tuple(CAMVID_WEIGHTS):
+        return list(CAMVID_WEIGHTS.values())
+    count = len(classes)
+    counts = torch.stack([torch.bincount(image.flatten().long(), minlength=count)[:count] for image in labels])
     pixels = (counts > 0).sum(0) * labels[0].numel()
     present = pixels > 0
     frequency = counts.sum(0)[present].double() / pixels[present]
-    weights = torch.zeros(classes, dtype=torch.float64)
+    weights = torch.zeros(count, dtype=torch.float64)
     # NumPy's median: PyTorch's takes the lower of the two middle values.
     weights[present] = frequency.quantile(0.5) / frequency
     return weights.tolist()

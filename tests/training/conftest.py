@@ -15,7 +15,15 @@ from lib.data.unlabelled import unlabelled
 from lib.data.world import World, load
 from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.networks.wrappers import Normalised
-from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
+from lib.settings.networks import (
+    DetectorSpec,
+    GeneratorSpec,
+    NetworkSpec,
+    PurifierSpec,
+    Scenes,
+    SegmenterSpec,
+    StandIn,
+)
 from lib.store import Store
 from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
 from tests.conftest import tiny_network

@@ -199,12 +199,12 @@ def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
 @pytest.mark.parametrize("side", [None, 40])
 def test_images_that_fit_are_left_as_they_are(side):
     image = random_image(40, 55)
-    assert torch.equal(generator.prepared([image], side, "none")(0), image)
+    assert torch.equal(generator.reader([image], side, "none")(0), image)
 
 
 def test_images_are_rendered_at_the_size_that_is_trained_on():
     image = random_image(80, 110)
-    found = generator.prepared([image], 40, "comic")(0)
+    found = generator.reader([image], 40, "comic")(0)
     assert found.shape == (3, 40, 55)
     assert torch.equal(found, RENDERINGS["comic"](generator.resized(image, 40)))
     assert not torch.equal(found, generator.resized(RENDERINGS["comic"](image), 40))
@@ -219,13 +219,13 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
             return super().__getitem__(index)
 
     images = Watched(random_image(20, 30, seed) for seed in range(4))
-    prepared = generator.prepared(images, 10, "none")
+    prepared = generator.reader(images, 10, "none")
     passes = [[prepared(index) for index in range(4)] for _ in range(2)]
     assert read == [0, 1, 2, 3]
     assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
     read.clear()
     monkeypatch.setattr(generator, "KEPT", 2)
-    prepared = generator.prepared(images, 10, "none")
+    prepared = generator.reader(images, 10, "none")
     for index in (0, 1, 2, 2, 1, 0):
         prepared(index)
     assert read == [0, 1, 2, 0]  # the last two are kept

@@ -13,7 +13,7 @@ from lib.networks.small import ARCHITECTURES
 from lib.networks.wrappers import Tap
 from lib.rng import generator
 from lib.training import purifier
-from tests.training.conftest import SIDE, conv3, fit, network_spec, spec_of
+from tests.training.conftest import SIDE, conv3, fit, network_spec, photographs, spec_of
 
 
 def spec(**changes):
@@ -48,7 +48,9 @@ def pairs(data, extractor):
 
 
 def parts_of(changed=None, built=None) -> SimpleNamespace:
-    return purifier.build(changed or spec(), built or network_spec("nrp_resg"), torch.device("cpu"))
+    """What a step changes, with fresh weights."""
+    built = built or network_spec("nrp_resg")
+    return SimpleNamespace(**purifier.training(changed or spec(), built, photographs(), conv3()).state)
 
 
 # Losses.
@@ -155,7 +157,7 @@ def test_the_purifiers_update_is_adams_step_on_the_losses(pairs, extractor, monk
         slope = torch.autograd.grad(0.3 * pixel + 2 * feature, number)[0].double().numpy()
         first, second = 0.9 * first + 0.1 * slope, 0.99 * second + 0.01 * slope**2
         values = values - rate * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
-        losses = purifier.update(recipe, parts, extractor, x, x_adv, rate)
+        losses = purifier.update(recipe, vars(parts), extractor, x, x_adv, rate)
         assert [losses["pixel"], losses["feature"]] == pytest.approx([pixel.item(), feature.item()], rel=1e-4)
         found = torch.cat([parts.purifier.scale, parts.purifier.shift]).flatten().tolist()
         assert found == pytest.approx(values, rel=1e-4, abs=1e-6)
@@ -170,7 +172,7 @@ def test_the_critic_learns_from_the_images_that_the_purifier_was_judged_by(pairs
     parts = parts_of(recipe)
     x, x_adv = pairs[0]
     before = copy.deepcopy(parts)
-    purifier.update(recipe, parts, extractor, x, x_adv, 0.05)
+    purifier.update(recipe, vars(parts), extractor, x, x_adv, 0.05)
     with torch.autocast("cpu", torch.bfloat16):
         y = before.purifier(x_adv).float().detach()
         real, fake = (before.critic(images).float() for images in (x, y))
@@ -189,7 +191,7 @@ def test_the_adversarial_loss_moves_the_purifier_only_by_its_weight(pairs, extra
     for weight in (0.0, 1.0, 2.0):
         recipe = spec(adversarial=weight, pixel=0, feature=0, init="random")
         parts = parts_of(recipe)
-        purifier.update(recipe, parts, extractor, *pairs[0], 1e-3)
+        purifier.update(recipe, vars(parts), extractor, *pairs[0], 1e-3)
         found.append(gradients(parts.purifier))
     assert not found[0].any() and found[1].abs().max() > 0
     assert torch.allclose(2 * found[1], found[2], rtol=1e-3, atol=1e-7)
