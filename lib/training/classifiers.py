@@ -36,7 +36,7 @@ def adversarial_batch(
 ) -> Tensor:
     """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd, scatter).
 
-    step: the number of the training step; done: the finished share of the training.
+    done: the finished share of the training.
     """
     # With the full budget from the start small networks learn next to nothing in a few epochs.
     begin, full = RAMP
@@ -87,10 +87,7 @@ def training(
 
 
 def accuracies(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
-    """Accuracy on clean images, under random sign noise of 16 levels, and under the network's own FGSM of 16 levels.
-
-    images: uint8 `[N,3,H,W]`.  ids: of the images, for the noise.
-    """
+    """Accuracy on uint8 images `[N,3,H,W]`, under sign noise of 16 levels keyed by their ids, and under FGSM of 16."""
     device = next(victim.parameters()).device
     x, y = unit_images(images, device), labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)

@@ -163,8 +163,7 @@ def begin_generator(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
     return training, lambda losses: facts | {"fooled": round(losses["fooled"].iloc[-1].item(), 4)} | counts
 
 
-# By section of the scale file.
-KINDS = {
+KINDS = {  # by section of the scale file
     "stand_ins": begin_stand_in,
     "segmenters": begin_segmenter,
     "detectors": begin_detector,
