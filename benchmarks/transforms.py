@@ -1,6 +1,6 @@
 """How fast the transforms are, as ratios to their peers measured in one run, and how far they are from them.
 
-Peers: Pillow in a loop, scikit-image's function plane by plane.
+Peers: Pillow in a loop, scikit-image's and scipy's functions plane by plane, torch's median over unfolded windows.
 Images: crops of photographs in scikit-image's wheel, 224x224. Where there is a GPU, also there, against the same peers
 on the CPU. Distances are in grey levels, RMSE.
 """
@@ -12,14 +12,16 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 from skimage import data
 from skimage.restoration import denoise_tv_bregman
 from tabulate import tabulate
 from torch import Tensor
 
 from lib.defenses import bregman
-from lib.defenses.transforms import jpeg, tvm
+from lib.defenses.transforms import jpeg, median, tvm
 
 SIDE, REPEATS, GPU_BATCH = 224, 5, 32
 
@@ -63,6 +65,12 @@ def pillow(x: Tensor, quality: int = 75) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
 
 
+def torch_median(x: Tensor, window: int) -> Tensor:
+    """The median as torch's own selection over unfolded windows; its border is replicated."""
+    padded = F.pad(x, (window // 2,) * 4, mode="replicate")
+    return padded.unfold(2, window, 1).unfold(3, window, 1).flatten(-2).median(-1).values
+
+
 def compare(title: str, peer: Callable[[], Tensor], runs: dict[str, Callable[[], Tensor]]) -> str:
     """Each run's time per image, as a speed-up over the peer, and its distance from it on the photographs."""
     base, reference = seconds(peer), peer()
@@ -91,13 +99,22 @@ def jpeg_table(x: Tensor, on_gpu: dict[str, Tensor]) -> str:
     return compare("JPEG 75 against Pillow", lambda: pillow(x), runs)
 
 
+def median_table(x: Tensor, on_gpu: dict[str, Tensor], window: int) -> str:
+    """Ours and torch's selection, whose replicated border differs from scipy's for window 5."""
+    runs = {"median": lambda: median(x, window=window), "torch.median": lambda: torch_median(x, window)}
+    runs |= {name: lambda y=y: median(y, window=window) for name, y in on_gpu.items()}
+    peer = functools.partial(ndimage.median_filter, size=window, mode="reflect")
+    return compare(f"median {window} against scipy", lambda: per_plane(peer, x), runs)
+
+
 def main() -> None:
     x = photographs()
     on_gpu = {}
     if torch.cuda.is_available():
         on_gpu = {torch.cuda.get_device_name(): x.repeat(-(-GPU_BATCH // len(x)), 1, 1, 1).cuda()}
     tvms = [tvm_table(x, on_gpu, weight) for weight in (30, 10)]
-    print(*tvms, jpeg_table(x, on_gpu), sep="\n\n")
+    medians = [median_table(x, on_gpu, window) for window in (3, 5)]
+    print(*tvms, jpeg_table(x, on_gpu), *medians, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The transforms against Pillow, scikit-image and scipy, on photographs and on noise."""
 
 import io
+import itertools
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from skimage.restoration import denoise_tv_bregman
 
 from lib.data.images import load_neurips2017
 from lib.defenses import bregman, defense
-from lib.defenses.transforms import jpeg, median, tvm
+from lib.defenses.transforms import elementwise_median, jpeg, median, tvm
 from tests.conftest import NO_BATCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -148,6 +149,13 @@ def test_median_removes_single_pixels_and_keeps_edges():
     dotted = x.clone()
     dotted[..., 3, 3], dotted[..., 8, 9] = 1, 0
     assert torch.equal(median(dotted), x) and torch.equal(median(x), x)
+
+
+@pytest.mark.parametrize("n", range(1, 16, 2))
+def test_the_middle_is_the_median(n):
+    """Minima and maxima that are right for all sequences of zeros and ones are right for everything."""
+    bits = torch.tensor(list(itertools.product([0, 1], repeat=n))).T
+    assert torch.equal(elementwise_median(list(bits)), bits.sort(0).values[n // 2])
 
 
 @pytest.mark.parametrize("name", RUNS)
