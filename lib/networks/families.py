@@ -51,7 +51,9 @@ def family(place: str, *sizes: str, **facts: Any) -> Family:
                 known = ", ".join(made)
                 raise ValueError(f"family {spec.family} has no architecture '{spec.architecture}', only {known}")
             made = made[spec.architecture]
-        return made(*(getattr(spec, size) for size in sizes))
+        network = made(*(getattr(spec, size) for size in sizes))
+        network.built_by = made  # what the structure does not show, such as a detector's thresholds (`lib.keys`)
+        return network
 
     return Family(build, **facts)
 
@@ -139,9 +141,9 @@ FAMILIES = {
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
     "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
-    "vgg16_conv3_3": family("families.vgg16_conv3_3"),
-    "resnet50_stride1": family("families.resnet50_stride1", "classes"),
-    "mobilenetv2_same": family("families.mobilenetv2_same", "classes"),
+    "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),
+    "resnet50_stride1": Family(lambda spec: resnet50_stride1(spec.classes)),
+    "mobilenetv2_same": Family(lambda spec: mobilenetv2_same(spec.classes)),
     "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
     "timm": Family(timm_network, load=timm_network, file=timm_file),
