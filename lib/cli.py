@@ -69,8 +69,12 @@ def train(
     chosen = settings.load(scale)
     if everything:
         announce("train", scale)
-    for each in runner.names(chosen) if everything else [name]:
-        record = runner.train(each, chosen, root or settings.ROOT, **given(images=images, render=render))
+    place, changed = root or settings.ROOT, given(images=images, render=render)
+    if everything:
+        trained = runner.train_all(chosen, place, settings.params().cores(), **changed)
+    else:
+        trained = [(name, runner.train(name, chosen, place, **changed))]
+    for each, record in trained:
         facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
         print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
 

@@ -151,3 +151,25 @@ def _read(path: Path) -> nn.Module:
     if path not in _networks:
         _networks[path] = torch.load(path, map_location=_device, weights_only=False)
     return _networks[path]
+
+
+def in_order(
+    jobs: Mapping[str, Callable[[], Any]], needs: Mapping[str, Sequence[str]], workers: int
+) -> Iterator[tuple[str, Any]]:
+    """What every job gives, by name, as they end; one begins when all that it needs has ended.
+
+    With one worker they run in this process, in their order.
+    """
+    if workers == 1:
+        for name, job in jobs.items():
+            yield name, job()
+        return
+    left, running = dict(jobs), {}
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        while left or running:
+            busy = {*left, *running.values()}
+            for name in [name for name in left if busy.isdisjoint(needs[name])]:
+                running[pool.submit(left.pop(name))] = name
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield running.pop(future), future.result()

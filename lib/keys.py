@@ -214,7 +214,7 @@ def machine(device: str) -> str:
     """The kind of device, for CPUs with the instruction set that torch uses."""
     kind = str(device).split(":")[0]
     torch = sys.modules.get("torch")
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if torch and kind == "cpu" else kind
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}, 1 thread" if torch and kind == "cpu" else kind
 
 
 def label(file: Path) -> str:

@@ -15,56 +15,106 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
+from tqdm import tqdm
 
 from lib import keys
 from lib.atomic import write_bytes
+
+if TYPE_CHECKING:  # what only looks into the store needs no torch
+    from lib.engine import Engine
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
 
 
-class Store:
-    """Arrays by key, below `root`."""
+class Call(NamedTuple):
+    """A computation that is asked for, `function(*arguments, device=..., **how)`.
 
-    def __init__(self, root: Path):
+    arguments: what the result depends on; see `lib.keys.described`.  how: what changes no result, such as the size of a
+    batch.  cell: names the computation for people, in messages and in `why`.
+    """
+
+    function: Callable[..., Arrays]
+    arguments: tuple
+    cell: str = ""
+    how: Mapping[str, object] = {}
+
+
+class Store:
+    """Arrays by key, below `root`; what is missing is computed by the engine (default: in this process)."""
+
+    def __init__(self, root: Path, engine: "Engine | None" = None):
         self.root = Path(root)
+        self.engine = engine
         self.reported: set[str] = set()
 
     def cached(
         self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
     ) -> Arrays:
-        """`function(*arguments, device=device, **how)`, from the store where it is there.
+        """What one `Call` gives, from the store where it is there. device: counts by its kind."""
+        ((arrays,),) = self.cached_all([[Call(function, arguments, cell, how)]], device)
+        return arrays
 
-        arguments: what the result depends on; see `lib.keys.described`.  device: counts by its kind.  how: what changes
-        no result, such as the size of a batch.  cell: names the computation for people, in messages and in `why`.
+    def cached_all(
+        self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
+    ) -> Iterator[list[Arrays]]:
+        """What the calls give, group by group; the missing ones are computed first, those of a group by one worker.
 
-        A function of a notebook's cell, or an argument that holds one, has no file and so no key: it is computed anew
-        each time, which is said once.
+        words: for the progress bar. A function of a notebook's cell, or an argument that holds one, has no file and so
+        no key: it is computed anew each time, in this process, which is said once.
         """
+        from lib.engine import Engine, Job
+
+        with keys.networks_unchanged():
+            asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
+        pieces = []
+        for group in asked:
+            missing = [(call, made) for call, made in group if made and not self.path(keys.digest(made)).is_file()]
+            if missing:
+                keeps = [functools.partial(self.write, made, call.cell) for call, made in missing]
+                calls = [(call.function, call.arguments, call.how) for call, _ in missing]
+                pieces.append([Job(*call, keep) for call, keep in zip(calls, keeps, strict=True)])
+        engine, there = self.engine or Engine([device]), len(groups) - len(pieces)
+        for _ in tqdm(engine.run(pieces), words, len(groups), initial=there, disable=not words):
+            pass
+        for group in asked:
+            yield [self._result(call, made, device) for call, made in group]
+
+    def _made_from(self, call: Call, device: str) -> dict | None:
+        """The record of a call; None, which is said once, where nothing can say what it is made from."""
         try:
-            made_from = keys.record(function, arguments, device)
+            return keys.record(call.function, call.arguments, device)
         except keys.Unkeyed as error:
             if str(error) not in self.reported:
                 self.reported.add(str(error))
-                print(f"store: {cell or function.__name__} is not stored: {error}", file=sys.stderr)
-            return function(*arguments, device=device, **how)
-        return self.entry(made_from, functools.partial(function, *arguments, device=device, **how), cell)
+                print(f"store: {call.cell or call.function.__name__} is not stored: {error}", file=sys.stderr)
+            return None
+
+    def _result(self, call: Call, made_from: dict | None, device: str) -> Arrays:
+        compute = functools.partial(call.function, *call.arguments, device=device, **call.how)
+        return self.entry(made_from, compute, call.cell) if made_from else alone(compute, device)
 
     def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
         """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
-        path = self.path(keys.digest(made_from))
-        arrays = read(path)
+        arrays = read(self.path(keys.digest(made_from)))
         if arrays is None:
-            arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
-            write(path, arrays, made_from | {"cell": cell})
+            arrays = alone(compute, made_from["device"].split()[0])
+            self.write(made_from, cell, arrays)
         return arrays
+
+    def write(self, made_from: dict, cell: str, arrays: Arrays) -> None:
+        """Write an entry, whole or not at all."""
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        payload = encode(arrays, {"made_from": json.dumps(made_from | {"cell": cell}, sort_keys=True)})
+        write_bytes(self.path(keys.digest(made_from)), hashlib.sha256(payload).digest() + payload)
 
     def path(self, key: str) -> Path:
         """Where the entry of a key lies."""
@@ -124,6 +174,14 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
     return {key: leaf for one in found for key, leaf in one.items()}
 
 
+def alone(compute: Callable[[], Arrays], device: str) -> Arrays:
+    """What `compute` gives, with one thread on a CPU."""
+    from lib.engine import one_thread
+
+    with one_thread(device):
+        return compute()
+
+
 def read(path: Path) -> Arrays | None:
     """The arrays in `path`; None if there is no such file, or (said on stderr) if its checksum is wrong."""
     try:
@@ -146,9 +204,3 @@ def read_record(path: Path) -> dict | None:
             return json.loads(json.loads(file.read(length))["__metadata__"]["made_from"])
     except (OSError, KeyError, ValueError, struct.error):
         return None
-
-
-def write(path: Path, arrays: Arrays, made_from: dict | None = None) -> None:
-    """Write an entry, whole or not at all."""
-    payload = encode(arrays, {"made_from": json.dumps(made_from or {}, sort_keys=True)})
-    write_bytes(path, hashlib.sha256(payload).digest() + payload)

@@ -11,6 +11,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 # Every test has a store of its own: what an earlier run of the tests computed must be computed again.
 os.environ.pop("COMPANION_STORE", None)
+os.environ["COMPANION_WORKERS"] = "1"
 
 import pytest
 import torch

@@ -44,7 +44,12 @@ class Traced(Store):
         super().__init__(root)
         self.sizes, self.missing = [], {}
 
-    def cached(self, function, *arguments, device="cpu", cell="", **how):
+    def cached_all(self, groups, device="cpu", words=""):
+        for group in groups:
+            yield [self.traced(call, device) for call in group]
+
+    def traced(self, call, device):
+        function, arguments, cell, how = call
         ran = set()
         sys.setprofile(lambda frame, event, argument: ran.add(frame.f_code.co_filename) if event == "call" else None)
         try:

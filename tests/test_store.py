@@ -14,7 +14,7 @@ import torch
 from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
 from lib.keys import code_of, digest, imports_of
-from lib.store import Store, read, write
+from lib.store import Store, read
 from tests.conftest import tiny_network
 
 CALLS = []
@@ -156,8 +156,8 @@ def test_a_corrupt_entry_is_reported_and_computed_again(tmp_path, capsys):
 
 
 def test_a_truncated_entry_is_not_read(tmp_path):
-    path = tmp_path / "x.bin"
-    write(path, {"a": np.arange(100)})
+    Store(tmp_path).write({}, "", {"a": np.arange(100)})
+    (path,) = tmp_path.rglob("*.bin")
     path.write_bytes(path.read_bytes()[:10])
     assert read(path) is None
 

@@ -15,6 +15,9 @@ def require_images(x: Tensor) -> None:
         raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}")
 
 
+KEPT = 64
+
+
 class Memo:
     """A defense that is computed once per batch of images: several victims look at the same ones. Kept off the GPU.
 
@@ -23,10 +26,12 @@ class Memo:
 
     def __init__(self, defense: Callable[[Tensor], Tensor]):
         self.__wrapped__ = defense
-        self.known: dict[bytes, Tensor] = {}
+        self.known: dict[bytes, Tensor] = {}  # the last ones, at most KEPT images
 
     def __call__(self, x: Tensor) -> Tensor:
         key = hashlib.sha256(x.cpu().numpy().tobytes()).digest()
         if key not in self.known:
             self.known[key] = self.__wrapped__(x).cpu()
+            while sum(map(len, self.known.values())) > max(KEPT, len(x)):
+                del self.known[next(iter(self.known))]
         return self.known[key].to(x.device, copy=True)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from lib import zoo
 from lib.attacks.adaptive import Adaptive
@@ -20,10 +19,11 @@ from lib.attacks.features import add_perturbation
 from lib.attacks.registry import Attack, attack_named, attacks, custom_attack
 from lib.attacks.shards import attack_shard, universal_perturbation
 from lib.attacks.transport import grouped
+from lib.engine import one_thread
 from lib.experiment.study import NONE, Images, Study
-from lib.keys import networks_unchanged
 from lib.networks.wrappers import Bf16
 from lib.settings import OwnAttack, validated
+from lib.store import Call
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 
 MODES = ("exact", "BPDA", "EOT")
@@ -136,8 +136,9 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
     times = []
     for _ in range(2):  # the first one also warms up
         begun = time.perf_counter()
-        for _, arguments in shards:
-            attack_shard(*arguments, device=study.device)  # ends with the images on the CPU, so a GPU has finished too
+        with one_thread(study.device):
+            for _, arguments in shards:  # each ends with the images on the CPU, so a GPU has finished too
+                attack_shard(*arguments, device=study.device)
         times.append(time.perf_counter() - begun)
     return min(times) / count
 
@@ -202,11 +203,10 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
 def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
     made: dict[int, Tensor] = {}  # index of the image -> its snapshots `[S,3,H,W]`
-    with networks_unchanged():
-        for group, arguments in tqdm(shards, desc=name):
-            cell = f"{name}, from image {study.images.ids[group[0]]}"
-            found = torch.from_numpy(study.cached(attack_shard, *arguments, cell=cell)["images"])
-            made |= zip(group, found.unbind(1), strict=True)
+    cells = [f"{name}, from image {study.images.ids[group[0]]}" for group, _ in shards]
+    calls = [[Call(attack_shard, asked, cell)] for (_, asked), cell in zip(shards, cells, strict=True)]
+    for (group, _), (found,) in zip(shards, study.cached_all(calls, name), strict=True):
+        made |= zip(group, torch.from_numpy(found["images"]).unbind(1), strict=True)
     snapshots = zip(*(made[k] for k in range(len(made))), strict=True)
     return [torch.stack(each) if isinstance(study.images.images, Tensor) else list(each) for each in snapshots]
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from lib import zoo
 from lib.defenses import Defense
@@ -13,7 +12,7 @@ from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study
 from lib.frames import KEYS, Contributions, Frame
-from lib.keys import networks_unchanged
+from lib.store import Arrays, Call
 from lib.tasks.confusion import confusions
 from lib.tasks.precision import Detections, evaluate_boxes
 from lib.tasks.predictions import TASKS, Prediction, fidelity_of, top_k
@@ -27,13 +26,24 @@ def predictions(study: Study, victim: str, images: Images, defense: str = NONE, 
 
     changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
     """
-    return _predictions(study, victim, images, defense, study.defense(defense, **changed))
+    calls = [[call] for call in _calls(study, victim, images, defense, study.defense(defense, **changed))]
+    return _read(study, victim, [found for (found,) in study.cached_all(calls, victim)])
 
 
-def _predictions(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> Predictions:
-    compute, unpacked = TASKS[study.scale.networks[victim].task]
-    asked = (study.network(victim), images, defense)
-    return unpacked(study.cached(compute, *asked, batch=study.batch, cell=f"{victim} with {name}"))
+def _calls(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> list[Call]:
+    """What the victim predicts, shard by shard."""
+    compute, network = TASKS[study.scale.networks[victim].task][0], study.network(victim)
+    cell, how = f"{victim} with {name}", {"batch": study.batch}
+    return [Call(compute, (network, images[part], defense), cell, how) for part in study.shards()]
+
+
+def _read(study: Study, victim: str, shards: Sequence[Arrays]) -> Predictions:
+    return TASKS[study.scale.networks[victim].task][1](joined(shards))
+
+
+def joined(shards: Sequence[Arrays]) -> Arrays:
+    """The arrays of all shards, one after the other."""
+    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
 
 
 def evaluate(
@@ -57,14 +67,16 @@ def evaluate(
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
     clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
     several, places = [None] if seeds is None else range(seeds), range(len(cells))
-    found = {}
-    with networks_unchanged():
-        for name, seed, place in tqdm([*itertools.product(defenses, several, places)], desc="evaluating"):
-            defense = study.defense(name, **({} if seed is None else {"seed": seed}))
-            shared = Memo(defense) if defense and len(victims) > 1 else defense
-            for victim in victims:
-                predicted = _predictions(study, victim, cells[place].images, name, shared)
-                found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
+    cases, groups, found = [*itertools.product(defenses, several, places)], [], {}
+    for name, seed, place in cases:
+        defense = study.defense(name, **({} if seed is None else {"seed": seed}))
+        shared = Memo(defense) if defense and len(victims) > 1 else defense
+        groups += zip(*(_calls(study, victim, cells[place].images, name, shared) for victim in victims), strict=True)
+    made = study.cached_all(groups, "evaluating")
+    for name, seed, place in cases:
+        for victim, shards in zip(victims, zip(*itertools.islice(made, len(study.shards())), strict=True), strict=True):
+            predicted = _read(study, victim, shards)
+            found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
     keys = [*itertools.product(victims, defenses, places, several)]
     rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
@@ -93,12 +105,12 @@ def nearness(
     extractor: a network of the scale, cut at its tap, whose features are compared too.
     """
     tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
-    rows, parts = [], []
-    for cell, name in itertools.product(cells, defenses):
-        asked = (study.images.images, cell.images, study.defense(name), tap)
-        parts.append(study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {name}"))
-        rows.append(_columns("fidelity", cell, name) | labels)
-    return _frame(study, rows, parts)
+    pairs, groups, images = [*itertools.product(cells, defenses)], [], study.images.images
+    for cell, name in pairs:
+        asked = [(images[part], cell.images[part], study.defense(name), tap) for part in study.shards()]
+        groups.append([Call(fidelity_of, one, f"fidelity with {name}", {"batch": study.batch}) for one in asked])
+    parts = [joined(shards) for shards in study.cached_all(groups, "comparing")]
+    return _frame(study, [_columns("fidelity", cell, name) | labels for cell, name in pairs], parts)
 
 
 def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], label: str, **labels: object) -> Frame:

@@ -1,6 +1,7 @@
 """A study: images, networks, parameters and a store, which all cells of an experiment share."""
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,8 +15,9 @@ from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.data.sets import load_set
 from lib.defenses import Defense, defense
+from lib.engine import Engine, one_thread
 from lib.settings import Data, Params, Scale, Scenes
-from lib.store import Arrays, Store
+from lib.store import Arrays, Call, Store
 from lib.units import OF_DEFENSES, in_unit, unit_images
 
 NONE = "none"  # no defense
@@ -24,8 +26,15 @@ Images = Tensor | Sequence[Tensor]
 
 
 def here() -> Store:
-    """The store of this checkout, see `lib.store.folder`."""
-    return Store(store.folder(settings.ROOT))
+    """The store of this checkout (`lib.store.folder`), with the workers that params.yaml asks for."""
+    return Store(store.folder(settings.ROOT), engine(zoo.device_here(), settings.params().cores()))
+
+
+@functools.cache
+def engine(device: str, workers: int) -> Engine:
+    """The pool of this process: a worker per core, or the one GPU (with "cuda", all of them)."""
+    gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if device == "cuda" else []
+    return Engine(gpus or ([device] if device != "cpu" else ["cpu"] * workers))
 
 
 @dataclass
@@ -72,6 +81,14 @@ class Study:
         """`Store.cached` on the study's device."""
         return self.store.cached(function, *arguments, device=self.device, cell=cell, **how)
 
+    def cached_all(self, groups: Sequence[Sequence[Call]], words: str) -> Iterator[list[Arrays]]:
+        """`Store.cached_all` on the study's device."""
+        return self.store.cached_all(groups, self.device, words)
+
+    def shards(self) -> list[slice]:
+        """The images in parts that are evaluated and stored by themselves."""
+        return [slice(first, first + self.batch) for first in range(0, len(self.images), self.batch)]
+
 
 def open_study(scale: str | None = None, count: int | None = None, source: Data | Scenes | None = None) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
@@ -99,5 +116,5 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -
     network = study.network(name)
     module = zoo.cut(network, name, study.scale) if features else network
     parts = study.images.images[list(images)].split(study.batch)
-    with torch.no_grad():
+    with torch.no_grad(), one_thread(study.device):
         return torch.cat([module(unit_images(part, study.device)).float().cpu() for part in parts]).numpy()

@@ -4,6 +4,7 @@ Budgets and steps are in the paper's 0-255 levels here, as on screen (`lib.units
 error of one line that names the nearest valid key.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,10 +27,16 @@ class Params(Strict):
     scale: str
     seed: int
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     attacks: Attacks
     # A heading with nothing below it is None, as params.yaml comes.
     own_attacks: Annotated[dict[str, OwnAttack], BeforeValidator(lambda entries: entries or {})] = {}
     defenses: dict[str, Options]  # name -> kind and options of `lib.defenses`
+
+    def cores(self) -> int:
+        """How many workers compute side by side on a CPU: $COMPANION_WORKERS, else as params.yaml says."""
+        asked = os.environ.get("COMPANION_WORKERS") or self.workers
+        return len(os.sched_getaffinity(0)) if asked == "auto" else int(asked)
 
     def with_attacks(self, **changes: dict) -> "Params":
         """With other values of these parameters, by section; ValueError in one line for an unknown one."""

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.store import Arrays
 from lib.tasks.precision import LIMIT, Detections
 from lib.units import same_size, unit_images
 
+Arrays = dict[str, np.ndarray]
 Transform = Callable[[Tensor], Tensor] | None
 Detector = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 

@@ -6,7 +6,8 @@ a step computes, and knows no names. What takes seconds to import is imported wh
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from lib.data import detection as boxes
 from lib.data import world
 from lib.data.sets import load_set
 from lib.data.unlabelled import Photographs, unlabelled
+from lib.engine import in_order, one_thread
 from lib.settings import ROOT, NetworkSpec, Scale
 from lib.store import Store, folder
 from lib.tasks import confusion, precision
@@ -48,7 +50,35 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
     device = zoo.device_here() if section in ON_GPU else "cpu"
     zoo.family_of(network).build(network)  # ValueError for an unknown architecture
-    training, evaluate = KINDS[section](spec, network, scale, device)
+    with one_thread(device):
+        training, evaluate = KINDS[section](spec, network, scale, device)
+        return _trained(training, evaluate, name, spec, scale, root, device)
+
+
+def train_all(scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Iterator[tuple[str, Facts]]:
+    """`train` everything, several networks side by side; each name and its record, as they end."""
+    jobs = {name: partial(train_named, name, scale.name, root, **changed) for name in names(scale)}
+    return in_order(jobs, needs(scale), workers)
+
+
+def train_named(name: str, scale: str, root: Path, **changed: str) -> Facts:
+    """`train` at the scale of that name, as a worker is told."""
+    return train(name, settings.load(scale), root, **changed)
+
+
+def needs(scale: Scale) -> dict[str, list[str]]:
+    """What each network of the scale that is trained learns from, of those that are trained too."""
+    found = {name: spec.sources for name, spec in scale.stand_ins.items()}
+    found |= {name: [spec.backbone] for name, spec in scale.detectors.items()}
+    found |= {name: [spec.extractor] for name, spec in scale.purifiers.items()}
+    found |= {name: [spec.classifier] for name, spec in scale.generators.items()}
+    known = names(scale)
+    return {name: [one for one in found.get(name, []) if one in known] for name in known}
+
+
+def _trained(
+    training: Training, evaluate: Callable, name: str, spec: Any, scale: Scale, root: Path, device: str
+) -> Facts:
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
     losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
@@ -83,8 +113,8 @@ def cached_training(
     """
     recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
     made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
-    kept = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
-    found = store.entry(made_from, lambda: loop.run_steps(training, *kept), f"training of {name}")
+    run = partial(loop.run_steps, training, checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
+    found = store.entry(made_from, run, f"training of {name}")
     losses, seconds = (found.pop(key) for key in ("losses", "seconds"))
     training.network.load_state_dict({key: torch.from_numpy(value) for key, value in found.items()})
     training.network.eval()
