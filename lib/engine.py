@@ -11,6 +11,7 @@ import io
 import itertools
 import multiprocessing
 import pickle
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -130,6 +131,7 @@ _networks: dict[Path, nn.Module] = {}  # that it has read
 
 def _begin(devices: multiprocessing.Queue) -> None:
     global _device
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key press ends the process that asked, and this one with it
     _device = devices.get()
     if _device == "cpu":
         torch.set_num_threads(1)

@@ -56,6 +56,10 @@ class Store:
         self.engine = engine
         self.reported: set[str] = set()
 
+    def __reduce__(self) -> tuple:
+        """As a worker gets it: it computes by itself."""
+        return Store, (self.root,)
+
     def cached(
         self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
     ) -> Arrays:
