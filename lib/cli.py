@@ -40,12 +40,16 @@ def announce(stage: str, scale: str | None) -> None:
 
 
 @app.command()
-def run(notebook: Annotated[str, typer.Argument(help="such as e_transforms")], scale: ScaleName = None) -> None:
+def run(
+    notebook: Annotated[str, typer.Argument(help="such as e_transforms")],
+    scale: ScaleName = None,
+    part: Annotated[str | None, typer.Option(help="3/8: one of eight that share the work and the store")] = None,
+) -> None:
     """Run one appendix: execute its notebook and write its results."""
     from lib import run
 
     announce(notebook, scale)
-    print(f"wrote {run.stage(notebook, scale)}")
+    print(run.stage(notebook, scale, part))
 
 
 @app.command()

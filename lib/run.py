@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,17 +30,21 @@ KERNEL = "python3"
 SOURCES = ("lib", "own", "notebooks", "params.yaml", "scales", "dvc.yaml", "requirements.lock")
 
 
-def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: object) -> Path:
+def execute(
+    name: str, scale: str, root: Path = settings.ROOT, results: Path | None = None, **parameters: object
+) -> Path:
     """Execute a notebook at a scale; the path of the result.
 
-    parameters: further values for its parameters cell.  FileNotFoundError for an unknown notebook,
-    PapermillExecutionError for a failing cell (the notebook up to there is kept beside the result as *.failed.ipynb).
+    results: where that is written (default: results/ of the root).  parameters: further values for its parameters cell.
+    FileNotFoundError for an unknown notebook, PapermillExecutionError for a failing cell (the notebook up to there is
+    kept beside the result as *.failed.ipynb).
     """
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.exists():
         known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
         raise FileNotFoundError(f"no notebook '{name}'; there are {known}")
-    target = root / "results" / scale / name / f"{name}.ipynb"
+    results = results or root / "results"
+    target = results / scale / name / f"{name}.ipynb"
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -61,18 +66,18 @@ def execute(name: str, scale: str, root: Path = settings.ROOT, **parameters: obj
     notebook = stable(nbformat.read(failed, as_version=4))
     nbformat.write(notebook, failed)
     os.replace(failed, target)
-    keep_record(name, scale, root, time.monotonic() - begun)
+    keep_record(name, scale, root, results, time.monotonic() - begun)
     return target
 
 
-def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
+def keep_record(name: str, scale: str, root: Path, results: Path, seconds: float) -> None:
     """results/<scale>/<name>/run.json: with what the notebook ran; and in `lib.timings` when and how long, once.
 
     Seconds are of that run: what the store had already was not computed again.
     """
     command = f"companion run {name} --scale {scale}"
     record = {"stage": name, "command": command, "parameters": parameters(name, scale, root)}
-    path = root / "results" / scale / name / "run.json"
+    path = results / scale / name / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
 
@@ -81,7 +86,7 @@ def keep_record(name: str, scale: str, root: Path, seconds: float) -> None:
         commit, now = _git(root, "rev-parse", "HEAD") or "unknown", datetime.now(UTC).isoformat(timespec="seconds")
         return {"seconds": round(seconds, 1), "commit": commit, "changed": bool(changed), "finished": now}
 
-    timings.recorded(root / "results" / scale, f"run of {name}", measured)
+    timings.recorded(results / scale, f"run of {name}", measured)
 
 
 def parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
@@ -130,10 +135,21 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-def stage(name: str, scale: str | None = None) -> str:
-    """Execute one notebook; the path of the result, from the repository's folder. ValueError in one line for a cell
-    that fails."""
+def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
+    """Execute one notebook; what was done, in words. ValueError in one line for a cell that fails.
+
+    part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
+    store, from which a run without `part` takes them.
+    """
+    scale = settings.load(scale).name
     try:
-        return str(execute(name, settings.load(scale).name).relative_to(settings.ROOT))
+        if part is None:
+            return f"wrote {execute(name, scale).relative_to(settings.ROOT)}"
+        if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
+            raise ValueError(f"--part {part} is no part such as 3/8")
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ |= {"COMPANION_PART": part, "COMPANION_RESULTS": folder}
+            execute(name, scale, results=Path(folder))
+        return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
     except PapermillExecutionError as error:
         raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}") from None

@@ -8,13 +8,16 @@ whole entries or none; every entry carries its own checksum, and a corrupt one i
 its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
+import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,10 +32,11 @@ from lib import keys
 from lib.atomic import write_bytes
 
 if TYPE_CHECKING:  # what only looks into the store needs no torch
-    from lib.engine import Engine
+    from lib.engine import Engine, Job
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
+WAIT, LOST = 1, 3600  # seconds between looks at other processes' work, and after which one is taken for dead
 
 
 class Call(NamedTuple):
@@ -79,15 +83,19 @@ class Store:
 
         with keys.networks_unchanged():
             asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
-        pieces = []
+        pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:
             missing = [(call, made) for call, made in group if made and not self.path(keys.digest(made)).is_file()]
-            if missing:
-                keeps = [functools.partial(self.write, made, call.cell) for call, made in missing]
-                calls = [(call.function, call.arguments, call.how) for call, _ in missing]
-                pieces.append([Job(*call, keep) for call, keep in zip(calls, keeps, strict=True)])
-        engine, there = self.engine or Engine([device]), len(groups) - len(pieces)
-        for _ in tqdm(engine.run(pieces), words, len(groups), initial=there, disable=not words):
+            keeps = [functools.partial(self.write, made, call.cell) for call, made in missing]
+            jobs = [Job(call[0], call[1], call.how, keep) for (call, _), keep in zip(missing, keeps, strict=True)]
+            pieces |= {self.path(keys.digest(missing[-1][1])): jobs} if missing else {}
+        engine, part, there = (
+            self.engine or Engine([device]),
+            os.environ.get("COMPANION_PART"),
+            len(groups) - len(pieces),
+        )
+        done = together(pieces, engine, part) if part else engine.run(list(pieces.values()))
+        for _ in tqdm(done, words, len(groups), initial=there, disable=not words):
             pass
         for group in asked:
             yield [self._result(call, made, device) for call, made in group]
@@ -176,6 +184,43 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
         return {name: value}
     found = [leaves(part, f"{name}.{inner}".strip(".")) for inner, part in parts.items()]
     return {key: leaf for one in found for key, leaf in one.items()}
+
+
+def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
+    """Run the pieces that no other process does that shares this store; each one's entry, when it is there.
+
+    part: such as "3/8", the third of eight processes: where among the pieces it begins.
+    """
+    number, parts = map(int, part.split("/"))
+    first = (number - 1) * len(pieces) // parts
+    left = [*pieces][first:] + [*pieces][:first]
+    while left:
+        there = {path for path in left if path.is_file()}
+        yield from there
+        left = [path for path in left if path not in there]
+        mine = [*itertools.islice((path for path in left if claimed(path)), 2 * len(engine.devices))]
+        try:
+            for place in engine.run([pieces[path] for path in mine]):
+                mine[place].with_suffix(".claim").unlink()
+        finally:  # what failed is free for others
+            for path in mine:
+                path.with_suffix(".claim").unlink(missing_ok=True)
+        if left and not mine:
+            time.sleep(WAIT)
+
+
+def claimed(path: Path) -> bool:
+    """Take a piece of work, unless another process has taken it and not been silent for LOST seconds since."""
+    claim = path.with_suffix(".claim")
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        claim.touch(exist_ok=False)
+        return True
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - claim.stat().st_mtime > LOST:
+            claim.touch()
+            return True
+    return False
 
 
 def alone(compute: Callable[[], Arrays], device: str) -> Arrays:

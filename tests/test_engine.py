@@ -1,8 +1,11 @@
 """lib/engine.py: the same results from one process and from several, also when one of them is killed."""
 
 import functools
+import multiprocessing
 import os
 import signal
+import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,9 @@ import pytest
 import torch
 from torch import nn
 
+from lib import store
 from lib.engine import Engine, Job, one_thread
+from lib.store import Call, Store
 
 
 def scaled(network, x, *, device, factor):
@@ -86,3 +91,48 @@ def test_the_threads_are_as_before_afterwards():
     with one_thread("cpu"):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
+
+
+def share(root, part):
+    """What one of several processes does: the same calls, on one store."""
+    os.environ["COMPANION_PART"] = part
+    torch.manual_seed(0)
+    network = nn.Linear(3, 2)
+    calls = [
+        [Call(noted, (network, torch.arange(3.0) + k), f"{k}", {"factor": k, "log": root / "log"})] for k in range(9)
+    ]
+    return [found["made"].tolist() for (found,) in Store(root).cached_all(calls)]
+
+
+def noted(network, x, *, device, factor, log):
+    """As `scaled`, slowly, and written down."""
+    time.sleep(0.2)
+    with log.open("a") as file:
+        file.write(f"{factor}\n")
+    return scaled(network, x, device=device, factor=factor)
+
+
+def test_processes_that_share_a_store_share_the_work_also_that_of_a_dead_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_PART", "")  # as before afterwards
+    (tmp_path / "alone").mkdir()
+    expected = share(tmp_path / "alone", "1/1")
+    monkeypatch.setattr(store, "LOST", 1)
+    monkeypatch.setattr(store, "claimed", functools.partial(died_at, store.claimed, tmp_path))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context) as pool:
+        others = [pool.submit(share, tmp_path, part) for part in ("2/3", "3/3")]
+        assert share(tmp_path, "1/3") == expected
+        assert [other.result() for other in others] == [expected, expected]
+    made = (tmp_path / "log").read_text().split()
+    assert sorted(set(made), key=int) == [str(k) for k in range(9)] and len(made) < 18
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def died_at(claimed, root, path):
+    """A process that died left a claim on the first entry, an hour and more ago."""
+    mark = root / "dead"
+    if not mark.exists():
+        mark.touch()
+        claimed(path)
+        os.utime(path.with_suffix(".claim"), (0, 0))
+    return claimed(path)

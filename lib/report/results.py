@@ -8,6 +8,7 @@ pictures/figure_02.npz (images; kept out of git where they are photographs), fra
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -35,10 +36,10 @@ def _frame_of(path: Path, changed: int) -> Frame:
 class Results:
     """The results of one scale: read from every stage's folder, written to that of `stage`."""
 
-    def __init__(self, scale: str, root: Path = ROOT / "results", stage: str = "report"):
+    def __init__(self, scale: str, root: Path | None = None, stage: str = "report"):
         self.scale = scale
         self.stage = stage
-        self.root = Path(root) / scale
+        self.root = Path(root or os.environ.get("COMPANION_RESULTS") or ROOT / "results") / scale
 
     def path(self, kind: str, name: str) -> Path:
         """results/<scale>/<stage>/<kind>/<name>, its folder made."""
