@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from lib import machine
 from lib.atomic import write_bytes
@@ -25,8 +26,10 @@ def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) ->
     known = read(results)
     if name not in known or os.environ.get("COMPANION_TIMINGS") == "renew":
         facts = measure() | {"machine": machine.describe()}
-        known = read(results) | {name: facts}  # again: measuring takes time, and others may have written
-        write_bytes(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):  # trainings run side by side
+            known = read(results) | {name: facts}
+            write_bytes(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return known[name]
 
 

@@ -50,9 +50,26 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
     device = zoo.device_here() if section in ON_GPU else "cpu"
     zoo.family_of(network).build(network)  # ValueError for an unknown architecture
+    training, evaluate = KINDS[section](spec, network, scale, device)
+    file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
+    checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
+    losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
     with one_thread(device):
-        training, evaluate = KINDS[section](spec, network, scale, device)
-        return _trained(training, evaluate, name, spec, scale, root, device)
+        facts = evaluate(losses)
+    took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
+    took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
+    took = timings.recorded(results, f"training of {name}", lambda: took)
+    weights = save({key: value.cpu().contiguous() for key, value in training.network.state_dict().items()})
+    facts |= {"parameters": sum(parameter.numel() for parameter in training.network.parameters())}
+    facts |= {"sha256": hashlib.sha256(weights).hexdigest()}
+    if training.sheet:
+        table = losses.to_csv(index=False, float_format="%.5g")
+        write_bytes(results / "train" / "data" / f"{name}_losses.csv", table.encode())
+    write_bytes(file, weights)
+    write_bytes(results / "train" / "networks" / f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    for left in file.parent.glob(f"{checkpoint.name}*"):
+        left.unlink()
+    return facts | took
 
 
 def train_all(scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Iterator[tuple[str, Facts]]:
@@ -74,29 +91,6 @@ def needs(scale: Scale) -> dict[str, list[str]]:
     found |= {name: [spec.classifier] for name, spec in scale.generators.items()}
     known = names(scale)
     return {name: [one for one in found.get(name, []) if one in known] for name in known}
-
-
-def _trained(
-    training: Training, evaluate: Callable, name: str, spec: Any, scale: Scale, root: Path, device: str
-) -> Facts:
-    file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
-    checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
-    losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
-    facts = evaluate(losses)
-    took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
-    took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
-    took = timings.recorded(results, f"training of {name}", lambda: took)
-    weights = save({key: value.cpu().contiguous() for key, value in training.network.state_dict().items()})
-    facts |= {"parameters": sum(parameter.numel() for parameter in training.network.parameters())}
-    facts |= {"sha256": hashlib.sha256(weights).hexdigest()}
-    if training.sheet:
-        table = losses.to_csv(index=False, float_format="%.5g")
-        write_bytes(results / "train" / "data" / f"{name}_losses.csv", table.encode())
-    write_bytes(file, weights)
-    write_bytes(results / "train" / "networks" / f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
-    for left in file.parent.glob(f"{checkpoint.name}*"):
-        left.unlink()
-    return facts | took
 
 
 def names(scale: Scale) -> dict[str, str]:
