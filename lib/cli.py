@@ -166,16 +166,42 @@ def site(scale: ScaleName = None) -> None:
 
 
 @app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(help="a scale (sample, paper), one of its networks, or a data set")],
+    scale: ScaleName = None,
+    url: Annotated[str | None, typer.Option(help="another place to download from, of the same layout")] = None,
+) -> None:
+    """Download what a scale needs, or one network or data set, and check it; can be interrupted and run again.
+
+    A line for each; the exit code is 1 if something is missing at the end.
+    """
+    from lib import fetch
+
+    missing = 0
+    for here, line in fetch.fetch(what, scale, url):
+        print(line, flush=True)
+        missing += not here
+    if missing:
+        raise typer.Exit(1)
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(help="neurips2017, imagenet_val, camvid, coco, comics or paintings")] = "",
     folder: Annotated[Path | None, typer.Option("--from", help="a local folder with the set")] = None,
     url: Annotated[str | None, typer.Option(help="another place to download from")] = None,
     csv: Annotated[str | None, typer.Option(help="neurips2017: name of the CSV file there")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="list only what this scale takes")] = None,
 ) -> None:
-    """Get a data set; without a name, which ones are here and how to get the others."""
+    """Get a data set or link it; without a name, which ones are here and how to get the others."""
+    from lib import settings
     from lib.data import fetch
+    from lib.fetch import needed
 
-    print(fetch.get(name, folder, url, csv))
+    if scale and not name:
+        print(fetch.available({key: ids for key, ids in needed(settings.load(scale)).items() if key in fetch.SETS}))
+    else:
+        print(fetch.get(name, folder, url, csv))
 
 
 @app.command()
@@ -187,13 +213,14 @@ def zoo(
     from tabulate import tabulate
 
     from lib import settings, zoo
+    from lib.fetch import network
 
     chosen = settings.load(scale)
     if name:
-        print(f"{name}: {zoo.fetch(name, chosen)}")
+        print(f"{name}: {network(name, chosen)}")
         return
     rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
-    print(tabulate(rows, headers="keys", maxcolwidths=[None, 36, 36, None, 48]))
+    print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
 
 
 @app.command()

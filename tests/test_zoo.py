@@ -12,6 +12,7 @@ import torch
 import torchvision
 
 from lib import zoo
+from lib.digests import digest
 from lib.networks import resnet_denoise
 from lib.networks.purifier import NRP, NRPResG
 from lib.networks.resnet_denoise import ResNetDenoise
@@ -58,7 +59,7 @@ def write_vgg(folder, seed=0):
     file = folder / "weights" / "vgg.npz"
     file.parent.mkdir(parents=True)
     np.savez(file, **{key: value.numpy() for key, value in network.state_dict().items()})
-    return network, hashlib.sha256(file.read_bytes()).hexdigest()
+    return network, digest(file)
 
 
 def test_local_file_is_normalised_frozen_and_in_eval_mode(places):
@@ -81,7 +82,7 @@ def test_repository_comes_before_the_assets(places):
 
 def test_wrong_sha256_is_refused(places):
     write_vgg(places / "assets")
-    with pytest.raises(ValueError, match=r"^vgg\.npz: SHA-256 is [0-9a-f]{64}, expected 0{64}"):
+    with pytest.raises(ValueError, match=r"^vgg\.npz: of its tensors the SHA-256 is [0-9a-f]{64}, expected 0{64}"):
         zoo.load("VGG-16", settings(**{"VGG-16": VGG | {"sha256": "0" * 64}}))
 
 
@@ -145,8 +146,11 @@ def test_timm_tag_is_read_from_the_hub_cache(places, no_download, monkeypatch):
         (VGG, r"^N: no weights \(weights/vgg\.npz\); to get them: set COMPANION_ASSETS"),
         (VGG | {"how": "see example.org"}, r"^N: no weights .* to get them: see example\.org$"),
         (VGG | {"family": "small", "weights": None}, r"^N: no weights \(models/sample/N\.safetensors\); .* dvc repro$"),
-        (SQUEEZENET, r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* companion zoo N --scale sample$"),
-        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* companion zoo N --scale sample$"),
+        (
+            SQUEEZENET,
+            r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* fetch N --scale sample$",
+        ),
+        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* companion fetch N --scale sample$"),
     ],
 )
 def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, message):
@@ -182,7 +186,7 @@ def test_status_tells_what_is_there_and_downloads_nothing(places, no_download):
     write_vgg(places / "assets")
     rows = zoo.status(settings(V=VGG, S=SQUEEZENET, T=TIMM | {"how": "ask"}))
     assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
-    assert rows[1]["how to get it"] == "companion zoo S --scale sample"
+    assert rows[1]["how to get it"] == "companion fetch S --scale sample"
     assert rows[2]["how to get it"] == "ask"
 
 

@@ -2,10 +2,11 @@
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from lib.settings import ROOT
+
+T = TypeVar("T")
 
 CLASSES = 1000
 NEURIPS_SUFFIXES = (".png", ".webp")
@@ -49,12 +52,15 @@ def find_folder(source: str) -> Path:
     raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
 
-def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSet:
+def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
     """The first `count` images (default: all) of `root`/images.csv, in its order, as `side` x `side` pixels.
 
+    ids: of these images instead, in this order.
     The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    rows = _table(root / "images.csv", ("ImageId", "TrueLabel"), count)
+    path = root / "images.csv"
+    rows = select(read_table(path, ("ImageId", "TrueLabel")), lambda row: row["ImageId"], ids, path)
+    rows = first(rows, count, path)
     return _image_set(
         ids=[row["ImageId"] for row in rows],
         labels=[_label(row["TrueLabel"], row["ImageId"], first=1) for row in rows],
@@ -63,13 +69,16 @@ def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSe
     )
 
 
-def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageSet:
+def load_imagenet_val(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
     """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
 
+    ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
     """
-    rows = _table(root / "labels.csv", ("file", "label"), count, order="file")
+    path = root / "labels.csv"
+    rows = sorted(read_table(path, ("file", "label")), key=lambda row: row["file"])
+    rows = first(select(rows, lambda row: Path(row["file"]).stem, ids, path), count, path)
     return _image_set(
         ids=[Path(row["file"]).stem for row in rows],
         labels=[_label(row["label"], row["file"], first=0) for row in rows],
@@ -137,8 +146,8 @@ def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: i
     return ImageSet(images, torch.tensor(labels, dtype=torch.int64), ids)
 
 
-def _table(path: Path, columns: tuple[str, ...], count: int | None, order: str | None = None) -> list[dict[str, str]]:
-    """The first `count` rows of a CSV file, optionally sorted by one column; ValueError for a missing column."""
+def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file; ValueError for a missing column."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
     with path.open(newline="", encoding="utf-8") as file:
@@ -146,12 +155,25 @@ def _table(path: Path, columns: tuple[str, ...], count: int | None, order: str |
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
             raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(reader.fieldnames or ['nothing'])}")
-        rows = list(reader)
-    if order:
-        rows.sort(key=lambda row: row[order])
-    if count is not None and count > len(rows):
-        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(rows)}")
-    return rows[:count]
+        return list(reader)
+
+
+def select(entries: list[T], name: Callable[[T], str], ids: Collection[str] | None, path: Path) -> list[T]:
+    """The entries of these names in this order (default: all). ValueError for a name that the file `path` lacks."""
+    if ids is None:
+        return entries
+    known = {name(entry): entry for entry in entries}
+    if missing := [each for each in ids if each not in known]:
+        more = f"{len(missing)} of the {len(ids)} images that the scale takes are missing"
+        raise ValueError(f"{path} has no image '{missing[0]}' ({more}); run: companion fetch SCALE")
+    return [known[each] for each in ids]
+
+
+def first(entries: list[T], count: int | None, path: Path) -> list[T]:
+    """The first `count` entries (default: all); ValueError if the file `path` has fewer."""
+    if count is not None and count > len(entries):
+        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(entries)}")
+    return entries[:count]
 
 
 def _label(text: str | None, image: str, first: int) -> int:

@@ -3,6 +3,7 @@
 Both libraries and the hub's client take seconds to import, so they are only when a network of theirs is asked for.
 """
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from lib.networks.families import FAMILIES, Family, family
+from lib.networks.weights import load_state, read_state
 
 
 def torchvision_network(spec: Any) -> nn.Module:
@@ -59,6 +61,32 @@ def timm_file(spec: Any, download: bool) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
+def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
+    """timm's `tf_efficientnet_lite0` to `lite2`; with the file of a package its tensors, which have the same order.
+
+    Tan and Le (2019) without squeeze-and-excitation, ReLU6; images of 224, 240 and 260 pixels, "same" padding.
+    """
+    network = timm_network(spec)
+    if weights:
+        own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+        given = [(key, value) for key, value in read_state(weights).items() if not key.endswith("num_batches_tracked")]
+        if len(own) != len(given):
+            raise ValueError(f"{weights.name}: {len(given)} tensors, but {spec.architecture} has {len(own)}")
+        load_state(network, dict(zip(own, (value for _, value in given), strict=True)), weights.name)
+    return network
+
+
+def package_file(spec: Any, download: bool) -> Path | None:
+    """The weights file in an installed package, of which no code is run; FileNotFoundError to download one."""
+    found = importlib.util.find_spec(spec.weights.replace("-", "_"))
+    folders = found.submodule_search_locations if found else None
+    path = next((path for folder in folders or () for path in sorted(Path(folder).rglob("*.pth"))), None)
+    if path is None and download:
+        raise FileNotFoundError(f"the package {spec.weights} is not installed")
+    return path
+
+
+FAMILIES["efficientnet_lite"] = Family(efficientnet_lite, load=efficientnet_lite, file=package_file)
 FAMILIES["torchvision"] = Family(torchvision_network, file=torchvision_file)
 FAMILIES["timm"] = Family(timm_network, load=timm_network, file=timm_file)
 

@@ -21,14 +21,15 @@ Pair = tuple[np.ndarray, np.ndarray]  # weight and bias of a layer
 class Raw(NamedTuple):
     """What a network's file is made of.
 
-    repository: owner/name on GitHub.  folder: in it.  build: the module, with random weights; None for a file that is
-    taken as it is.  files: of the names of the module's layers, the files of each.  read: of a layer's files, or of
-    the one file that holds all, the weights and biases in the order of the layers.  dtype: how they are kept.
+    repository: owner/name on GitHub.  megabytes: of the raw files.  folder: in it.  build: the module, with random
+    weights; None for a file that is taken as it is.  files: of the names of the module's layers, the files of each.
+    read: of a layer's files, or of the one file that holds all, the weights and biases in the order of the layers.
+    dtype: how they are kept.
     """
 
     repository: str
     commit: str
-    licence: str
+    megabytes: float
     folder: str
     files: Callable[[list[str]], list[str]]
     build: Callable[[], nn.Module] | None = None
@@ -138,25 +139,25 @@ def _vgg_files(names: list[str]) -> list[str]:
 VGG_PLACES = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3")
 RAW = {
     "squeezenet1_1.npz": Raw(
-        "miaobin/test-data", "1b11055b7f3196ffe9a97051e7f4d10c74a44914", "Apache-2.0",
+        "miaobin/test-data", "1b11055b7f3196ffe9a97051e7f4d10c74a44914", 5,
         "models/squeezenet1.1_nchw/weights", _squeezenet_files, squeezenet1_1, numpy_files,
     ),
     "mobilenetv2_100_tf.npz": Raw(
-        "google-coral/test_data", "104342d2d3480b3e66203073dac24f4e2dbb4c41", "Apache-2.0",
+        "google-coral/test_data", "104342d2d3480b3e66203073dac24f4e2dbb4c41", 3.6,
         "", lambda names: ["mobilenet_v2_1.0_224_quant.tflite"], libraries.mobilenetv2_same, tflite_file,
     ),
     # Pruned to 18 % of its weights, in 8 bits: float16 holds them exactly.
     "resnet50_pruned_q8.npz": Raw(
-        "lxd-cumt/ABM-SpConv", "8149a22655146ce3f996586a81985cef58d7fcad", "MIT",
+        "lxd-cumt/ABM-SpConv", "8149a22655146ce3f996586a81985cef58d7fcad", 102,
         "data/neon_resnet50_float", _resnet_files, libraries.resnet50_stride1, numpy_files, np.float16,
     ),
     "vgg16_conv3_3_oxford.npz": Raw(
-        "ColorfulSoft/StyleTransfer-Colorization-SuperResolution", "5f1cb0115c004d96edcf8681f7118652ccf02612", "MIT",
+        "ColorfulSoft/StyleTransfer-Colorization-SuperResolution", "5f1cb0115c004d96edcf8681f7118652ccf02612", 7,
         "Style Transfer/2015. A Neural Algorithm of Artistic Style/Implementation/VGG-16",
         _vgg_files, vgg.VGG16Conv33, plain_floats,
     ),
     "yolox_nano.onnx": Raw(
-        "Bigisland1729/object-detection-models", "7f3f2fa34b351e3d2af150893458106ad3f3a84f", "none stated",
+        "Bigisland1729/object-detection-models", "7f3f2fa34b351e3d2af150893458106ad3f3a84f", 3.7,
         "", lambda names: ["yolox_nano.onnx"],
     ),
 }  # fmt: skip

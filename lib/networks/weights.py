@@ -1,6 +1,5 @@
 """Weight files: read without running code from them, checked against a SHA-256, loaded strictly."""
 
-import hashlib
 import pickle
 import zipfile
 from pathlib import Path
@@ -11,17 +10,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib.digests import digest
+
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
 
 
 def verify(path: Path, sha256: str | None) -> None:
-    """ValueError in one line if the file does not have this SHA-256; None checks nothing."""
-    if not sha256:
-        return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
+    found = digest(path) if sha256 else None
     if found != sha256:
-        raise ValueError(f"{path.name}: SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
+        name = f"{path.name}{': of its tensors the' if path.suffix == '.npz' else ':'}"
+        raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -13,12 +13,13 @@ class Data(Strict):
     """A set of classification images.
 
     name: of SETS, or the path of a folder of your own (docs/own_data.md).  side: pixels.  count: images per number
-    (default: all).
+    (default: all).  ids: a file that names the images, one a line (default: the set's first ones).
     """
 
     name: str
     side: int
     count: int | None = None
+    ids: str | None = None
 
     @field_validator("name")
     @classmethod
@@ -31,7 +32,8 @@ class Data(Strict):
 class Scenes(Strict):
     """Images with labelled pixels (world, camvid) or boxes (world, coco).
 
-    sides: height and width, for camvid (default 360x480).  count: images (default all).  batch: images per step and per
+    sides: height and width, for camvid (default 360x480).  count: images (default all).  ids: a file that names the
+    images, one a line (default: the set's first ones, of CamVid some of each street).  batch: images per step and per
     stored shard, where it is not the scale's.
     """
 
@@ -39,6 +41,7 @@ class Scenes(Strict):
     labels: Literal["pixels", "boxes"]
     sides: tuple[int, int] | None = None
     count: int | None = None
+    ids: str | None = None
     batch: int | None = None
 
     @model_validator(mode="after")
@@ -54,7 +57,7 @@ class NetworkSpec(Strict):
     family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).  weights: see
     `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
     activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
-    how: how to get the weights.
+    how: how to get the weights.  licence, megabytes: of the file.
     """
 
     role: str
@@ -74,6 +77,8 @@ class NetworkSpec(Strict):
     width: int = 64
     blocks: int = 23
     how: str = ""
+    licence: str = ""
+    megabytes: float | None = None
 
     @model_validator(mode="after")
     def families_have_their_task(self) -> "NetworkSpec":

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tenacity
 
+from lib import download
 from lib.data import fetch, images
 
 
@@ -25,7 +26,8 @@ def leftovers(folder):
 def places(tmp_path, monkeypatch):
     """A folder with an empty `repository`; no assets, no waiting."""
     monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
-    monkeypatch.setattr(fetch, "WAIT", tenacity.wait_none())
+    monkeypatch.setattr(download, "ROOT", tmp_path / "repository")
+    monkeypatch.setattr(download, "WAIT", tenacity.wait_none())
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     return tmp_path
 
@@ -35,9 +37,9 @@ def server():
     """A loopback server at `url`, with the address /set: `files` it serves, `requests` and `ranges` it got.
 
     `faults`: by path, what it does first: answer with a status, or send only 20 bytes for 'short'.  `resumes`: whether
-    it knows the Range header.
+    it knows the Range header.  `redirects`: by path, to which address.
     """
-    state = SimpleNamespace(files={}, faults={}, requests=[], ranges=[], resumes=True)
+    state = SimpleNamespace(files={}, faults={}, requests=[], ranges=[], resumes=True, redirects={})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -49,7 +51,10 @@ def server():
             status, rest = (404, b"") if content is None else (206 if start else 200, content[start:])
             if start and not rest:
                 status = 416
-            self.send_response(fault if isinstance(fault, int) else status)
+            moved = state.redirects.get(self.path)
+            self.send_response(fault if isinstance(fault, int) else 302 if moved else status)
+            if moved:
+                self.send_header("Location", moved)
             self.send_header("Content-Length", str(len(rest)))
             self.send_header("Content-Range", f"bytes */{len(content or b'')}")
             self.end_headers()

@@ -1,0 +1,164 @@
+"""What a scale needs, from where anybody has it: its networks and data sets, or one of them.
+
+    companion fetch sample                 all of a scale
+    companion fetch VGG-19 --scale paper   one network
+    companion fetch coco                   one data set, all of it
+
+Data sets lie in data/, weights where `lib.zoo` looks for them. A network that is made from raw files of a public
+repository (`lib.networks.raw`) lies in weights/, the raw files in data/raw/ until it is made.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+from pydantic import BaseModel
+
+from lib import own, settings, zoo
+from lib.data import fetch as sets
+from lib.data.images import find_folder
+from lib.data.sets import read_ids
+from lib.data.unlabelled import STYLES
+from lib.digests import FirstSeen, digest
+from lib.download import File, download, no_text, online
+from lib.networks import raw
+from lib.networks.weights import verify
+from lib.settings import Data, Scale, Scenes
+
+GITHUB = "https://raw.githubusercontent.com"
+HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}  # whose clients download
+
+Job = Callable[[], str]  # gets one thing and says what was done; OSError or ValueError in one line
+
+
+def fetch(what: str, scale: str | None = None, url: str | None = None) -> Iterator[tuple[bool, str]]:
+    """Whether each thing is here now, and a line on it: of a scale, a data set, or a network of a scale.
+
+    url: another place to download from: of a data set its folder, of a network what has GitHub's layout. ValueError for
+    a name that is none of these.
+    """
+    for name, job in _jobs(what, scale, url).items():
+        try:
+            yield True, f"{name}: {job()}"
+        except (OSError, ValueError) as error:
+            yield False, f"{name}: not fetched: {' '.join(str(error).split())}"
+
+
+def _jobs(what: str, scale: str | None, url: str | None) -> dict[str, Job]:
+    scales = {path.stem for path in (settings.ROOT / "scales").glob("*.yaml")}
+    if what in scales and url:
+        raise ValueError("another address belongs to one network or data set, not to a scale")
+    if what in scales:
+        chosen = settings.load(what)
+        networks = {name: lambda name=name: network(name, chosen) for name in chosen.networks}
+        return networks | {name: lambda name=name, ids=ids: data(name, ids) for name, ids in needed(chosen).items()}
+    if what in sets.SETS:
+        return {what: lambda: data(what, None, url)}
+    chosen = settings.load(scale)
+    if what not in chosen.networks:
+        known = own.choices(what, [*sorted(scales), *sets.SETS, *chosen.networks])
+        raise ValueError(f"'{what}' is no scale, no data set and no network of scales/{chosen.name}.yaml; {known}")
+    return {what: lambda: network(what, chosen, url)}
+
+
+def network(name: str, chosen: Scale, url: str | None = None) -> str:
+    """Get a network's weights and check them; where they are, in words. OSError or ValueError in one line."""
+    spec, (source, path, how) = chosen.networks[name], zoo.weights_of(name, chosen)
+    target = zoo.ROOT / source
+    if path is None and target.name in raw.RAW:
+        make(target, spec.sha256, url)
+    elif path is None and target.with_name(f"{target.name}.dvc").is_file():
+        pull(f"{source}.dvc")
+    elif path is None and zoo.tagged(spec) and spec.family in HUBS:
+        online(HUBS[spec.family])
+    elif path is None and zoo.family_of(spec).trained and not spec.how:
+        return how
+    path = zoo.fetch(name, chosen)
+    note = "SHA-256 as committed" if spec.sha256 else remember(source, path) if published(name, chosen) else ""
+    return f"{path}" + (f" ({note})" if note else "")
+
+
+def published(name: str, chosen: Scale) -> bool:
+    """Whether somebody else published the weights, so that they stay as they are."""
+    spec = chosen.networks[name]
+    return bool(spec.weights) and not spec.family.endswith(".py") and not spec.weights.startswith("own/")
+
+
+def remember(source: str, path: Path) -> str:
+    """Record the digest of a file without a committed one; ValueError if it was another one at first."""
+    seen = FirstSeen(zoo.ROOT)
+    seen.check(source, digest(path))
+    seen.save()
+    return seen.note(source)
+
+
+def make(target: Path, sha256: str | None, url: str | None = None) -> None:
+    """Download the raw files of a network and make its file of them. ValueError if it is another network."""
+    made, folder = raw.RAW[target.name], zoo.ROOT / "data" / "raw" / Path(target.name).stem
+    address = "/".join([(url or GITHUB).rstrip("/"), made.repository, made.commit, *quote(made.folder).split("/")])
+    files = {name: File(quote(name), no_text) for name in raw.needed(made)}
+    download(folder, address.rstrip("/"), files, mirror=url is not None, record=not sha256, megabytes=made.megabytes)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    whole = target.with_name(f"unchecked-{target.name}")
+    try:
+        raw.convert(made, folder, whole)
+        verify(whole, sha256)
+    except ValueError as error:
+        whole.unlink(missing_ok=True)
+        shutil.rmtree(folder)
+        raise ValueError(f"{error}; the raw files are deleted again") from None
+    whole.replace(target)
+    shutil.rmtree(folder)
+
+
+def pull(pin: str) -> None:
+    """Get what a .dvc file pins from the DVC remote inside the repository. OSError in one line."""
+    command = [sys.executable, "-m", "dvc", "pull", "--quiet", pin]
+    done = subprocess.run(command, cwd=zoo.ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"dvc pull {pin}: {' '.join(done.stderr.split())[-200:]}")
+
+
+def data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
+    """Get a data set, or these images of it; FileNotFoundError in one line if they are not all here afterwards."""
+    if name == "world":
+        if not (settings.ROOT / "data" / "world" / "world.json").is_file():
+            pull("data.dvc")
+        return "the embedded data set"
+    if name not in sets.SETS:
+        return str(find_folder(name))
+    done = sets.get(name, url=url, chosen=ids)
+    if (found := sets.state(name, ids, check=True)) != "yes":
+        raise FileNotFoundError(f"{found}; {done}. {sets.SETS[name].how}")
+    return done
+
+
+def needed(chosen: Scale) -> dict[str, sets.Chosen | None]:
+    """The data sets that a scale reads, by name, and the images of each; None for all.
+
+    What its networks are trained on is left out where their weights are committed.
+    """
+    found: dict[str, sets.Chosen | None] = {}
+    for source in _sources(chosen, chosen):
+        name = source if isinstance(source, str) else source.name
+        short = "world" if name in STYLES else name.removeprefix("data/")
+        name = short if short in ("world", *sets.SETS) else name
+        ids = None if isinstance(source, str) else read_ids(source.ids)
+        found[name] = None if ids is None or found.get(name, ids) is None else {**(found.get(name) or {}), **ids}
+    return found
+
+
+def _sources(part: object, chosen: Scale) -> Iterator[Data | Scenes | str]:
+    """Every data set in a part of a scale; of a training its folder of images."""
+    if isinstance(part, Data | Scenes):
+        yield part
+    elif isinstance(part, BaseModel):
+        for field, value in part:
+            yield from [value] if field == "images" and isinstance(value, str) else _sources(value, chosen)
+    elif isinstance(part, dict):
+        for name, value in part.items():
+            if name not in chosen.networks or not chosen.networks[name].sha256:
+                yield from _sources(value, chosen)
