@@ -194,14 +194,15 @@ def data(
     scale: Annotated[str | None, typer.Option("--scale", help="list only what this scale takes")] = None,
 ) -> None:
     """Get a data set or link it; without a name, which ones are here and how to get the others."""
-    from lib import settings
     from lib.data import fetch
-    from lib.fetch import needed
 
-    if scale and not name:
-        print(fetch.available({key: ids for key, ids in needed(settings.load(scale)).items() if key in fetch.SETS}))
-    else:
+    if name or not scale:
         print(fetch.get(name, folder, url, csv))
+        return
+    from lib import settings
+    from lib.fetch import needed  # imports the networks
+
+    print(fetch.available({key: ids for key, ids in needed(settings.load(scale)).items() if key in fetch.SETS}))
 
 
 @app.command()

@@ -144,7 +144,8 @@ def status(settings: Scale) -> list[dict]:
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
-        facts = {"licence": spec.licence, "MB": megabytes, "source": source, "found": path is not None}
+        licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
+        facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
 

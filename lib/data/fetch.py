@@ -104,8 +104,8 @@ def get(
     files = data.files(place, chosen)
     megabytes = data.megabytes * len(files) / len(data.files(place))
     count = download(place, url, files, mirror=mirror, megabytes=megabytes)
-    note = FirstSeen(images.ROOT).note(url)
-    return f"data/{name}: {count} files" + (f" ({note})" if note else "")
+    committed = all(file.sha256 for file in files.values())
+    return f"data/{name}: {count} files ({'SHA-256 as committed' if committed else FirstSeen(images.ROOT).note(url)})"
 
 
 def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
