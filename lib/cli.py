@@ -209,14 +209,25 @@ def data(
 def zoo(
     name: Annotated[str, typer.Argument(help="the network whose weights to get and check")] = "",
     scale: ScaleName = None,
+    verify: Annotated[bool, typer.Option("--verify", help="measure each classifier on clean images")] = False,
+    count: Annotated[int, typer.Option(help="--verify: on so many images")] = 100,
 ) -> None:
-    """Get a network's weights; without a name, which networks are here and how to get the others."""
+    """Get a network's weights; without a name, which networks are here and how to get the others.
+
+    With --verify, the accuracy of each classifier beside the known one; the exit code is 1 if one differs.
+    """
     from tabulate import tabulate
 
     from lib import settings, zoo
-    from lib.fetch import network
+    from lib.fetch import accuracies, network
 
     chosen = settings.load(scale)
+    if verify:
+        rows = list(accuracies(chosen, count))
+        print(tabulate(rows, headers="keys"))
+        if any(row["verdict"] == "differs" for row in rows):
+            raise typer.Exit(1)
+        return
     if name:
         print(f"{name}: {network(name, chosen)}")
         return

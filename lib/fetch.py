@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+import torch
 from pydantic import BaseModel
 
 from lib import own, settings, zoo
 from lib.data import fetch as sets
 from lib.data.images import find_folder
-from lib.data.sets import read_ids
+from lib.data.sets import load_set, read_ids
 from lib.data.unlabelled import STYLES
 from lib.digests import FirstSeen, digest
 from lib.download import File, download, no_text, online
@@ -134,6 +135,31 @@ def data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
     if (found := sets.state(name, ids, check=True)) != "yes":
         raise FileNotFoundError(f"{found}; {done}. {sets.SETS[name].how}")
     return done
+
+
+def accuracies(chosen: Scale, count: int) -> Iterator[dict[str, object]]:
+    """Of each classifier, its accuracy on the scale's first images beside the one that is known, in percent.
+
+    It differs where it is more than 3 standard errors and a point away: a wrong, untrained or wrongly fed network.
+    """
+    images = load_set(chosen.data, count=count)
+    for name, spec in chosen.networks.items():
+        if spec.top1 is None:
+            continue
+        row = {"network": name, "images": len(images), "known": spec.top1}
+        if zoo.weights_of(name, chosen)[1] is None:
+            yield row | {"here": None, "verdict": "not here"}
+            continue
+        device = zoo.device_here()
+        victim = zoo.load(name, chosen, device)
+        with torch.inference_mode():
+            found = torch.cat(
+                [victim(part.to(device) / 255).argmax(1).cpu() for part in images.images.split(chosen.batch)]
+            )
+        here = 100 * (found == images.labels).float().mean().item()
+        error = (spec.top1 * (100 - spec.top1) / len(images)) ** 0.5
+        as_known = abs(here - spec.top1) <= 3 * error + 1
+        yield row | {"here": round(here, 1), "verdict": "as known" if as_known else "differs"}
 
 
 def needed(chosen: Scale) -> dict[str, sets.Chosen | None]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib.data import detection, images, segmentation, world
 from lib.data.detection import DetectionSet
@@ -23,7 +24,7 @@ def load_set(
     ids = read_ids(source.ids)
     if source.name == "world":
         return _embedded(source, split, count)
-    folder = find_folder(source.name if "/" in source.name else f"data/{source.name}")
+    folder = _folder(source)
     if source.name == "coco":
         return detection.load_coco(folder, count, ids)
     if source.name == "camvid":
@@ -32,6 +33,16 @@ def load_set(
         return images.load_neurips2017(folder, source.side, count, ids)
     found = images.load_imagenet_val(folder, source.side, count, ids)
     return found if source.name == "imagenet_val" else _checked(found, source)
+
+
+def not_fetched(source: Data | Scenes) -> str:
+    """Nothing if a data set is here, else that it is not, and how to get it."""
+    try:
+        if source.name != "world":
+            _folder(source)
+    except FileNotFoundError as error:
+        return f"not fetched: {error}"
+    return ""
 
 
 def read_ids(file: str | None) -> dict[str, list[str]] | None:
@@ -60,6 +71,10 @@ def class_names(source: Data) -> Sequence[str]:
     from torchvision.models import ResNet50_Weights  # a second that only ImageNet's names need
 
     return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def _folder(source: Data | Scenes) -> Path:
+    return find_folder(source.name if "/" in source.name else f"data/{source.name}")
 
 
 def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet | SegmentationSet | DetectionSet:

@@ -58,6 +58,8 @@ class NetworkSpec(Strict):
     `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
     activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
     how: how to get the weights.  licence, megabytes: of the file.
+    top1: its known accuracy on the scale's images (published, or
+    measured here), in percent.
     """
 
     role: str
@@ -79,6 +81,7 @@ class NetworkSpec(Strict):
     how: str = ""
     licence: str = ""
     megabytes: float | None = None
+    top1: float | None = None
 
     @model_validator(mode="after")
     def families_have_their_task(self) -> "NetworkSpec":

@@ -12,6 +12,8 @@ from torch import nn
 
 from lib import download, fetch, settings, zoo
 from lib.data import fetch as sets
+from lib.data.images import ImageSet
+from lib.data.sets import not_fetched
 from lib.digests import digest
 from lib.networks import raw
 from lib.settings import NetworkSpec
@@ -200,3 +202,25 @@ def test_raw_files_are_deleted_only_with_their_network(place, github, spec, monk
     with pytest.raises(OSError, match="needs 0 MB"):
         fetch.network("T", scale(T=spec), github.url)
     assert not (place / "weights").exists()
+
+
+def test_verify_notices_a_classifier_that_does_not_reach_its_known_accuracy(monkeypatch):
+    images = ImageSet(torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10) // 9, list("abcdefghij"))
+    known = {"Right": 90.0, "Wrong": 90.0, "Unknown": None, "Gone": 90.0}
+    chosen = scale(**{name: SPEC | {"top1": top1} for name, top1 in known.items()})
+    chosen.data, chosen.batch = None, 4
+    monkeypatch.setattr(fetch, "load_set", lambda source, count: images)
+    monkeypatch.setattr(zoo, "weights_of", lambda name, _: ("", None if name == "Gone" else name, ""))
+    monkeypatch.setattr(zoo, "load", lambda name, *_: lambda x: torch.eye(2)[[int(name == "Wrong")] * len(x)])
+    rows = {row["network"]: (row["here"], row["verdict"]) for row in fetch.accuracies(chosen, 10)}
+    assert rows == {"Right": (90.0, "as known"), "Wrong": (10.0, "differs"), "Gone": (None, "not here")}
+    monkeypatch.setattr(settings, "load", lambda _: chosen)
+    status, text, _ = companion("zoo", "--verify", "--count", "10")
+    assert status == 1 and "differs" in text
+
+
+def test_a_set_that_is_not_here_is_said_and_how_to_get_it(places):
+    source = settings.load("sample").a.tsne_data
+    assert not_fetched(source).startswith("not fetched: data/imagenet_val: ")
+    (places / "repository" / "data" / "imagenet_val").mkdir(parents=True)
+    assert not not_fetched(source) and not not_fetched(settings.load("mini").data)
