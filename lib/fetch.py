@@ -30,7 +30,7 @@ from lib.networks.weights import verify
 from lib.settings import Data, Scale, Scenes
 
 GITHUB = "https://raw.githubusercontent.com"
-HUBS = {"torchvision": "https://download.pytorch.org", "timm": "https://huggingface.co"}  # whose clients download
+HUB = "https://huggingface.co"  # its own client downloads timm's networks, and says late that there is no connection
 
 Job = Callable[[], str]  # gets one thing and says what was done; OSError or ValueError in one line
 
@@ -73,8 +73,8 @@ def network(name: str, chosen: Scale, url: str | None = None) -> str:
         make(target, spec.sha256, url)
     elif path is None and target.with_name(f"{target.name}.dvc").is_file():
         pull(f"{source}.dvc")
-    elif path is None and zoo.tagged(spec) and spec.family in HUBS:
-        online(HUBS[spec.family])
+    elif path is None and spec.family == "timm" and zoo.tagged(spec):
+        online(HUB)
     elif path is None and zoo.family_of(spec).trained and not spec.how:
         return how
     path = zoo.fetch(name, chosen)

@@ -158,7 +158,7 @@ def fetch(name: str, settings: Scale) -> Path:
     try:
         path = path or family_of(spec).file(spec, True)
     except (OSError, RuntimeError, ValueError) as error:
-        failed = f"the download failed ({' '.join(str(error).split())[:160]})"
+        failed = f"the download failed ({' '.join(str(error).split())[:240]})"
         raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
     files.verify(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
     return path

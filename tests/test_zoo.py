@@ -8,10 +8,11 @@ import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
+import tenacity
 import torch
 import torchvision
 
-from lib import zoo
+from lib import download, zoo
 from lib.digests import digest
 from lib.networks import resnet_denoise
 from lib.networks.purifier import NRP, NRPResG
@@ -48,7 +49,7 @@ def no_download(monkeypatch):
     def fail(*arguments, **options):
         raise OSError("no network here")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(download, "download", fail)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
 
 
@@ -158,19 +159,21 @@ def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, mess
         zoo.load("N", settings(N=spec))
 
 
-def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch):
+def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch, server):
     content = b"weights"
     good = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setattr(download, "HOSTS", ("127.0.0.1",))
+    monkeypatch.setattr(download, "WAIT", tenacity.wait_none())
     for digits in (good, "00000000"):
-        source = places / f"squeezenet1_1-{digits}.pth"
-        source.write_bytes(content)
-        target = places / "torch" / "hub" / "checkpoints" / source.name
-        known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=source.as_uri())})
+        name = f"squeezenet1_1-{digits}.pth"
+        server.files[f"/set/{name}"] = content
+        target = places / "torch" / "hub" / "checkpoints" / name
+        known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=f"{server.url}/{name}")})
         monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name, known=known: known)
         if digits == good:
             assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
         else:
-            with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(invalid hash value"):
+            with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(.*its SHA-256 is "):
                 zoo.fetch("S", settings(S=SQUEEZENET))
             assert not target.exists()
 

@@ -23,6 +23,8 @@ def load_set(
     count = source.count if count is None else count
     ids = read_ids(source.ids)
     if source.name == "world":
+        if ids is not None:
+            raise ValueError(f"the embedded data set is taken in its own order, not by a list ({source.ids})")
         return _embedded(source, split, count)
     folder = _folder(source)
     if source.name == "coco":

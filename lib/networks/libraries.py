@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lib import download as transfer
+from lib.digests import digest
 from lib.networks.families import FAMILIES, Family, family
 from lib.networks.weights import load_state, read_state
 
@@ -36,9 +38,15 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
     url = known[spec.weights].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if download:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1])
+
+        def check(file: Path) -> None:
+            # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
+            if not (found := digest(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
+                raise ValueError(f"its SHA-256 is {found}")
+
+        transfer.download(
+            path.parent, url.rpartition("/")[0], {path.name: transfer.File(path.name, check)}, record=False
+        )
     return path if path.is_file() else None
 
 
