@@ -178,7 +178,7 @@ def fetch(
     from lib import fetch
 
     missing = 0
-    for here, line in fetch.fetch(what, scale, url):
+    for here, line in fetch.fetch_all(what, scale, url):
         print(line, flush=True)
         missing += not here
     if missing:
@@ -200,9 +200,9 @@ def data(
         print(fetch.get(name, folder, url, csv))
         return
     from lib import settings
-    from lib.fetch import needed  # imports the networks
+    from lib.fetch import data_sets  # imports the networks
 
-    print(fetch.available({key: ids for key, ids in needed(settings.load(scale)).items() if key in fetch.SETS}))
+    print(fetch.available({key: ids for key, ids in data_sets(settings.load(scale)).items() if key in fetch.SETS}))
 
 
 @app.command()
@@ -219,7 +219,7 @@ def zoo(
     from tabulate import tabulate
 
     from lib import settings, zoo
-    from lib.fetch import accuracies, network
+    from lib.fetch import accuracies, get_network
 
     chosen = settings.load(scale)
     if verify:
@@ -229,7 +229,7 @@ def zoo(
             raise typer.Exit(1)
         return
     if name:
-        print(f"{name}: {network(name, chosen)}")
+        print(f"{name}: {get_network(name, chosen)}")
         return
     rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
     print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))

@@ -15,7 +15,7 @@ LOSSLESS = (".png", ".webp", ".bmp")
 RECORD = "data/first_seen.json"  # git ignores it
 
 
-def digest(path: Path, suffix: str | None = None) -> str:
+def content_sha256(path: Path, suffix: str | None = None) -> str:
     """The SHA-256 of a file; of an .npz, that of its tensors; of an image that is kept without loss, of its pixels.
 
     So that it depends neither on who compressed the file nor on the library. suffix: of the name that the file gets.

@@ -20,7 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from lib.digests import FirstSeen, digest
+from lib.digests import LOSSLESS, FirstSeen, content_sha256
 from lib.settings import ROOT
 
 HOSTS = ("raw.githubusercontent.com", "s3.amazonaws.com", "download.pytorch.org", "huggingface.co")
@@ -32,11 +32,11 @@ TIMEOUT = 30
 ANSWER = 2  # seconds in which a host answers at all
 BLOCK = 1 << 16
 LARGE = 10_000_000  # bytes of a file that has a progress bar of its own
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+IMAGES = (*LOSSLESS, ".jpeg", ".jpg")
 
 
 class File(NamedTuple):
-    """address: below the URL.  check: of the file, raises ValueError.  sha256: its `digest`, if one is committed."""
+    """address: below the URL.  check: of the file, raises ValueError.  sha256: its `content_sha256`, if one is committed."""
 
     address: str
     check: Callable[[Path], object]
@@ -128,7 +128,7 @@ def complete(path: Path, sha256: str = "") -> bool:
         if path.suffix in IMAGES:
             with Image.open(path) as image:
                 image.verify()
-        return path.is_file() and (not sha256 or digest(path) == sha256)
+        return path.is_file() and (not sha256 or content_sha256(path) == sha256)
     except (OSError, SyntaxError, ValueError):
         return False
 
@@ -181,7 +181,7 @@ def _download(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: S
                     bar.update(len(block))
     try:
         file.check(partial)
-        found = digest(partial, path.suffix)
+        found = content_sha256(partial, path.suffix)
         if file.sha256 and found != file.sha256:
             raise ValueError(f"is another file than it was: SHA-256 is {found}, expected {file.sha256}")
         if seen and not file.sha256:

@@ -23,7 +23,7 @@ from lib.data import fetch as sets
 from lib.data.images import find_folder
 from lib.data.sets import load_set, read_ids
 from lib.data.unlabelled import STYLES
-from lib.digests import FirstSeen, digest
+from lib.digests import FirstSeen, content_sha256
 from lib.download import File, download, no_text, online
 from lib.networks import raw
 from lib.networks.weights import verify
@@ -35,7 +35,7 @@ HUB = "https://huggingface.co"  # its own client downloads timm's networks, and 
 Job = Callable[[], str]  # gets one thing and says what was done; OSError or ValueError in one line
 
 
-def fetch(what: str, scale: str | None = None, url: str | None = None) -> Iterator[tuple[bool, str]]:
+def fetch_all(what: str, scale: str | None = None, url: str | None = None) -> Iterator[tuple[bool, str]]:
     """Whether each thing is here now, and a line on it: of a scale, a data set, or a network of a scale.
 
     url: another place to download from: of a data set its folder, of a network what has GitHub's layout. ValueError for
@@ -45,7 +45,7 @@ def fetch(what: str, scale: str | None = None, url: str | None = None) -> Iterat
         try:
             yield True, f"{name}: {job()}"
         except (OSError, ValueError) as error:
-            yield False, f"{name}: not fetched: {' '.join(str(error).split())}"
+            yield False, f"{name}: not fetched: {' '.join(str(error).split()).removeprefix(f'{name}: ')}"
 
 
 def _jobs(what: str, scale: str | None, url: str | None) -> dict[str, Job]:
@@ -54,18 +54,20 @@ def _jobs(what: str, scale: str | None, url: str | None) -> dict[str, Job]:
         raise ValueError("another address belongs to one network or data set, not to a scale")
     if what in scales:
         chosen = settings.load(what)
-        networks = {name: lambda name=name: network(name, chosen) for name in chosen.networks}
-        return networks | {name: lambda name=name, ids=ids: data(name, ids) for name, ids in needed(chosen).items()}
+        networks = {name: lambda name=name: get_network(name, chosen) for name in chosen.networks}
+        return networks | {
+            name: lambda name=name, ids=ids: get_data(name, ids) for name, ids in data_sets(chosen).items()
+        }
     if what in sets.SETS:
-        return {what: lambda: data(what, None, url)}
+        return {what: lambda: get_data(what, None, url)}
     chosen = settings.load(scale)
     if what not in chosen.networks:
         known = own.choices(what, [*sorted(scales), *sets.SETS, *chosen.networks])
         raise ValueError(f"'{what}' is no scale, no data set and no network of scales/{chosen.name}.yaml; {known}")
-    return {what: lambda: network(what, chosen, url)}
+    return {what: lambda: get_network(what, chosen, url)}
 
 
-def network(name: str, chosen: Scale, url: str | None = None) -> str:
+def get_network(name: str, chosen: Scale, url: str | None = None) -> str:
     """Get a network's weights and check them; where they are, in words. OSError or ValueError in one line."""
     spec, (source, path, how) = chosen.networks[name], zoo.weights_of(name, chosen)
     target = zoo.ROOT / source
@@ -91,7 +93,7 @@ def published(name: str, chosen: Scale) -> bool:
 def remember(source: str, path: Path) -> str:
     """Record the digest of a file without a committed one; ValueError if it was another one at first."""
     seen = FirstSeen(zoo.ROOT)
-    seen.check(source, digest(path))
+    seen.check(source, content_sha256(path))
     seen.save()
     return seen.note(source)
 
@@ -123,14 +125,17 @@ def pull(pin: str) -> None:
         raise OSError(f"dvc pull {pin}: {' '.join(done.stderr.split())[-200:]}")
 
 
-def data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
+def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
     """Get a data set, or these images of it; FileNotFoundError in one line if they are not all here afterwards."""
     if name == "world":
         if not (settings.ROOT / "data" / "world" / "world.json").is_file():
             pull("data.dvc")
         return "the embedded data set"
     if name not in sets.SETS:
-        return str(find_folder(name))
+        try:
+            return str(find_folder(name))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no such folder; put your images into {name}") from None
     done = sets.get(name, url=url, chosen=ids)
     if (found := sets.state(name, ids, check=True)) != "yes":
         raise FileNotFoundError(f"{found}; {done}. {sets.SETS[name].how}")
@@ -162,7 +167,7 @@ def accuracies(chosen: Scale, count: int) -> Iterator[dict[str, object]]:
         yield row | {"here": round(here, 1), "verdict": "as known" if as_known else "differs"}
 
 
-def needed(chosen: Scale) -> dict[str, sets.Chosen | None]:
+def data_sets(chosen: Scale) -> dict[str, sets.Chosen | None]:
     """The data sets that a scale reads, by name, and the images of each; None for all.
 
     What its networks are trained on is left out where their weights are committed.

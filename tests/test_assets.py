@@ -16,7 +16,7 @@ from lib.data.fetch import state
 from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.sets import load_set
 from lib.experiment import adversaries, clean, evaluate, grid, open_study
-from lib.fetch import needed
+from lib.fetch import data_sets
 from lib.networks import weights
 from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
 from lib.networks.vgg import VGG16Conv33
@@ -84,7 +84,7 @@ def test_the_lists_of_the_sample_scale_name_the_first_images_of_the_assets_and_t
         with_list, without = (load_set(each, count=4) for each in (source, source.model_copy(update={"ids": None})))
         assert with_list.ids == without.ids or source.name == "camvid"
         assert set(with_list.ids) <= set(load_set(source.model_copy(update={"ids": None})).ids)
-    for name, ids in needed(sample()).items():
+    for name, ids in data_sets(sample()).items():
         assert state(name, dict(list(ids.items())[:20]), check=True) == "yes"
 
 

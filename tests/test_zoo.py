@@ -13,7 +13,7 @@ import torch
 import torchvision
 
 from lib import download, zoo
-from lib.digests import digest
+from lib.digests import content_sha256
 from lib.networks import resnet_denoise
 from lib.networks.purifier import NRP, NRPResG
 from lib.networks.resnet_denoise import ResNetDenoise
@@ -60,7 +60,7 @@ def write_vgg(folder, seed=0):
     file = folder / "weights" / "vgg.npz"
     file.parent.mkdir(parents=True)
     np.savez(file, **{key: value.numpy() for key, value in network.state_dict().items()})
-    return network, digest(file)
+    return network, content_sha256(file)
 
 
 def test_local_file_is_normalised_frozen_and_in_eval_mode(places):

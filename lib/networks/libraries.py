@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lib import download as transfer
-from lib.digests import digest
+from lib.digests import content_sha256
 from lib.networks.families import FAMILIES, Family, family
 from lib.networks.weights import load_state, read_state
 
@@ -41,7 +41,7 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
 
         def check(file: Path) -> None:
             # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
-            if not (found := digest(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
+            if not (found := content_sha256(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
                 raise ValueError(f"its SHA-256 is {found}")
 
         transfer.download(

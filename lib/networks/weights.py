@@ -10,14 +10,14 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from lib.digests import digest
+from lib.digests import content_sha256
 
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
 
 
 def verify(path: Path, sha256: str | None) -> None:
     """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
-    found = digest(path) if sha256 else None
+    found = content_sha256(path) if sha256 else None
     if found != sha256:
         name = f"{path.name}{': of its tensors the' if path.suffix == '.npz' else ':'}"
         raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")

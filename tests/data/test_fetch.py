@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib import download
 from lib.data import fetch, images, unlabelled
-from lib.digests import digest
+from lib.digests import content_sha256
 from tests.data.conftest import leftovers, run
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -220,7 +220,7 @@ def test_half_a_set_is_incomplete(server, places):
 
 def test_only_the_chosen_images_are_fetched_and_of_their_pixels(server, places):
     server.files["/set/images/b.png"] = png(colour=(1, 2, 3))
-    pixels = {name: digest(image(places, colour)) for name, colour in (("a", (10, 20, 30)), ("b", (1, 2, 3)))}
+    pixels = {name: content_sha256(image(places, colour)) for name, colour in (("a", (10, 20, 30)), ("b", (1, 2, 3)))}
     fetch.get("neurips2017", url=server.url, chosen={"b": [pixels["b"]]})
     assert sorted(server.requests) == ["/set/images.csv", "/set/images/b.png"]
     with pytest.raises(ConnectionError, match=r"b\.png: is another file than it was: SHA-256 is .*, expected "):

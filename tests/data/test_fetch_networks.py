@@ -14,7 +14,7 @@ from lib import download, fetch, settings, zoo
 from lib.data import fetch as sets
 from lib.data.images import ImageSet
 from lib.data.sets import not_fetched
-from lib.digests import digest
+from lib.digests import content_sha256
 from lib.networks import raw
 from lib.settings import NetworkSpec
 from tests.conftest import companion, refused
@@ -64,27 +64,27 @@ def github(server, weights):
 def spec(tmp_path, weights):
     """Its entry in a scale file, with the SHA-256 of its tensors."""
     np.savez(tmp_path / "known.npz", **{f"0.{part}": content for part, content in weights.items()})
-    return SPEC | {"sha256": digest(tmp_path / "known.npz")}
+    return SPEC | {"sha256": content_sha256(tmp_path / "known.npz")}
 
 
 def test_a_network_is_made_from_raw_files_bit_for_bit(place, github, weights, spec):
-    line = fetch.network("T", scale(T=spec), github.url)
+    line = fetch.get_network("T", scale(T=spec), github.url)
     assert line == f"{place / 'weights' / 'tiny.npz'} (SHA-256 as committed)"
     with np.load(place / "weights" / "tiny.npz") as found:
         assert all(np.array_equal(found[f"0.{part}"], content) for part, content in weights.items())
     assert not (place / "data" / "raw" / "tiny").exists() and len(list((place / "weights").iterdir())) == 1
     github.requests.clear()
-    assert fetch.network("T", scale(T=spec), github.url) == line and not github.requests
+    assert fetch.get_network("T", scale(T=spec), github.url) == line and not github.requests
 
 
 def test_a_download_goes_on_where_it_was_cut(place, github, spec, monkeypatch):
     monkeypatch.setattr(download, "BLOCK", 10)
     github.faults = {f"{FOLDER}/0%20weight.npy": ["short"] * 4}
     with pytest.raises(ConnectionError, match=r"^1 of 2 files are missing .*; run it again$"):
-        fetch.network("T", scale(T=spec), github.url)
+        fetch.get_network("T", scale(T=spec), github.url)
     assert leftovers(place) and not (place / "weights").exists()
     github.ranges.clear()
-    fetch.network("T", scale(T=spec), github.url)
+    fetch.get_network("T", scale(T=spec), github.url)
     assert github.ranges == ["bytes=80-"] and not leftovers(place)
 
 
@@ -102,10 +102,10 @@ def test_other_files_are_refused_and_leave_nothing(place, github, spec, content,
     right = github.files[f"{FOLDER}/0%20weight.npy"]
     github.files[f"{FOLDER}/0%20weight.npy"] = content
     with pytest.raises((ConnectionError, ValueError), match=reason):
-        fetch.network("T", scale(T=spec), github.url)
+        fetch.get_network("T", scale(T=spec), github.url)
     assert not list(place.rglob("*.npz")) and not leftovers(place)
     github.files[f"{FOLDER}/0%20weight.npy"] = right
-    fetch.network("T", scale(T=spec), github.url)
+    fetch.get_network("T", scale(T=spec), github.url)
 
 
 def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(place):
@@ -114,9 +114,9 @@ def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(p
     chosen = scale(T=SPEC | {"weights": "weights/other.npz"})
     np.savez(file, a=np.zeros(3))
     for _ in range(2):
-        assert fetch.network("T", chosen) == f"{file} (unverified, first seen {date.today().isoformat()})"
+        assert fetch.get_network("T", chosen) == f"{file} (unverified, first seen {date.today().isoformat()})"
     np.savez_compressed(file, a=np.zeros(3))
-    fetch.network("T", chosen)
+    fetch.get_network("T", chosen)
     np.savez(file, a=np.ones(3))
     with pytest.raises(ValueError, match=r"other\.npz: of its tensors the SHA-256 is .*, expected "):
         zoo.fetch("T", chosen)
@@ -126,24 +126,27 @@ def test_what_the_pipeline_or_the_user_trains_is_not_recorded(place):
     file = place / "models" / "tiny" / "S.safetensors"
     file.parent.mkdir(parents=True)
     small = {"role": "victim", "family": "small", "architecture": "small_vgg"}
-    assert fetch.network("S", scale(S=small)) == "trained by the pipeline: dvc repro"
+    assert fetch.get_network("S", scale(S=small)) == "trained by the pipeline: dvc repro"
     file.write_bytes(b"trained")
-    assert fetch.network("S", scale(S=small)) == str(file)
+    assert fetch.get_network("S", scale(S=small)) == str(file)
     assert not (place / "data" / "first_seen.json").exists()
 
 
 def test_a_scale_is_fetched_to_its_end_and_the_exit_code_says_what_is_missing(place, github, spec, monkeypatch):
     chosen = scale(T=spec, Bad=SPEC | {"weights": "weights/none.npz"}, Also=spec)
     monkeypatch.setattr(settings, "load", lambda _=None: chosen)
-    monkeypatch.setattr(fetch, "needed", lambda _: {"imagenet_val": None})
+    monkeypatch.setattr(fetch, "data_sets", lambda _: {"imagenet_val": None})
     monkeypatch.setattr(fetch, "GITHUB", github.url)
     monkeypatch.setattr("lib.download.HOSTS", ("127.0.0.1",))
     status, text, _ = companion("fetch", "sample")
     lines = text.splitlines()
     assert status == 1 and [line.split(":")[0] for line in lines] == ["T", "Bad", "Also", "imagenet_val"]
-    assert lines[1].startswith("Bad: not fetched: Bad: no weights") and "image-net.org" in lines[3]
+    assert (
+        lines[1].startswith("Bad: not fetched: no weights (weights/none.npz); to get them: ")
+        and "image-net.org" in lines[3]
+    )
     assert lines[0].endswith("(SHA-256 as committed)") and lines[2].endswith("(SHA-256 as committed)")
-    monkeypatch.setattr(fetch, "needed", lambda _: {})
+    monkeypatch.setattr(fetch, "data_sets", lambda _: {})
     del chosen.networks["Bad"]
     assert companion("fetch", "sample")[0] == 0
 
@@ -158,16 +161,16 @@ def test_one_thing_is_fetched_by_its_name(place, github, spec, monkeypatch):
 
 
 def test_a_scale_needs_the_images_of_its_lists_and_only_the_trainings_without_committed_weights():
-    counts = {name: ids and len(ids) for name, ids in fetch.needed(settings.load("sample")).items()}
+    counts = {name: ids and len(ids) for name, ids in fetch.data_sets(settings.load("sample")).items()}
     assert counts == {"neurips2017": 350, "imagenet_val": 250, "camvid": 40, "coco": 30}
-    everything = fetch.needed(settings.load("paper"))
+    everything = fetch.data_sets(settings.load("paper"))
     assert {"neurips2017", "imagenet_val", "camvid", "coco", "comics", "paintings"} <= everything.keys()
     assert not any(everything.values())
-    assert fetch.needed(settings.load("mini")) == {"world": None}
+    assert fetch.data_sets(settings.load("mini")) == {"world": None}
 
 
 def test_every_listed_image_is_named_once_with_digests_of_its_files():
-    for name, ids in fetch.needed(settings.load("sample")).items():
+    for name, ids in fetch.data_sets(settings.load("sample")).items():
         digests = {"neurips2017": 1, "camvid": 2}.get(name)
         assert all(len(each) == digests for each in ids.values()) or digests is None
         assert all(len(sha256) == 64 for each in ids.values() for sha256 in each), name
@@ -200,7 +203,7 @@ def test_a_package_that_is_not_installed_says_how_to_get_it(monkeypatch):
 def test_raw_files_are_deleted_only_with_their_network(place, github, spec, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200))
     with pytest.raises(OSError, match="needs 0 MB"):
-        fetch.network("T", scale(T=spec), github.url)
+        fetch.get_network("T", scale(T=spec), github.url)
     assert not (place / "weights").exists()
 
 
