@@ -36,7 +36,7 @@ IMAGES = (*LOSSLESS, ".jpeg", ".jpg")
 
 
 class File(NamedTuple):
-    """address: below the URL.  check: of the file, raises ValueError.  sha256: its `content_sha256`, if one is committed."""
+    """address: below the URL.  check: of the file, raises ValueError.  sha256: of its content, if one is committed."""
 
     address: str
     check: Callable[[Path], object]
