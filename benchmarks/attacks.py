@@ -13,9 +13,7 @@ from tabulate import tabulate
 
 from lib.attacks import decision, features
 from lib.attacks.transport import GRADIENTS, fsa, scattering
-from lib.networks.normalised import Normalised
-from lib.networks.precision import Bf16
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Bf16, Normalised, Tap
 
 STEPS, BATCH, REPEATS = 10, 4, 3
 IDS = range(BATCH)
@@ -59,7 +57,7 @@ def against_floor(x: torch.Tensor, y: torch.Tensor) -> str:
         "I-FGSM": lambda: decision.i_fgsm(network, x, y),
         "MI-FGSM": lambda: decision.mi_fgsm(network, x, y),
         "DIM": lambda: decision.dim(network, x, y, ids=IDS),
-        "DIM-TI": lambda: decision.dim_ti(network, x, y, ids=IDS),
+        "DIM-TI": lambda: decision.dim(network, x, y, ids=IDS, kernel=15),
         "FSA": lambda: fsa(network, x, ids=IDS),
         "I-FGSM, bf16": lambda: decision.i_fgsm(Bf16(network), x, y),
     }

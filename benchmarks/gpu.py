@@ -16,11 +16,10 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from lib.attacks import decision, features
-from lib.attacks.adaptive import Exact
+from lib.attacks.adaptive import Adaptive
 from lib.defenses import defense
-from lib.networks.normalised import Normalised
 from lib.networks.purifier import NRPResG
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 
 BATCH, SIDE, STEPS, REPEATS = 50, 224, 10, 3
 IDS = range(BATCH)
@@ -62,13 +61,13 @@ def attacks(x: Tensor, y: Tensor) -> str:
     """Images per second and the floor's share, per attack of ten steps (SSP: of 100)."""
     resnet = Normalised(torchvision.models.resnet50()).eval().cuda().requires_grad_(False)
     vgg = Tap(Normalised(torchvision.models.vgg16().features[:16]).eval().cuda().requires_grad_(False), "15")
-    purified = Exact(resnet, defense("nrp", network=NRPResG().eval().cuda().requires_grad_(False)))
+    purified = Adaptive(resnet, defense("nrp", network=NRPResG().eval().cuda().requires_grad_(False)))
     few = x[:10]
     rows = []
     for name, network, images, steps, run in [
         ("MI-FGSM, ResNet-50", resnet, x, STEPS, lambda: decision.mi_fgsm(resnet, x, y)),
         ("DIM, ResNet-50", resnet, x, STEPS, lambda: decision.dim(resnet, x, y, ids=IDS)),
-        ("DIM-TI, ResNet-50", resnet, x, STEPS, lambda: decision.dim_ti(resnet, x, y, ids=IDS)),
+        ("DIM-TI, ResNet-50", resnet, x, STEPS, lambda: decision.dim(resnet, x, y, ids=IDS, kernel=15)),
         ("SSP 100, VGG-16 conv3-3", vgg, x, 100, lambda: features.ssp(vgg, x, ids=IDS)),
         ("PGD through NRP_resG", purified, few, STEPS, lambda: decision.pgd(purified, few, y[:10], ids=range(10))),
     ]:

@@ -100,7 +100,7 @@ def jpeg_table(x: Tensor, on_gpu: dict[str, Tensor]) -> str:
 
 
 def median_table(x: Tensor, on_gpu: dict[str, Tensor], window: int) -> str:
-    """The network and torch's selection, whose replicated border differs from scipy's for window 5."""
+    """Ours and torch's selection, whose replicated border differs from scipy's for window 5."""
     runs = {"median": lambda: median(x, window=window), "torch.median": lambda: torch_median(x, window)}
     runs |= {name: lambda y=y: median(y, window=window) for name, y in on_gpu.items()}
     peer = functools.partial(ndimage.median_filter, size=window, mode="reflect")

@@ -3,11 +3,15 @@
 A function per command, thin over lib. What takes seconds to import is imported inside, so that `--help` is quick.
 """
 
+import hashlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from lib import settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,9 +27,14 @@ Source = Annotated[Path, typer.Argument(metavar="IN", help="folder of png, jpg, 
 Target = Annotated[Path, typer.Argument(metavar="OUT", help="folder for the results, lossless png")]
 
 
+def given(**options: object) -> dict:
+    """The options that the command line has."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
 def announce(stage: str, scale: str | None) -> None:
     """Say on stderr which stage of the pipeline begins."""
-    from lib import settings, timings
+    from lib import timings
 
     print(timings.announcement(stage, settings.load(scale).name, settings.ROOT), file=sys.stderr)
 
@@ -44,8 +53,8 @@ def train(
     name: Annotated[str, typer.Argument(help="what the scale file trains, such as Inc-v3, SegNet-Basic or NRP")] = "",
     everything: Annotated[bool, typer.Option("--all", help="all that the scale file trains")] = False,
     scale: ScaleName = None,
-    images: Annotated[str, typer.Option(help="purifiers, generators: a folder of images of your own")] = "",
-    render: Annotated[str, typer.Option(help="generators: draw them as comic or painting first; or none")] = "",
+    images: Annotated[str | None, typer.Option(help="purifiers, generators: a folder of images of your own")] = None,
+    render: Annotated[str | None, typer.Option(help="generators: draw them as comic or painting, or none")] = None,
     root: Annotated[Path | None, typer.Option(help="where models/ and results/ are written")] = None,
 ) -> None:
     """Train one network, or all; a killed training goes on with the same command, an unchanged one is not repeated.
@@ -53,7 +62,6 @@ def train(
     Writes models/SCALE/NAME.safetensors and the record results/SCALE/train/networks/NAME.json; of a purifier or a
     generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
     """
-    from lib import settings
     from lib.training import runner
 
     if bool(name) == everything:
@@ -61,9 +69,8 @@ def train(
     chosen = settings.load(scale)
     if everything:
         announce("train", scale)
-    changed = {field: value for field, value in {"images": images, "render": render}.items() if value}
     for each in runner.names(chosen) if everything else [name]:
-        record = runner.train(each, chosen, root or settings.ROOT, **changed)
+        record = runner.train(each, chosen, root or settings.ROOT, **given(images=images, render=render))
         facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
         print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
 
@@ -73,7 +80,7 @@ def attack(
     name: Annotated[str, typer.Argument(help="such as SSP or MI-FGSM; of the library or of params.yaml's own_attacks")],
     source: Source,
     target: Target,
-    surrogate: Annotated[str | None, typer.Option(help="a network of the scale (default: that of Appendix F)")] = None,
+    surrogate: Annotated[str | None, typer.Option(help="a network of the scale (default: the appendix's)")] = None,
     labels: Annotated[Path | None, typer.Option(help="csv with the columns file,label, 0-based")] = None,
     eps: Annotated[float | None, typer.Option(help="budget, in levels of 0 to 255")] = None,
     steps: Annotated[int | None, typer.Option(help="iterations")] = None,
@@ -82,8 +89,7 @@ def attack(
     """Attack every image of a folder at its own size; an attack that needs labels takes the surrogate's predictions."""
     from lib import folders
 
-    changed = {key: value for key, value in {"eps": eps, "steps": steps}.items() if value is not None}
-    print(folders.attack(name, source, target, scale, surrogate, labels, **changed))
+    print(folders.attack_folder(name, source, target, scale, surrogate, labels, **given(eps=eps, steps=steps)))
 
 
 @app.command()
@@ -95,7 +101,7 @@ def defend(
     weight: Annotated[float | None, typer.Option(help="tvm: the smaller, the smoother")] = None,
     window: Annotated[int | None, typer.Option(help="median: 3 or 5 pixels")] = None,
     weights: Annotated[Path | None, typer.Option(help="nrp: NRP.pth, NRP_resG.pth or a purifier.safetensors")] = None,
-    dynamic: Annotated[bool, typer.Option(help="nrp: add noise first, against attacks on the purifier")] = False,
+    dynamic: Annotated[bool | None, typer.Option("--dynamic", help="nrp: with noise, against attacks on it")] = None,
     seed: Annotated[int | None, typer.Option(help="nrp: of that noise")] = None,
     tile: Annotated[int | None, typer.Option(help="nrp: squares of so many pixels, to save memory")] = None,
     scale: ScaleName = None,
@@ -103,9 +109,9 @@ def defend(
     """Put a defense before every image of a folder, at its own size; on the GPU where there is one."""
     from lib import folders
 
-    given = {"quality": quality, "weight": weight, "window": window, "weights": weights, "seed": seed, "tile": tile}
-    given = {key: value for key, value in given.items() if value is not None} | ({"dynamic": True} if dynamic else {})
-    print(folders.defend(kind, source, target, scale, **given))
+    options = {"quality": quality, "weight": weight, "window": window}
+    options |= {"weights": weights, "dynamic": dynamic, "seed": seed, "tile": tile}
+    print(folders.defend_folder(kind, source, target, scale, **given(**options)))
 
 
 @app.command()
@@ -119,7 +125,7 @@ def figures(
     scale: ScaleName = None,
 ) -> None:
     """Redraw a figure from the stored results, without attacking anything; without one, list all."""
-    from lib import figures, settings
+    from lib import figures
     from lib.report.results import Results
 
     results = Results(settings.load(scale).name)
@@ -134,7 +140,7 @@ def table(
     scale: ScaleName = None,
 ) -> None:
     """Print a table from the stored results."""
-    from lib import figures, settings
+    from lib import figures
     from lib.report.results import Results
 
     print(figures.table(Results(settings.load(scale).name), item, form, out))
@@ -147,7 +153,6 @@ def report(
     scale: ScaleName = None,
 ) -> None:
     """Judge every claim of the supplement and compare every number, from the stored frames."""
-    from lib import settings
     from lib.report import writing
 
     if part == "all":
@@ -158,7 +163,6 @@ def report(
 @app.command()
 def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
-    from lib import settings
     from lib.report import site
 
     announce("site", scale)
@@ -199,7 +203,6 @@ def data(
     if name or not scale:
         print(fetch.get(name, folder, url, csv))
         return
-    from lib import settings
     from lib.fetch import data_sets  # imports the networks
 
     print(fetch.available({key: ids for key, ids in data_sets(settings.load(scale)).items() if key in fetch.SETS}))
@@ -218,7 +221,7 @@ def zoo(
     """
     from tabulate import tabulate
 
-    from lib import settings, zoo
+    from lib import zoo
     from lib.fetch import accuracies, get_network
 
     chosen = settings.load(scale)
@@ -241,9 +244,7 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
 ) -> None:
     """Turn a released file of weights into safetensors, in which no code can hide, and say what it is."""
-    import hashlib
-
-    from lib.networks.released import in_words, to_safetensors
+    from lib.networks.weights import in_words, to_safetensors
 
     print(f"{source.name}: {in_words(to_safetensors(source, target))}")
     for path in (source, target):
@@ -257,9 +258,7 @@ def verify(
     scale: ScaleName = None,
 ) -> None:
     """Compute everything anew, trainings too, without stored results; say of each table and figure if it agrees."""
-    import tempfile
-
-    from lib import settings, verify
+    from lib import verify
 
     place = folder or Path(tempfile.mkdtemp(prefix="companion-"))
     text, agrees = verify.verify(settings.ROOT, settings.load(scale).name, place, keep)
@@ -271,19 +270,17 @@ def verify(
 @store.command()
 def why(cell: Annotated[str, typer.Argument(help="a computation's name, or a pattern such as 'SSP on *'")]) -> None:
     """Why a result was computed: what differs from the nearest earlier one, part by part."""
-    from lib.keys import ROOT
     from lib.store import Store, folder
 
-    print("\n".join(Store(folder(ROOT)).why(cell)))
+    print("\n".join(Store(folder(settings.ROOT)).why(cell)))
 
 
 @store.command()
 def size() -> None:
     """Where the stored results lie, how many there are and how much they take."""
-    from lib.keys import ROOT
     from lib.store import folder
 
-    root = folder(ROOT)
+    root = folder(settings.ROOT)
     sizes = [path.stat().st_size for path in root.rglob("*.bin")]
     print(f"{root}: {len(sizes)} results, {sum(sizes) / 1e6:.1f} MB")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lib.atomic import write_bytes
 from lib.settings import ROOT
 
 LOSSLESS = (".png", ".webp", ".bmp")
@@ -71,7 +72,4 @@ class FirstSeen:
         """Add what is new to the record, which another process may have changed meanwhile."""
         if self.new:
             self.known = FirstSeen(self.path.parents[1]).known | self.new
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.path.with_suffix(".part")
-            partial.write_text(json.dumps(self.known, indent=1))
-            partial.replace(self.path)
+            write_bytes(self.path, json.dumps(self.known, indent=1).encode())

@@ -26,7 +26,7 @@ from lib.data.unlabelled import STYLES
 from lib.digests import FirstSeen, content_sha256
 from lib.download import File, download, no_text, online
 from lib.networks import raw
-from lib.networks.weights import verify
+from lib.networks.weights import check_sha256
 from lib.settings import Data, Scale, Scenes
 
 GITHUB = "https://raw.githubusercontent.com"
@@ -108,7 +108,7 @@ def make(target: Path, sha256: str | None, url: str | None = None) -> None:
     whole = target.with_name(f"unchecked-{target.name}")
     try:
         raw.convert(made, folder, whole)
-        verify(whole, sha256)
+        check_sha256(whole, sha256)
     except ValueError as error:
         whole.unlink(missing_ok=True)
         shutil.rmtree(folder)

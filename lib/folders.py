@@ -1,67 +1,56 @@
 """An attack or a defense on every image of a folder, each at its own size."""
 
-import csv
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from lib import settings, zoo
+from lib.atomic import replacing
 from lib.attacks.registry import attacks
 from lib.data.images import ImageSet, image_files, read_image
 from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
-from lib.experiment import Study, adversaries
-from lib.experiment.study import here
+from lib.experiment import NONE, Study, adversaries, explore
 from lib.networks import weights as files
-from lib.networks.released import recognised_purifier
 from lib.units import to_bytes, unit_images
 
 UNKNOWN = -1  # the label of an image that no file of labels names
 
 
-def defend(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
+def defend_folder(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
     """Defended copies of the images in `source` as `target`/STEM.png; what was done, in words.
 
-    kind: of `lib.defenses`, with its options (of nrp: weights, dynamic, seed, tile), or a name of params.yaml's
-    defenses. ValueError or OSError in one line, also at the first file that cannot be read; what was written before
-    stays.
+    kind: of `lib.defenses`, with its options (of nrp: as of `purifier`), or a name of params.yaml's defenses.
+    ValueError or OSError in one line, also at the first file that cannot be read; what was written before stays.
     """
-    function, device = named_defense(kind, scale, options), zoo.device_here()
+    study = empty_study(scale)
+    if kind in study.params.defenses:
+        function = study.defense(kind, **options)
+    else:
+        function = purifier(**options) if kind == "nrp" else defense(kind, **options)
     try:
-        return apply(lambda image, _: function(unit_images(image[None], device))[0], source, target)
+        return apply(lambda image, _: function(unit_images(image[None], study.device))[0], source, target)
     except torch.cuda.OutOfMemoryError:
         raise ValueError("the GPU's memory is too small for an image; give a --tile, such as 512") from None
 
 
-def named_defense(kind: str, scale: str | None, options: dict) -> Defense:
-    """The defense that the command names; see `defend`."""
-    chosen = settings.load(scale)
-    params = settings.params_at(chosen)
-    if kind in params.defenses:
-        study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), zoo.device_here())
-        return study.defense(kind, **options)
-    return purifier(**options) if kind == "nrp" else defense(kind, **options)
+def purifier(weights: Path | None = None, dynamic: bool = False, **options: object) -> Defense:
+    """`nrp` with the network that is in a file. ValueError in one line for a file that is missing or holds none."""
+    if weights is None or not weights.is_file():
+        known = "NRP.pth, NRP_resG.pth or a purifier.safetensors"
+        raise ValueError(f"nrp needs --weights: {known}; {weights or 'nothing'} is no such file")
+    network = files.recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
+    return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, **options)
 
 
-def purifier(weights: Path | None = None, dynamic: bool = False, seed: int = 0, tile: int | None = None) -> Defense:
-    """`nrp` with the network that is in a file. FileNotFoundError or ValueError in one line for a file that is missing
-    or holds no purifier."""
-    if weights is None:
-        raise ValueError("nrp needs --weights: NRP.pth, NRP_resG.pth or a purifier.safetensors")
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no such file of weights")
-    network = recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
-    return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, seed=seed, tile=tile)
-
-
-def attack(
+def attack_folder(
     name: str,
     source: Path,
     target: Path,
@@ -72,26 +61,19 @@ def attack(
 ) -> str:
     """Adversaries of the images in `source` as `target`/STEM.png; what was done, in words.
 
-    surrogate: a network of the scale (default: Appendix F's).  labels: a file with the columns file and label; without
-    it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in levels. ValueError or
-    OSError in one line.
+    surrogate: a network of the scale (default: as of `explore.chosen_networks`).  labels: a file with the columns file
+    and label; without it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in
+    levels. ValueError or OSError in one line.
     """
-    chosen = settings.load(scale)
-    params = settings.params_at(chosen)
-    study = Study(params, chosen, ImageSet(torch.empty(0), torch.empty(0), []), here(), zoo.device_here(), batch=1)
-    known = attacks(params.own_attacks)
-    recipe = known.get(name)
-    if recipe and recipe.on == "responses":
+    study = empty_study(scale)
+    surrogate, _ = explore.chosen_networks(study, name, surrogate, None, NONE)
+    recipe, given = attacks(study.params.own_attacks)[name], read_labels(labels) if labels else {}
+    if recipe.on == "responses":
         raise ValueError(f"{name} makes one perturbation for images of one size, and a folder may hold several")
-    if recipe and recipe.on == "generator" and surrogate is None:
-        raise ValueError(f"{name} needs a generator: --surrogate NAME of the scale's networks")
-    default = chosen.f.feature_surrogate if recipe and recipe.on == "features" else chosen.f.surrogate
-    surrogate = None if recipe and recipe.on == "nothing" else surrogate or default
-    given = read_labels(labels) if labels else {}
 
     def attacked(image: Tensor, path: Path) -> Tensor:
         label = given.get(path.name, UNKNOWN)
-        if recipe and recipe.labels and label == UNKNOWN:
+        if "y" in recipe.parameters and label == UNKNOWN:
             if labels:
                 raise ValueError(f"{labels}: no label for {path.name}")
             with torch.no_grad():
@@ -100,18 +82,23 @@ def attack(
         (cell,) = adversaries(study, name, surrogate, **changed)
         return unit_images(cell.images[0])
 
-    words = apply(attacked, source, target)
-    whose = f" of {labels}" if labels else f" predicted by {surrogate}"
-    return f"{words}, {name}{f' on {surrogate}' if surrogate else ''}{f', labels{whose}' if recipe.labels else ''}"
+    words = [apply(attacked, source, target), f"{name} on {surrogate}" if surrogate else name]
+    if "y" in recipe.parameters:
+        words.append(f"labels of {labels}" if labels else f"labels predicted by {surrogate}")
+    return ", ".join(words)
+
+
+def empty_study(scale: str | None) -> Study:
+    """A study of the scale without images yet, one at a time."""
+    chosen, images = settings.load(scale), ImageSet(torch.empty(0), torch.empty(0), [])
+    return Study(settings.params_at(chosen), chosen, images, batch=1)
 
 
 def read_labels(path: Path) -> dict[str, int]:
     """The labels of files by their names. ValueError or OSError in one line for another kind of file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
     try:
-        return {row["file"]: int(row["label"]) for row in rows}
-    except (KeyError, TypeError, ValueError):
+        return pd.read_csv(path, dtype={"label": int}).set_index("file")["label"].to_dict()
+    except (KeyError, ValueError):
         raise ValueError(f"{path}: is no table with the columns file and label (a whole number)") from None
 
 
@@ -145,10 +132,6 @@ def find_images(folder: Path) -> list[Path]:
 
 
 def save(image: Tensor, path: Path) -> None:
-    """One image `[3,H,W]` in [0,1] as an 8-bit PNG, written beside its place and then renamed."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(partial, format="PNG")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """One image `[3,H,W]` in [0,1] as an 8-bit PNG, whole or not at all."""
+    with replacing(path) as file:
+        Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(file, format="PNG")

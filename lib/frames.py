@@ -1,6 +1,6 @@
 """The tidy frame of an experiment: what every image of every cell came to. Reading it needs no network and no torch.
 
-A cell is one attack (attack, surrogate, knowledge, eps, steps) against one victim behind one defense with one seed. Its
+A cell is one attack (attack, surrogate, knowledge, eps, steps) against one victim with one defense with one seed. Its
 contributions are outcomes per image (top1, top5, fooled, psnr ...), confusion counts, or matches of detections;
 `lib.report.scores` turns them into numbers.
 """
@@ -8,6 +8,7 @@ contributions are outcomes per image (top1, top5, fooled, psnr ...), confusion c
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.tasks.precision import Evaluation, Matches, precision_of
+from lib.tasks.precision import Evaluation, Matches
 
 KEYS = ["experiment", "task", "attack", "surrogate", "knowledge", "eps", "steps", "defense", "victim", "seed"]
 LAST = "max"  # in a selection: the largest value that there is
@@ -48,28 +49,23 @@ class Frame:
         return pd.concat(found, ignore_index=True)
 
     def where(self, **columns: object) -> Frame:
-        """The cells whose columns fit: a value, a pattern (* and ?, "!" for not), one of several, or "max"."""
-        return self.at(select(self.cells, columns))
+        """The cells whose columns fit: a value, a pattern (* and ?, "!" for not), one of several, or "max".
+
+        KeyError for a column that is not there.
+        """
+        cells = self.cells
+        wanted = {name: value if isinstance(value, list | tuple) else [value] for name, value in columns.items()}
+        for name, values in sorted(wanted.items(), key=lambda entry: LAST in entry[1]):
+            if LAST in values and len(cells):
+                values = [cells[name].max() if value == LAST else value for value in values]
+            kept = {found: any(_fits(found, value) for value in values) for found in cells[name].unique()}
+            cells = cells[cells[name].map(kept).astype(bool)]
+        return self.at(cells.index)
 
     def at(self, places: Sequence[int]) -> Frame:
         """The cells at these places."""
         cells = self.cells.iloc[list(places)].reset_index(drop=True)
         return Frame(cells, [self.parts[k] for k in places], [self.images[k] for k in places])
-
-
-def select(cells: pd.DataFrame, where: dict[str, object]) -> list[int]:
-    """The places of the cells that fit; KeyError for a column that is not there."""
-    for column, wanted in sorted(where.items(), key=lambda entry: _asks_for_last(entry[1])):
-        several = wanted if isinstance(wanted, list | tuple) else [wanted]
-        if LAST in several and len(cells):
-            several = [cells[column].max() if one == LAST else one for one in several]
-        kept = {value: any(_fits(value, one) for one in several) for value in cells[column].unique()}
-        cells = cells[cells[column].map(kept).astype(bool)]
-    return cells.index.tolist()
-
-
-def _asks_for_last(wanted: object) -> bool:
-    return wanted == LAST or (isinstance(wanted, list | tuple) and LAST in wanted)
 
 
 def _fits(value: object, wanted: object) -> bool:
@@ -106,10 +102,9 @@ def load(path: Path) -> Frame:
     about = pd.read_csv(io.StringIO(arrays["cells"].item()), keep_default_na=False)
     sets = [tuple(arrays[f"images_{k}"].tolist()) for k in range(about["images"].max() + 1)]
     images, parts = [sets[k] for k in about["images"]], [None] * len(about)
-    for kind in about["kind"].unique():
-        places = about.index[about["kind"] == kind]
+    for kind, places in about.groupby("kind").groups.items():
         stored = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{kind}/")}
-        for place, part in zip(places, _unpacked(kind, stored, [images[k] for k in places]), strict=True):
+        for place, part in zip(places, _unpacked(kind, stored, [len(images[k]) for k in places]), strict=True):
             parts[place] = part
     return Frame(about.drop(columns=["images", "kind"]), parts, images)
 
@@ -127,48 +122,41 @@ def _packed(kind: str, parts: Sequence[Contributions]) -> dict[str, np.ndarray]:
         return {"counts": np.concatenate(parts).astype(np.int32)}
     if kind != "matches":
         return {name: np.concatenate([part[name] for part in parts]) for name in kind.split()}
-    classes = [_without_the_end(one) for part in parts for one in part.matches]
+    classes = [one for part in parts for one in part.matches]
+    # Precision is read at hits only, so what comes after the last hit at any threshold says nothing.
+    ends = [np.append(0, one.hits.any(0).nonzero()[0] + 1)[-1] for one in classes]
+    kept = [(one.images[:n], one.hits[:, :n], one.counted[:, :n]) for one, n in zip(classes, ends, strict=True)]
+    images, hits, counted = zip(*kept, strict=True)
     return {
         "ids": np.concatenate([part.image_ids for part in parts]),
         "classes": np.array([len(part.matches) for part in parts]),
-        "lengths": np.array([len(one.images) for one in classes]),
-        "images": np.concatenate([one.images for one in classes]).astype(np.int32),
-        "hits": np.packbits(np.concatenate([one.hits for one in classes], 1), axis=0),
-        "counted": np.packbits(np.concatenate([one.counted for one in classes], 1), axis=0),
+        "lengths": np.array(ends),
+        "images": np.concatenate(images).astype(np.int32),
+        "hits": np.packbits(np.concatenate(hits, 1), axis=0),
+        "counted": np.packbits(np.concatenate(counted, 1), axis=0),
         "objects": np.concatenate([one.objects for one in classes]).astype(np.int32),
     }
 
 
-def _without_the_end(matches: Matches) -> Matches:
-    """Precision is read at hits only, so what comes after the last hit at any threshold says nothing."""
-    found = matches.hits.any(0).nonzero()[0]
-    end = found[-1] + 1 if len(found) else 0
-    return Matches(matches.images[:end], matches.hits[:, :end], matches.counted[:, :end], matches.objects)
-
-
-def _unpacked(kind: str, stored: dict[str, np.ndarray], images: Sequence[tuple[str, ...]]) -> list[Contributions]:
-    counts = [len(names) for names in images]
+def _unpacked(kind: str, stored: dict[str, np.ndarray], counts: Sequence[int]) -> list[Contributions]:
+    """The inverse of `_packed`; counts: of the images of each cell."""
     if kind == "confusions":
         return _split(stored["counts"].astype(np.int64), counts)
     if kind != "matches":
         several = {name: _split(stored[name], counts) for name in kind.split()}
         return [dict(zip(several, part, strict=True)) for part in zip(*several.values(), strict=True)]
-    shape = [n for n, several in zip(counts, stored["classes"], strict=True) for _ in range(several)]
-    lengths = stored["lengths"].tolist()
     hits, counted = (np.unpackbits(stored[name], axis=0)[:10].astype(bool) for name in ("hits", "counted"))
     fields = (
-        _split(stored["images"].astype(np.int64), lengths),
-        [part.T for part in _split(hits.T, lengths)],
-        [part.T for part in _split(counted.T, lengths)],
-        _split(stored["objects"].astype(np.int64), shape),
+        _split(stored["images"].astype(np.int64), stored["lengths"]),
+        _split(hits, stored["lengths"], 1),
+        _split(counted, stored["lengths"], 1),
+        _split(stored["objects"].astype(np.int64), np.repeat(counts, stored["classes"])),
     )
-    matches = iter([Matches(*one) for one in zip(*fields, strict=True)])
-    found = []
-    for ids, count in zip(_split(stored["ids"], counts), stored["classes"], strict=True):
-        several = tuple(next(matches) for _ in range(count))
-        found.append(Evaluation(tuple(ids.tolist()), precision_of(several), several))
-    return found
+    classes = iter([Matches(*one) for one in zip(*fields, strict=True)])
+    matches = [tuple(itertools.islice(classes, count)) for count in stored["classes"]]
+    ids = [tuple(part.tolist()) for part in _split(stored["ids"], counts)]
+    return [Evaluation(one, several) for one, several in zip(ids, matches, strict=True)]
 
 
-def _split(array: np.ndarray, lengths: Sequence[int]) -> list[np.ndarray]:
-    return np.split(array, np.cumsum(lengths)[:-1])
+def _split(array: np.ndarray, lengths: Sequence[int], axis: int = 0) -> list[np.ndarray]:
+    return np.split(array, np.cumsum(lengths)[:-1], axis)

@@ -22,8 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = __name__.split(".")[0]
 # Their versions are looked up under another name than they are imported by.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-
-Place = tuple[Path, Path]  # a file, and the folder in which its dotted name begins
+Imports = tuple[frozenset[Path], frozenset[str]]  # files of the project, and other packages by their imported names
 
 
 class Unkeyed(TypeError):
@@ -61,15 +60,15 @@ def record(function: Callable, arguments: tuple, device: str) -> dict:
     device: as torch names it; a CPU counts with its instruction set, on which the last bits depend.
     """
     reached: set[Callable] = set()
-    shown = [described(argument, reached) for argument in arguments]
+    given = [described(argument, reached) for argument in arguments]
     name = described(function, reached)
-    places = {place for each in reached for place in places_of(each)}
-    modules = {module for place in places for module in packages(*place)} | {each.__module__ for each in reached}
-    names = {module.split(".")[0] for module in modules}
+    imports = [imports_of(each) for each in reached]
+    files = {file for found, _ in imports for file in found}
+    names = {each.__module__.split(".")[0] for each in reached}.union(*(packages for _, packages in imports))
     return {
         "function": name,
-        "arguments": shown,
-        "code": {label(file): digest(source(file))[:16] for file, _ in sorted(places)},
+        "arguments": given,
+        "code": {label(file): digest(source(file))[:16] for file in sorted(files)},
         "packages": {one: version for one in sorted(names) if (version := version_of(one))},
         "device": machine(device),
     }
@@ -89,14 +88,13 @@ def described(value: object, reached: set[Callable]) -> object:
     if isinstance(value, list | tuple):
         return [described(part, reached) for part in value]
     if isinstance(value, functools.partial):
-        whole = {"call": value.func, "with": value.args, "options": value.keywords}
-        return {name: described(part, reached) for name, part in whole.items()}
+        return described({"call": value.func, "with": value.args, "options": value.keywords}, reached)
     if inspect.isroutine(value) or inspect.isclass(value):
         return named(value, reached)
     if hasattr(value, "__wrapped__"):
         return described(value.__wrapped__, reached)
     if hasattr(value, "named_modules"):
-        return network(value, reached)
+        return network_record(value, reached)
     if hasattr(value, "detach"):
         return described(value.detach().cpu().numpy(), reached)
     raise Unkeyed(f"a {type(value).__name__} says nothing by which a stored result could be found again")
@@ -125,7 +123,7 @@ def networks_unchanged() -> Iterator[None]:
         _read = before
 
 
-def network(module, reached: set[Callable]) -> dict:
+def network_record(module, reached: set[Callable]) -> dict:
     """A network by its structure and its tensors; its classes are reached code."""
     for kind in {type(part) for part in module.modules()}:
         named(kind, reached)
@@ -137,9 +135,9 @@ def network(module, reached: set[Callable]) -> dict:
     return {"network": type(module).__name__, "structure": digest(repr(module)), "weights": known[module]}
 
 
-def places_of(function: Callable) -> frozenset[Place]:
-    """The file that defines a function or class of this project and those of the project that it imports, directly or
-    through them; none for another package's.
+def imports_of(function: Callable) -> Imports:
+    """The file that defines a function or class of this project and what it imports, directly or through other files of
+    the project; nothing for another package's.
 
     So adding an attack changes no key of another one's results. A package's __init__.py counts where a name of its own
     is imported from it.
@@ -148,75 +146,72 @@ def places_of(function: Callable) -> frozenset[Place]:
     try:
         file = Path(inspect.getfile(function)).resolve()
     except TypeError:  # written in C
-        return frozenset()
+        return frozenset(), frozenset()
     if "site-packages" in file.parts or function.__module__.split(".")[0] in sys.stdlib_module_names:
-        return frozenset()
-    return reached_from(file, file.parents[function.__module__.count(".") + (file.name == "__init__.py")])
+        return frozenset(), frozenset()
+    return imports_through(file, file.parents[function.__module__.count(".") + (file.name == "__init__.py")])
 
 
 def code_of(function: Callable) -> str:
-    """SHA-256 of all files of `places_of`."""
-    return digest(*[source(file) for file, _ in sorted(places_of(function))])
+    """SHA-256 of all files of `imports_of`."""
+    return digest(*[source(file) for file in sorted(imports_of(function)[0])])
 
 
 @functools.cache
-def reached_from(file: Path, root: Path) -> frozenset[Place]:
-    """A file below `root` and all files of the project that it imports, directly or through them."""
-    found, queue = set(), {(file, root)}
+def imports_through(file: Path, root: Path) -> Imports:
+    """A file below `root`, where its dotted name begins, and all that it imports, directly or through other files."""
+    files, packages, queue = set(), set(), {file}
     while queue:
-        place = queue.pop()
-        found.add(place)
-        queue |= {inner for name in imported_names(*place) if (inner := place_of(name, place[1]))} - found
-    return frozenset(found)
+        files.add(path := queue.pop())
+        more, others = imports_in(path, root)
+        packages |= others
+        queue |= more - files
+    return frozenset(files), frozenset(packages)
 
 
 @functools.cache
-def imported_names(path: Path, root: Path) -> frozenset[str]:
-    """The dotted names of the modules that a file imports, at its head or inside its functions."""
-    names = set()
+def imports_in(path: Path, root: Path) -> Imports:
+    """What a file imports, at its head or inside its functions."""
+    names, files, packages = [], set(), set()
     for node in ast.walk(ast.parse(source(path))):
         if isinstance(node, ast.ImportFrom):
             above = path.relative_to(root).parts[: -node.level] if node.level else ()
             module = ".".join([*above, *filter(None, [node.module])])
-            inner = {f"{module}.{alias.name}" for alias in node.names}
-            names |= {name if place_of(name, root) else module for name in inner}
+            names += [(f"{module}.{alias.name}", module) for alias in node.names]
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return frozenset(names)
+            names += [(alias.name, alias.name) for alias in node.names]
+    for name, module in names:
+        if file := module_file(name, root) or module_file(module, root):
+            files.add(file)
+        else:
+            packages.add(name.split(".")[0])
+    return frozenset(files), frozenset(packages)
 
 
-def place_of(name: str, root: Path) -> Place | None:
+def module_file(name: str, root: Path) -> Path | None:
     """The file of a dotted module name below `root`, or of this package; None for another package's."""
     for top in (root, ROOT) if name.split(".")[0] == PACKAGE else (root,):
         base = top.joinpath(*name.split("."))
         for file in (base.with_suffix(".py"), base / "__init__.py"):
             if file.is_file():
-                return file, top
+                return file
     return None
-
-
-def packages(path: Path, root: Path) -> set[str]:
-    """What a file imports that is not the project's: top-level module names."""
-    return {name.split(".")[0] for name in imported_names(path, root) if not place_of(name, root)}
 
 
 @functools.cache
 def version_of(module: str) -> str:
     """The installed version of the package that brings a module; empty for Python's own and for what has none."""
-    if module in sys.stdlib_module_names:
-        return ""
-    try:
-        return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    if module not in sys.stdlib_module_names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
+    return ""
 
 
 def machine(device: str) -> str:
     """The kind of device, for CPUs with the instruction set that torch uses."""
     kind = str(device).split(":")[0]
-    if kind != "cpu" or "torch" not in sys.modules:
-        return kind
-    return f"cpu {sys.modules['torch'].backends.cpu.get_cpu_capability()}"
+    torch = sys.modules.get("torch")
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if torch and kind == "cpu" else kind
 
 
 def label(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""The L-infinity ball: projection, random starts, 8-bit rounding.
+"""The L-infinity ball: projection and 8-bit rounding.
 
 Images are float tensors `[B,3,H,W]` in [0,1]; `eps` is a float or a tensor that broadcasts against them, in the same
 units (16/255, not 16).
@@ -7,17 +7,12 @@ units (16/255, not 16).
 import torch
 from torch import Tensor
 
-LEVELS = 255
+from lib.units import LEVELS
 
 
 def project(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     """The nearest point to `x_adv` that lies within `eps` of `x` and in [0,1]."""
     return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp(0, 1)
-
-
-def sign_step(x_adv: Tensor, direction: Tensor, step: float | Tensor) -> Tensor:
-    """Move every pixel by `step` along the sign of `direction` (no move where it is exactly 0)."""
-    return x_adv + step * direction.sign()
 
 
 def quantise(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import os
 import platform
-import shutil
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,8 +15,7 @@ def describe() -> str:
 def processor() -> str:
     """The processor's name, as the kernel or else Python knows it."""
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = re.findall(r"(?m)^model name\s*:\s*(.*?)\s*$", file.read_text()) if file.exists() else []
     return names[0].removesuffix(" Processor") if names else platform.processor() or platform.machine()
 
 
@@ -27,8 +26,9 @@ def cores() -> int:
 
 def gpu() -> str:
     """The first GPU's name as NVIDIA's driver tells it, empty without one."""
-    if not shutil.which("nvidia-smi"):
-        return ""
     asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    found = subprocess.run(asked, capture_output=True, text=True)
-    return found.stdout.splitlines()[0].strip() if found.returncode == 0 and found.stdout else ""
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.partition("\n")[0].strip()

@@ -1,6 +1,5 @@
-"""A function from a user's own file: an attack (docs/own_attack.md) or a defense (docs/own_defense.md)."""
+"""A function from a user's own file: an attack, a defense or a network (docs/own_attack.md, ...)."""
 
-import difflib
 import functools
 import importlib.util
 import inspect
@@ -10,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lib import keys
-from lib.settings.base import ROOT
+from lib.settings.base import ROOT, choices
 
 FOLDER = "own"  # the stages of dvc.yaml depend on it
 HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a pixel
@@ -19,8 +18,7 @@ HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a 
 def load(file: str, name: str) -> Callable:
     """The function called `name` in a file of own/, such as "own/blur.py"; the file is executed once per process.
 
-    One line each: ValueError for a file elsewhere, one that Python cannot load or that has no such function;
-    FileNotFoundError for a file that is not there.
+    ValueError or FileNotFoundError in one line.
     """
     parts = Path(file).parts
     if parts[:1] != (FOLDER,) or ".." in parts or not file.endswith(".py"):
@@ -43,7 +41,7 @@ def _module(path: Path, file: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     try:
-        keys.reached_from(path, ROOT)
+        keys.imports_through(path, ROOT)
         sys.modules[name] = module
         spec.loader.exec_module(module)
     except Exception as error:
@@ -61,22 +59,14 @@ def check_options(what: str, function: Callable, takes: Sequence[str], given: It
 
     what: begins the line, such as "the defense jpeg".
     """
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    first, options = parameters[: len(takes)], parameters[len(takes) :]
-    if len(first) < len(takes) or any(p.kind not in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first):
-        raise ValueError(f"{what} must begin with the parameters ({', '.join(takes)}), but takes {signature}")
-    named = {p.name: p for p in options if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-    given = list(given)
-    for name in given:
-        if name not in named and not any(p.kind is p.VAR_KEYWORD for p in options):
-            raise ValueError(f"{what} has no option '{name}'; {choices(name, named)}")
-    for name, option in named.items():
-        if option.default is option.empty and name not in given:
-            raise ValueError(f"{what} needs the option '{name}'")
-
-
-def choices(name: str, known: Iterable[str]) -> str:
-    """What there is, and which of it is nearest to `name`."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-    return f"did you mean '{near[0]}'? There are: {', '.join(known)}" if near else "it takes none"
+    signature, given = inspect.signature(function), list(given)
+    parameters = signature.parameters
+    free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in () if free else given:
+        if name not in parameters:
+            raise ValueError(f"{what} has no option '{name}'; {choices(name, list(parameters)[len(takes) :])}")
+    try:
+        signature.bind(*takes, **dict.fromkeys(given))
+    except TypeError as error:
+        called = ", ".join([*takes, *given])
+        raise ValueError(f"{what}: {error}; it is called as ({called}), but takes {signature}") from None

@@ -8,14 +8,14 @@ whole entries or none; every entry carries its own checksum, and a corrupt one i
 its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
+import functools
 import hashlib
 import json
 import os
 import struct
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from safetensors.numpy import load as decode
 from safetensors.numpy import save as encode
 
 from lib import keys
+from lib.atomic import write_bytes
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
@@ -34,7 +35,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        self.said: set[str] = set()
+        self.reported: set[str] = set()
 
     def cached(
         self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
@@ -50,14 +51,18 @@ class Store:
         try:
             made_from = keys.record(function, arguments, device)
         except keys.Unkeyed as error:
-            if str(error) not in self.said:
-                self.said.add(str(error))
+            if str(error) not in self.reported:
+                self.reported.add(str(error))
                 print(f"store: {cell or function.__name__} is not stored: {error}", file=sys.stderr)
             return function(*arguments, device=device, **how)
+        return self.entry(made_from, functools.partial(function, *arguments, device=device, **how), cell)
+
+    def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
+        """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
         path = self.path(keys.digest(made_from))
         arrays = read(path)
         if arrays is None:
-            arrays = contiguous(function(*arguments, device=device, **how))
+            arrays = {name: np.ascontiguousarray(array) for name, array in compute().items()}
             write(path, arrays, made_from | {"cell": cell})
         return arrays
 
@@ -65,32 +70,26 @@ class Store:
         """Where the entry of a key lies."""
         return self.root / key[:2] / f"{key}.bin"
 
-    def records(self) -> Iterator[tuple[float, dict]]:
-        """When each entry was written (seconds since 1970) and what it was made from; unreadable ones are left out."""
-        for path in self.root.rglob("*.bin"):
-            if made_from := read_record(path):
-                yield path.stat().st_mtime, made_from
-
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
         differs from the nearest earlier entry of the same function.
 
         ValueError where no entry fits.
         """
-        entries = sorted(self.records(), key=lambda entry: entry[0])
-        fits = [place for place, (_, made) in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
+        paths = sorted(self.root.rglob("*.bin"), key=lambda path: path.stat().st_mtime)
+        entries = [made for path in paths if (made := read_record(path))]
+        fits = [place for place, made in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
         if not fits:
-            cells = sorted({made.get("cell", "") for _, made in entries} - {""})
-            shown = "; ".join(cells[:10]) + ("; ..." if len(cells) > 10 else "")
-            raise ValueError(f"no entry of the store is called '{pattern}'; there are {shown or 'none'}")
-        newest = entries[fits[-1]][1]
-        earlier = [made for _, made in entries[: fits[-1]] if made["function"] == newest["function"]]
+            cells = sorted({made.get("cell", "") for made in entries} - {""})
+            known = "; ".join(cells[:10]) + ("; ..." if len(cells) > 10 else "")
+            raise ValueError(f"no entry of the store is called '{pattern}'; there are {known or 'none'}")
+        newest = entries[fits[-1]]
+        earlier = [made for made in entries[: fits[-1]] if made["function"] == newest["function"]]
         if not earlier:
             return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
-        changed = [(len(differences(made, newest)), made["cell"] != newest["cell"]) for made in earlier]
-        nearest = earlier[min(reversed(range(len(earlier))), key=changed.__getitem__)]
-        changes = differences(nearest, newest)
-        return [f"{newest['cell']}, against {nearest['cell']}:", *(f"  {change}" for change in changes)]
+        nearest = min(reversed(earlier), key=lambda m: (len(differences(m, newest)), m["cell"] != newest["cell"]))
+        changes = [f"  {change}" for change in differences(nearest, newest)]
+        return [f"{newest['cell']}, against {nearest['cell']}:", *changes]
 
 
 def folder(root: Path) -> Path:
@@ -112,31 +111,17 @@ def folder(root: Path) -> Path:
 def differences(before: dict, after: dict) -> list[str]:
     """The parts of two records that differ, a line each."""
     old, new = leaves(before), leaves(after)
-    names = [name for name in [*new, *(name for name in old if name not in new)] if name.partition(".")[0] != "cell"]
-    pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in names]
-    return [f"{name}: {shortened(a)} -> {shortened(b)}" for name, a, b in pairs if a != b]
+    pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in new | old if name != "cell"]
+    return [f"{name}: {a!s:.60} -> {b!s:.60}" for name, a, b in pairs if a != b]  # a digest says no more by its rest
 
 
 def leaves(value: object, name: str = "") -> dict[str, object]:
     """Nested data as one level: "arguments.3.eps": 16."""
-    if isinstance(value, dict):
-        parts = value.items()
-    elif isinstance(value, list):
-        parts = enumerate(value)
-    else:
+    parts = dict(enumerate(value)) if isinstance(value, list) else value
+    if not isinstance(parts, dict):
         return {name: value}
-    return {key: leaf for inner, part in parts for key, leaf in leaves(part, f"{name}.{inner}".strip(".")).items()}
-
-
-def shortened(value: object) -> str:
-    """A digest says nothing beyond its first digits."""
-    text = str(value)
-    return text if len(text) <= 60 else f"{text[:40]}..."
-
-
-def contiguous(arrays: Arrays) -> Arrays:
-    """As safetensors writes them."""
-    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    found = [leaves(part, f"{name}.{inner}".strip(".")) for inner, part in parts.items()]
+    return {key: leaf for one in found for key, leaf in one.items()}
 
 
 def read(path: Path) -> Arrays | None:
@@ -164,16 +149,6 @@ def read_record(path: Path) -> dict | None:
 
 
 def write(path: Path, arrays: Arrays, made_from: dict | None = None) -> None:
-    """Write atomically: temporary file, sync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write an entry, whole or not at all."""
     payload = encode(arrays, {"made_from": json.dumps(made_from or {}, sort_keys=True)})
-    handle, temporary = tempfile.mkstemp(dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(hashlib.sha256(payload).digest() + payload)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes(path, hashlib.sha256(payload).digest() + payload)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from lib import machine
+from lib.atomic import write_bytes
 
 
 def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -25,10 +26,7 @@ def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) ->
     if name not in known or os.environ.get("COMPANION_TIMINGS") == "renew":
         facts = measure() | {"machine": machine.describe()}
         known = read(results) | {name: facts}  # again: measuring takes time, and others may have written
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-        part.replace(path)
+        write_bytes(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return known[name]
 
 

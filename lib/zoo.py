@@ -16,22 +16,10 @@ from torch import nn
 
 from lib import keys, own
 from lib.digests import FirstSeen
-from lib.networks import (  # noqa: F401  (each registers its families)
-    cda_generator,
-    libraries,
-    onnx,
-    purifier,
-    resnet_denoise,
-    resnet_v2,
-    segnet_basic,
-    small,
-    vgg,
-)
 from lib.networks import weights as files
-from lib.networks.families import FAMILIES, Family
-from lib.networks.normalised import Normalised
+from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.raw import RAW
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
 
@@ -44,12 +32,13 @@ def device_here(asked: str | None = None) -> str:
     """The device that params.yaml names (or `asked`); "auto" is the GPU where there is one. ValueError in one line for
     one that this machine lacks."""
     asked = asked or params().device
-    here = [*(["cuda"] if torch.cuda.is_available() else []), *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
-    here += ["mps"] if torch.backends.mps.is_available() else []
+    here = ["cpu", *(["mps"] if torch.backends.mps.is_available() else [])]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
     if asked == "auto":
         return "cuda" if "cuda" in here else "cpu"
-    if asked not in ["cpu", *here]:
-        raise ValueError(f"device {asked} is not here; params.yaml can name {', '.join(['auto', 'cpu', *here])}")
+    if asked not in here:
+        raise ValueError(f"device {asked} is not here; params.yaml can name {', '.join(['auto', *here])}")
     return asked
 
 
@@ -71,14 +60,9 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
         network = family.build(spec)
         files.load_state(network, family.convert(files.read_state(path)), path.name)
     if spec.task == "classification":
-        given = {key: getattr(spec, key) for key in ("mean", "std", "resize", "background")}
-        network = Normalised(network, **{key: value for key, value in given.items() if value is not None})
+        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
+        network = Normalised(network, **given)
     return network.eval().requires_grad_(False).to(device)
-
-
-def build_network(spec: NetworkSpec) -> nn.Module:
-    """The architecture, with random weights."""
-    return family_of(spec).build(spec)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -87,9 +71,8 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        raise ValueError(
-            f"no family '{spec.family}'; there are {', '.join(sorted(FAMILIES))}, and own/NAME.py for your own"
-        )
+        known = ", ".join(sorted(FAMILIES))
+        raise ValueError(f"no family '{spec.family}'; there are {known}, and own/NAME.py for your own")
     function = own.load(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 
@@ -131,8 +114,8 @@ def cut(network: nn.Module, name: str, settings: Scale, tap: str | None = None) 
 def layer(name: str, settings: Scale, tap: str) -> str:
     """The module name of a layer: VGG-16's `relu3_3` is `features.15`; any other name is a module name already."""
     spec = _spec(name, settings)
-    is_vgg16 = (spec.family, spec.architecture) in (("vgg16_conv3_3", "vgg16_conv3_3"), ("torchvision", "vgg16"))
-    return vgg.TAPS.get(tap, tap) if is_vgg16 else tap
+    is_vgg16 = spec.family == "vgg16_conv3_3" or (spec.family, spec.architecture) == ("torchvision", "vgg16")
+    return VGG16_TAPS.get(tap, tap) if is_vgg16 else tap
 
 
 def status(settings: Scale) -> list[dict]:
@@ -160,7 +143,7 @@ def fetch(name: str, settings: Scale) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         failed = f"the download failed ({' '.join(str(error).split())[:240]})"
         raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
-    files.verify(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
+    files.check_sha256(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
     return path
 
 

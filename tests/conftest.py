@@ -134,23 +134,23 @@ def project(tmp_path_factory):
     scale["data"]["count"], scale["batch"] = 12, 4
     scale["attacks"] = {"ssp": {"steps": 10}, "fff": {"iterations": 3}}
     scale["f"] |= {"images": 6, "iterations": STEPS}
-    scale["a"] |= {"images": 6, "iterations": STEPS, "shown": 2, "classes": 3}
+    scale["a"] |= {"images": 6, "iterations": STEPS, "examples": 2, "classes": 3}
     scale["a"]["tsne_data"]["count"] = 60
     for half in ("segmentation", "detection"):
         scale["e"][half]["data"]["count"] = 6
-        scale["e"][half] |= {"steps": 2, "shown": 2}
+        scale["e"][half] |= {"steps": 2, "examples": 2}
     scale["b"] |= {"images": {10: 6, 12: 4}, "seeds": 2, "draws": 2}
     scale["c"] |= {"images": 6, "varied": 4, "steps": [1, 2], "batches": [2, 4]}
-    scale["d"] |= {"images": 6, "shown": 3}
+    scale["d"] |= {"images": 6, "examples": 3}
     scale["d"]["detection"]["data"]["count"] = 6
-    scale["d"]["detection"] |= {"steps": 2, "shown": 2}
-    scale["g"] |= {"images": 6, "shown": 3}
+    scale["d"]["detection"] |= {"steps": 2, "examples": 2}
+    scale["g"] |= {"images": 6, "examples": 3}
     (root / "scales").mkdir()
     (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
     (root / "models" / "smoke").mkdir(parents=True)
     for seed, (name, spec) in enumerate(Scale.model_validate(scale).networks.items()):
         torch.manual_seed(seed)
-        save_file(zoo.build_network(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
+        save_file(zoo.family_of(spec).build(spec).state_dict(), root / "models" / "smoke" / f"{name}.safetensors")
     # Table 2 and Appendices C and D read what the trainings recorded.
     for name, facts in {
         "NRP": {"images": 3000, "seconds": 60},

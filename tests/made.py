@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from lib.frames import KEYS, Frame, join
-from lib.tasks.precision import Detections, evaluate
+from lib.tasks.precision import Detections, evaluate_boxes
 
 BLANK = dict.fromkeys(KEYS, "") | {"eps": 16.0, "steps": 10, "seed": 0, "defense": "none", "victim": "Inc-v3"}
 
@@ -40,7 +40,7 @@ def found(hits: int):
             for k in range(1, 9)
         ],
     }
-    return evaluate(truth, range(1, 9), [one(k < hits) for k in range(8)])
+    return evaluate_boxes(truth, range(1, 9), [one(k < hits) for k in range(8)])
 
 
 def one(there: bool) -> Detections:

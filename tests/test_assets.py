@@ -15,14 +15,14 @@ from lib import settings, zoo
 from lib.data.fetch import state
 from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.sets import load_set
-from lib.experiment import adversaries, clean, evaluate, grid, open_study
+from lib.experiment import adversaries, clean, evaluate, open_study
 from lib.fetch import data_sets
 from lib.networks import weights
-from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
-from lib.networks.vgg import VGG16Conv33
+from lib.networks.families import mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
 from lib.settings import load as load_settings
 from lib.store import Store
-from lib.tasks import confusion, precision, segmentation
+from lib.tasks import confusion
+from lib.tasks.predictions import segment
 
 pytestmark = pytest.mark.skipif(not os.environ.get("COMPANION_ASSETS"), reason="no assets")
 
@@ -111,7 +111,7 @@ def test_vgg16_features_of_photographs_have_their_known_scale(neurips):
 @pytest.mark.parametrize(
     ("build", "file"),
     [
-        (VGG16Conv33, "vgg16_conv3_3_oxford.npz"),
+        (vgg16_conv3_3, "vgg16_conv3_3_oxford.npz"),
         (resnet50_stride1, "resnet50_pruned_q8.npz"),
         (mobilenetv2_same, "mobilenetv2_100_tf.npz"),
     ],
@@ -142,7 +142,7 @@ def test_the_sample_scale_runs_end_to_end_and_ssp_takes_more_than_noise(tmp_path
 def test_our_segnet_basic_segments_camvid_as_its_record_says():
     record = json.loads((settings.ROOT / "results/sample/train/networks/SegNet-Basic.json").read_text())
     data = load_set(sample().segmenters["SegNet-Basic"].data, "test", 24)
-    said = segmentation.predict(zoo.load("SegNet-Basic", sample()), data.images)
+    said = segment(zoo.load("SegNet-Basic", sample()), data.images)["labels"]
     found = confusion.scores(confusion.confusions(said, data.labels.numpy(), 11).sum(0))
     # 24 of the 233 images, spread over the list: within a few points of all.
     assert found.pixels == pytest.approx(record["pixels"], abs=5)
@@ -159,5 +159,5 @@ def test_ssp_on_whole_coco_photographs_moves_their_features_more_than_noise(tmp_
         with torch.no_grad():
             clean_maps, far, near = (features(image[None] / 255) for image in (original, attacked, noisy))
         assert (far - clean_maps).square().mean() > 1.2 * (near - clean_maps).square().mean()
-    (judged,) = grid(study, [clean(study)], ["YOLOX-nano"])
-    assert precision.evaluate(study.images.truth, study.images.image_ids, judged.outcome).ap() > 20
+    (found,) = evaluate(study, [clean(study)], "YOLOX-nano").parts
+    assert found.ap() > 20

@@ -11,9 +11,9 @@ from lib.attacks.decision import fgsm
 from lib.data.images import read_image
 from lib.defenses import defense
 from lib.defenses.purifier import NOISE
-from lib.networks.normalised import Normalised
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.networks.small import ARCHITECTURES
+from lib.networks.wrappers import Normalised
 from tests.conftest import companion, refused
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -121,8 +121,8 @@ def test_a_purifier_s_errors_are_one_line(images, weights, tmp_path, monkeypatch
     torn.write_bytes(b"<html>quota exceeded</html>")
     save_file({"fc.weight": torch.zeros(2, 2)}, other)
     for arguments, message in [
-        (["--weights", nowhere], "nowhere.pth: no such file of weights"),
-        (["--weights", tmp_path], "no such file of weights"),
+        (["--weights", nowhere], "nowhere.pth is no such file"),
+        (["--weights", tmp_path], "is no such file"),
         (["--weights", torn], "torn.pth"),
         (["--weights", other], "other.safetensors: "),
         (["--weights", weights, "--tile", "12"], "tile must be more than 12 pixels"),
@@ -185,8 +185,8 @@ def test_a_wrong_option_value(images, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
-    def interrupted(self, path, **options):
-        path.write_bytes(b"half")
+    def interrupted(self, file, **options):
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
@@ -225,10 +225,10 @@ def photographs(tmp_path):
 def test_an_attack_keeps_the_budget_at_every_size(photographs, networks, tmp_path, monkeypatch, name):
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
     steps = [] if name == "Noise" else ["--steps", 2]
-    status, said, err = companion("attack", name, photographs, tmp_path / "out", "--eps", 8, *steps)
+    status, out, err = companion("attack", name, photographs, tmp_path / "out", "--eps", 8, *steps)
     assert status == 0, err
-    assert said.startswith(f"{tmp_path / 'out'}: 3 images, {name}")
-    assert ("labels predicted by" in said) == (name == "MI-FGSM") and ("on " in said) == (name != "Noise")
+    assert out.startswith(f"{tmp_path / 'out'}: 3 images, {name}")
+    assert ("labels predicted by" in out) == (name == "MI-FGSM") and ("on " in out) == (name != "Noise")
     for source, result in zip(sorted(photographs.iterdir()), sorted((tmp_path / "out").iterdir()), strict=True):
         moved = (read_image(result).int() - read_image(source).int()).abs()
         assert result.suffix == ".png" and moved.max() == (3 if name == "MI-FGSM" else 8)  # two steps of 1.6
@@ -238,8 +238,8 @@ def test_labels_of_a_file_are_those_that_the_attack_leaves(photographs, networks
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "store"))
     labels = tmp_path / "labels.csv"
     labels.write_text("file,label\na.png,1\nb.jpg,2\nc.webp,3\n")
-    status, said, err = companion("attack", "FGSM", photographs, tmp_path / "out", "--labels", labels)
-    assert status == 0 and f"labels of {labels}" in said, err
+    status, out, err = companion("attack", "FGSM", photographs, tmp_path / "out", "--labels", labels)
+    assert status == 0 and f"labels of {labels}" in out, err
     (network,) = networks.values()
     for label, path in enumerate(sorted(photographs.iterdir()), 1):
         x = read_image(path)[None] / 255
@@ -254,7 +254,7 @@ def test_what_cannot_be_attacked_is_one_line(photographs, networks, tmp_path, mo
     for arguments, message in [
         (["SPS"], "no attack 'SPS'; there are Noise"),
         (["FFF"], "FFF makes one perturbation for images of one size"),
-        (["CDA"], "CDA needs a generator: --surrogate NAME"),
+        (["CDA", "--surrogate", "VGG-16"], "no surrogate 'VGG-16' for CDA at scale mini; there are CDA-ImageNet"),
         (["FGSM", "--labels", tmp_path / "other.csv"], "is no table with the columns file and label"),
         (["FGSM", "--labels", tmp_path / "few.csv"], "few.csv: no label for b.jpg"),
         (["FGSM", "--labels", tmp_path / "nowhere.csv"], "nowhere.csv"),

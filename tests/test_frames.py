@@ -8,7 +8,7 @@ import pytest
 
 from lib.frames import join, load, save
 from lib.settings import ROOT
-from lib.tasks.precision import Detections, evaluate
+from lib.tasks.precision import Detections, evaluate_boxes
 from tests.made import cell, found, frame, pixels
 
 
@@ -74,7 +74,7 @@ def detections(seed):
         labels = [a["category_id"] for a in objects if a["image_id"] == image] + [3, 1]
         boxes = np.array([*boxes, [0, 0, 9, 9], [4, 4, 30, 30]], np.float32) + rng.normal(0, 1.5, (len(labels), 4))
         predicted.append(Detections(boxes.astype(np.float32), rng.random(len(labels)), np.array(labels)))
-    return evaluate(truth, ids, predicted)
+    return evaluate_boxes(truth, ids, predicted)
 
 
 def test_a_frame_comes_back_as_it_was_and_as_the_same_bytes(attacked, tmp_path):

@@ -11,13 +11,13 @@ from lib.attacks.registry import ATTACKS
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Study, Through, adversaries, clean, fidelity, grid, seconds_per_image
+from lib.experiment import Study, Through, adversaries, clean, evaluate
 from lib.experiment.cells import MODES
 from lib.networks.cda_generator import Generator
 from lib.networks.purifier import NRPResG
 from lib.store import Store
 from tests.doubles import Corner, Pixelwise
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 ROOM = keys.ROOT / "lib"
 # How many files of lib a key holds at most: one that grows hangs on more than it needs.
@@ -27,6 +27,11 @@ DEFENSES = {
     "TVM": {"kind": "tvm", "weight": 10},
     "Median": {"kind": "median", "window": 3},
     "NRP": {"kind": "nrp", "network": "NRP", "noise": 12.75},
+}
+OBJECTS = {
+    "images": [{"id": k} for k in (1, 2, 3)],
+    "categories": [{"id": 1, "name": "thing"}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
 }
 
 
@@ -90,11 +95,6 @@ def test_the_files_of_an_attack_through_a_defense_are_in_its_key(study, mode):
     checked(study, "attack through a defense")
 
 
-def test_the_files_of_a_time_are_in_its_key(study):
-    seconds_per_image(study, "SSP", "VGG-16", 2)
-    checked(study, "attack")
-
-
 @pytest.mark.parametrize("defense", ["none", *DEFENSES])
 @pytest.mark.parametrize("victim", ["Inc-v3", "SegNet-Basic", "RetinaNet"])
 def test_the_files_that_make_a_prediction_are_in_its_key(study, victim, defense):
@@ -103,8 +103,8 @@ def test_the_files_that_make_a_prediction_are_in_its_key(study, victim, defense)
         labels = torch.zeros(3, 48, 48, dtype=torch.uint8)
         study.images = SegmentationSet(images, labels, study.images.ids, ("a", "b", "c"), ((0, 0, 0),) * 3)
     if victim == "RetinaNet":
-        study.images = DetectionSet(list(images), study.images.ids, [1, 2, 3], {})
-    grid(study, [clean(study)], [victim, victim], [defense])
+        study.images = DetectionSet(list(images), study.images.ids, [1, 2, 3], OBJECTS)
+    evaluate(study, [clean(study)], [victim, victim], [defense])
     checked(study, "victim")
 
 
@@ -116,7 +116,7 @@ def test_the_files_that_measure_fidelity_are_in_its_key(study, defense):
 
 def test_what_is_stored_hangs_on_no_settings_data_or_registry():
     """Else every result would hang on every file."""
-    for function in (shards.attacked, *(attack.run for attack in ATTACKS.values())):
-        reached = {keys.label(file) for file, _ in keys.places_of(function)}
+    for function in (shards.attack_shard, *(attack.run for attack in ATTACKS.values())):
+        reached = {keys.label(file) for file in keys.imports_of(function)[0]}
         rooms = ("lib/settings", "lib/zoo", "lib/data", "lib/experiment", "lib/report", "lib/attacks/registry")
         assert not [name for name in reached if name.startswith(rooms)]

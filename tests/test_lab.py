@@ -17,12 +17,12 @@ from lib import settings, zoo
 from lib.attacks import decision
 from lib.data.sets import load_set
 from lib.experiment import Study, explore
-from lib.networks.normalised import Normalised
+from lib.networks.wrappers import Normalised
 from lib.report import explore as report
-from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Look
+from lib.report.explore import ADVERSARY, DEFENDED, ORIGINAL, Examples
 from lib.settings import ROOT
 from lib.store import Store
-from lib.tasks.classification import Prediction
+from lib.tasks.predictions import Prediction
 
 STAGES = sorted(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -52,7 +52,7 @@ def test_the_lab_scale_asks_for_no_more_than_the_mini_scale_has():
         assert few.images < all_.images and few.images <= lab.data.count
         assert few.model_dump().keys() == all_.model_dump().keys()
     assert lab.b.images.keys() == mini.b.images.keys() and max(lab.b.images.values()) <= lab.data.count
-    assert lab.c.varied <= lab.c.images and max(lab.g.shown, lab.d.shown) <= lab.g.images
+    assert lab.c.varied <= lab.c.images and max(lab.g.examples, lab.d.examples) <= lab.g.images
     assert 10 in lab.f.iterations and 10 in lab.a.iterations  # the claims are about ten iterations
 
 
@@ -83,14 +83,15 @@ def by_hand(tmp_path_factory):
     shutil.copy(ROOT / "params.yaml", root)
     (root / "data").mkdir()
     (root / "data" / "world").symlink_to(ROOT / "data" / "world")
-    a = {"images": 6, "iterations": [1, 10], "shown": 2, "classes": 3, "tsne_data": {"count": 60}}
+    a = {"images": 6, "iterations": [1, 10], "examples": 2, "classes": 3, "tsne_data": {"count": 60}}
     few = {"like": "mini", "data": {"count": 12}, "attacks": {"ssp": {"steps": 5}}, "a": a}
     (root / "scales" / "lab.yaml").write_text(yaml.safe_dump(few))
     (root / "models" / "mini").mkdir(parents=True)
     mini = settings.load("mini", root)
     for name in {*mini.a.sources.values(), mini.a.victim, mini.f.victim, mini.f.feature_surrogate, "NRP"}:
         torch.manual_seed(len(name))
-        save_file(zoo.build_network(mini.networks[name]).state_dict(), root / "models" / "mini" / f"{name}.safetensors")
+        network = zoo.family_of(mini.networks[name]).build(mini.networks[name])
+        save_file(network.state_dict(), root / "models" / "mini" / f"{name}.safetensors")
     return root
 
 
@@ -149,14 +150,14 @@ def test_a_folder_s_images_of_any_kind_and_size_become_squares(tmp_path):
     save(plain(300, 200, BLUE), tmp_path / "e_$large$.webp", lossless=True)
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "below").mkdir()
-    found = explore.own(tmp_path, 48, count=10)
+    found = explore.from_folder(tmp_path, 48, count=10)
     assert found.ids == ["a_exact.png", "b_grey.png", "c_tiny.png", "d_wide.bmp", "e_$large$.webp"]
     assert found.images.shape == (5, 3, 48, 48) and found.images.dtype == torch.uint8
     assert torch.equal(found.images[0], torch.from_numpy(exact).permute(2, 0, 1).to(torch.uint8))
     assert (found.images[1] == 100).all()
     for image, colour in zip(found.images[2:], (RED, GREEN, BLUE), strict=True):
         assert (image == torch.tensor(colour)[:, None, None]).all()
-    assert explore.own(tmp_path, 48, count=2).ids == found.ids[:2]
+    assert explore.from_folder(tmp_path, 48, count=2).ids == found.ids[:2]
 
 
 def test_a_photograph_stands_upright_as_its_camera_says(tmp_path):
@@ -164,7 +165,7 @@ def test_a_photograph_stands_upright_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(np.hstack([plain(48, 24, RED), plain(48, 24, BLUE)]), tmp_path / "a.png", exif=exif)
-    image = explore.read(tmp_path / "a.png", 48)
+    image = explore.square_image(tmp_path / "a.png", 48)
     assert image[:, 5, 24].tolist() == list(RED) and image[:, 43, 24].tolist() == list(BLUE)
 
 
@@ -198,7 +199,8 @@ def study(tmp_path):
     networks = {}
     for seed, name in enumerate(("VGG-16", "Inc-v3", "NRP")):
         torch.manual_seed(seed)
-        spec, network = lab.networks[name], zoo.build_network(lab.networks[name])
+        spec = lab.networks[name]
+        network = zoo.family_of(spec).build(spec)
         wrapped = network if name == "NRP" else Normalised(network, spec.mean, spec.std)
         networks[name] = wrapped.eval().requires_grad_(False)
     images = load_set(lab.data, count=3)
@@ -238,16 +240,16 @@ def test_the_table_tells_the_size_of_the_perturbation(study, attack):
     assert list(table["image"]) == study.images.ids and "behind NRP" in table
 
 
-def made_up(before, after, behind=None):
+def made_up(before, after, defended=None):
     """A look at images of which the victim says these classes."""
-    kinds = {ORIGINAL: before, ADVERSARY: after} | ({DEFENDED: behind} if behind else {})
+    kinds = {ORIGINAL: before, ADVERSARY: after} | ({DEFENDED: defended} if defended else {})
     count = len(before)
     pictures = {kind: np.zeros((count, 8, 8, 3), np.uint8) for kind in kinds}
-    said = {kind: Prediction(np.array(label)[:, None], np.full((count, 1), 0.25)) for kind, label in kinds.items()}
+    predicted = {kind: Prediction(np.array(label)[:, None], np.full((count, 1), 0.25)) for kind, label in kinds.items()}
     pictures[ADVERSARY] += 16
     facts = {"attack": "SSP on VGG-16", "victim": "Inc-v3"}
     names = [f"$\\frac{i}.png" for i in range(count)]
-    return Look(names, pictures, said, ["cat", "dog", "hen"], defense="MF 3" if behind else "none", **facts)
+    return Examples(names, pictures, predicted, ["cat", "dog", "hen"], defense="MF 3" if defended else "none", **facts)
 
 
 def test_the_outcomes_are_told_apart():
@@ -263,15 +265,15 @@ def test_the_outcomes_are_told_apart():
     assert list(report.table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
 
 
-@pytest.mark.parametrize("behind, columns", [([0, 2], 4), (None, 3)])
-def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(behind, columns):
+@pytest.mark.parametrize("defended, columns", [([0, 2], 4), (None, 3)])
+def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, columns):
     """Whatever a file is called: a dollar sign begins no formula."""
-    figure = report.figure(made_up([0, 0], [1, 0], behind))
+    figure = report.figure(made_up([0, 0], [1, 0], defended))
     assert len(figure.axes) == 2 * columns
-    captions = [[text.get_text() for text in axes.texts] for axes in figure.axes]
-    assert captions[0][0] == "cat\n25 %" and captions[1] == ["dog\n✗ 25 %"] and captions[2] == ["at most 16 levels"]
-    assert captions[columns + 1] == ["cat\n✓ 25 %"]
-    assert report.picture(made_up([0, 0], [1, 0], behind)).data.startswith(b"\x89PNG")
+    captions = [axes.get_title() for axes in figure.axes]
+    first = ["original\ncat\n25 %", "adversary\ndog\n✗ 25 %", "difference × 10\nat most 16 levels"]
+    assert captions[:3] == first and captions[columns + 1] == "cat\n✓ 25 %"
+    assert report.picture(made_up([0, 0], [1, 0], defended)).data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lib import keys, own, settings
 from lib.attacks.registry import ATTACKS
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, all_attacks, judge, open_study
+from lib.experiment import Study, Through, adversaries, all_attacks, open_study, predictions
 from lib.report import facts
 from lib.settings import ROOT, OwnAttack
 from lib.store import Store
@@ -155,7 +155,7 @@ def study(tmp_path):
 
 def as_a_new_process():
     """What was read of files is forgotten."""
-    for function in (own._module, keys.source, keys.reached_from, keys.imported_names):
+    for function in (own._module, keys.source, keys.imports_through, keys.imports_in):
         function.cache_clear()
 
 
@@ -283,9 +283,9 @@ ONE_LINE = [
     ({}, "def atack(): ...\n", "^own/mine.py defines no function 'attack'; its functions are: atack$"),
     ({}, "import nothing", "^own/mine.py cannot be loaded: ModuleNotFoundError: No module named 'nothing'$"),
     ({}, "def attack(:\n", "^own/mine.py cannot be loaded: SyntaxError: "),
-    ({}, "def attack(x, y, *, eps): ...\n", r"begin with the parameters \(network, x, y\), but takes \(x, y, "),
+    ({}, "def attack(x, y, *, eps): ...\n", r"called as \(network, x, y, eps\), but takes \(x, y, "),
     ({"stepp": 1}, SIGNATURE, r"Mine \(own/mine.py\) has no option 'stepp'; did you mean 'step'\? There are: eps, "),
-    ({}, SIGNATURE, r"^the attack Mine \(own/mine.py\) needs the option 'step'$"),
+    ({}, SIGNATURE, r"^the attack Mine \(own/mine.py\): missing a required .*argument: 'step'; "),
     ({"seed": 1, "step": 1}, SIGNATURE, "'seed' is no option; the experiment gives it"),
 ]  # fmt: skip
 
@@ -373,29 +373,29 @@ def test_snapshots_are_for_functions_that_take_them(study, folder):
 GREY = "def defense(x, *, share=1.0, noise=0.0):\n    return x + share * (x.mean(1, keepdim=True) - x)\n"
 
 
-def front(study, folder, source: str, **options):
+def defended(study, folder, source: str, **options):
     (folder / "mine.py").write_text(source)
     study.params = study.params.model_copy(update={"defenses": {"Mine": {"kind": "own/mine.py", **options}}})
     return study
 
 
-def test_an_own_defense_stands_in_front_of_a_victim(study, folder):
-    said = judge(front(study, folder, GREY), "VGG-16", study.images.images, "Mine")
+def test_an_own_defense_is_applied_before_the_victim(study, folder):
+    predicted = predictions(defended(study, folder, GREY), "VGG-16", study.images.images, "Mine")
     x = unit_images(study.images.images)
     with torch.no_grad():
         direct = study.networks["VGG-16"](x.mean(1, keepdim=True).expand_as(x)).softmax(1).max(1)
-    assert said.confidence[:, 0] == pytest.approx(direct.values.numpy(), abs=1e-5)
+    assert predicted.confidence[:, 0] == pytest.approx(direct.values.numpy(), abs=1e-5)
 
 
 def test_options_network_and_levels_of_a_defense_are_as_for_the_others(study, folder):
     source = "def defense(x, *, network, noise):\n    return x + noise + 0 * network(x).sum()\n"
-    function = front(study, folder, source, network="VGG-16", noise=25.5).defense("Mine")
+    function = defended(study, folder, source, network="VGG-16", noise=25.5).defense("Mine")
     x = torch.full((1, 3, 48, 48), 0.5)
     assert torch.allclose(function(x), x + 0.1)
 
 
 def test_an_attacker_sees_through_an_own_defense_where_a_gradient_passes(study, folder):
-    front(study, folder, GREY)
+    defended(study, folder, GREY)
     (aware,) = adversaries(study, "FGSM", "VGG-16", through=Through("Mine"))
     moved = aware.images.int() - study.images.images.int()
     inside = ((study.images.images > 16) & (study.images.images < 239)).all(1)
@@ -407,8 +407,8 @@ def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
     found = []
     for source, options in [(GREY, {}), (GREY, {"share": 0.5}), (GREY + "# edited\n", {}), (GREY, {})]:
         as_a_new_process()
-        defense = front(study, folder, source, **options).defense("Mine")
-        found.append(repr(keys.record(judge, (defense,), "cpu")))
+        defense = defended(study, folder, source, **options).defense("Mine")
+        found.append(repr(keys.record(predictions, (defense,), "cpu")))
     assert found[0] == found[3] and len(set(found)) == 3
 
 
@@ -418,10 +418,15 @@ def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
         ("own/yours.py", GREY, {}, "^own/yours.py not found; in its folder there is mine.py$"),
         ("mine.py", GREY, {}, "^mine.py: write an own defense into a Python file in own/, such as own/my_defense.py$"),
         ("own/mine.py", "def defend(x): ...\n", {}, "defines no function 'defense'; its functions are: defend$"),
-        ("own/mine.py", "def defense(*, x): ...\n", {}, r"must begin with the parameters \(x\), but takes \(\*, x\)$"),
+        ("own/mine.py", "def defense(*, x): ...\n", {}, r"it is called as \(x\), but takes \(\*, x\)$"),
         ("own/mine.py", GREY, {"shar": 1}, "^the defense own/mine.py has no option 'shar'; did you mean 'share'"),
         ("own/mine.py", "def defense(x): ...\n", {"k": 1}, "has no option 'k'; it takes none$"),
-        ("own/mine.py", "def defense(x, *, k): ...\n", {}, "^the defense own/mine.py needs the option 'k'$"),
+        (
+            "own/mine.py",
+            "def defense(x, *, k): ...\n",
+            {},
+            "own/mine.py: missing a required .*argument: 'k'; ",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_defense_is_one_line_before_anything_runs(

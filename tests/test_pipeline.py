@@ -20,11 +20,14 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"linf", "machine", "rng", "keys", "units", "verify"},
-    {"settings", "store", "networks", "timings"},
+    {"atomic", "machine", "rng", "keys", "units", "verify"},
+    {"linf", "settings", "store", "timings"},
+    {"digests"},
+    {"download"},
+    {"networks"},
     {"own"},
     {"zoo", "data"},
-    {"attacks", "defenses"},
+    {"attacks", "defenses", "fetch"},
     {"tasks"},
     {"frames"},
     {"training"},
@@ -94,7 +97,7 @@ def test_a_source_notebook_has_no_outputs_and_defines_nothing(path):
 
 def test_every_network_of_the_mini_scale_is_trained_and_what_others_learn_from_comes_first():
     scale = settings.load("mini")
-    order = runner.names(scale)
+    order = list(runner.names(scale))
     assert sorted(order) == sorted(scale.networks)
     needs = {name: [] for name in order}
     needs |= {name: spec.sources for name, spec in scale.stand_ins.items()}

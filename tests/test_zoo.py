@@ -14,12 +14,12 @@ import torchvision
 
 from lib import download, zoo
 from lib.digests import content_sha256
-from lib.networks import resnet_denoise
+from lib.networks import resnet152
+from lib.networks.families import vgg16_conv3_3
 from lib.networks.purifier import NRP, NRPResG
-from lib.networks.resnet_denoise import ResNetDenoise
+from lib.networks.resnet152 import ResNetDenoise
 from lib.networks.segnet_basic import SegNetBasic
-from lib.networks.taps import Tap
-from lib.networks.vgg import VGG16Conv33
+from lib.networks.wrappers import Tap
 from lib.settings import ROOT, NetworkSpec, params
 from tests.conftest import companion, refused
 
@@ -56,7 +56,7 @@ def no_download(monkeypatch):
 def write_vgg(folder, seed=0):
     """A VGG-16 file with random weights in `folder`/weights; the network and the file's SHA-256."""
     torch.manual_seed(seed)
-    network = VGG16Conv33()
+    network = vgg16_conv3_3()
     file = folder / "weights" / "vgg.npz"
     file.parent.mkdir(parents=True)
     np.savez(file, **{key: value.numpy() for key, value in network.state_dict().items()})
@@ -269,7 +269,7 @@ def test_a_released_purifier_is_loaded_as_it_is(places):
     [
         ({"blocks": 3}, r"^NRP\.pth: missing key 'RRDB_trunk\.2\.RDB1\.conv1\.bias' and 29 more for NRP$"),
         ({"blocks": 1}, r"^NRP\.pth: unexpected key 'RRDB_trunk\.1\.RDB1\.conv1\.bias' and 29 more for NRP$"),
-        ({"width": 16}, r"^NRP\.pth: key 'conv_first\.weight' has shape \[8, 3, 3, 3\], expected \[16, 3, 3, 3\]$"),
+        ({"width": 16}, r"^NRP\.pth: .* size mismatch for conv_first\.weight: .*\[8, 3, 3, 3\].*\[16, 3, 3, 3\]"),
         ({"architecture": "nrp_resg"}, r"^NRP\.pth: missing key 'conv_last\.bias' and 9 more for NRPResG$"),
     ],
 )
@@ -298,7 +298,7 @@ def test_a_purifier_without_a_file_is_the_pipelines(places):
 
 def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
     build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
-    monkeypatch.setitem(resnet_denoise.RELEASED, "resnet152_denoise", build)
+    monkeypatch.setitem(resnet152.RELEASED, "resnet152_denoise", build)
     spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
     spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
     network = build(5).eval()

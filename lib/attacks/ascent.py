@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from lib import linf
 from lib.rng import Streams
+from lib.units import unit
+
+EPS, STEP = unit(16), unit(1.6)  # the budget and the step of most attacks (supplement, Appendix F)
 
 Objective = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
@@ -38,19 +41,21 @@ def ascend(
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
     snapshots: numbers of steps at which to record; the result is then `[len(snapshots),B,3,H,W]` from one run.
 
-    Raises TypeError for integer images, ValueError for a wrong shape, values outside [0,1] (already normalised
-    images), a negative budget, or snapshots that do not ascend within 1..steps, FloatingPointError for a gradient that
-    is not finite.
+    Raises what `checked_images` raises, ValueError for steps below 1 or snapshots that do not ascend within 1..steps,
+    and FloatingPointError for a gradient that is not finite.
     """
-    x = checked(x)
-    check_schedule(eps, steps, snapshots)
+    x = checked_images(x, eps)
+    if steps < 1:
+        raise ValueError(f"steps must be 1 or more, got {steps}")
     wanted = list(snapshots or [steps])
+    if wanted != sorted(set(wanted)) or not 1 <= wanted[0] <= wanted[-1] <= steps:
+        raise ValueError(f"snapshots must ascend within 1..{steps}, got {wanted}")
     x_adv = x if start is None else start.detach()
     recorded = []
     for done in range(1, steps + 1):
         direction = gradient(objective, x_adv)
         direction = direction if rule is None else rule(direction)
-        x_adv = linf.project(linf.sign_step(x_adv, direction, step), x, eps)
+        x_adv = linf.project(x_adv + step * direction.sign(), x, eps)
         if done in wanted:
             recorded.append(linf.quantise(x_adv, x, eps))
     return torch.stack(recorded) if snapshots else recorded[0]
@@ -61,18 +66,19 @@ def gradient(objective: Objective, x: Tensor) -> Tensor:
     finite."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        value = objective(x)
-        (grad,) = torch.autograd.grad(value.sum(), x)
+        (grad,) = torch.autograd.grad(objective(x).sum(), x)
     if not torch.isfinite(grad).all():
         bad = (~torch.isfinite(grad)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise FloatingPointError(
-            f"the attack's gradient is not finite for images {bad} of the batch; check the network"
-        )
+        raise FloatingPointError(f"the gradient is not finite for images {bad} of the batch; check the network")
     return grad.detach()
 
 
-def checked(x: Tensor) -> Tensor:
-    """The images, half precision raised to float32; one clear error for what is not a batch of images in [0,1]."""
+def checked_images(x: Tensor, eps: float | Tensor = 0.0) -> Tensor:
+    """The images, half precision raised to float32.
+
+    TypeError for integer images, ValueError for a wrong shape, values outside [0,1] (already normalised images), or a
+    negative budget.
+    """
     if not torch.is_floating_point(x):
         raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
     if x.ndim != 4:
@@ -80,59 +86,47 @@ def checked(x: Tensor) -> Tensor:
     if x.numel() and not (x.min() >= 0 and x.max() <= 1):
         low, high = x.min().item(), x.max().item()
         raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; the network normalises them itself")
+    if not bool((torch.as_tensor(eps) >= 0).all()):
+        raise ValueError(f"eps must be 0 or more, got {eps}")
     return x.detach() if x.dtype == torch.float64 else x.detach().float()
 
 
 def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
     """One stream of random numbers per image; ValueError unless there is one id per image."""
     if len(ids) != len(x):
-        raise ValueError(
-            f"{len(ids)} ids for {len(x)} images; every image needs its own, which keys its random numbers"
-        )
+        raise ValueError(f"{len(ids)} ids for {len(x)} images; every image needs its own: it keys its random numbers")
     return Streams(seed, ids, purpose)
 
 
-def check_schedule(eps: float | Tensor, steps: int, snapshots: Sequence[int] | None) -> None:
-    """One clear error for a budget, a number of steps or snapshots that mean nothing."""
-    if not bool((torch.as_tensor(eps) >= 0).all()):
-        raise ValueError(f"eps must be 0 or more, got {eps}")
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
-    chosen = list(snapshots or [])
-    if chosen != sorted(set(chosen)) or (chosen and not 1 <= chosen[0] <= chosen[-1] <= steps):
-        raise ValueError(f"snapshots must ascend within 1..{steps}, got {chosen}")
+def uniform_start(x: Tensor, eps: float | Tensor, streams: Streams) -> Tensor:
+    """x plus uniform noise within `eps`, not clipped to [0,1]."""
+    return x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1)
 
 
-def momentum(decay: float = 1.0) -> Rule:
+def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
     """MI-FGSM's rule: g <- decay * g + grad / mean|grad|, the mean taken per image.
 
-    Source: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image).
+    kernel: `[k,k]`, convolves the gradient first (the translation-invariant rule).
+    Sources: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image);
+    Translation-Invariant-Attacks, attack_iter.py (depthwise, SAME padding, before the normalisation).
     """
-    memory: Tensor | None = None
+    memory: Tensor | float = 0.0
 
     def accumulate(grad: Tensor) -> Tensor:
         nonlocal memory
+        grad = grad if kernel is None else convolved(grad, kernel)
         size = grad.abs().mean(dim=(1, 2, 3), keepdim=True)
         # An image whose gradient vanishes keeps its direction instead of becoming NaN.
-        unit = grad / torch.where(size > 0, size, torch.ones_like(size))
-        memory = unit if memory is None else decay * memory + unit
+        memory = decay * memory + grad / torch.where(size > 0, size, torch.ones_like(size))
         return memory
 
     return accumulate
 
 
-def smoothed(kernel: Tensor, then: Rule) -> Rule:
-    """Translation-invariant rule: convolve the gradient with `kernel` `[k,k]` (zero padding), then apply `then`.
-
-    Source: Translation-Invariant-Attacks, attack_iter.py: depthwise, SAME padding, before the normalisation.
-    """
-
-    def smooth(grad: Tensor) -> Tensor:
-        channels = grad.shape[1]
-        weight = kernel.to(grad).expand(channels, 1, *kernel.shape)
-        return then(F.conv2d(grad, weight, padding=kernel.shape[-1] // 2, groups=channels))
-
-    return smooth
+def convolved(x: Tensor, kernel: Tensor) -> Tensor:
+    """Every channel of x `[B,C,H,W]` convolved with `kernel` `[k,k]`, zeros beyond the edge."""
+    channels, size = x.shape[1], kernel.shape[-1]
+    return F.conv2d(x, kernel.to(x).expand(channels, 1, size, size), padding=size // 2, groups=channels)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Attacks on a network's decision: FGSM, R-FGSM, I-FGSM, MI-FGSM, DIM, DIM-TI, PGD.
+"""Attacks on a network's decision: FGSM, R-FGSM, I-FGSM, MI-FGSM, DIM, DIM-TI, PGD; and noise, their baseline.
 
 Defaults are the supplement's Appendix F. In all of them
 - surrogate: a network (images `[B,3,H,W]` in [0,1] -> logits `[B,K]`) or a list of networks, whose logits are averaged;
@@ -18,27 +18,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.attacks.ascent import Objective, Rule, ascend, checked, draws, evaluating, momentum, smoothed
+from lib import linf
+from lib.attacks.ascent import EPS, STEP, ascend, checked_images, draws, evaluating, momentum, uniform_start
 from lib.attacks.diversity import diverse, translation_kernel
 
+Network = Callable[[Tensor], Tensor]
 Surrogate = nn.Module | Sequence[nn.Module]
-LEVEL = 1 / 255
+Labels = Tensor | None
 
 
-def fgsm(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, eps=16 * LEVEL, step=None) -> Tensor:
+def sign_noise(x: Tensor, *, ids: Sequence, seed=0, eps=EPS) -> Tensor:
+    """The baseline that every attack must beat: x plus or minus eps, the sign of every pixel drawn at random."""
+    x = checked_images(x, eps)
+    noise = draws(x, ids, seed, "noise").normal(*x.shape[1:]).to(x)
+    return linf.quantise(linf.project(x + eps * noise.sign(), x, eps), x, eps)
+
+
+def fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=None) -> Tensor:
     """Fast gradient sign method: one step of size eps (supplement, Appendix F: step 16)."""
     return i_fgsm(surrogate, x, y, eps=eps, step=eps if step is None else step, steps=1)
 
 
-def r_fgsm(
-    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, ids: Sequence, seed=0, eps=16 * LEVEL, alpha=None
-) -> Tensor:
+def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0, eps=EPS, alpha=None) -> Tensor:
     """FGSM after a random step: alpha in a random direction, then eps - alpha along the gradient.
 
     alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
     sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
     """
-    x = checked(x)
+    x = checked_images(x)
     alpha = eps / 3 if alpha is None else alpha
     if bool((torch.as_tensor(eps - alpha) < 0).any()):
         raise ValueError(f"alpha {alpha:.4g} exceeds the budget {eps:.4g}: the gradient step would go backwards")
@@ -47,131 +54,82 @@ def r_fgsm(
     return _ascend_loss(surrogate, x, y, eps=eps, step=eps - alpha, steps=1, start=start)
 
 
-def i_fgsm(
-    surrogate: Surrogate, x: Tensor, y: Tensor | None, *, eps=16 * LEVEL, step=1.6 * LEVEL, steps=10, snapshots=None
-) -> Tensor:
+def i_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=STEP, steps=10, snapshots=None) -> Tensor:
     """Iterative FGSM from the clean image (supplement, Appendix F: 10 iterations, step 1.6)."""
     return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, snapshots=snapshots)
 
 
 def mi_fgsm(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Tensor | None,
-    *,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
-    steps=10,
-    decay=1.0,
-    snapshots=None,
+    surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=STEP, steps=10, decay=1.0, snapshots=None
 ) -> Tensor:
     """Momentum iterative FGSM (supplement, Appendix F: 10 iterations, step 1.6, decay 1; Dong et al. 2018)."""
-    rule = momentum(decay)
-    return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots)
+    schedule = {"eps": eps, "step": step, "steps": steps, "snapshots": snapshots}
+    return _ascend_loss(surrogate, x, y, rule=momentum(decay), **schedule)
 
 
 def dim(
     surrogate: Surrogate,
     x: Tensor,
-    y: Tensor | None,
+    y: Labels,
     *,
     ids: Sequence,
     seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
+    eps=EPS,
+    step=STEP,
     steps=10,
     decay=1.0,
     probability=0.7,
+    kernel: int | None = None,
+    edge=3.0,
     snapshots=None,
 ) -> Tensor:
     """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018).
 
-    Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults differ (probability 0.5, no
-    momentum): pass probability=0.5, decay=0.
+    kernel: DIM-TI, with 15: the gradient is first smoothed by the `kernel` x `kernel` Gaussian (Dong et al. 2019; see
+    diversity.py, also for edge).  Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults
+    differ (probability 0.5, no momentum): pass probability=0.5, decay=0.
     """
-    rule = momentum(decay)
-    return _ascend_diverse(
-        surrogate, x, y, ids, seed, probability, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots
-    )
-
-
-def dim_ti(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Tensor | None,
-    *,
-    ids: Sequence,
-    seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
-    steps=10,
-    decay=1.0,
-    probability=0.7,
-    kernel=15,
-    edge=3.0,
-    snapshots=None,
-) -> Tensor:
-    """DIM with the gradient smoothed by the `kernel` x `kernel` Gaussian first (Dong et al. 2019; see diversity.py)."""
-    rule = smoothed(translation_kernel(kernel, edge), momentum(decay))
-    return _ascend_diverse(
-        surrogate, x, y, ids, seed, probability, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots
-    )
+    x, networks = checked_images(x), members(surrogate)
+    views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
+    rule = momentum(decay, None if kernel is None else translation_kernel(kernel, edge))
+    schedule = {"eps": eps, "step": step, "steps": steps, "rule": rule, "snapshots": snapshots}
+    return _ascend_loss(networks, x, y, views=views, **schedule)
 
 
 def pgd(
     surrogate: Surrogate,
     x: Tensor,
-    y: Tensor | None,
+    y: Labels,
     *,
     ids: Sequence = (),
     seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
+    eps=EPS,
+    step=STEP,
     steps=10,
     start="uniform",
-    target: Tensor | None = None,
+    target: Tensor | str | None = None,
     snapshots=None,
 ) -> Tensor:
-    """Projected gradient: away from y, or towards `target` `[B]` where one is given (`random_targets`).
+    """Projected gradient: away from y, or towards `target`.
 
+    target: classes `[B]`, or "random", a random wrong class of each image (Table 1; supplement, Appendix B.1).
     Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
     clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
     """
-    x = checked(x)
+    x = checked_images(x)
     if start not in ("uniform", "clean"):
         raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
-    first = None
-    if start == "uniform":
-        first = x + eps * (2 * draws(x, ids, seed, "pgd").uniform(*x.shape[1:]).to(x) - 1)
-    sign = 1 if target is None else -1
-    label = y if target is None else target
-    return _ascend_loss(
-        surrogate, x, label, eps=eps, step=step, steps=steps, start=first, sign=sign, snapshots=snapshots
-    )
-
-
-def targeted_pgd(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Tensor,
-    *,
-    ids: Sequence,
-    seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
-    steps=10,
-    start="uniform",
-    snapshots=None,
-) -> Tensor:
-    """PGD towards a random wrong class of each image (Table 1; supplement, Appendix B.1)."""
-    x = checked(x)
-    if y is None:
-        raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
-    with torch.no_grad(), evaluating(*members(surrogate)):
-        classes = members(surrogate)[0](x[:1]).shape[1]
-    target = random_targets(y, classes, ids=ids, seed=seed)
-    schedule = {"eps": eps, "step": step, "steps": steps, "start": start, "snapshots": snapshots}
-    return pgd(surrogate, x, y, ids=ids, seed=seed, target=target, **schedule)
+    if isinstance(target, str):
+        if target != "random":
+            raise ValueError(f"target must be classes or 'random', got '{target}'")
+        if y is None:
+            raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
+        with torch.no_grad(), evaluating(*members(surrogate)):
+            classes = members(surrogate)[0](x[:1]).shape[1]
+        target = random_targets(y, classes, ids=ids, seed=seed)
+    first = uniform_start(x, eps, draws(x, ids, seed, "pgd")) if start == "uniform" else None
+    schedule = {"eps": eps, "step": step, "steps": steps, "start": first, "snapshots": snapshots}
+    return _ascend_loss(surrogate, x, y if target is None else target, sign=1 if target is None else -1, **schedule)
 
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
@@ -185,36 +143,19 @@ def members(surrogate: Surrogate) -> list[nn.Module]:
     return [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
 
 
-def mean_logits(networks: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+def mean_logits(networks: Sequence[Network]) -> Network:
     """The unweighted mean of the networks' logits (Dong et al. 2018, ensemble in logits)."""
     return lambda x: torch.stack([network(x) for network in networks]).mean(0)
 
 
-def cross_entropy(logits: Callable[[Tensor], Tensor], y: Tensor, sign: int = 1) -> Objective:
-    """The cross-entropy of y per image, times `sign`."""
-    return lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none")
-
-
-def _ascend_loss(surrogate: Surrogate, x: Tensor, y: Tensor | None, *, sign=1, **schedule) -> Tensor:
-    networks = members(surrogate)
-    return _ascend_logits(networks, mean_logits(networks), x, y, sign, **schedule)
-
-
-def _ascend_diverse(surrogate: Surrogate, x: Tensor, y: Tensor | None, ids, seed, probability, **schedule) -> Tensor:
-    x = checked(x)
-    networks = members(surrogate)
-    views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
-    return _ascend_logits(networks, mean_logits(views), x, y, 1, **schedule)
-
-
-def _ascend_logits(networks, logits, x, y, sign: int, *, rule: Rule | None = None, **schedule) -> Tensor:
-    x = checked(x)
+def _ascend_loss(
+    surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, views: Sequence[Network] | None = None, **schedule
+) -> Tensor:
+    """Ascend `sign` times the cross-entropy of y; views: the networks as the loss sees them."""
+    x, networks = checked_images(x), members(surrogate)
+    logits = mean_logits(views or networks)
     with evaluating(*networks):
-        label = predictions(networks, x) if y is None else y
-        return ascend(cross_entropy(logits, label, sign), x, rule=rule, **schedule)
-
-
-@torch.no_grad()
-def predictions(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
-    """The ensemble's most likely class per image, `[B]`."""
-    return mean_logits(networks)(x).argmax(1)
+        if y is None:
+            with torch.no_grad():
+                y = mean_logits(networks)(x).argmax(1)
+        return ascend(lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none"), x, **schedule)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
-from lib.networks.taps import activations, tapped_modules
+from lib.attacks.ascent import EPS, Objective, ascend, checked_images, draws, evaluating, uniform_start
+from lib.networks.wrappers import activations, tapped_modules
 from lib.rng import generator
+from lib.units import LEVELS, unit
 
-LEVEL = 1 / 255
+SSP_STEP = unit(2.55)  # 0.01 (ssp.py:21)
+FIRST, EVERY, PATIENCE = 200, 300, 5  # the checks of fast-feature-fool's stopping rule
 
 
 def ssp(
@@ -19,8 +21,8 @@ def ssp(
     *,
     ids: Sequence,
     seed=0,
-    eps=16 * LEVEL,
-    step=2.55 * LEVEL,
+    eps=EPS,
+    step=SSP_STEP,
     steps=100,
     start="noise",
     snapshots=None,
@@ -30,17 +32,15 @@ def ssp(
     extractor: images `[B,3,H,W]` in [0,1] -> features `[B,...]`, usually `Tap(network, layer)`; the paper's is VGG-16's
     conv3-3 after its ReLU (supplement, Appendix F; ssp.py:50).  x, ids, seed, eps, step: as in `decision.py`.
     start: "noise", a standard normal image that meets x only in the first projection, as the released ssp.py:80 does;
-    or "perturbed", x plus uniform noise within eps, as its README describes.  step: 0.01 = 2.55/255 (ssp.py:21).
+    or "perturbed", x plus uniform noise within eps, as its README describes.
     Result `[B,3,H,W]`, or `[len(snapshots),B,3,H,W]`. Errors: see `ascend`.
     """
-    x = checked(x)
+    x = checked_images(x)
     if start not in ("noise", "perturbed"):
         raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
     streams = draws(x, ids, seed, "ssp")
-    if start == "noise":
-        first = streams.normal(*x.shape[1:]).to(x)
-    else:
-        first = linf.project(x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1), x, eps)
+    perturbed = start == "perturbed"
+    first = linf.project(uniform_start(x, eps, streams), x, eps) if perturbed else streams.normal(*x.shape[1:]).to(x)
     with evaluating(extractor):
         objective = feature_distance(extractor, x)
         return ascend(objective, x, eps=eps, step=step, steps=steps, start=first, snapshots=snapshots)
@@ -59,7 +59,7 @@ def fff(
     shape: tuple[int, int, int],
     *,
     seed=0,
-    eps=16 * LEVEL,
+    eps=EPS,
     iterations=10_000,
     lr=0.1,
     halve_every=300,
@@ -77,48 +77,32 @@ def fff(
     at iteration 200 and every 300 after, it ends after 5 checks without improvement and returns the best.
     """
     noise = torch.rand(1, *shape, generator=generator(seed, "fff")).to(network.mean)
-    levels = (eps * 255 * (2 * noise - 1)).requires_grad_(True)
+    levels = (eps * LEVELS * (2 * noise - 1)).requires_grad_(True)
     optimiser = torch.optim.Adam([levels], lr=lr)
-    stopping = EarlyStopping(validate) if validate else None
     modules = tapped_modules(network, taps)
+    best, best_rate, stale = None, float("-inf"), 0
     with evaluating(network):
         for iteration in range(1, iterations + 1):
-            perturbation = levels.clamp(-eps * 255, eps * 255) / 255
+            perturbation = levels.clamp(-eps * LEVELS, eps * LEVELS) / LEVELS
             loss = -sum(a.abs().mean().log() for a in activations(network, modules, network.mean + perturbation))
             (levels.grad,) = torch.autograd.grad(loss, levels)
             optimiser.step()
             # Halving is for going on: a perturbation halved last would use half of its budget.
             if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
-            if stopping and stopping.finished(iteration, rounded(levels, eps)):
-                return stopping.best
-    return stopping.best if stopping and stopping.best is not None else rounded(levels, eps)
+            if validate and iteration >= FIRST and (iteration - FIRST) % EVERY == 0:
+                perturbation, stale = rounded(levels, eps), stale + 1
+                rate = validate(perturbation)
+                if rate > best_rate:
+                    best, best_rate, stale = perturbation, rate, 0
+                if stale == PATIENCE:
+                    break
+    return rounded(levels, eps) if best is None else best
 
 
 def rounded(levels: Tensor, eps: float) -> Tensor:
     """The perturbation in [0,1] units, clipped to eps and rounded to 8 bits."""
-    return levels.detach().clamp(-eps * 255, eps * 255).round() / 255
-
-
-class EarlyStopping:
-    """fast-feature-fool's stopping rule: the best perturbation by fooling rate, patience of five checks."""
-
-    def __init__(self, validate: Callable[[Tensor], float], first=200, every=300, patience=5):
-        self.validate, self.first, self.every, self.patience = validate, first, every, patience
-        self.best: Tensor | None = None
-        self.rate = float("-inf")
-        self.stale = 0
-
-    def finished(self, iteration: int, perturbation: Tensor) -> bool:
-        """Check if it is time to; True when patience has run out."""
-        if iteration < self.first or (iteration - self.first) % self.every:
-            return False
-        rate = self.validate(perturbation)
-        if rate > self.rate:
-            self.best, self.rate, self.stale = perturbation, rate, 0
-        else:
-            self.stale += 1
-        return self.stale >= self.patience
+    return levels.detach().clamp(-eps * LEVELS, eps * LEVELS).round() / LEVELS
 
 
 def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
@@ -126,7 +110,7 @@ def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
 
     ValueError when the sizes differ: a perturbation is trained for one image size.
     """
-    x = checked(x)
+    x = checked_images(x)
     if perturbation.shape[1:] != x.shape[1:]:
         raise ValueError(f"a perturbation of {list(perturbation.shape[1:])} does not fit images {list(x.shape[1:])}")
     return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)

@@ -5,15 +5,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import check_schedule, checked, evaluating
+from lib.attacks.ascent import EPS, checked_images, convolved, evaluating
 from lib.networks.cda_generator import Generator
 
-LEVEL = 1 / 255
 KERNEL, SIGMA = 3, 1.0  # of the smoothing (eval.py:92-96)
 
 
 @torch.no_grad()
-def cda(generator: Generator, x: Tensor, *, eps=16 * LEVEL, smoothing=False) -> Tensor:
+def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     """Cross-domain adversaries `[B,3,H,W]` of images of any size, rounded to 8 bits, within eps.
 
     generator: trained by `lib.training`, or a released one.  x: float images in [0,1].  eps: in [0,1] units,
@@ -22,13 +21,12 @@ def cda(generator: Generator, x: Tensor, *, eps=16 * LEVEL, smoothing=False) -> 
     off by default there too; Appendices D and G of the supplement do not say whether theirs did.
     Errors: see `lib.attacks.ascent.ascend`; FloatingPointError where what is proposed is not finite.
     """
-    x = checked(x)
-    check_schedule(eps, 1, None)
+    x = checked_images(x, eps)
     with evaluating(generator):
         proposed = proposal(generator, x)
     if not torch.isfinite(proposed).all():
         raise FloatingPointError("what the generator proposes is not finite; check its weights")
-    proposed = smoothed(proposed) if smoothing else proposed
+    proposed = convolved(proposed, gaussian(x)) if smoothing else proposed
     return linf.quantise(linf.project(proposed, x, eps), x, eps)
 
 
@@ -43,10 +41,8 @@ def proposal(generator: Generator, x: Tensor) -> Tensor:
     return generator(F.pad(x, (0, right, 0, below), mode="replicate"))[:, :, :height, :width]
 
 
-def smoothed(x: Tensor) -> Tensor:
-    """A 3x3 Gaussian blur, sigma 1, zeros beyond the edge (Muzammal-Naseer/CDA, gaussian_smoothing.py)."""
+def gaussian(x: Tensor) -> Tensor:
+    """The 3x3 Gaussian of sigma 1, of the type of x (Muzammal-Naseer/CDA, gaussian_smoothing.py)."""
     place = torch.arange(KERNEL, dtype=x.dtype, device=x.device) - KERNEL // 2
     density = torch.exp(-(place**2) / (2 * SIGMA**2))
-    kernel = density[:, None] * density[None, :] / density.sum() ** 2
-    channels = x.shape[1]
-    return F.conv2d(x, kernel.expand(channels, 1, KERNEL, KERNEL), padding=KERNEL // 2, groups=channels)
+    return density[:, None] * density[None, :] / density.sum() ** 2

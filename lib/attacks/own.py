@@ -1,50 +1,39 @@
-"""An attack of the user's own, kept to the rules of all attacks here (docs/own_attack.md)."""
+"""A custom attack, kept to the rules of all attacks here (docs/own_attack.md)."""
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import checked, evaluating
+from lib.attacks.ascent import checked_images, evaluating
 from lib.attacks.decision import Surrogate, members
 from lib.own import HALF_LEVEL, file_of
-
-NAME = "attack"
-TAKES = ("network", "x", "y")
-GIVEN = ("ids", "seed")  # by the experiment, to a function that names them
+from lib.units import LEVELS
 
 
-def own_attack(
-    function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed: int, **options
-) -> Tensor:
-    """What the function of an own file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
+def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
+    """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
-    options: its own, eps among them, budgets and steps in [0,1] units. The networks are as found afterwards.
-    ValueError in one line for a result of another shape, that is not finite, or further than half a level outside eps.
+    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
+    afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
+    finite, or further than half a level outside eps.
     """
-    x = checked(x)
-    known = inspect.signature(function).parameters
-    keyed = {name: value for name, value in zip(GIVEN, (ids, seed), strict=True) if name in known}
+    x, file = checked_images(x), file_of(function)
     with evaluating(*members(network)):
-        result = function(network, x.clone(), y, **keyed, **options)
-    return linf.quantise(_within(file_of(function), result, x, options), x, options["eps"])
-
-
-def _within(file: str, result: object, x: Tensor, options: dict) -> Tensor:
-    """The result, if it is images (with snapshots: of each) within half a level of the ball."""
+        result = function(network, x.clone(), y, eps=eps, **options)
     snapshots = options.get("snapshots")
     shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
-    if not isinstance(result, Tensor) or list(result.shape) != shape:
-        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+    found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+    if found != shape:
         raise ValueError(f"{file}: the attack must return images of shape {shape}, got {found}")
     result = result.detach().to(x)
     if not torch.isfinite(result).all():
         raise ValueError(f"{file}: the attack returns values that are not finite")
     moved = (result - x).abs().max().item()
-    if moved > options["eps"] + HALF_LEVEL:
-        away, budget = 255 * moved, 255 * options["eps"]
-        hint = "end it with lib.linf.project(x_adv, x, eps)"
-        raise ValueError(f"{file}: the attack moves a pixel by {away:.1f} levels with an eps of {budget:.4g}; {hint}")
-    return result
+    if moved > eps + HALF_LEVEL:
+        away, hint = LEVELS * moved, "end it with lib.linf.project(x_adv, x, eps)"
+        raise ValueError(
+            f"{file}: the attack moves a pixel by {away:.1f} levels with an eps of {LEVELS * eps:.4g}; {hint}"
+        )
+    return linf.quantise(result, x, eps)

@@ -11,21 +11,21 @@ import inspect
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from lib.attacks import decision, features, generators, noise, transport
-from lib.attacks.own import GIVEN, NAME, TAKES, own_attack
+from lib.attacks import decision, features, generators, transport
+from lib.attacks.own import own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
+
+TAKES = ("network", "x", "y")  # a custom attack's first parameters
+GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
 
 
 class Attack(NamedTuple):
     """How an experiment calls an attack.
 
-    run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what it looks at, which is its
-    first argument (the surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals,
-    or nothing).  coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
-
-    Labels (y), ids and seed go to a function that names them, snapshots are possible where they are among its
-    parameters.
+    run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what its first argument is (the
+    surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals, or nothing).
+    coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
     """
 
     run: Callable
@@ -34,32 +34,25 @@ class Attack(NamedTuple):
     coupled: bool = False
 
     @property
-    def labels(self) -> bool:
-        """Does it take the true labels?"""
-        return "y" in inspect.signature(self.run).parameters
+    def parameters(self) -> set[str]:
+        """The names of the function's parameters, of a custom attack also those of its own function.
 
-    @property
-    def random(self) -> bool:
-        """Does it take ids and a seed?"""
-        return {"ids", "seed"} <= set(inspect.signature(self.run).parameters)
-
-    @property
-    def iterative(self) -> bool:
-        """Does it take snapshots? Of an own attack, its own function must."""
-        function = self.run.args[0] if isinstance(self.run, functools.partial) else self.run
-        return {"steps", "snapshots"} <= set(inspect.signature(function).parameters)
+        Labels (y), ids and seed go to an attack that names them; snapshots are possible where they are among them.
+        """
+        functions = [self.run, *getattr(self.run, "args", ())]
+        return {name for function in functions for name in inspect.signature(function).parameters}
 
 
 ATTACKS: dict[str, Attack] = {
-    "Noise": Attack(noise.sign_noise, "noise", "nothing"),
+    "Noise": Attack(decision.sign_noise, "noise", "nothing"),
     "FGSM": Attack(decision.fgsm, "fgsm"),
     "R-FGSM": Attack(decision.r_fgsm, "r_fgsm"),
     "I-FGSM": Attack(decision.i_fgsm, "i_fgsm"),
     "MI-FGSM": Attack(decision.mi_fgsm, "mi_fgsm"),
     "DIM": Attack(decision.dim, "dim"),
-    "DIM-TI": Attack(decision.dim_ti, "dim_ti"),
+    "DIM-TI": Attack(functools.partial(decision.dim, kernel=15), "dim_ti"),
     "PGD": Attack(decision.pgd, "pgd"),
-    "PGD (targeted)": Attack(decision.targeted_pgd, "pgd"),
+    "PGD (targeted)": Attack(functools.partial(decision.pgd, target="random"), "pgd"),
     "FFF": Attack(features.fff, "fff", "responses"),
     "SSP": Attack(features.ssp, "ssp", "features"),
     "FSA": Attack(transport.fsa, "fsa", coupled=True),
@@ -67,24 +60,32 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
-def attacks(own: dict[str, OwnAttack]) -> dict[str, Attack]:
+def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     """ATTACKS, and after them the user's, by their names in params.yaml's `own_attacks`.
 
     ValueError in one line for a name that is taken, and for an option that the function has not, or needs; errors of
     the file as of `lib.own.load`.
     """
-    for name in own:
+    for name in custom:
         if name in ATTACKS or name == "none":
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
-    return ATTACKS | {name: own_recipe(name, load(spec.file, NAME), spec) for name, spec in own.items()}
+    return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
 
 
-def own_recipe(name: str, function: Callable, spec: OwnAttack) -> Attack:
+def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:
+    """One of `attacks`; ValueError in one line for another name."""
+    known = attacks(custom)
+    if name not in known:
+        raise ValueError(f"no attack '{name}'; there are {', '.join(known)}")
+    return known[name]
+
+
+def custom_attack(name: str, function: Callable, spec: OwnAttack) -> Attack:
     """How to call a user's function; ValueError in one line for an option that it has not, or needs."""
     what = f"the attack {name} ({spec.file})" if spec.file else f"the attack {name}"
     for option in GIVEN:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")
-    known = inspect.signature(function).parameters
-    check_options(what, function, TAKES, [*spec.options, *(option for option in GIVEN if option in known)])
+    named = [option for option in GIVEN if option in inspect.signature(function).parameters]
+    check_options(what, function, TAKES, [*spec.options, *named])
     return Attack(functools.partial(own_attack, function), "", spec.looks_at)

@@ -1,7 +1,6 @@
 """The attacks as stored computations: a shard of 8-bit images in, its adversaries out."""
 
 import functools
-import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,11 +8,8 @@ from torch import Tensor, nn
 
 from lib.units import to_bytes, unit_images
 
-Arrays = dict[str, np.ndarray]
-RUNS = 2  # that are timed; the first one also warms up
 
-
-def attacked(
+def attack_shard(
     attack: Callable[..., Tensor],
     networks: Sequence[nn.Module | functools.partial],
     images: Tensor,
@@ -21,12 +17,12 @@ def attacked(
     options: Mapping[str, object],
     *,
     device: str,
-) -> Arrays:
+) -> dict[str, np.ndarray]:
     """The adversaries of one shard: images, uint8 `[S,B,3,H,W]`, for S snapshots (1 without).
 
     networks: what the attack looks at; none, one, or an ensemble. A `functools.partial` makes the network, such as
-    `partial(Exact, victim, defense)`.  images: uint8 `[B,3,H,W]`.  given: what the attack asks for by its parameters'
-    names, of y `[B]`, ids and seed.  options: budgets and steps in [0,1].
+    `partial(Adaptive, victim, defense)`.  images: uint8 `[B,3,H,W]`.  given: what the attack asks for by its
+    parameters' names, of y `[B]`, ids and seed.  options: budgets and steps in [0,1].
     """
     made = [network() if isinstance(network, functools.partial) else network for network in networks]
     first = [made[0] if len(made) == 1 else made] if made else []
@@ -35,27 +31,8 @@ def attacked(
     return {"images": to_bytes(result if options.get("snapshots") else result[None]).numpy()}
 
 
-def universal(
-    attack: Callable[..., Tensor],
-    network: nn.Module,
-    taps: Sequence[str],
-    shape: Sequence[int],
-    seed: int,
-    options: Mapping[str, object],
-    *,
-    device: str,
-) -> Arrays:
+def universal_perturbation(
+    attack: Callable, network: nn.Module, taps: Sequence[str], shape: Sequence[int], options: Mapping, *, device: str
+) -> dict[str, np.ndarray]:
     """The one perturbation `[1,3,H,W]` of an attack without images on a network's layers; shape: (3, H, W)."""
-    found = attack(network.to(device), taps, tuple(shape), seed=seed, **options)
-    return {"perturbation": found.cpu().numpy()}
-
-
-def timed(calls: Sequence[tuple], where: Sequence[object], *, device: str) -> Arrays:
-    """The seconds of all `calls` of `attacked`, the fastest of RUNS runs; `where` tells one machine from another."""
-    times = []
-    for _ in range(RUNS):
-        begun = time.perf_counter()
-        for arguments in calls:
-            attacked(*arguments, device=device)  # ends with the images on the CPU, so a GPU has finished too
-        times.append(time.perf_counter() - begun)
-    return {"seconds": np.array(min(times))}
+    return {"perturbation": attack(network.to(device), taps, tuple(shape), **options).cpu().numpy()}

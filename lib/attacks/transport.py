@@ -5,6 +5,7 @@ the NRP supplement attacks with it in Appendix C, Table 3.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -12,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.attacks.ascent import Objective, ascend, checked, draws, evaluating
-from lib.attacks.decision import LEVEL, Surrogate, mean_logits, members
+from lib.attacks.ascent import EPS, STEP, Objective, ascend, checked_images, draws, evaluating, uniform_start
+from lib.attacks.decision import Surrogate, mean_logits, members
 
 GRADIENTS = ("unrolled", "envelope")
 
@@ -24,8 +25,8 @@ def fsa(
     *,
     ids: Sequence,
     seed=0,
-    eps=16 * LEVEL,
-    step=1.6 * LEVEL,
+    eps=EPS,
+    step=STEP,
     steps=10,
     batch=60,
     reg=0.01,
@@ -41,32 +42,27 @@ def fsa(
     their ids (as text), not in the order given; the last group may be smaller, and of one image its distance is the
     cosine distance.  reg, iterations, gradient: see `sinkhorn` and `scattering`.
 
-    Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step, whatever the
-    released code's `random_start`, which it reads but does not use. From the clean image an image alone would not move:
-    there the gradient of its cosine distance is zero.
+    Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step (the released
+    code reads `random_start` but does not use it): at the clean image the cosine distance of one image has no gradient.
 
-    What is the authors', and what is not: the released attack trains networks on CIFAR and SVHN, with one step of size
-    eps = 8/255 and batches of 60 (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends
-    once one potential moves by less than 0.1 in sum, at a random start after 2 and later after some ten; here all
-    `iterations` run. An image alone in its batch is attacked most strongly here: those of a batch may trade places in
-    the plan. Table 3's surrogate, steps, step and batch are not stated: the defaults here are those of the supplement's
-    other attacks (Appendix F) and of fs_train.sh.
+    The released attack trains networks on CIFAR and SVHN, with one step of size eps = 8/255 and batches of 60
+    (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends once one potential moves by
+    less than 0.1 in sum, at a random start after 2 and later after some ten; here all `iterations` run. An image alone
+    in its batch is attacked most strongly: those of a batch may trade places in the plan. Table 3's surrogate, steps,
+    step and batch are not stated: the defaults are those of the other attacks (Appendix F) and of fs_train.sh.
 
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.
     """
-    x = checked(x)
-    streams = draws(x, ids, seed, "fsa")
-    _check(reg, iterations, gradient)
-    groups = grouped(ids, batch)
-    start = x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1)
-    networks = members(surrogate)
+    x = checked_images(x)
+    start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
+    groups, networks = grouped(ids, batch), members(surrogate)
     with evaluating(*networks):
         results = []
         for rows in groups:
             objective = transport_distance(networks, x[rows], reg=reg, iterations=iterations, gradient=gradient)
-            schedule = {"eps": _rows(eps, rows), "step": _rows(step, rows), "steps": steps, "snapshots": snapshots}
-            results.append(ascend(objective, x[rows], start=start[rows], **schedule))
+            budget = {"eps": _part_of(eps, rows), "step": _part_of(step, rows)}
+            results.append(ascend(objective, x[rows], start=start[rows], steps=steps, snapshots=snapshots, **budget))
     # Images are the fourth dimension from the end, with and without snapshots.
     given = torch.tensor(list(chain.from_iterable(groups))).argsort().to(x.device)
     return torch.cat(results, dim=-4).index_select(-4, given)
@@ -77,9 +73,8 @@ def grouped(ids: Sequence, batch: int) -> list[list[int]]:
     names = [str(image) for image in ids]
     if batch < 1:
         raise ValueError(f"batch must be 1 or more, got {batch}")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"id '{twice}' is given twice; the images are grouped by their ids, so each needs its own")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"id '{twice[0]}' is given twice; the images are grouped by their ids, so each needs its own")
     order = sorted(range(len(names)), key=names.__getitem__)
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 
@@ -100,7 +95,8 @@ def scattering(clean: Tensor, perturbed: Tensor, *, reg=0.01, iterations=100, gr
     constant, in half the time: once converged, that is the gradient of the distance minus reg times the plan's entropy
     (envelope theorem).
     """
-    _check(reg, iterations, gradient)
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
     cost = cosine_cost(clean, perturbed)
     plan = sinkhorn(cost if gradient == "unrolled" else cost.detach(), reg, iterations)
     return (plan * cost).sum(0)
@@ -125,7 +121,10 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
     columns are exact and the rows approach theirs. In the log domain: the plain kernel exp(-cost/reg) underflows.
     ValueError unless reg is positive and iterations at least 1.
     """
-    _check(reg, iterations)
+    if not reg > 0:
+        raise ValueError(f"reg must be positive, got {reg}")
+    if iterations < 1:
+        raise ValueError(f"iterations must be 1 or more, got {iterations}")
     n, m = cost.shape
     log_kernel = -cost / reg
     columns = cost.new_zeros(1, m)
@@ -135,15 +134,6 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
     return torch.exp(log_kernel + rows + columns)
 
 
-def _check(reg: float, iterations: int, gradient: str = "unrolled") -> None:
-    if not reg > 0:
-        raise ValueError(f"reg must be positive, got {reg}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
-
-
-def _rows(amount: float | Tensor, rows: list[int]) -> float | Tensor:
+def _part_of(amount: float | Tensor, rows: list[int]) -> float | Tensor:
     """The part of a budget that belongs to these images: a number is everyone's."""
     return amount[rows] if isinstance(amount, Tensor) and amount.ndim and len(amount) > 1 else amount

@@ -2,7 +2,7 @@
 
 Your own needs one file and one line of params.yaml: docs/own_defense.md. To add one to the library: write a function
 whose first argument is the images and whose options are keyword-only, add it to DEFENSES, and name it in params.yaml as
-`{kind: name, option: value}`. To run it on folders, add a subcommand in __main__.py.
+`{kind: name, option: value}`.
 The purifier's network is no value for a file; the caller loads it: `defense("nrp", network=module, noise=NOISE)`.
 """
 

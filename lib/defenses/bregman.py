@@ -13,7 +13,6 @@ PAD rows and columns of zeros keep what wraps around below 1e-9.
 Both functions: planes float32 `[N,H,W]` in [0,1], H and W at least 2 -> the same shape, not clipped.
 """
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -41,15 +40,18 @@ def batched(planes: Tensor, weight: float, max_iterations: int, tolerance: float
     d and b below are the split variables and Bregman's residuals, for the differences to the right and down; only b and
     d - b enter the next sweep.
     """
-    lam = 2 * weight
-    sweep = causal_filter(*planes.shape[1:], planes.device)
+    lam, device, (height, width) = 2 * weight, planes.device, planes.shape[1:]
+    # The convolution in the Fourier domain, padded to multiples of 32, which suit the transforms.
+    shape = [-(-(size + PAD) // 32) * 32 for size in (height, width)]
+    up, left = (torch.exp(-2j * torch.pi * torch.arange(n, dtype=torch.float64, device=device) / n) for n in shape)
+    response = (1 / (1 - GAIN * (up[:, None] + left[None, : shape[1] // 2 + 1]))).to(torch.complex64)
     # Outside the image stand fixed copies: the second row and column before it, the last ones after it.
     fixed = planes / 9
     fixed[:, 0] += GAIN * planes[:, 1]
     fixed[:, :, 0] += GAIN * planes[:, :, 1]
     u = result = planes
-    b = d_minus_b = torch.zeros(2, *planes.shape, device=planes.device)
-    active = torch.ones(len(planes), dtype=torch.bool, device=planes.device)
+    b = d_minus_b = torch.zeros(2, *planes.shape, device=device)
+    active = torch.ones(len(planes), dtype=torch.bool, device=device)
     for _ in range(max_iterations):
         after = torch.stack([torch.cat([u[:, :, 1:], planes[:, :, -1:]], 2), torch.cat([u[:, 1:], planes[:, -1:]], 1)])
         t = after - u + b
@@ -59,22 +61,10 @@ def batched(planes: Tensor, weight: float, max_iterations: int, tolerance: float
         b, d_minus_b = (1 - shrunk) * t, (2 * shrunk - 1) * t
         known[:, :, 1:] += d_minus_b[0, :, :, :-1]
         known[:, 1:] += d_minus_b[1, :, :-1]
-        previous, u = u, sweep(fixed + GAIN * known)
+        swept = torch.fft.rfft2(fixed + GAIN * known, s=shape) * response
+        previous, u = u, torch.fft.irfft2(swept, s=shape)[:, :height, :width]
         result = torch.where(active[:, None, None], u, result)
         active = active & ((u - previous).square().mean((1, 2)).sqrt() > tolerance)
         if not active.any():
             break
     return result
-
-
-def causal_filter(height: int, width: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """S `[N,height,width]` -> u with u = S + GAIN (u above + u left), nothing above and left of the plane."""
-    # Multiples of 32 suit the transforms.
-    shape = [-(-(size + PAD) // 32) * 32 for size in (height, width)]
-    up, left = (torch.exp(-2j * torch.pi * torch.arange(n, dtype=torch.float64, device=device) / n) for n in shape)
-    response = (1 / (1 - GAIN * (up[:, None] + left[None, : shape[1] // 2 + 1]))).to(torch.complex64)
-
-    def apply(source: Tensor) -> Tensor:
-        return torch.fft.irfft2(torch.fft.rfft2(source, s=shape) * response, s=shape)[:, :height, :width]
-
-    return apply

@@ -1,11 +1,10 @@
-"""The paper's defense: a Neural Representation Purifier (`lib.networks.purifier`) in front of the victim.
+"""The paper's defense: a Neural Representation Purifier (`lib.networks.purifier`) before the victim.
 
 Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, the true one, for attacks that know of it
 (`lib.attacks.adaptive`).
 """
 
 import hashlib
-import itertools
 import math
 
 import torch
@@ -22,19 +21,13 @@ MAX_HALO = 64
 
 
 def nrp(
-    x: Tensor,
-    *,
-    network: nn.Module,
-    noise: float = 0.0,
-    eps: float = 16 / 255,
-    seed: int = 0,
-    tile: int | None = None,
+    x: Tensor, *, network: nn.Module, noise: float = 0.0, eps: float = 16 / 255, seed: int = 0, tile: int | None = None
 ) -> Tensor:
     """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape, range and device.
 
     network: a loaded purifier, shared and not changed.
-    noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1].
-    0 is the paper's static inference, `NOISE` its dynamic one.
+    noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1]
+    (NRP/purify.py:50-55). 0 is the paper's static inference, `NOISE` its dynamic one.
     seed: of the noise. Each image's noise is keyed by the seed and the image's own content: it does not depend on the
     batch, its order or the device, and images that differ in one level meet quite different noise. So the iterates of
     an attack meet fresh noise at every step, even with the defender's seed: a step's noise tells nothing of the next.
@@ -51,15 +44,10 @@ def nrp(
     if not 0 <= noise < math.inf or not eps >= 0:
         raise ValueError(f"noise and eps of nrp must be 0 or more, got noise {noise}, eps {eps}")
     if noise:
-        x = disturbed(x, noise, eps, seed)
+        normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
+        x = linf.project(x + noise * normal.to(x), x, eps)
     purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
-
-
-def disturbed(x: Tensor, noise: float, eps: float, seed: int) -> Tensor:
-    """x plus `noise` times N(0,1), within `eps` of x and in [0,1] (NRP/purify.py:50-55); keyed as `nrp` says."""
-    normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
-    return linf.project(x + noise * normal.to(x), x, eps)
 
 
 def contents(x: Tensor) -> list[str]:
@@ -78,12 +66,16 @@ def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:
     edge = halo(network)
     if tile <= 2 * edge:
         raise ValueError(f"tile must be more than {2 * edge} pixels for this purifier, got {tile}")
-    rows, columns = (windows(size, tile, edge) for size in x.shape[-2:])
-    strips = [
-        torch.cat([network(x[..., row, column])[..., kept_row, kept_column] for column, kept_column in columns], -1)
-        for row, kept_row in rows
-    ]
-    return torch.cat(strips, -2)
+    # What is kept of a window; a side of the image that fits is not cut.
+    height, width = (size if size <= tile else tile - 2 * edge for size in x.shape[-2:])
+
+    def kept(top: int, left: int) -> Tensor:
+        above, before = min(top, edge), min(left, edge)
+        window = x[..., top - above : top + height + edge, left - before : left + width + edge]
+        return network(window)[..., above : above + height, before : before + width]
+
+    tops, lefts = range(0, x.shape[-2], height), range(0, x.shape[-1], width)
+    return torch.cat([torch.cat([kept(top, left) for left in lefts], -1) for top in tops], -2)
 
 
 def halo(network: nn.Module) -> int:
@@ -95,15 +87,3 @@ def halo(network: nn.Module) -> int:
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     reach = sum(max(layer.dilation) * (max(layer.kernel_size) // 2) for layer in convolutions)
     return min(reach, MAX_HALO)
-
-
-def windows(size: int, tile: int, edge: int) -> list[tuple[slice, slice]]:
-    """Windows of `tile` that cover `size` pixels, and which part of each to keep, counted from its start.
-
-    A cut edge loses `edge` pixels, an edge of the image none; the last window is moved back to end with the image.
-    """
-    if size <= tile:
-        return [(slice(0, size), slice(0, size))]
-    starts = [*range(0, size - tile, tile - 2 * edge), size - tile]
-    seams = itertools.pairwise([0, *(start + edge for start in starts[1:]), size])
-    return [(slice(s, s + tile), slice(a - s, b - s)) for s, (a, b) in zip(starts, seams, strict=True)]

@@ -6,15 +6,18 @@ ValueError in one line for images of another shape, type or range, and for optio
 """
 
 import functools
+import itertools
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
 from lib.defenses import bregman
 from lib.defenses.batches import require_images
-from lib.defenses.ranks import window_median
+from lib.units import to_bytes, unit_images
 
 # Planes are filtered on the CPU in pieces of about this many pixels, which stay in its cache.
 PIECE = 2**16
@@ -28,13 +31,12 @@ def jpeg(x: Tensor, *, quality: int = 75, hardware: bool = False) -> Tensor:
     has nvJPEG keep the chroma at full size (4:4:4; torchvision, csrc/io/image/cuda/encode_jpegs_cuda.cpp,
     `encode_jpeg`), which alone changes photographs by 2 to 5 grey levels RMSE (Pillow, subsampling 0 against 2).
     """
-    x = checked(x)
+    x = validated_images(x)
     if quality not in range(1, 101):
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
     codec = x.device if hardware and x.is_cuda and nvjpeg_works(x.device) else torch.device("cpu")
-    images = list((x * 255).round().to(torch.uint8).to(codec))
-    files = [file.cpu() for file in encode_jpeg(images, int(quality))]
-    return torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)).to(x.device).float() / 255
+    files = [file.cpu() for file in encode_jpeg(list(to_bytes(x).to(codec)), int(quality))]
+    return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)), x.device)
 
 
 @functools.cache
@@ -56,14 +58,12 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
     before. ValueError for images less than two pixels high or wide. See bregman.py for how.
     """
-    x = checked(x)
+    x = validated_images(x)
     if not 0 < weight < math.inf:
         raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
     if max_iterations < 1 or not tolerance >= 0:
-        raise ValueError(
-            f"TVM needs max_iterations >= 1 and tolerance >= 0, got max_iterations {max_iterations}, "
-            f"tolerance {tolerance}"
-        )
+        given = f"max_iterations {max_iterations}, tolerance {tolerance}"
+        raise ValueError(f"TVM needs max_iterations >= 1 and tolerance >= 0, got {given}")
     if min(x.shape[-2:]) < 2:
         raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
     solve = bregman.batched if x.is_cuda else bregman.scikit_image
@@ -75,15 +75,47 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
 
     At the border the image is reflected, its edge repeated: exactly scipy.ndimage.median_filter, mode "reflect".
     """
-    x = checked(x)
+    x = validated_images(x)
     if window not in (3, 5):
         raise ValueError(f"the window of the median must be 3 or 5, got {window}")
     planes = x.flatten(0, 1)
     piece = len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel())
-    return torch.cat([window_median(part, window) for part in planes.split(piece)]).view_as(x)
+    height, width = x.shape[-2:]
+    reflected = [np.pad(np.arange(size), window // 2, mode="symmetric") for size in (height, width)]
+    rows, columns = (torch.from_numpy(index).to(x.device) for index in reflected)
+    medians = []
+    for part in planes.split(piece):
+        padded = part.index_select(1, rows).index_select(2, columns)
+        places = itertools.product(range(window), repeat=2)
+        medians.append(elementwise_median([padded[:, i : i + height, j : j + width] for i, j in places]))
+    return torch.cat(medians).view_as(x)
 
 
-def checked(x: Tensor) -> Tensor:
+def elementwise_median(values: Sequence[Tensor]) -> Tensor:
+    """The elementwise median of an odd number of tensors of one shape, by minima and maxima of whole tensors.
+
+    Of n // 2 + 2 values neither the smallest nor the largest can be the median of n: both go, and another value comes.
+    """
+    half = len(values) // 2 + 2
+    pool, others = list(values[:half]), list(values[half:])
+
+    def order(i: int, j: int) -> None:
+        pool[i], pool[j] = torch.minimum(pool[i], pool[j]), torch.maximum(pool[i], pool[j])
+
+    while len(pool) > 1:
+        last = len(pool) - 1
+        for i in range(len(pool) // 2):
+            order(i, last - i)
+        for i in range(1, last // 2 + 1):
+            order(0, i)
+        for i in range(len(pool) // 2, last):
+            order(i, last)
+        pool = pool[1:-1] + others[:1]
+        others = others[1:]
+    return pool[0]
+
+
+def validated_images(x: Tensor) -> Tensor:
     """The images as contiguous float32 without gradient; ValueError for what is not images `[B,3,H,W]` in [0,1]."""
     require_images(x)
     low, high = x.min().item(), x.max().item()

@@ -5,6 +5,7 @@ Every shard of images is stored as soon as it is done, so a killed run continues
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,20 +14,19 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib import settings, zoo
-from lib.attacks.adaptive import MODES
+from lib import zoo
+from lib.attacks.adaptive import Adaptive
 from lib.attacks.features import add_perturbation
-from lib.attacks.registry import Attack, attacks, own_recipe
-from lib.attacks.shards import attacked, timed, universal
+from lib.attacks.registry import Attack, attack_named, attacks, custom_attack
+from lib.attacks.shards import attack_shard, universal_perturbation
 from lib.attacks.transport import grouped
 from lib.experiment.study import NONE, Images, Study
 from lib.keys import networks_unchanged
-from lib.networks.precision import Bf16
-from lib.settings import OwnAttack
+from lib.networks.wrappers import Bf16
+from lib.settings import OwnAttack, validated
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 
-# What an attacker who knows of a defense is called, by the mode of `Through`.
-KNOWLEDGE = {"identity": "BPDA", "exact": "exact", "expectation": "EOT ({draws} draws)"}
+MODES = ("exact", "BPDA", "EOT")
 ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
 
@@ -49,8 +49,8 @@ class Adversaries:
 class Through(NamedTuple):
     """A defense that an attack knows of.
 
-    defense: its name in params.yaml.  mode: how the attack sees it (`lib.attacks.adaptive`).  draws: of a random
-    defense, over which the mode "expectation" averages.
+    defense: its name in params.yaml.  mode: one of MODES, how the attack sees it (`lib.attacks.adaptive`).  draws: of a
+    random defense, over which EOT averages.
     """
 
     defense: str
@@ -75,174 +75,148 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function as an own attack's
-    (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a network
-    of the scale, or several for an ensemble.
-    tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the attack knows
-    to stand before the surrogate (attacks on logits only).  overrides: parameters of params.yaml to
-    change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or parameter.
+    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function like a custom
+    attack's (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a
+    network of the scale, or several for an ensemble.  tap: the layer of a feature attack, if not the one that the scale
+    names.  through: the defense that the attack knows of (attacks on logits only).  overrides: parameters of
+    params.yaml to change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or
+    parameter.
     """
-    recipe, chosen = _recipe(study, attack, overrides)
-    attack, names = attack if isinstance(attack, str) else attack.__name__, _names(surrogate)
-    if through and recipe.on != "logits":
-        raise ValueError(f"only attacks on logits can go through a defense, not one on {recipe.on}")
-    if snapshots and not recipe.iterative:
+    recipe, values = _recipe(study, attack, overrides)
+    attack = attack if isinstance(attack, str) else attack.__name__
+    names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
+    label, knowledge, cell = " + ".join(names), "unaware", f"{attack} on {' + '.join(names)}"
+    if snapshots and not {"steps", "snapshots"} <= recipe.parameters:
         raise ValueError(f"{attack} takes no snapshots")
     if snapshots:
-        chosen |= {"snapshots": list(snapshots), "steps": max(snapshots)}
-    label, knowledge = " + ".join(names), "unaware"
+        values |= {"snapshots": list(snapshots), "steps": max(snapshots)}
     if through:
-        knowledge = KNOWLEDGE.get(through.mode, "").format(draws=through.draws)
+        if recipe.on != "logits":
+            raise ValueError(f"only attacks on logits can go through a defense, not one on {recipe.on}")
+        knowledge = f"EOT ({through.draws} draws)" if through.mode == "EOT" else through.mode
+        cell += f" with {through.defense}, {through.mode}"
     if recipe.on == "responses":
-        made = [_with_universal(study, attack, recipe, chosen, names[0])]
+        made = [_with_universal(study, attack, recipe, values, names[0])]
     else:
-        target = _target(study, recipe.on, names, tap, through)
-        words = f"{attack} on {label}" + (f" behind {through.defense}, {through.mode}" if through else "")
-        with networks_unchanged():
-            made = _per_image(study, shards(study, attack, recipe, chosen, target), words)
-    counts = list(snapshots or [chosen.get("steps", chosen.get("iterations", 1))])
+        shards = _shards(study, attack, recipe, values, _target(study, recipe.on, names, tap, through))
+        made = _per_image(study, shards, cell)
+    counts = snapshots or [values.get("steps", values.get("iterations", 1))]
     cells = zip(counts, made, strict=True)
-    return [Adversaries(attack, label, chosen["eps"], steps, images, knowledge) for steps, images in cells]
-
-
-def _names(surrogate: str | Sequence[str] | None) -> list[str]:
-    return [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
+    return [Adversaries(attack, label, values["eps"], steps, images, knowledge) for steps, images in cells]
 
 
 def all_attacks(
-    study: Study,
-    surrogate: str,
-    feature_surrogate: str,
-    done: Sequence[Adversaries] = (),
+    study: Study, surrogate: str, feature_surrogate: str, done: Sequence[Adversaries] = ()
 ) -> list[Adversaries]:
     """Every attack of `lib.attacks.registry.ATTACKS` but CDA, then the user's own; the clean images first.
 
-    CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.
-
-    done: cells of the same study, made without overrides, that are taken as they are where attack, surrogate, budget
-    and steps agree: a run with snapshots gives the shorter runs too.
+    CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.  done: cells of the same
+    study, made without overrides, that are taken as they are where attack, surrogate, budget and steps agree: a run
+    with snapshots gives the shorter runs too.
     """
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
     for name, attack in attacks(study.params.own_attacks).items():
-        if attack.on == "generator":
-            continue
-        chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
-        values = _values(study, name, attack)
-        ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))
-        cells += [ready] if ready else adversaries(study, name, chosen)
+        if attack.on != "generator":
+            chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
+            values = _values(study, name, attack)
+            ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))
+            cells += [ready] if ready else adversaries(study, name, chosen)
     return cells
-
-
-def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
-    """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
-    if callable(attack):
-        spec = settings.validated(OwnAttack, {"file": "", **overrides}, attack.__name__)
-        return own_recipe(attack.__name__, attack, spec), spec.options
-    known = attacks(study.params.own_attacks)
-    if attack not in known:
-        raise ValueError(f"no attack '{attack}'; there are {', '.join(known)}")
-    values = _values(study, attack, known[attack])
-    values = settings.validated(type(values), values.model_dump() | overrides, attack)
-    if isinstance(values, OwnAttack):
-        return attacks({attack: values})[attack], values.options  # again: the changes must be options of its function
-    return known[attack], values.model_dump()
-
-
-def _values(study: Study, name: str, attack: Attack) -> BaseModel:
-    """What params.yaml says of an attack."""
-    own = study.params.own_attacks
-    return own[name] if name in own else getattr(study.params.attacks, attack.section)
-
-
-def _target(
-    study: Study, on: str, names: list[str], tap: str | None, through: Through | None
-) -> list[nn.Module | functools.partial]:
-    """What the attack looks at: networks, with a defense before them or not, or taps, in the scale's precision."""
-    loaded = [study.network(name) for name in names]
-    if through:
-        return [_through(study, network, through) for network in loaded]
-    if on == "features":
-        loaded = [zoo.cut(net, name, study.scale, tap) for net, name in zip(loaded, names, strict=True)]
-    # Half precision would round the purifier's output: a weaker attack, and a defense that looks better than it is.
-    if on in ("logits", "features") and study.scale.precision == "bf16":
-        loaded = [Bf16(net) for net in loaded]
-    return loaded
-
-
-def _through(study: Study, victim: nn.Module, through: Through) -> functools.partial:
-    """What makes the victim behind a defense as an attacker sees it, see `lib.attacks.adaptive`."""
-    if through.mode not in MODES:
-        raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
-    if through.defense == NONE:
-        raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave `through` out")
-    mode = MODES[through.mode]
-    if through.mode != "expectation":
-        return functools.partial(mode, victim, study.defense(through.defense))
-    draws = [study.defense(through.defense, seed=ATTACKER + k) for k in range(through.draws)]
-    return functools.partial(mode, victim, draws)
-
-
-class Shard(NamedTuple):
-    """images: the indices of those that are attacked together.  arguments: of `lib.attacks.shards.attacked`."""
-
-    images: list[int]
-    arguments: tuple
-
-
-def shards(study: Study, attack: str, recipe: Attack, chosen: dict, target: list) -> list[Shard]:
-    """The parts of a cell that are computed and stored by themselves.
-
-    ValueError where the attack couples images and these differ in size.
-    """
-    data = study.images
-    if recipe.coupled and not isinstance(data.images, Tensor):
-        raise ValueError(f"{attack} couples the images of a batch, and these are no images of one size")
-    groups = grouped(data.ids, chosen["batch"]) if recipe.coupled else same_size(data.images, study.batch)
-    options, found = in_unit(chosen, OF_ATTACKS), []
-    for group in groups:
-        labels = {"y": data.labels[group]} if recipe.labels else {}
-        draws = {"ids": [data.ids[i] for i in group], "seed": study.params.seed} if recipe.random else {}
-        images = torch.stack([data.images[i] for i in group])
-        found.append(Shard(group, (recipe.run, target, images, labels | draws, options)))
-    return found
-
-
-def _per_image(study: Study, parts: Sequence[Shard], name: str) -> list[Images]:
-    """The images of an attack that makes a perturbation per image, per snapshot."""
-    made: list[list[Tensor]] = []
-    for shard in tqdm(parts, desc=name):
-        cell = f"{name}, from image {study.images.ids[shard.images[0]]}"
-        found = study.cached(attacked, *shard.arguments, cell=cell)
-        made = made or [[None] * len(study.images) for _ in found["images"]]
-        for snapshot, several in zip(made, torch.from_numpy(found["images"]), strict=True):
-            for place, image in zip(shard.images, several, strict=True):
-                snapshot[place] = image
-    return [torch.stack(images) for images in made] if isinstance(study.images.images, Tensor) else made
 
 
 def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **overrides: object) -> float:
     """The attack alone on the study's first `count` images, the faster of two runs.
 
-    overrides: as of `adversaries`. Nothing of the adversaries is stored, only the time: a second call gives the same
-    number.
+    overrides: as of `adversaries`. Nothing is taken from the store, nor kept there (`lib.timings` records seconds).
     """
     few = dataclasses.replace(study, images=study.images.slice(0, count))
-    recipe, chosen = _recipe(few, attack, overrides)
-    target = _target(few, recipe.on, [surrogate], None, None)
-    calls = [shard.arguments for shard in shards(few, attack, recipe, chosen, target)]
-    where = [zoo.device_name(study.device), torch.get_num_threads()]
-    return study.cached(timed, calls, where, cell=f"seconds of {attack} on {surrogate}")["seconds"].item() / count
+    recipe, values = _recipe(few, attack, overrides)
+    shards = _shards(few, attack, recipe, values, _target(few, recipe.on, [surrogate]))
+    times = []
+    for _ in range(2):  # the first one also warms up
+        begun = time.perf_counter()
+        for _, arguments in shards:
+            attack_shard(*arguments, device=study.device)  # ends with the images on the CPU, so a GPU has finished too
+        times.append(time.perf_counter() - begun)
+    return min(times) / count
 
 
-def _with_universal(study: Study, attack: str, recipe: Attack, chosen: dict, name: str) -> Images:
+def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
+    """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
+    if callable(attack):
+        spec = validated(OwnAttack, {"file": "", **overrides}, attack.__name__)
+        return custom_attack(attack.__name__, attack, spec), spec.options
+    recipe = attack_named(attack, study.params.own_attacks)
+    values = _values(study, attack, recipe)
+    values = validated(type(values), values.model_dump() | overrides, attack)
+    if isinstance(values, OwnAttack):  # the changes must be options of its function
+        return custom_attack(attack, recipe.run.args[0], values), values.options
+    return recipe, values.model_dump()
+
+
+def _values(study: Study, name: str, attack: Attack) -> BaseModel:
+    """What params.yaml says of an attack."""
+    return study.params.own_attacks.get(name) or getattr(study.params.attacks, attack.section)
+
+
+def _target(
+    study: Study, on: str, names: list[str], tap: str | None = None, through: Through | None = None
+) -> list[nn.Module | functools.partial]:
+    """What the attack looks at: networks, in the scale's precision or with the defense, or taps."""
+    networks = [study.network(name) for name in names]
+    if through:
+        if through.mode not in MODES:
+            raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
+        if through.defense == NONE:
+            raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
+        draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode == "EOT" else [{}]
+        defenses = [study.defense(through.defense, **changed) for changed in draws]
+        return [functools.partial(Adaptive, net, *defenses, bpda=through.mode == "BPDA") for net in networks]
+    if on == "features":
+        networks = [zoo.cut(net, name, study.scale, tap) for net, name in zip(networks, names, strict=True)]
+    # Half precision would round the purifier's output: a weaker attack, and a defense that looks better than it is.
+    if on in ("logits", "features") and study.scale.precision == "bf16":
+        networks = [Bf16(net) for net in networks]
+    return networks
+
+
+def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:
+    """The parts of a cell that are stored by themselves: the images of each, and the arguments of `attack_shard`.
+
+    ValueError where the attack couples images and these differ in size.
+    """
+    data, options = study.images, in_unit(values, OF_ATTACKS)
+    if recipe.coupled and not isinstance(data.images, Tensor):
+        raise ValueError(f"{name} couples the images of a batch, and these are no images of one size")
+    found = []
+    for group in grouped(data.ids, values["batch"]) if recipe.coupled else same_size(data.images, study.batch):
+        given = {"ids": [data.ids[k] for k in group], "seed": study.params.seed}
+        given |= {"y": data.labels[group]} if "y" in recipe.parameters else {}
+        given = {name: value for name, value in given.items() if name in recipe.parameters}
+        images = torch.stack([data.images[k] for k in group])
+        found.append((group, (recipe.run, target, images, given, options)))
+    return found
+
+
+def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str) -> list[Images]:
+    """The images of an attack that makes a perturbation per image, per snapshot."""
+    made: dict[int, Tensor] = {}  # index of the image -> its snapshots `[S,3,H,W]`
+    with networks_unchanged():
+        for group, arguments in tqdm(shards, desc=name):
+            cell = f"{name}, from image {study.images.ids[group[0]]}"
+            found = torch.from_numpy(study.cached(attack_shard, *arguments, cell=cell)["images"])
+            made |= zip(group, found.unbind(1), strict=True)
+    snapshots = zip(*(made[k] for k in range(len(made))), strict=True)
+    return [torch.stack(each) if isinstance(study.images.images, Tensor) else list(each) for each in snapshots]
+
+
+def _with_universal(study: Study, name: str, recipe: Attack, values: dict, network: str) -> Images:
     """The images with the one perturbation of a data-free attack added to each."""
-    if not isinstance(study.images.images, Tensor):
-        raise ValueError(f"{attack} makes one perturbation for all images, and these differ in size")
-    taps = [zoo.layer(name, study.scale, tap) for tap in study.scale.networks[name].activations]
-    options = in_unit(chosen, OF_ATTACKS)
-    shape = list(study.images.images.shape[1:])
-    asked = (recipe.run, study.network(name), taps, shape, study.params.seed, options)
-    perturbation = study.cached(universal, *asked, cell=f"{attack} on {name}")["perturbation"]
-    x = unit_images(study.images.images)
-    return to_bytes(add_perturbation(x, torch.from_numpy(perturbation), options["eps"]))
+    images, options = study.images.images, in_unit(values, OF_ATTACKS)
+    if not isinstance(images, Tensor):
+        raise ValueError(f"{name} makes one perturbation for all images, and these differ in size")
+    taps = [zoo.layer(network, study.scale, tap) for tap in study.scale.networks[network].activations]
+    asked = (recipe.run, study.network(network), taps, list(images.shape[1:]), options | {"seed": study.params.seed})
+    perturbation = study.cached(universal_perturbation, *asked, cell=f"{name} on {network}")["perturbation"]
+    return to_bytes(add_perturbation(unit_images(images), torch.from_numpy(perturbation), options["eps"]))

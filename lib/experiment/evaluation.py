@@ -1,17 +1,39 @@
-"""From the cells of an experiment to its frame: victims evaluate adversaries behind defenses."""
+"""What victims predict on adversaries, with and without a defense, and the frame of an experiment, by the store."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
+from lib import zoo
+from lib.defenses import Defense
+from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
-from lib.experiment.judging import Outcome, fidelity, grid, judge
-from lib.experiment.study import NONE, Study
+from lib.experiment.study import NONE, Images, Study
 from lib.frames import KEYS, Contributions, Frame
-from lib.tasks.classification import Prediction, top_k
+from lib.keys import networks_unchanged
 from lib.tasks.confusion import confusions
-from lib.tasks.precision import evaluate as average_precision
+from lib.tasks.precision import Detections, evaluate_boxes
+from lib.tasks.predictions import TASKS, Prediction, fidelity_of, top_k
+
+Predictions = Prediction | np.ndarray | list[Detections]
+
+
+def predictions(study: Study, victim: str, images: Images, defense: str = NONE, **changed: object) -> Predictions:
+    """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
+    `[N,H,W]`; or `Detections` per image.
+
+    changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
+    """
+    return _predictions(study, victim, images, defense, study.defense(defense, **changed))
+
+
+def _predictions(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> Predictions:
+    compute, unpacked = TASKS[study.scale.networks[victim].task]
+    asked = (study.network(victim), images, defense)
+    return unpacked(study.cached(compute, *asked, batch=study.batch, cell=f"{victim} with {name}"))
 
 
 def evaluate(
@@ -27,25 +49,35 @@ def evaluate(
 
     Classification: top1, top5 (is the label the first class, among the first five) and fooled (the first class differs
     from the victim's on the clean image without a defense) per image; segmentation: confusion counts; detection:
-    matches.  seeds: how many seeds of the defenses, from 0 (default: the one of params.yaml).  labels: columns of all
-    these cells, such as experiment="figure_06"; one of the frame's columns is replaced.
+    matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds: how many seeds of the defenses, from 0
+    (default: the one of params.yaml).  labels: columns of all these cells, such as experiment="figure_06"; one of the
+    frame's columns is replaced.
     """
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
-    before = {name: judge(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
-    if seeds is None:
-        found = [(one.cell, one.defense, one.victim, 0, one.outcome) for one in grid(study, cells, victims, defenses)]
-    else:
-        found = [
-            (cell, defense, victim, seed, judge(study, victim, cell.images, defense, seed=seed))
-            for victim in victims
-            for defense in defenses
-            for cell in cells
-            for seed in range(seeds)
-        ]
-    rows = [_row(tasks[victim], cell, defense, victim, seed) | labels for cell, defense, victim, seed, _ in found]
-    parts = [_contributions(study, tasks[victim], outcome, before.get(victim)) for _, _, victim, _, outcome in found]
-    return _frame(study, rows, parts)
+    clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
+    several, places = [None] if seeds is None else range(seeds), range(len(cells))
+    found = {}
+    with networks_unchanged():
+        for name, seed, place in tqdm([*itertools.product(defenses, several, places)], desc="evaluating"):
+            defense = study.defense(name, **({} if seed is None else {"seed": seed}))
+            shared = Memo(defense) if defense and len(victims) > 1 else defense
+            for victim in victims:
+                predicted = _predictions(study, victim, cells[place].images, name, shared)
+                found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
+    keys = [*itertools.product(victims, defenses, places, several)]
+    rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
+    return _frame(study, rows, [found[key] for key in keys])
+
+
+def _contributions(study: Study, task: str, predicted: Predictions, clean: Prediction | None) -> Contributions:
+    """What scoring needs of what a victim predicted; clean: its predictions on the clean images."""
+    if task == "segmentation":
+        return confusions(predicted, study.images.labels.numpy(), len(study.images.classes))
+    if task == "detection":
+        return evaluate_boxes(study.images.truth, study.images.image_ids, predicted)
+    labels, fooled = study.images.labels.numpy(), predicted.classes[:, 0] != clean.classes[:, 0]
+    return {"top1": top_k(predicted, labels, 1), "top5": top_k(predicted, labels, 5), "fooled": fooled}
 
 
 def nearness(
@@ -55,12 +87,17 @@ def nearness(
     extractor: str | None = None,
     **labels: object,
 ) -> Frame:
-    """How near adversaries, or what a defense makes of them, are to the clean images: `fidelity` as outcomes."""
+    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and with an
+    extractor features (`lib.tasks.predictions.fidelity_of`).
+
+    extractor: a network of the scale, cut at its tap, whose features are compared too.
+    """
+    tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
     rows, parts = [], []
-    for cell in cells:
-        for defense in defenses:
-            rows.append(_row("fidelity", cell, defense, "", 0) | labels)
-            parts.append(fidelity(study, cell.images, defense, extractor))
+    for cell, name in itertools.product(cells, defenses):
+        asked = (study.images.images, cell.images, study.defense(name), tap)
+        parts.append(study.cached(fidelity_of, *asked, batch=study.batch, cell=f"fidelity with {name}"))
+        rows.append(_columns("fidelity", cell, name) | labels)
     return _frame(study, rows, parts)
 
 
@@ -70,20 +107,10 @@ def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], 
     return Frame(pd.DataFrame(rows), list(outcomes.values()), [tuple(images)] * len(rows))
 
 
-def _row(task: str, cell: Adversaries, defense: str, victim: str, seed: int) -> dict[str, object]:
+def _columns(task: str, cell: Adversaries, defense: str, victim: str = "", seed: int = 0) -> dict[str, object]:
     values = ("", task, cell.attack, cell.surrogate, cell.knowledge, cell.eps, cell.steps, defense, victim, seed)
     return dict(zip(KEYS, values, strict=True))
 
 
 def _frame(study: Study, rows: list[dict], parts: list[Contributions]) -> Frame:
     return Frame(pd.DataFrame(rows), parts, [tuple(study.images.ids)] * len(rows))
-
-
-def _contributions(study: Study, task: str, outcome: Outcome, before: Prediction | None) -> Contributions:
-    """What scoring needs of what a victim predicted; before: its predictions on the clean images."""
-    if task == "segmentation":
-        return confusions(outcome, study.images.labels.numpy(), len(study.images.classes))
-    if task == "detection":
-        return average_precision(study.images.truth, study.images.image_ids, outcome)
-    labels, fooled = study.images.labels.numpy(), outcome.classes[:, 0] != before.classes[:, 0]
-    return {"top1": top_k(outcome, labels, 1), "top5": top_k(outcome, labels, 5), "fooled": fooled}

@@ -3,30 +3,25 @@
 Nothing here is a result: no table or figure of it is written, only adversaries and predictions are kept in the store.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from IPython.display import Markdown
 from PIL import ImageOps
 from PIL.Image import Resampling
 from torch import Tensor
 
-from lib import settings, zoo
-from lib.attacks.registry import attacks
+from lib import settings
+from lib.attacks.registry import attack_named, attacks
 from lib.data.images import ImageSet, find_folder, image_files, middle, open_image
 from lib.data.sets import class_names, load_set
-from lib.experiment.study import NONE, Study, here
+from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
-from lib.tasks.classification import Prediction
-
-if TYPE_CHECKING:
-    from IPython.display import Markdown
+from lib.tasks.predictions import Prediction
 
 # Which networks an attack can look at, by what it looks at (`lib.attacks.registry.Attack.on`). A victim needs logits.
 FITS: dict[str, Callable[[NetworkSpec], bool]] = {
@@ -46,19 +41,18 @@ def open_images(scale: str | None = None, folder: str | Path | None = None, coun
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")
     chosen = settings.load(scale)
-    images = load_set(chosen.data, count=count) if folder is None else own(folder, chosen.data.side, count)
-    params = settings.params_at(chosen)
-    return Study(params, chosen, images, here(), zoo.device_here(params.device), batch=1)
+    images = load_set(chosen.data, count=count) if folder is None else from_folder(folder, chosen.data.side, count)
+    return Study(settings.params_at(chosen), chosen, images, batch=1)
 
 
-def own(folder: str | Path, side: int, count: int) -> ImageSet:
+def from_folder(folder: str | Path, side: int, count: int) -> ImageSet:
     """The first `count` images of a folder, by name, `side` pixels square; labels are -1, as nobody knows them."""
     paths = image_files(find_folder(str(Path(folder).expanduser())))[:count]
-    images = torch.stack([read(path, side) for path in paths])
+    images = torch.stack([square_image(path, side) for path in paths])
     return ImageSet(images, torch.full((len(paths),), -1), [path.name for path in paths])
 
 
-def read(path: Path, side: int) -> Tensor:
+def square_image(path: Path, side: int) -> Tensor:
     """An image of any size as uint8 `[3,side,side]`, upright as its camera says; the middle of one that is not square.
 
     ValueError in one line for a file that is no image.
@@ -75,55 +69,42 @@ def fitting(scale: Scale, on: str) -> list[str]:
 
     Those with logits must know the classes of the scale's images.
     """
-    classes = len(class_names(scale.data))
-    return [
-        name
-        for name, spec in scale.networks.items()
-        if FITS[on](spec) and (on != "logits" or spec.classes - spec.background == classes)
-    ]
+    specs, classes = scale.networks.items(), len(class_names(scale.data))
+    return [k for k, spec in specs if FITS[on](spec) and (on != "logits" or spec.classes - spec.background == classes)]
 
 
-def choices(study: Study) -> Markdown:
+def choices_table(study: Study) -> Markdown:
     """What can be written in the notebook's parameters."""
-    from IPython.display import Markdown
-
-    recipes = attacks(study.params.own_attacks)
-    known = {"attack": recipes, "defense": [NONE, *study.params.defenses], "victim": fitting(study.scale, "logits")}
+    known = attacks(study.params.own_attacks)
+    rows = {"attack": known, "defense": [NONE, *study.params.defenses], "victim": fitting(study.scale, "logits")}
     for on in FITS:
-        alike = [name for name, recipe in recipes.items() if recipe.on == on]
-        known[f"surrogate of {', '.join(alike)}"] = fitting(study.scale, on)
-    rows = [{"choice": name, "among": ", ".join(names)} for name, names in known.items()]
-    return Markdown(pd.DataFrame(rows).to_markdown(index=False))
+        alike = ", ".join(name for name, attack in known.items() if attack.on == on)
+        rows[f"surrogate of {alike}"] = fitting(study.scale, on)
+    table = pd.DataFrame([{"choice": name, "among": ", ".join(names)} for name, names in rows.items()])
+    return Markdown(table.to_markdown(index=False))
 
 
-def networks(
+def chosen_networks(
     study: Study, attack: str, surrogate: str | None, victim: str | None, defense: str
 ) -> tuple[str | None, str]:
     """Surrogate and victim: those asked for, or Appendix F's (a generator: the first of D's); None looks at nothing.
 
     ValueError in one line for an attack, a network or a defense that is not there.
     """
-    scale, recipes = study.scale, attacks(study.params.own_attacks)
-    if attack not in recipes:
-        raise ValueError(f"no attack '{attack}'; there are {', '.join(recipes)}")
+    scale, on = study.scale, attack_named(attack, study.params.own_attacks).on
     study.defense(defense)
-    victim = _fitting(scale, victim or scale.f.victim, "logits", "no victim '{}' that classifies")
-    on = recipes[attack].on
-    if on == "nothing":
-        return None, victim
     usual = {"logits": scale.f.surrogate, "generator": next(iter(scale.d.generators.values()))}
-    asked = surrogate or usual.get(on, scale.f.feature_surrogate)
-    return _fitting(scale, asked, on, f"no surrogate '{{}}' for {attack}"), victim
+    victim, surrogate = victim or scale.f.victim, surrogate or usual.get(on, scale.f.feature_surrogate)
+    asked = [(victim, "logits", f"victim '{victim}' that classifies")]
+    asked += [(surrogate, on, f"surrogate '{surrogate}' for {attack}")] if on in FITS else []
+    for name, looks_at, what in asked:
+        known = fitting(scale, looks_at)
+        if name not in known:
+            raise ValueError(f"no {what} at scale {scale.name}; there are {', '.join(known)}")
+    return surrogate if on in FITS else None, victim
 
 
-def _fitting(scale: Scale, name: str, on: str, message: str) -> str:
-    known = fitting(scale, on)
-    if name not in known:
-        raise ValueError(f"{message.format(name)} at scale {scale.name}; there are {', '.join(known)}")
-    return name
-
-
-def labelled(study: Study, predicted: Prediction) -> Study:
+def labelled_by(study: Study, predicted: Prediction) -> Study:
     """The study with the victim's classes as labels, for the attacks that need some."""
     labels = torch.from_numpy(predicted.classes[:, 0])
     return dataclasses.replace(study, images=dataclasses.replace(study.images, labels=labels))

@@ -23,18 +23,24 @@ NONE = "none"  # no defense
 Images = Tensor | Sequence[Tensor]
 
 
+def here() -> Store:
+    """The store of this checkout, see `lib.store.folder`."""
+    return Store(store.folder(settings.ROOT))
+
+
 @dataclass
 class Study:
     """Everything that the cells of an experiment share.
 
-    params: params.yaml with the scale's changes.  batch: images per step and per stored shard (default: the scale's).
+    params: params.yaml with the scale's changes.  device: default params.yaml's.  batch: images per step and per stored
+    shard (default: the scale's).
     """
 
     params: Params
     scale: Scale
     images: ImageSet | SegmentationSet | DetectionSet
-    store: Store
-    device: str
+    store: Store = field(default_factory=here)
+    device: str = field(default_factory=zoo.device_here)
     networks: dict[str, nn.Module] = field(default_factory=dict)
     batch: int = 0
 
@@ -71,7 +77,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
-    ValueError or FileNotFoundError for an own attack, a defense or a network that cannot be made.
+    ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
@@ -82,14 +88,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
         defense(**spec)
     source = source or chosen.data
     images = load_set(source, count=count)
-    return Study(
-        params, chosen, images, here(), zoo.device_here(params.device), batch=getattr(source, "batch", None) or 0
-    )
-
-
-def here() -> Store:
-    """The store of this checkout, see `lib.store.folder`."""
-    return Store(store.folder(settings.ROOT))
+    return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
 
 
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -> np.ndarray:

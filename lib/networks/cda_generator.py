@@ -4,12 +4,8 @@ Keys and shapes are those of the released files netG_*_rl.pth (Muzammal-Naseer/C
 in [0,1], RGB, not normalised; the output lies in [0,1] too. The ball around the image is `lib.attacks.generators`'s.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-
-from lib.networks.families import family
 
 
 def normed(layer: nn.Module) -> list[nn.Module]:
@@ -17,29 +13,17 @@ def normed(layer: nn.Module) -> list[nn.Module]:
     return [layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True)]
 
 
-def down(inputs: int, outputs: int) -> nn.Sequential:
-    """Half the side."""
-    return nn.Sequential(*normed(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False)))
-
-
-def up(inputs: int, outputs: int) -> nn.Sequential:
-    """Twice the side."""
-    layer = nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, bias=False)
-    return nn.Sequential(*normed(layer))
-
-
 class DropoutBlock(nn.Module):
     """x plus two 3x3 convolutions with dropout between them."""
 
     def __init__(self, width: int):
         super().__init__()
-        first, second = (nn.Conv2d(width, width, 3, bias=False) for _ in range(2))
         self.block = nn.Sequential(
             nn.ReflectionPad2d(1),
-            *normed(first),
+            *normed(nn.Conv2d(width, width, 3, bias=False)),
             nn.Dropout(0.5),
             nn.ReflectionPad2d(1),
-            second,
+            nn.Conv2d(width, width, 3, bias=False),
             nn.BatchNorm2d(width),
         )
 
@@ -47,7 +31,7 @@ class DropoutBlock(nn.Module):
         return x + self.block(x)
 
 
-class Generator(nn.Module):
+class Generator(nn.Sequential):
     """The released generator; 7,841,411 parameters as published (width 64, 6 blocks).
 
     `[B,3,H,W]` to `[B,3,4*ceil(H/4),4*ceil(W/4)]`: the same size where the sides are multiples of four.
@@ -58,21 +42,19 @@ class Generator(nn.Module):
 
     def __init__(self, width: int = 64, blocks: int = 6):
         super().__init__()
+        halved = {"stride": 2, "padding": 1, "bias": False}
+        doubled = halved | {"output_padding": 1}
         self.block1 = nn.Sequential(nn.ReflectionPad2d(3), *normed(nn.Conv2d(3, width, 7, bias=False)))
-        self.block2 = down(width, 2 * width)
-        self.block3 = down(2 * width, 4 * width)
-        self.count = blocks
+        self.block2 = nn.Sequential(*normed(nn.Conv2d(width, 2 * width, 3, **halved)))
+        self.block3 = nn.Sequential(*normed(nn.Conv2d(2 * width, 4 * width, 3, **halved)))
         for number in range(1, blocks + 1):
             self.add_module(f"resblock{number}", DropoutBlock(4 * width))
-        self.upsampl1 = up(4 * width, 2 * width)
-        self.upsampl2 = up(2 * width, width)
+        self.upsampl1 = nn.Sequential(*normed(nn.ConvTranspose2d(4 * width, 2 * width, 3, **doubled)))
+        self.upsampl2 = nn.Sequential(*normed(nn.ConvTranspose2d(2 * width, width, 3, **doubled)))
         self.blockf = nn.Sequential(nn.ReflectionPad2d(3), nn.Conv2d(width, 3, 7))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.block3(self.block2(self.block1(x)))
-        for number in range(1, self.count + 1):
-            x = self.get_submodule(f"resblock{number}")(x)
-        return (torch.tanh(self.blockf(self.upsampl2(self.upsampl1(x)))) + 1) / 2
+        return (torch.tanh(super().forward(x)) + 1) / 2
 
 
 class InceptionGenerator(Generator):
@@ -87,8 +69,4 @@ class InceptionGenerator(Generator):
         return super().forward(x)[:, :, 1:, :-1]
 
 
-GENERATORS: dict[str, Callable[[int, int], Generator]] = {
-    "cda_generator": Generator,
-    "cda_generator_inception": InceptionGenerator,
-}
-family("cda_generator", "width", "blocks", trained=True)(GENERATORS)
+GENERATORS = {"cda_generator": Generator, "cda_generator_inception": InceptionGenerator}

@@ -5,23 +5,20 @@ modules/module_util.py). Images `[B,3,H,W]` in [0,1], RGB, not normalised, of an
 and is not clamped (`lib.defenses.purifier` does that).
 """
 
-from collections.abc import Callable
+from collections import OrderedDict
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from lib.networks.families import family
-
 RESIDUAL_SCALE = 0.2
 
 
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3, keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
+conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
 def small_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """The same, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
+    """3x3, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
     layer = conv3x3(inputs, outputs)
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -34,9 +31,8 @@ class DenseBlock(nn.Module):
 
     def __init__(self, width: int, growth: int):
         super().__init__()
-        for number in range(1, 5):
-            self.add_module(f"conv{number}", small_conv(width + (number - 1) * growth, growth))
-        self.conv5 = small_conv(width + 4 * growth, width)
+        for number in range(5):
+            self.add_module(f"conv{number + 1}", small_conv(width + number * growth, growth if number < 4 else width))
         self.activation = nn.LeakyReLU(0.2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,18 +42,17 @@ class DenseBlock(nn.Module):
         return x + RESIDUAL_SCALE * self.conv5(torch.cat(seen, 1))
 
 
-class RRDB(nn.Module):
+class RRDB(nn.Sequential):
     """Residual in residual: three dense blocks; a fifth of what comes out is added to the input."""
 
     def __init__(self, width: int, growth: int):
-        super().__init__()
-        self.RDB1, self.RDB2, self.RDB3 = (DenseBlock(width, growth) for _ in range(3))
+        super().__init__(OrderedDict((f"RDB{number}", DenseBlock(width, growth)) for number in (1, 2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + RESIDUAL_SCALE * self.RDB3(self.RDB2(self.RDB1(x)))
+        return x + RESIDUAL_SCALE * super().forward(x)
 
 
-class NRP(nn.Module):
+class NRP(nn.Sequential):
     """The purifier of NRP.pth: 23 RRDB blocks, 16,550,275 parameters (its README says 14 million).
 
     No skip over the whole network and no activation at the end, unlike ESRGAN's generator, which it comes from.
@@ -69,9 +64,6 @@ class NRP(nn.Module):
         self.conv_first = conv3x3(3, width)
         self.RRDB_trunk = nn.Sequential(*(RRDB(width, width // 2) for _ in range(blocks)))
         self.trunk_conv = conv3x3(width, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.trunk_conv(self.RRDB_trunk(self.conv_first(x)))
 
 
 class ResidualBlock(nn.Module):
@@ -85,22 +77,18 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(torch.relu(self.conv1(x)))
 
 
-class NRPResG(nn.Module):
+class NRPResG(nn.Sequential):
     """The purifier of NRP_resG.pth: 23 plain residual blocks, 1,702,211 parameters (its README says 1.2 million)."""
 
     def __init__(self, width: int = 64, blocks: int = 23):
         super().__init__()
         self.conv_first = conv3x3(3, width)
+        self.activation = nn.LeakyReLU(0.1)
         self.recon_trunk = nn.Sequential(*(ResidualBlock(width) for _ in range(blocks)))
         self.conv_last = conv3x3(width, 3)
-        self.activation = nn.LeakyReLU(0.1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv_last(self.recon_trunk(self.activation(self.conv_first(x))))
 
 
-PURIFIERS: dict[str, Callable[..., nn.Module]] = {"nrp": NRP, "nrp_resg": NRPResG}
-family("purifier", "width", "blocks", trained=True)(PURIFIERS)
+PURIFIERS = {"nrp": NRP, "nrp_resg": NRPResG}
 
 
 @torch.no_grad()
@@ -131,13 +119,12 @@ class Critic(nn.Module):
     def __init__(self, width: int = 64, side: int = 128):
         super().__init__()
         layers, inputs = [], 3
-        for stage, factor in enumerate((1, 2, 4, 8, 8)):
-            channels = factor * width
-            layers += [nn.Conv2d(inputs, channels, 3, padding=1, bias=stage == 0)]
-            layers += [nn.BatchNorm2d(channels)] if stage else []
-            layers += [nn.LeakyReLU(0.2), nn.Conv2d(channels, channels, 4, 2, 1, bias=False)]
-            layers += [nn.BatchNorm2d(channels), nn.LeakyReLU(0.2)]
-            inputs = channels
+        for channels in (width, 2 * width, 4 * width, 8 * width, 8 * width):
+            for kernel, stride in ((3, 1), (4, 2)):
+                layers.append(nn.Conv2d(inputs, channels, kernel, stride, 1, bias=not layers))
+                layers += [nn.BatchNorm2d(channels)] if len(layers) > 1 else []
+                layers.append(nn.LeakyReLU(0.2))
+                inputs = channels
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(inputs * (side // 32) ** 2, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1))
 

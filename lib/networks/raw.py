@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import nn
 
-from lib.networks import libraries, vgg
+from lib.networks import families
 
 Arrays = dict[str, np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]  # weight and bias of a layer
@@ -144,17 +144,17 @@ RAW = {
     ),
     "mobilenetv2_100_tf.npz": Raw(
         "google-coral/test_data", "104342d2d3480b3e66203073dac24f4e2dbb4c41", 3.6,
-        "", lambda names: ["mobilenet_v2_1.0_224_quant.tflite"], libraries.mobilenetv2_same, tflite_file,
+        "", lambda names: ["mobilenet_v2_1.0_224_quant.tflite"], families.mobilenetv2_same, tflite_file,
     ),
     # Pruned to 18 % of its weights, in 8 bits: float16 holds them exactly.
     "resnet50_pruned_q8.npz": Raw(
         "lxd-cumt/ABM-SpConv", "8149a22655146ce3f996586a81985cef58d7fcad", 102,
-        "data/neon_resnet50_float", _resnet_files, libraries.resnet50_stride1, numpy_files, np.float16,
+        "data/neon_resnet50_float", _resnet_files, families.resnet50_stride1, numpy_files, np.float16,
     ),
     "vgg16_conv3_3_oxford.npz": Raw(
         "ColorfulSoft/StyleTransfer-Colorization-SuperResolution", "5f1cb0115c004d96edcf8681f7118652ccf02612", 7,
         "Style Transfer/2015. A Neural Algorithm of Artistic Style/Implementation/VGG-16",
-        _vgg_files, vgg.VGG16Conv33, plain_floats,
+        _vgg_files, families.vgg16_conv3_3, plain_floats,
     ),
     "yolox_nano.onnx": Raw(
         "Bigisland1729/object-detection-models", "7f3f2fa34b351e3d2af150893458106ad3f3a84f", 3.7,

@@ -7,12 +7,7 @@ throughout, no ReLU in the decoder, and a normalisation across channels of the r
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.networks.families import family
 
-STAGES = 4
-
-
-@family("segnet_basic", "classes", "maps", trained=True)
 class SegNetBasic(nn.Module):
     """Images `[B,3,H,W]`, RGB in [0,1], of any size from 16 up -> logits `[B,classes,H,W]`.
 
@@ -23,8 +18,10 @@ class SegNetBasic(nn.Module):
         super().__init__()
         # Caffe divides alpha by the size, as PyTorch does.
         self.norm = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
-        self.encoders = nn.ModuleList(conv_block(3 if stage == 0 else maps, maps) for stage in range(STAGES))
-        self.decoders = nn.ModuleList(conv_block(maps, maps) for _ in range(STAGES))
+        self.encoders, self.decoders = (
+            nn.ModuleList(nn.Sequential(nn.Conv2d(size, maps, 7, padding=3), nn.BatchNorm2d(maps)) for size in inputs)
+            for inputs in ((3, maps, maps, maps), (maps, maps, maps, maps))
+        )
         self.classifier = nn.Conv2d(maps, classes, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -46,7 +43,3 @@ class SegNetBasic(nn.Module):
         for decoder in self.decoders:
             x = decoder(F.max_unpool2d(x, places.pop(), 2, output_size=sizes.pop()))
         return self.classifier(x)
-
-
-def conv_block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 7, padding=3), nn.BatchNorm2d(outputs))

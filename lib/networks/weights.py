@@ -1,7 +1,15 @@
-"""Weight files: read without running code from them, checked against a SHA-256, loaded strictly."""
+"""Weight files: read without running code from them, checked against a SHA-256, recognised, loaded strictly.
+
+    companion convert NRP.pth models/paper/NRP.safetensors
+
+turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
+tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
+"""
 
 import pickle
+import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +19,20 @@ import torch
 from torch import Tensor, nn
 
 from lib.digests import content_sha256
+from lib.networks.denoising import Denoising
+from lib.networks.purifier import NRP, NRPResG
 
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
 
+# TensorFlow's axes of a weight in PyTorch's order, by their number: convolution and linear layer.
+AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
 
-def verify(path: Path, sha256: str | None) -> None:
+# tensorpack's variables; a batch normalisation lies within the scope of its convolution, e.g. conv1/bn/mean/EMA.
+VARIABLES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
+VARIABLES |= {"mean/EMA": "running_mean", "variance/EMA": "running_var"}
+
+
+def check_sha256(path: Path, sha256: str | None) -> None:
     """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
     found = content_sha256(path) if sha256 else None
     if found != sha256:
@@ -61,21 +78,104 @@ def inner_state(checkpoint: dict) -> dict[str, Tensor]:
     return state
 
 
-def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> None:
-    """Copy `state` into `network`, every key; half precision is widened to the network's own type.
+def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
+    """The variables of a file of Feature Denoising's under PyTorch's keys and in its layout.
+
+    `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
+    `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
+    OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
+    is left as it is, so that a strict load refuses it by its name.
+    """
+    state = {}
+    for name, array in arrays.items():
+        value = torch.as_tensor(array)
+        # tensorpack itself writes and reads names with TensorFlow's ":0" at their end and without.
+        if found := re.fullmatch(rf"(.+)/({'|'.join(VARIABLES)})(:0)?", name):
+            scope = re.sub(r"conv(\w*)/bn$", r"bn\1", found[1]).replace("_denoise/", "/denoise/")
+            name = f"{scope}/{VARIABLES[found[2]]}".replace("/", ".")
+            value = value.permute(AXES[value.dim()]) if found[2] == "W" and value.dim() in AXES else value
+            value = value.flip(1) if found[1] == "conv0" and value.dim() == 4 else value
+        state[name] = value
+    return state
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Module:
+    """Copy `state` into `network`, every key, and return it; half precision is widened to the network's own type.
 
     ValueError in one line, naming file and key, for a missing, unexpected or mis-shaped key. BatchNorm's
     `num_batches_tracked` counts training steps and is not asked for.
     """
-    own = {key: value for key, value in network.state_dict().items() if not key.endswith("num_batches_tracked")}
-    given = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    for problem, keys in (("missing", own.keys() - given.keys()), ("unexpected", given.keys() - own.keys())):
-        if keys:
+    wanted = network.state_dict()
+    for problem, keys in (("missing", wanted.keys() - state.keys()), ("unexpected", state.keys() - wanted.keys())):
+        if keys := {key for key in keys if not key.endswith("num_batches_tracked")}:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{file}: {problem} key '{min(keys)}'{more} for {type(network).__name__}")
-    for key, value in given.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{file}: key '{key}' holds a {type(value).__name__}, not a tensor")
-        if value.shape != own[key].shape:
-            raise ValueError(f"{file}: key '{key}' has shape {list(value.shape)}, expected {list(own[key].shape)}")
-    network.load_state_dict(given, strict=False)
+    try:
+        network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{file}: {' '.join(str(error).split())[:300]}") from None
+    return network
+
+
+def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
+    """The purifier whose state dict this is; its width and number of blocks are read off keys and shapes.
+
+    It is frozen and in eval mode. ValueError in one line, naming `file`, if it is no purifier, or if a key is missing,
+    unexpected or of another shape.
+    """
+    for trunk, architecture in (("RRDB_trunk", NRP), ("recon_trunk", NRPResG)):
+        if blocks := _parts(state, trunk):
+            network = architecture(_length(state, "conv_first.weight", file), len(blocks))
+            return load_state(network, state, file).eval().requires_grad_(False)
+    raise ValueError(f"{file}: neither NRP nor NRP_resG, it has no RRDB_trunk and no recon_trunk")
+
+
+def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
+    """The purifier, or the ResNet of Feature Denoising, whose weights these are; as `recognised_purifier`."""
+    state = from_tensorpack(state)
+    groups = [_parts(state, f"group{number}") for number in range(4)]
+    if not groups[0]:
+        return recognised_purifier(state, file)
+    from lib.networks.resnet152 import ResNetDenoise  # imports timm, which takes seconds
+
+    network = ResNetDenoise(
+        classes=_length(state, "linear.bias", file),
+        blocks=[len(group - {"denoise"}) for group in groups],
+        width=_length(state, "conv0.weight", file),
+        denoise=any("denoise" in group for group in groups),
+    )
+    return load_state(network, state, file).eval().requires_grad_(False)
+
+
+def _parts(state: dict[str, Tensor], module: str) -> set[str]:
+    """The names of the submodules of `module`."""
+    return {key.split(".")[1] for key in state if key.startswith(f"{module}.")}
+
+
+def _length(state: dict[str, Tensor], key: str, file: str) -> int:
+    if not isinstance(state.get(key), Tensor) or not state[key].dim():
+        raise ValueError(f"{file}: missing key '{key}'")
+    return len(state[key])
+
+
+def in_words(network: nn.Module) -> str:
+    """Class, width, blocks and number of parameters of a recognised network, in words."""
+    parts = list(network.children())
+    blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
+    denoising = sum(isinstance(module, Denoising) for module in network.modules())
+    among = f" ({denoising} of them denoising)" if denoising else ""
+    count = sum(parameter.numel() for parameter in network.parameters())
+    return f"{type(network).__name__} of width {parts[0].out_channels}, {blocks} blocks{among}, {count:,} parameters"
+
+
+def to_safetensors(source: Path, target: Path) -> nn.Module:
+    """Write the weights in the released file `source` to the safetensors file `target`; returns their network.
+
+    ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files.
+    """
+    if target.suffix != ".safetensors":
+        raise ValueError(f"{target}: must end in .safetensors")
+    network = recognised(read_state(source), source.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.torch.save_file(network.state_dict(), target)
+    return network

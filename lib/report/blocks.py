@@ -3,7 +3,6 @@
 <!-- report: overview mini sample -->     what became of each table and figure, a column per scale
 <!-- report: claims mini AC -->           the claims of these appendices with what was measured
 <!-- report: table sample purification SSP FFF -->   a stored table; its rows that begin so (default: all)
-
 <!-- report: grid sample nrp_waterfall_h200 none JPEG_20 -->   a stored list of accuracies, some defenses as columns
 
 Each ends with <!-- end -->; what stands between is written by `companion report docs`.
@@ -12,8 +11,6 @@ Each ends with <!-- end -->; what stands between is written by `companion report
 import re
 from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
 
 from lib.report import claims
 from lib.report.results import Results
@@ -57,9 +54,9 @@ def _overview(root: Path, *scales: str) -> str:
 def _claims(root: Path, scale: str, letters: str) -> str:
     found = claims.summary(claims.judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
-    columns = {"id": shown["id"], "effect in points": shown["compares"] + ": " + shown["effect"]}
-    columns |= {"n": shown["n"], "verdict": shown["verdict"]}
-    return pd.DataFrame(columns).to_markdown(index=False, disable_numparse=True)
+    effects = shown.assign(**{"effect in points": shown["compares"] + ": " + shown["effect"]})
+    columns = ["id", "effect in points", "n", "verdict"]
+    return effects[columns].to_markdown(index=False, disable_numparse=True)
 
 
 def _table(root: Path, scale: str, name: str, *starts: str) -> str:
@@ -70,11 +67,10 @@ def _table(root: Path, scale: str, name: str, *starts: str) -> str:
 def _grid(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
     cells = Results(scale, root).load_table(name)
-    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(["min", "max"])
-    shown = [f"{low:g}" if low == high else f"{low:g} to {high:g}" for low, high in found.to_numpy()]
-    table = found.assign(shown=shown)["shown"].unstack("defense", sort=False).fillna("")
-    names = [one.replace("_", " ") for one in defenses]
-    return table[names].reset_index().to_markdown(index=False, disable_numparse=True)
+    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].unique()
+    shown = found.map(lambda several: " to ".join(f"{one:g}" for one in dict.fromkeys([min(several), max(several)])))
+    table = shown.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
+    return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
 KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _table, "grid": _grid}

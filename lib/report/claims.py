@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from string import Formatter
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -17,8 +16,8 @@ from pydantic import Field, model_validator
 
 from lib.frames import Frame
 from lib.report.results import Results
-from lib.report.scores import SCORES, Estimate, combined, point
-from lib.report.tables import Where, distinct, text
+from lib.report.scores import Estimate, combined, point
+from lib.report.tables import Scored, Where, distinct, fields, text
 from lib.settings import ROOT
 from lib.settings.base import Strict, validated
 
@@ -26,11 +25,18 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 FILES = (ROOT / "lib" / "report" / "claims.yaml", ROOT / "own" / "claims.yaml")
-Expected = Literal["rises", "falls", "stays", "at most 5 points up", "a little up"]
 MARGIN = 5.0  # points: a change within it counts as none, and an attack that takes less has left nothing to win back
+# Where a claim expects a change, in points.
+RANGES = {
+    "rises": (0.0, math.inf),
+    "falls": (-math.inf, 0.0),
+    "stays": (-MARGIN, MARGIN),
+    "at most 5 points up": (-math.inf, MARGIN),
+    "a little up": (0.0, MARGIN),
+}
 VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not judged")
-COLUMNS = ["id", "appendix", "item", "lines", "says", "compares", "expected", "source", "case", "effect", "low", "high"]
-COLUMNS += ["unit", "n", "verdict", "why"]
+ABOUT = ["id", "appendix", "item", "lines", "says", "compares"]
+COLUMNS = [*ABOUT, "expected", "source", "case", "effect", "low", "high", "unit", "n", "verdict", "why"]
 FEW = 4  # cases that the overview shows one by one
 
 INTRODUCTION = """# What the supplement claims, and what was measured
@@ -53,7 +59,7 @@ class Claim(Strict):
     says: str
     compares: str = ""
     stage: str = ""
-    score: str = "accuracy"
+    score: Scored = "accuracy"
     where: Where = Field(default_factory=dict)
     case: str = ""
     of: Where = Field(default_factory=dict)
@@ -62,7 +68,7 @@ class Claim(Strict):
     taken: Where | None = None
     share: float = 0.0
     transferred: bool = False
-    expected: Expected = "rises"
+    expected: Literal[*RANGES] = "rises"
     why: str = ""
 
     @model_validator(mode="after")
@@ -70,9 +76,12 @@ class Claim(Strict):
         """A claim is judged from a frame, or says why it is not."""
         if bool(self.stage) == bool(self.why):
             raise ValueError("a claim needs a stage (whose frame judges it) or a why (no number can), not both")
-        if self.score not in SCORES:
-            raise ValueError(f"no score '{self.score}'; there are {', '.join(SCORES)}")
         return self
+
+    @property
+    def appendix(self) -> str:
+        """The first letter of its id."""
+        return self.id[0]
 
 
 def claims() -> list[Claim]:
@@ -85,28 +94,17 @@ def claims() -> list[Claim]:
     return found
 
 
-def verdict(change: Estimate, expected: Expected) -> str:
+def verdict(change: Estimate, expected: str) -> str:
     """reproduced, not reproduced, or inconclusive, from the 95 % interval of a change in percentage points.
 
-    Reproduced when the whole interval lies where the claim expects the change (`ranges`), not reproduced when all of it
+    Reproduced when the whole interval lies where the claim expects the change (RANGES), not reproduced when all of it
     lies elsewhere.
     """
-    low, high = ranges(expected)
+    low, high = RANGES[expected]
     first, last = round(change.low, 9), round(change.high, 9)  # -1e-17 is no effect
-    inside = low < first and last < high
-    outside = last < low or high < first
-    return "reproduced" if inside else "not reproduced" if outside else "inconclusive"
-
-
-def ranges(expected: Expected) -> tuple[float, float]:
-    """Where a claim expects a change, in points: above or below 0, within MARGIN of it, or less than MARGIN up."""
-    return {
-        "rises": (0.0, math.inf),
-        "falls": (-math.inf, 0.0),
-        "stays": (-MARGIN, MARGIN),
-        "at most 5 points up": (-math.inf, MARGIN),
-        "a little up": (0.0, MARGIN),
-    }[expected]
+    if low < first and last < high:
+        return "reproduced"
+    return "not reproduced" if last < low or high < first else "inconclusive"
 
 
 def judge(results: Results) -> pd.DataFrame:
@@ -121,52 +119,48 @@ def judge(results: Results) -> pd.DataFrame:
 
 def cases(claim: Claim, results: Results) -> list[dict[str, object]]:
     """The rows of one claim."""
-    shared = {"id": claim.id, "appendix": claim.id[0], "unit": "points", "source": claim.stage}
-    shared |= {name: getattr(claim, name) for name in ("item", "lines", "says", "compares")}
-    shared |= {"expected": claim.expected if claim.stage else ""}
-    blank = shared | {"case": "", "effect": "", "low": "", "high": "", "n": "", "verdict": "not judged"}
-    if claim.why:
-        return [blank | {"why": claim.why}]
+    shared = {name: getattr(claim, name) for name in ABOUT} | {"source": claim.stage, "unit": "points", "why": ""}
+    shared["expected"] = claim.expected if claim.stage else ""
     try:
-        found = list(effects(claim, results.load_frame(claim.stage)))
+        found = [] if claim.why else list(effects(claim, results.load_frame(claim.stage)))
+        why = (
+            claim.why
+            or f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
+        )
     except FileNotFoundError:
-        return [blank | {"why": f"frames/{claim.stage} is not there: its notebook has not run at this scale"}]
+        found, why = [], f"frames/{claim.stage} is not there: its notebook has not run at this scale"
     except KeyError as error:
-        return [blank | {"why": f"frames/{claim.stage} has no column {error}: older than the code; run its notebook"}]
+        found, why = [], f"frames/{claim.stage} has no column {error}: older than the code; run its notebook"
     rows = [
         shared | {"case": name, **change._asdict(), "effect": change.value, "verdict": verdict(change, claim.expected)}
         for name, change, taken in found
-        if taken is None or taken >= MARGIN
+        if taken >= MARGIN
     ]
-    if rows:
-        return [row | {"why": ""} for row in rows]
-    if found:
+    if found and not rows:
         most = max(taken for _, _, taken in found)
-        return [blank | {"why": f"the attack takes {most:.1f} points here (frames/{claim.stage}): nothing to win back"}]
-    why = f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
-    return [blank | {"why": why}]
+        why = f"the attack takes {most:.1f} points here (frames/{claim.stage}): nothing to win back"
+    blank = dict.fromkeys(["case", "effect", "low", "high", "n"], "")
+    return rows or [shared | blank | {"verdict": "not judged", "why": why}]
 
 
-def effects(claim: Claim, frame: Frame) -> Iterator[tuple[str, Estimate, float | None]]:
-    """Each case: its name, the effect, and how many points the attack takes where the claim asks for that."""
-    fields = [name for _, name, _, _ in Formatter().parse(claim.case) if name]
-    for values in distinct(frame.where(**claim.where), fields):
+def effects(claim: Claim, frame: Frame) -> Iterator[tuple[str, Estimate, float]]:
+    """Each case: its name, the effect, and how many points the attack takes (inf where the claim does not ask)."""
+    for values in distinct(frame.where(**claim.where), fields(claim.case)):
         where = claim.where | values
-        of = _cell(claim, frame, where | claim.of)
-        less = None if isinstance(claim.less, float) else _cell(claim, frame, where | claim.less)
-        if not len(of) or (less is not None and not len(less)):
-            continue
-        name = claim.case.format(**{key: text(value) for key, value in values.items()})
-        terms, constant, taken = [(1.0, of)], claim.beyond, None
-        if less is None:
+        terms, constant, taken = [(1.0, _cell(claim, frame, where | claim.of))], claim.beyond, math.inf
+        if isinstance(claim.less, float):
             constant += claim.less
         else:
-            terms.append((-1.0, less))
+            terms.append((-1.0, _cell(claim, frame, where | claim.less)))
+        if not all(len(cell) for _, cell in terms):
+            continue
         if claim.taken is not None:
+            (_, of), (_, less) = terms
             clean = _cell(claim, frame, where | claim.taken)
             taken = combined(claim.score, [(1.0, clean), (-1.0, less)]).value
             if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
                 terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, clean)]
+        name = claim.case.format(**{key: text(value) for key, value in values.items()})
         yield name, combined(claim.score, terms, constant), taken
 
 
@@ -175,8 +169,8 @@ def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
     choose = where.get("choose")
     found = frame.where(**{column: value for column, value in where.items() if column != "choose"})
     if claim.transferred:
-        own = [v in s.split(" + ") for v, s in zip(found.cells["victim"], found.cells["surrogate"], strict=True)]
-        found = found.at([place for place, same in enumerate(own) if not same])
+        pairs = zip(found.cells["victim"], found.cells["surrogate"], strict=True)
+        found = found.at([place for place, (victim, other) in enumerate(pairs) if victim not in other.split(" + ")])
     if choose is None or not len(found):
         return found
     single = [found.at([place]) for place in range(len(found))]
@@ -185,27 +179,23 @@ def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
 
 def overall(verdicts: Sequence[str]) -> str:
     """The verdict on a claim from those on its cases."""
-    if "not judged" in verdicts:
-        return "not judged"
-    if "not reproduced" in verdicts:
-        return "not reproduced"
-    return "reproduced" if set(verdicts) == {"reproduced"} else "inconclusive"
+    for verdict in ("not judged", "not reproduced", "inconclusive"):
+        if verdict in verdicts:
+            return verdict
+    return "reproduced"
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
     """One row per claim: id, appendix, item, lines, says, compares, source, effect (in words), n, verdict."""
-    return pd.DataFrame([_claim(part) for _, part in judged.groupby("id", sort=False)])
-
-
-def _claim(part: pd.DataFrame) -> dict[str, object]:
-    found = overall(part["verdict"].tolist())
-    first = part.iloc[0]
-    row = {name: first[name] for name in ("id", "appendix", "item", "lines", "says", "compares", "source")}
-    if found == "not judged":
-        return row | {"effect": first["why"], "n": "-", "verdict": found}
-    counts = sorted({int(n) for n in part["n"]})
-    n = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return row | {"effect": _effects(part), "n": n, "verdict": found}
+    rows = []
+    for _, part in judged.groupby("id", sort=False):
+        first, found = part.iloc[0], overall(part["verdict"].tolist())
+        effect, n = first["why"], "-"
+        if found != "not judged":
+            counts = sorted({int(n) for n in part["n"]})
+            effect, n = _effects(part), " to ".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
+        rows.append(first[[*ABOUT, "source"]].to_dict() | {"effect": effect, "n": n, "verdict": found})
+    return pd.DataFrame(rows)
 
 
 def _effects(part: pd.DataFrame) -> str:
@@ -222,8 +212,7 @@ def _effects(part: pd.DataFrame) -> str:
 
 def counts(judged: pd.DataFrame) -> dict[str, int]:
     """How many claims have each verdict."""
-    found = summary(judged)["verdict"]
-    return {name: int((found == name).sum()) for name in VERDICTS}
+    return summary(judged)["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
 
 
 def overview(scales: dict[str, pd.DataFrame]) -> str:
@@ -231,7 +220,7 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
     columns = {}
     for name, judged in scales.items():
         found = summary(judged)
-        words = found["id"] + " " + found["verdict"].map(lambda one: f"**{one}**" if one == "not reproduced" else one)
+        words = found["id"] + " " + found["verdict"].replace("not reproduced", "**not reproduced**")
         columns[name] = words.groupby(found["item"], sort=False).agg(", ".join)
     table = pd.DataFrame(columns).fillna("-").rename_axis("paper").reset_index()
     return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
@@ -257,19 +246,18 @@ def markdown(judged: pd.DataFrame, scale: str) -> str:
 def _table(found: pd.DataFrame) -> str:
     shown = found.assign(
         claim=found["says"] + " (line " + found["lines"] + ")",
-        measured=[
-            row.effect if row.verdict == "not judged" else f"{row.compares}: {row.effect}" for row in found.itertuples()
-        ],
+        measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
         verdict="**" + found["verdict"] + "**",
     )[["id", "claim", "verdict", "measured", "n"]]
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
-def conclusion(results: Results, *stages: str, only: str = "") -> Markdown:
-    """What became of the claims that a notebook's frame judges: its last cell. only: of these letters."""
+def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
+    """What became of the claims that a notebook's frame judges: its last cell. only: an appendix whose claims that no
+    number can judge stand there too."""
     from IPython.display import Markdown
 
-    chosen = [claim for claim in claims() if claim.stage in stages or (claim.why and claim.id[0] in only)]
+    chosen = [claim for claim in claims() if claim.stage == stage or (claim.why and claim.appendix == only)]
     judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=COLUMNS)
     tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items() if count)
     return Markdown(f"{len(chosen)} claims: {tally}.\n\n{_table(summary(judged))}")

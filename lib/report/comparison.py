@@ -24,11 +24,11 @@ def compare(results: Results) -> pd.DataFrame:
     if not results.has_frames():
         return results.load_table("comparison")
     ours = {name: _ours(results, name) for name in published.TABLES}
-    return pd.DataFrame([_row(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
+    return pd.DataFrame([_beside(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
 
 
-def _ours(results: Results, name: str) -> dict[tuple[str, str, str], Estimate] | str:
-    """Our numbers by their place in the paper's table, or why there are none."""
+def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
+    """Our numbers by row and column of the paper's table, or why there are none."""
     table = tables.tables().get(name)
     if table is None:
         return f"trained at another size on other hardware: see tables/{name} for our hours"
@@ -36,20 +36,17 @@ def _ours(results: Results, name: str) -> dict[tuple[str, str, str], Estimate] |
         frame = results.load_frame(table.stage)
     except FileNotFoundError:
         return "its notebook has not run at this scale"
-    return {cell.printed: cell.estimate for cell in tables.cells(table, frame) if cell.printed}
+    return {(tables.text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in tables.cells(table, frame)}
 
 
-def _row(cell: Printed, ours: dict[tuple[str, str, str], Estimate] | str) -> dict[str, object]:
+def _beside(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[str, object]:
     """A printed number and ours."""
-    row = cell._asdict() | {"paper": cell.value, "ours": "", "low": "", "high": "", "difference": "", "n": ""}
-    if isinstance(ours, str):
-        return row | {"note": ours}
-    found = ours.get((cell.table, cell.row, cell.column))
+    row = cell._asdict() | {"paper": cell.value} | dict.fromkeys(["ours", "low", "high", "difference", "n"], "")
+    found = None if isinstance(ours, str) else ours.get((cell.row, cell.column))
     if found is None:
-        return row | {"note": "this scale has no such cell"}
-    row |= {"ours": found.value, "low": found.low, "high": found.high, "n": found.n}
+        return row | {"note": ours if isinstance(ours, str) else "this scale has no such cell"}
     spread = f"the paper's ± {cell.spread}" if cell.spread is not None else ""
-    return row | {"difference": found.value - cell.value, "note": spread}
+    return row | found._asdict() | {"ours": found.value, "difference": found.value - cell.value, "note": spread}
 
 
 def markdown(compared: pd.DataFrame, scale: str) -> str:
@@ -57,22 +54,17 @@ def markdown(compared: pd.DataFrame, scale: str) -> str:
     parts = [INTRODUCTION.format(scale=scale)]
     for name, part in compared.groupby("table", sort=False):
         title = f"Table {int(name[-2:])}: {published.TABLES[name]['title']}"
-        shown = pd.DataFrame([_shown(row) for row in part.to_dict("records")])
+        shown = pd.DataFrame([_formatted(row) for row in part.to_dict("records")])
         parts.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
     text = pd.DataFrame(published.TEXT)[["line", "says", "value", "unit"]]
     parts.append(f"## Numbers in the text\n\n{text.to_markdown(index=False, disable_numparse=True)}\n")
     return "\n".join(parts)
 
 
-def _shown(row: dict[str, object]) -> dict[str, str]:
-    there = row["ours"] != ""
-    return {
-        "row": row["row"],
-        "column": f"{row['column']}, {row['unit']}",
-        "paper": f"{row['paper']:g}",
-        "ours": f"{row['ours']:.1f} [{row['low']:.1f}, {row['high']:.1f}]" if there else "-",
-        "difference": f"{row['difference']:+.1f}" if there else "-",
-        "n": str(row["n"]) if there else "-",
-        "line": str(row["line"]),
-        "note": row["note"],
-    }
+def _formatted(row: dict[str, object]) -> dict[str, str]:
+    ours = dict.fromkeys(["ours", "difference", "n"], "-")
+    if row["ours"] != "":
+        number = f"{row['ours']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
+        ours = {"ours": number, "difference": f"{row['difference']:+.1f}", "n": str(row["n"])}
+    shown = {"row": row["row"], "column": f"{row['column']}, {row['unit']}", "paper": f"{row['paper']:g}"}
+    return shown | ours | {"line": str(row["line"]), "note": row["note"]}

@@ -35,16 +35,9 @@ def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) ->
     flat = vectors.reshape(len(vectors), -1).astype(np.float64)
     perplexity = min(30, len(flat) // 4)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
-    return pd.DataFrame(
-        {
-            "space": space,
-            "class": list(classes),
-            "x": points[:, 0],
-            "y": points[:, 1],
-            "silhouette": float(silhouette_score(points, classes)),
-            "silhouette_original": float(silhouette_score(flat, classes)),
-        }
-    )
+    table = pd.DataFrame({"space": space, "class": list(classes), "x": points[:, 0], "y": points[:, 1]})
+    scores = {"silhouette": points, "silhouette_original": flat}
+    return table.assign(**{name: float(silhouette_score(one, classes)) for name, one in scores.items()})
 
 
 def silhouettes(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:

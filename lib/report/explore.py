@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,18 +11,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.purified import LETTER, LINE, RIGHT, SMALL, WRONG, difference, fit
-from lib.report.figures.style import WIDTH, show, style
+from lib.report.figures.pictures import Picture, captioned, difference, marked
+from lib.report.figures.style import PAPER
 
 if TYPE_CHECKING:
     from IPython.display import Image
 
-    from lib.tasks.classification import Prediction
+    from lib.tasks.predictions import Prediction
 
 ORIGINAL, ADVERSARY, DEFENDED, TIMES_TEN = "original", "adversary", "defended", "difference × 10"
 
 
-class Look(NamedTuple):
+class Examples(NamedTuple):
     """N images, what an attack and a defense make of them, and what the victim predicts.
 
     names: of the images.  pictures: "original", "adversary" and, behind a defense, "defended" -> uint8 `[N,H,W,3]`.
@@ -39,8 +40,7 @@ class Look(NamedTuple):
     @property
     def differences(self) -> np.ndarray:
         """Adversary less original, in levels, float `[N,H*W*3]`."""
-        adversary, original = (self.pictures[kind].astype(float) for kind in (ADVERSARY, ORIGINAL))
-        return (adversary - original).reshape(len(self.names), -1)
+        return (self.pictures[ADVERSARY].astype(float) - self.pictures[ORIGINAL]).reshape(len(self.names), -1)
 
     @property
     def levels(self) -> np.ndarray:
@@ -48,23 +48,18 @@ class Look(NamedTuple):
         return np.abs(self.differences).max(1).astype(int)
 
 
-def outcomes(seen: Look) -> list[str]:
+def outcomes(seen: Examples) -> list[str]:
     """What happened to the victim's class of each image, in words."""
-    classes = {kind: predicted.classes[:, 0] for kind, predicted in seen.predicted.items()}
-    changed = classes[ADVERSARY] != classes[ORIGINAL]
-    if DEFENDED not in classes:
-        return ["changed" if one else "unchanged" for one in changed]
-    kept = classes[DEFENDED] == classes[ORIGINAL]
-    words = {
-        (True, True): "changed, restored",
-        (True, False): "changed, not restored",
-        (False, True): "unchanged",
-        (False, False): "changed by the defense",
-    }
-    return [words[pair] for pair in zip(changed.tolist(), kept.tolist(), strict=True)]
+    first = seen.predicted[ORIGINAL].classes[:, 0]
+    same = {kind: predicted.classes[:, 0] == first for kind, predicted in seen.predicted.items()}
+    if DEFENDED not in same:
+        return np.where(same[ADVERSARY], "unchanged", "changed").tolist()
+    unchanged = np.where(same[DEFENDED], "unchanged", "changed by the defense")
+    changed = np.where(same[DEFENDED], "changed, restored", "changed, not restored")
+    return np.where(same[ADVERSARY], unchanged, changed).tolist()
 
 
-def table(seen: Look) -> pd.DataFrame:
+def table(seen: Examples) -> pd.DataFrame:
     """A row per image: the victim's class before, after and behind the defense; what changed; how far it is."""
     heads = {ORIGINAL: "before", ADVERSARY: "after", DEFENDED: f"behind {seen.defense}"}
     predicted = {
@@ -80,32 +75,19 @@ def table(seen: Look) -> pd.DataFrame:
     return pd.DataFrame({"image": seen.names, **predicted, "outcome": outcomes(seen), **measured})
 
 
-def figure(seen: Look) -> Figure:
+def figure(seen: Examples) -> Figure:
     """A row per image: original, adversary, ten times the difference, and the adversary behind the defense.
 
-    Below each picture stand the victim's class and its probability, with a sign: as for the original, or not.
+    Above each picture stand the victim's class and its probability, with a sign: as for the original, or not.
     """
-    style()
     columns = [ORIGINAL, ADVERSARY, TIMES_TEN, *([DEFENDED] if DEFENDED in seen.predicted else [])]
-    wide = WIDTH / len(columns)
-    letters = int(wide / LETTER)
-    drawn = Figure(figsize=(WIDTH, (wide + 3 * LINE) * len(seen.names) + 0.5))
-    drawn.suptitle(f"{seen.attack}; classes and probabilities by {seen.victim}", fontsize=9)
-    for row, name in enumerate(seen.names):
-        for place, kind in enumerate(columns, row * len(columns) + 1):
-            axes = drawn.add_subplot(len(seen.names), len(columns), place)
-            title = f"behind {seen.defense}" if kind == DEFENDED else kind
-            show(axes, _picture(seen, kind, row), title if row == 0 else "")
-            text, colour = _caption(seen, kind, row, letters)
-            below = {"ha": "center", "va": "top", "transform": axes.transAxes}
-            axes.text(0.5, -0.03, text, color=colour, **below, **SMALL)
-            if kind == ORIGINAL:
-                left = {"rotation": 90, "ha": "right", "va": "center", "transform": axes.transAxes}
-                axes.text(-0.04, 0.5, fit(name, letters), parse_math=False, **left, **SMALL)
+    rows = [(name, [_picture(seen, kind, row) for kind in columns]) for row, name in enumerate(seen.names)]
+    drawn = captioned([rows], PAPER._replace(height=math.inf))
+    drawn.suptitle(f"{seen.attack}; classes and probabilities by {seen.victim}", fontsize=8, y=0.995)
     return drawn
 
 
-def picture(seen: Look) -> Image:
+def picture(seen: Examples) -> Image:
     """The figure as a PNG for a notebook to show."""
     from IPython.display import Image
 
@@ -114,17 +96,15 @@ def picture(seen: Look) -> Image:
     return Image(data=png.getvalue())
 
 
-def _picture(seen: Look, kind: str, row: int) -> np.ndarray:
+def _picture(seen: Examples, kind: str, row: int) -> Picture:
+    """A picture with its caption."""
+    head = "" if row else f"behind {seen.defense}" if kind == DEFENDED else kind
     if kind == TIMES_TEN:
-        return difference(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row])
-    return seen.pictures[kind][row]
-
-
-def _caption(seen: Look, kind: str, row: int, letters: int) -> tuple[str, str]:
-    """What stands below a picture, and its colour."""
-    if kind == TIMES_TEN:
-        return f"at most {seen.levels[row]} levels", "black"
-    predicted, first = seen.predicted[kind], seen.predicted[ORIGINAL].classes[row, 0]
-    sign, colour = RIGHT if predicted.classes[row, 0] == first else WRONG
-    name, score = fit(seen.classes[predicted.classes[row, 0]], letters), f"{100 * predicted.confidence[row, 0]:.0f} %"
-    return (f"{name}\n{score}", "black") if kind == ORIGINAL else (f"{name}\n{sign} {score}", colour)
+        image = difference(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row])
+        return Picture(image, mark=f"at most {seen.levels[row]} levels", head=head)
+    label, score = (array[row, 0] for array in (seen.predicted[kind].classes, seen.predicted[kind].confidence))
+    right = label == seen.predicted[ORIGINAL].classes[row, 0]
+    name, mark, colour = marked(seen.classes[label], score, right)
+    if kind == ORIGINAL:
+        mark, colour = f"{100 * score:.0f} %", "black"
+    return Picture(seen.pictures[kind][row], name, mark, colour, head)

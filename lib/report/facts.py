@@ -89,36 +89,34 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
     results/<scale>/train/networks; a network not trained here has no row.  labelled: labelled training images.
     """
     printed, theirs = published.TABLES["table_02"]["rows"], "ImageNet-Adversarial-Training, INSTRUCTIONS.md"
-    yes, no = ("Yes", "Yes"), ("No", "No")
-    paper = printed["Feature Denoising"]
+    # method, source, GPUs, hours, does it need labels and depend on the data set, training images
     rows = [
-        _cost("Feature Denoising, ResNet152", "paper", *paper, *yes, "1.3 million, labelled"),
-        _cost("the same: the baseline without denoising blocks", theirs, 128, 52, *yes, "1.28 million, labelled"),
-        _cost("the same: with them, the network of Table 1", theirs, 128, 90, *yes, "1.28 million, labelled"),
-        _cost("NRP", "paper", *printed["NRP"], *no, "25,000, no labels"),
+        ("Feature Denoising, ResNet152", "paper", *printed["Feature Denoising"], "Yes", "1.3 million, labelled"),
+        ("the same: the baseline without denoising blocks", theirs, 128, 52, "Yes", "1.28 million, labelled"),
+        ("the same: with them, the network of Table 1", theirs, 128, 90, "Yes", "1.28 million, labelled"),
+        ("NRP", "paper", *printed["NRP"], "No", "25,000, no labels"),
     ]
-    own = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
-    for method, name in {**own, **chosen.hardened}.items():
+    purifiers = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
+    for method, name in {**purifiers, **chosen.hardened}.items():
         if facts := record(name, records):
-            device = facts.get("device", "CPU")
             title, source = f"{method} ({describe(scale, name)})", f"measured on {facts['machine']}"
-            purifier = name in scale.purifiers
-            images = (*no, f"{facts['images']:,}, no labels") if purifier else (*yes, f"{labelled:,}, labelled")
-            rows.append(_cost(title, source, int(device != "CPU"), facts["seconds"] / 3600, *images))
-    return pd.DataFrame(rows)
-
-
-def _cost(method: str, source: str, gpus: int, hours: float, labels: str, specific: str, images: str) -> dict:
-    return {
-        "method": method,
-        "source": source,
-        "GPUs": gpus,
-        "time": _hours(hours),
-        "GPU-hours": _hours(gpus * hours) if gpus else "-",
-        "task/label dependency": labels,
-        "dataset specific": specific,
-        "training images": images,
-    }
+            free = name in scale.purifiers
+            images = f"{facts['images']:,}, no labels" if free else f"{labelled:,}, labelled"
+            gpus = int(facts.get("device", "CPU") != "CPU")
+            rows.append((title, source, gpus, facts["seconds"] / 3600, "No" if free else "Yes", images))
+    return pd.DataFrame(
+        {
+            "method": method,
+            "source": source,
+            "GPUs": gpus,
+            "time": _hours(hours),
+            "GPU-hours": _hours(gpus * hours) if gpus else "-",
+            "task/label dependency": bound,
+            "dataset specific": bound,
+            "training images": images,
+        }
+        for method, source, gpus, hours, bound, images in rows
+    )
 
 
 def _hours(hours: float) -> str:
@@ -128,27 +126,20 @@ def _hours(hours: float) -> str:
 def needs(chosen: AppendixC, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
     """What feature-scattering training and NRP ask for. records, labelled: see `training_cost`."""
     scattered, purifier = (record(name, records) for name in (chosen.scattered, chosen.purifier))
-    rows = [
-        {
-            "defense": "feature-scattering training",
-            "network": describe(scale, chosen.scattered) if chosen.scattered else "none at this scale",
-            "labels": "yes",
-            "training images": f"{labelled:,}" if chosen.scattered else "-",
-            "training": _training(scattered),
-            "protects": "the one network that it trains",
-            "per image": "nothing",
-        },
-        {
-            "defense": "NRP",
-            "network": describe(scale, chosen.purifier),
-            "labels": "no",
-            "training images": f"{purifier['images']:,}" if purifier else "-",
-            "training": _training(purifier),
-            "protects": f"the {len({chosen.natural, *chosen.victims})} networks below, none of them changed",
-            "per image": "one pass of the purifier",
-        },
-    ]
-    return pd.DataFrame(rows)
+    network, images = (
+        (describe(scale, chosen.scattered), f"{labelled:,}") if chosen.scattered else ("none at this scale", "-")
+    )
+    protected = f"the {len({chosen.natural, *chosen.victims})} networks below, none of them changed"
+    columns = {
+        "defense": ("feature-scattering training", "NRP"),
+        "network": (network, describe(scale, chosen.purifier)),
+        "labels": ("yes", "no"),
+        "training images": (images, f"{purifier['images']:,}" if purifier else "-"),
+        "training": (_training(scattered), _training(purifier)),
+        "protects": ("the one network that it trains", protected),
+        "per image": ("nothing", "one pass of the purifier"),
+    }
+    return pd.DataFrame(columns)
 
 
 def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, records: Path, n: int) -> pd.DataFrame:
@@ -159,17 +150,16 @@ def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, 
     another device, or not here.
     """
     ssp, device = took["SSP"]["seconds"], took["SSP"]["device"]
-    shared = {"device": device, "images timed": n}
-    row = {"attack": "SSP", "precision": scale.precision, "per image": _span(ssp), "against SSP": "1"}
-    rows = [row | {"training": "-", "pays after": "-"} | shared]
+    rows = [("SSP", scale.precision, _span(ssp), "1", "-", "-")]
     for name, network in chosen.items():
-        own, facts = took[name]["seconds"], record(network, records)
-        here = facts and facts.get("device", "CPU") == device and ssp > own
-        row = {"attack": f"{name} ({describe(scale, network)})", "precision": "fp32", "per image": _span(own)}
-        row |= {"against SSP": f"{ssp / own:.0f} times faster" if ssp >= 10 * own else f"{ssp / own:.2g} times faster"}
-        row |= {"training": _training(facts)}
-        rows.append(row | {"pays after": f"{facts['seconds'] / (ssp - own):,.0f} images" if here else "-"} | shared)
-    return pd.DataFrame(rows)
+        seconds, facts = took[name]["seconds"], record(network, records)
+        here = facts and facts.get("device", "CPU") == device and ssp > seconds
+        times = f"{ssp / seconds:.0f}" if ssp >= 10 * seconds else f"{ssp / seconds:.2g}"
+        paid = f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-"
+        title = f"{name} ({describe(scale, network)})"
+        rows.append((title, "fp32", _span(seconds), f"{times} times faster", _training(facts), paid))
+    columns = ["attack", "precision", "per image", "against SSP", "training", "pays after"]
+    return pd.DataFrame(rows, columns=columns).assign(device=device, **{"images timed": n})
 
 
 def _training(facts: dict) -> str:

@@ -32,22 +32,12 @@ def value(table: str, row: str, column: str) -> float | None:
 
 def cells() -> list[Printed]:
     """Every number of every table, in the paper's order."""
-    return [
-        Printed(name, row, column, number, _spread(table, row, place), _unit(table, column), _line(table, row, column))
-        for name, table in TABLES.items()
-        for row, numbers in table["rows"].items()
-        for place, (column, number) in enumerate(zip(table["columns"], numbers, strict=True))
-    ]
-
-
-def _spread(table: dict, row: str, place: int) -> float | None:
-    return table["spread"][row][place] if row in table.get("spread", {}) else None
-
-
-def _unit(table: dict, column: str) -> str:
-    return table["units"][column] if "units" in table else table["unit"]
-
-
-def _line(table: dict, row: str, column: str) -> int:
-    """Table 5 is printed on its side: its columns are the lines."""
-    return table["column_lines"][column] if "column_lines" in table else table["row_lines"][row]
+    found = []
+    for name, table in TABLES.items():
+        for row, numbers in table["rows"].items():
+            spreads = table.get("spread", {}).get(row, [None] * len(numbers))
+            for column, number, spread in zip(table["columns"], numbers, spreads, strict=True):
+                unit = table["units"][column] if "units" in table else table["unit"]
+                line = table["row_lines"][row] if "row_lines" in table else table["column_lines"][column]
+                found.append(Printed(name, row, column, number, spread, unit, line))
+    return found

@@ -74,7 +74,9 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
     if len({frame.images[0] for _, frame in terms}) > 1:
         raise ValueError("the cells do not share their images: their difference is not paired")
     chosen, weights = SCORES[score], [weight for weight, _ in terms]
-    return COMBINE[chosen.kind](chosen, weights, cells, constant)
+    if chosen.kind == "sums":
+        return of_sums(lambda counts: getattr(confusion.scores(counts), chosen.name), weights, cells, constant)
+    return (_mean if chosen.kind == "mean" else _precision)(chosen, weights, cells, constant)
 
 
 def point(score: str, frame: Frame) -> float:
@@ -101,33 +103,23 @@ def _one(frame: Frame) -> Contributions:
 
 
 def _mean(score: Score, weights: Sequence[float], cells: Sequence[dict], constant: float) -> Estimate:
-    values = sum(w * np.asarray(cell[score.name], dtype=float) for w, cell in zip(weights, cells, strict=True))
-    values = values - constant / score.factor
-    low, high = _mean_interval(values)
-    if score.share and list(weights) == [1.0] and not constant:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Estimate(score.factor * values.mean(), score.factor * low, score.factor * high, len(values))
-
-
-def _mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """The percentile bootstrap's 95 % interval of the mean.
+    """The mean over images with the percentile bootstrap's interval.
 
     Where all images agree the bootstrap has no width. Then the exact binomial bound stands in: with 95 % confidence at
     most 1 - 0.025^(1/n) of all images differ from them.
     """
-    if not len(values):
+    values = sum(w * np.asarray(cell[score.name], dtype=float) for w, cell in zip(weights, cells, strict=True))
+    values, n = values - constant / score.factor, len(values)
+    if not n:
         raise ValueError("no images: a mean over nothing has no value")
     if np.ptp(values) == 0:
-        margin = 1 - 0.025 ** (1 / len(values))
-        return float(values[0]) - margin, float(values[0]) + margin
-    return tuple(np.percentile(drawn(len(values)) @ values / len(values), [2.5, 97.5]).tolist())
-
-
-def _sums(score: Score, weights: Sequence[float], cells: Sequence[np.ndarray], constant: float) -> Estimate:
-    def statistic(counts: np.ndarray) -> np.ndarray:
-        return getattr(confusion.scores(counts), score.name)
-
-    return of_sums(statistic, weights, cells, constant)
+        margin = 1 - 0.025 ** (1 / n)
+        low, high = float(values[0]) - margin, float(values[0]) + margin
+    else:
+        low, high = np.percentile(drawn(n) @ values / n, [2.5, 97.5]).tolist()
+    if score.share and list(weights) == [1.0] and not constant:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Estimate(score.factor * values.mean(), score.factor * low, score.factor * high, n)
 
 
 def of_sums(
@@ -171,6 +163,3 @@ def drawn(size: int) -> np.ndarray:
     images = np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
     places = images + size * np.arange(RESAMPLES)[:, None]
     return np.bincount(places.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
-
-
-COMBINE = {"mean": _mean, "sums": _sums, "precision": _precision}

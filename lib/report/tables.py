@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from lib import settings
 from lib.frames import Frame
@@ -28,57 +28,60 @@ Where = dict[str, str | float | list[str | float]]
 FILES = (ROOT / "lib" / "report" / "tables.yaml", ROOT / "own" / "tables.yaml")
 
 
+def known_score(name: str) -> str:
+    """One of `scores.SCORES`."""
+    if name not in SCORES:
+        raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
+    return name
+
+
+Scored = Annotated[str, AfterValidator(known_score)]
+
+
 class Column(Strict):
     """What a column shows of each row.
 
-    where: the cell, beside what the table and the row say (and in place of it where both name a column).
-    less: another cell, whose score is taken off: a paired difference in points.  spread: adds the standard deviation
-    over seeds.  paper: table, row and column of published.yaml; in these {victim} is the row's or column's.
+    score: where it is not the table's.  where: the cell, beside what the table and the row say (and in place of it
+    where both name a column).  less: another cell, whose score is taken off: a paired difference in points.  spread:
+    adds the standard deviation over seeds.
     """
 
-    score: str
+    score: Scored | None = None
     where: Where = Field(default_factory=dict)
     less: Where | None = None
     spread: bool = False
-    paper: tuple[str, str, str] | None = None
-
-    @field_validator("score")
-    @classmethod
-    def known(cls, name: str) -> str:
-        """One of `scores.SCORES`."""
-        if name not in SCORES:
-            raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
-        return name
 
 
 class Table(Strict):
     """A table of a frame.
 
     stage: the notebook whose frame it shows.  where: its cells.  rows: columns of the frame; each of their values makes
-    a row.  columns: heading -> what it shows; "{victim}" in a heading makes a column per value.  network: adds what
-    plays the row's victim.  white_box: puts in brackets what is no transfer, as the victim is the surrogate.  best: the
-    largest number of each column in bold.  headline: cells of its CSV file (column -> value), whose mean `dvc metrics`
-    shows.
+    a row.  columns: heading -> what it shows; "{victim}" in a heading makes a column per value.  paper: the table of
+    published.yaml with the same headings, whose rows are called as the first of `rows`.  network: adds what plays the
+    row's victim.  white_box: puts in brackets what is no transfer, as the victim is the surrogate.  best: the largest
+    number of each column in bold.  headline: cells of its CSV file (column -> value), whose mean `dvc metrics` shows.
     """
 
     title: str
     stage: str
     where: Where = Field(default_factory=dict)
     rows: list[str] = Field(min_length=1)
-    columns: dict[str, Column] = Field(min_length=1)
+    columns: dict[str, Column] = Field(default={"{victim}": Column()}, min_length=1)
+    score: Scored = "accuracy"
+    paper: str = ""
     network: bool = False
     white_box: bool = False
     best: bool = False
     headline: dict[str, str] = Field(default_factory=dict)
 
 
-class Cell(NamedTuple):
-    """One number of a table, with what labels it. printed: table, row and column in published.yaml, if it is there."""
+class Number(NamedTuple):
+    """One number of a table, with what labels it. paper: the number that the paper prints there, or ""."""
 
     row: dict[str, object]
     heading: str
     estimate: Estimate
-    printed: tuple[str, str, str] | None
+    paper: float | str
     white_box: bool
     spread: float | None
 
@@ -93,29 +96,34 @@ def tables(own: bool = False) -> dict[str, Table]:
     return found
 
 
-def cells(table: Table, frame: Frame) -> Iterator[Cell]:
+def cells(table: Table, frame: Frame) -> Iterator[Number]:
     """The numbers of a table, row by row. A cell that the frame has not is left out."""
-    chosen = frame.where(**table.where)
-    for row in distinct(chosen, table.rows):
+    for row in distinct(frame.where(**table.where), table.rows):
         for heading, column in table.columns.items():
-            fields = [name for _, name, _, _ in Formatter().parse(heading) if name]
-            for values in distinct(frame.where(**table.where | column.where), fields):
+            score = column.score or table.score
+            for values in distinct(frame.where(**table.where | column.where), fields(heading)):
                 found = frame.where(**table.where | row | values | column.where)
-                if not len(found):
-                    continue
-                names = row | values
-                title = heading.format(**{key: text(value) for key, value in names.items()})
-                own = set(found.cells["victim"]) & {s for v in found.cells["surrogate"] for s in v.split(" + ")}
                 terms = [(1.0, found)]
                 if column.less is not None:
                     terms.append((-1.0, frame.where(**table.where | row | values | column.less)))
-                    if not len(terms[1][1]):
-                        continue
-                elif not np.isfinite(point(column.score, found)):
+                if not all(len(cell) for _, cell in terms):
                     continue
-                number = combined(column.score, terms)
-                spread = _spread(column.score, found) if column.spread and len(found) > 1 else None
-                yield Cell(row, title, number, _printed(column, names), bool(own) and table.white_box, spread)
+                if column.less is None and not np.isfinite(point(score, found)):
+                    continue
+                names = {key: text(value) for key, value in (row | values).items()}
+                title = heading.format(**names)
+                printed = published.value(table.paper, names[table.rows[0]], title) if table.paper else None
+                same = set(found.cells["victim"]) & {s for v in found.cells["surrogate"] for s in v.split(" + ")}
+                spread = None
+                if column.spread and len(found) > 1:
+                    spread = float(np.std([point(score, found.at([k])) for k in range(len(found))], ddof=1))
+                paper, white_box = "" if printed is None else printed, bool(same) and table.white_box
+                yield Number(row, title, combined(score, terms), paper, white_box, spread)
+
+
+def fields(heading: str) -> list[str]:
+    """The names in braces."""
+    return [name for _, name, _, _ in Formatter().parse(heading) if name]
 
 
 def distinct(frame: Frame, names: list[str]) -> list[dict[str, object]]:
@@ -123,74 +131,50 @@ def distinct(frame: Frame, names: list[str]) -> list[dict[str, object]]:
     if not names:
         return [{}]
     found = frame.cells[names].drop_duplicates()
-    return found.sort_values(names, key=lambda column: column.map(_order(column)), kind="stable").to_dict("records")
+    return found.sort_values(names, key=lambda column: pd.factorize(column)[0], kind="stable").to_dict("records")
 
 
-def _order(column: pd.Series) -> dict[object, int]:
-    return {value: place for place, value in enumerate(column.unique())}
-
-
-def _printed(column: Column, names: dict[str, object]) -> tuple[str, str, str] | None:
-    """Where the paper prints a cell, None where it does not."""
-    if column.paper is None:
-        return None
-    place = tuple(part.format(**{key: text(value) for key, value in names.items()}) for part in column.paper)
-    return None if published.value(*place) is None else place
-
-
-def _spread(score: str, frame: Frame) -> float:
-    """The standard deviation over the seeds of a random defense."""
-    return float(np.std([point(score, frame.where(seed=seed)) for seed in frame.cells["seed"]], ddof=1))
-
-
-def long(found: list[Cell]) -> pd.DataFrame:
-    """A row per number: the row's labels, column, value, low, high, n, and the paper's number where it prints one."""
+def long(found: list[Number]) -> pd.DataFrame:
+    """A row per number: the row's labels, column, value, low, high, n; spread, and the paper's number, where any is."""
     rows = [
-        {**cell.row, "column": cell.heading, **cell.estimate._asdict()}
-        | ({"spread": cell.spread} if any(one.spread is not None for one in found) else {})
-        | ({"paper": published.value(*cell.printed) if cell.printed else ""} if any(c.printed for c in found) else {})
+        {**cell.row, "column": cell.heading, **cell.estimate._asdict(), "spread": cell.spread, "paper": cell.paper}
         for cell in found
     ]
-    return pd.DataFrame(rows)
+    empty = [name for name in ("spread", "paper") if all(getattr(cell, name) in (None, "") for cell in found)]
+    return pd.DataFrame(rows).drop(columns=empty, errors="ignore")
 
 
-def wide(table: Table, found: list[Cell], frame: Frame, scale: settings.Scale | None = None) -> pd.DataFrame:
-    """The table as it is shown: a row per row, text in every cell."""
-    headings = list(dict.fromkeys(cell.heading for cell in found))
-    best = {name: max(c.estimate.value for c in found if c.heading == name) for name in headings if table.best}
-    several = any("{" in heading for heading in table.columns)
+def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale) -> pd.DataFrame:
+    """The table as it is shown: a row per row, text in every cell.
+
+    The paper's numbers stand beside ours, or in a row below where a heading stands for several columns.
+    """
+    best = {c.heading: max(o.estimate.value for o in found if o.heading == c.heading) for c in found}
+    printed = {cell.heading for cell in found if cell.paper != ""}
+    below = any(map(fields, table.columns))
     rows = []
     for row in distinct(frame.where(**table.where), table.rows):
         here = {cell.heading: cell for cell in found if cell.row == row}
         labels = {name: text(value) or "-" for name, value in row.items()}
-        if table.network and scale:
+        if table.network:
             labels["network"] = facts.describe(scale, frame.where(**table.where | row).cells["victim"].iloc[0])
-        shown = {name: _shown(table, here.get(name), best.get(name)) for name in headings}
-        paper = {name: _paper(here.get(name)) for name in headings}
-        if not several:  # the paper's numbers stand beside ours, or in a row below
-            printed = [name for name in headings if any(c.printed for c in found if c.heading == name)]
-            pairs = [
-                {name: shown[name]} | ({f"{name} (paper)": paper[name]} if name in printed else {}) for name in headings
-            ]
-            shown = {key: value for pair in pairs for key, value in pair.items()}
+        shown, paper = {}, {}
+        for name in best:
+            cell = here.get(name)
+            shown[name] = "-"
+            if cell is not None:
+                number = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
+                number = f"({number})" if cell.white_box else number
+                shown[name] = f"**{number}**" if table.best and cell.estimate.value == best[name] else number
+            paper[name] = "-" if cell is None or cell.paper == "" else f"{cell.paper:g}"
+            if name in printed and not below:
+                shown[f"{name} (paper)"] = paper[name]
         n = sorted({cell.estimate.n for cell in here.values()})
         rows.append(labels | shown | {"n": ", ".join(map(str, n))})
-        if several and set(paper.values()) != {"-"}:
+        if below and set(paper.values()) != {"-"}:
             first, *others = labels
             rows.append({first: f"{labels[first]} (paper)", **dict.fromkeys(others, "-"), **paper, "n": "-"})
     return pd.DataFrame(rows)
-
-
-def _shown(table: Table, cell: Cell | None, best: float | None) -> str:
-    if cell is None:
-        return "-"
-    shown = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
-    shown = f"({shown})" if cell.white_box else shown
-    return f"**{shown}**" if cell.estimate.value == best else shown
-
-
-def _paper(cell: Cell | None) -> str:
-    return "-" if cell is None or cell.printed is None else f"{published.value(*cell.printed):g}"
 
 
 def text(value: object) -> str:

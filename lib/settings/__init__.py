@@ -8,72 +8,58 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
-from lib.settings.base import ROOT, Strict, validated
-from lib.settings.networks import Data, NetworkSpec, Scenes
-from lib.settings.trainings import DetectorSpec, GeneratorSpec, PurifierSpec, SegmenterSpec, StandIn
-from lib.units import unit
+from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
+from lib.settings.networks import (
+    Data,
+    DetectorSpec,
+    GeneratorSpec,
+    NetworkSpec,
+    PurifierSpec,
+    Scenes,
+    SegmenterSpec,
+    StandIn,
+)
 
 SCALES = ("mini", "sample", "paper")
+Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
 
 
 class Params(Strict):
-    """params.yaml: the paper's constants and the scale to run.
-
-    own_attacks: name -> file and options of a user's attack (docs/own_attack.md).  defenses: name -> kind and options
-    (lib/defenses).
-    """
+    """params.yaml: the paper's constants and the scale to run."""
 
     scale: str
     seed: int
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     attacks: Attacks
-    own_attacks: dict[str, OwnAttack] = {}
-    defenses: dict[str, dict[str, int | float | str]]
-
-    @field_validator("own_attacks", mode="before")
-    @classmethod
-    def none_yet(cls, entries: object) -> object:
-        """A heading with nothing below it, as params.yaml comes."""
-        return {} if entries is None else entries
-
-    @model_validator(mode="after")
-    def every_defense_has_its_kind(self) -> "Params":
-        for name, options in self.defenses.items():
-            if "kind" not in options:
-                raise ValueError(f"the defense '{name}' has no kind, such as jpeg or nrp")
-        return self
+    # A heading with nothing below it is None, as params.yaml comes.
+    own_attacks: Annotated[dict[str, OwnAttack], BeforeValidator(lambda entries: entries or {})] = {}
+    defenses: dict[str, Options]  # name -> kind and options of `lib.defenses`
 
     def with_attacks(self, **changes: dict) -> "Params":
         """With other values of these parameters, by section; ValueError in one line for an unknown one."""
-        sections = self.attacks.model_dump()
-        sections |= {name: sections.get(name, {}) | values for name, values in changes.items()}
+        sections = merged(self.attacks.model_dump(), changes)
         return self.model_copy(update={"attacks": validated(Attacks, sections, "attacks")})
 
 
 class Scale(Strict):
-    """scales/<name>.yaml: data sets, networks, image counts, training lengths.
-
-    like: the scale whose settings and trained networks this one shares; its file then holds only what differs.
-    precision: of the surrogates while they are attacked.  batch: images per step and per stored shard.
-    attacks: parameters that differ from params.yaml at this scale, by section.
-    """
+    """scales/<name>.yaml: data sets, networks, image counts, training lengths."""
 
     name: str = ""
-    like: str | None = None
-    precision: Literal["fp32", "bf16"]
-    batch: int
-    attacks: AttackChanges = AttackChanges()
+    like: str | None = None  # the scale whose settings and trained networks this one shares, where its file is silent
+    precision: Literal["fp32", "bf16"]  # of the surrogates while they are attacked
+    batch: int  # images per step and per stored shard
+    attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data
     networks: dict[str, NetworkSpec]
-    stand_ins: dict[str, StandIn] = {}
-    segmenters: dict[str, SegmenterSpec] = {}
-    detectors: dict[str, DetectorSpec] = {}
-    purifiers: dict[str, PurifierSpec] = {}
-    generators: dict[str, GeneratorSpec] = {}
+    stand_ins: dict[Classifier, StandIn] = {}
+    segmenters: dict[Segmenter, SegmenterSpec] = {}
+    detectors: dict[Detector, DetectorSpec] = {}
+    purifiers: dict[Purifier, PurifierSpec] = {}
+    generators: dict[Generator, GeneratorSpec] = {}
     f: AppendixF
     a: AppendixA
     b: AppendixB
@@ -83,22 +69,10 @@ class Scale(Strict):
     g: AppendixG
 
     @model_validator(mode="after")
-    def known_trainings(self) -> "Scale":
+    def equal_maps(self) -> "Scale":
         for name, spec in self.segmenters.items():
-            if name not in self.networks or self.networks[name].maps != spec.maps:
-                raise ValueError(f"segmenters.{name} and networks.{name} must both be there, with equal maps")
-        needs = [("purifiers", "purifier", name, spec.extractor) for name, spec in self.purifiers.items()]
-        needs += [("generators", "cda_generator", name, spec.classifier) for name, spec in self.generators.items()]
-        for section, family, name, other in needs:
-            for needed in (name, other):
-                if needed not in self.networks:
-                    raise ValueError(f"{section}.{name} needs networks.{needed}, which is not there")
-            if self.networks[other].task != "classification":
-                task = self.networks[other].task
-                raise ValueError(f"{section}.{name} needs a classifier, but networks.{other} does {task}")
-            if self.networks[name].family != family:
-                found = self.networks[name].family
-                raise ValueError(f"{section}.{name} trains networks.{name}, which is of family {found}")
+            if name in self.networks and self.networks[name].maps != spec.maps:
+                raise ValueError(f"segmenters.{name} and networks.{name} must have equal maps")
         return self
 
 
@@ -106,16 +80,11 @@ def _yaml(path: Path) -> dict:
     try:
         return yaml.safe_load(path.read_text()) or {}
     except FileNotFoundError:
-        known = f"; the scales are {_scales(path.parent)}" if path.parent.name == "scales" else ""
-        raise FileNotFoundError(f"{path.parent.name}/{path.name} not found{known}") from None
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
+        hint = f"; the scales are {known}" if path.parent.name == "scales" else ""
+        raise FileNotFoundError(f"{path.parent.name}/{path.name} not found{hint}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
-
-
-def _scales(folder: Path) -> str:
-    """The scales that a folder holds, those of SCALES first."""
-    here = {path.stem for path in folder.glob("*.yaml")}
-    return ", ".join([name for name in SCALES if name in here] + sorted(here.difference(SCALES)))
 
 
 def params(root: Path = ROOT) -> Params:
@@ -135,10 +104,17 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
     """
     name = scale or params(root).scale
     where = f"scales/{name}.yaml"
-    data = _yaml(root / "scales" / f"{name}.yaml")
-    if data.get("like"):
-        data = _merged(_base(data["like"], where, root), data)
-    return validated(Scale, {**data, "name": name}, where)
+    data = _yaml(root / where)
+    if like := data.get("like"):
+        other = _yaml(root / "scales" / f"{like}.yaml")
+        if "like" in other:
+            raise ValueError(f"{where}: like: {like} is itself like {other['like']}; name a scale that stands alone")
+        base = load(like, root)  # by itself first: a mistake in it is reported where it stands
+        # Trained networks are found from here too.
+        weights = {key: spec.weights or f"models/{like}/{key}.safetensors" for key, spec in base.networks.items()}
+        named = {"networks": {key: {"weights": file} for key, file in weights.items()}}
+        data = merged(merged(base.model_dump(exclude_unset=True), named), data)
+    return validated(Scale, {**data, "name": name}, where, data.get("networks"))
 
 
 def records(scale: Scale, root: Path = ROOT) -> Path:
@@ -146,24 +122,7 @@ def records(scale: Scale, root: Path = ROOT) -> Path:
     return root / "results" / (scale.like or scale.name) / "train" / "networks"
 
 
-def _base(like: object, where: str, root: Path) -> dict:
-    """What scales/<like>.yaml says, its trained networks' weights named, so that they are found from another scale."""
-    folder = root / "scales"
-    if not isinstance(like, str) or not (folder / f"{like}.yaml").is_file():
-        raise ValueError(f"{where}: like: no scale '{like}'; the scales are {_scales(folder)}")
-    base = _yaml(folder / f"{like}.yaml")
-    if base.get("like"):
-        raise ValueError(f"{where}: like: {like} is itself like {base['like']}; name a scale that stands alone")
-    # First by itself: a mistake in it is reported where it stands.
-    validated(Scale, {**base, "name": like}, f"scales/{like}.yaml")
-    networks = {
-        name: spec | {"weights": spec.get("weights") or f"models/{like}/{name}.safetensors"}
-        for name, spec in base["networks"].items()
-    }
-    return base | {"networks": networks}
-
-
-def _merged(base: dict, changes: dict) -> dict:
+def merged(base: dict, changes: dict) -> dict:
     """`base` with what `changes` holds in its place: sections key by key, lists and single values as a whole."""
     both = [key for key in changes if isinstance(changes[key], dict) and isinstance(base.get(key), dict)]
-    return base | changes | {key: _merged(base[key], changes[key]) for key in both}
+    return base | changes | {key: merged(base[key], changes[key]) for key in both}

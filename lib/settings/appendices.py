@@ -1,156 +1,109 @@
-"""What each appendix's notebook is given: networks, counts, budgets."""
+"""What each appendix's notebook is given: networks, counts, budgets.
 
-from pydantic import Field, model_validator
+In all of them  victims: whose accuracy is measured.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP
+and FFF.  images: per number.  examples: how many images a figure shows.  purifier: the network that purifies.
+"""
 
-from lib.settings.base import Strict
+from typing import Annotated
+
+from pydantic import Field
+
+from lib.settings.base import Classifier, Generator, Network, Purifier, Strict, holding
 from lib.settings.networks import Data, Scenes
 
 
-class AppendixF(Strict):
-    """notebooks/f_attack_parameters.ipynb
+class Transfer(Strict):
+    """An appendix whose adversaries of surrogates are tried on other classifiers."""
 
-    victims: Table 5 and the transfer matrix.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP and
-    FFF.  victim, iterations: Figure 6.  images: per number of Figure 6 and of the matrix.
-    """
-
-    victims: list[str]
-    surrogate: str
-    feature_surrogate: str
-    victim: str
-    iterations: list[int]
+    victims: list[Classifier]
+    surrogate: Classifier
+    feature_surrogate: Classifier
     images: int
+
+
+class AppendixF(Transfer):
+    """notebooks/f_attack_parameters.ipynb: Table 5, Figure 6 and the transfer matrix."""
+
+    victim: Classifier  # of Figure 6
+    iterations: list[int]  # of Figure 6
 
 
 class AppendixA(Strict):
-    """notebooks/a_why_ssp_works.ipynb
+    """notebooks/a_why_ssp_works.ipynb: Figures 1 to 3."""
 
-    sources: name in Figure 1 -> network whose feature space is attacked.  victim, iterations, images: Figure 1.
-    shown: images of Figure 2.  logits, features: the networks of Figure 3.  tsne_data: its images.  groups: name ->
-    ranges of labels (both ends included) that count as one class; without it, `classes` classes drawn at random.
-    """
-
-    sources: dict[str, str]
-    victim: str
+    sources: dict[str, Classifier]  # name in Figure 1 -> network whose feature space is attacked
+    victim: Classifier  # of Figure 1
     iterations: list[int]
     images: int
-    shown: int
-    logits: str
-    features: str
+    examples: int  # in Figure 2
+    logits: Classifier  # the network of Figure 3's logits
+    features: Classifier  # and of its features
     tsne_data: Data
-    groups: dict[str, list[tuple[int, int]]] | None = None
-    classes: int = 6
+    groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
+    classes: int = 6  # without groups: so many, drawn at random
 
 
 class TransformTest(Strict):
-    """One half of Appendix E: the images, the victims (the first is the table's), how many SSP steps, what to show.
-
-    shown: how many images of the figure.  threshold: the score from which a detection is drawn.
-    """
+    """One task of Appendix E or D: its images, its victims and how SSP attacks them."""
 
     data: Scenes
-    victims: list[str]
-    steps: int
-    shown: int
-    threshold: float = 0.5
+    victims: list[Network]  # the first is the table's
+    steps: int  # of SSP
+    examples: int
+    threshold: float = 0.5  # the score from which a detection is drawn
 
 
 class AppendixE(Strict):
-    """notebooks/e_transforms.ipynb
+    """notebooks/e_transforms.ipynb: Tables 6 and 7, Figures 4 and 5."""
 
-    surrogate: whose features SSP attacks.  budgets: of the trend; Tables 6 and 7 print 8 and 16.
-    """
-
-    surrogate: str
-    budgets: list[int]
+    surrogate: Classifier  # whose features SSP attacks
+    budgets: Annotated[list[int], holding(8, 16, why="the columns of Tables 6 and 7")]
     segmentation: TransformTest
     detection: TransformTest
 
-    @model_validator(mode="after")
-    def printed_budgets(self) -> "AppendixE":
-        if not {8, 16} <= set(self.budgets):
-            raise ValueError("budgets must hold 8 and 16, the columns of Tables 6 and 7")
-        return self
-
 
 class AppendixB(Strict):
-    """notebooks/b_at_comparison.ipynb
+    """notebooks/b_at_comparison.ipynb: Table 1."""
 
-    victim: "Original" of Table 1, which NRP protects.  hardened: row of Table 1 -> adversarially trained network.
-    purifier: the network that purifies.  data: the images, if not the scale's.  images: steps of PGD -> how many of
-    them; Table 1 has 10 steps.  seeds: of the dynamic defense.  draws: of its noise, per step of the attack that
-    averages over it.
-    """
-
-    victim: str
-    hardened: dict[str, str]
-    purifier: str
-    data: Data | None = None
-    images: dict[int, int]
-    seeds: int = Field(5, ge=2)
-    draws: int = Field(8, ge=1)
-
-    @model_validator(mode="after")
-    def printed_steps(self) -> "AppendixB":
-        if 10 not in self.images:
-            raise ValueError("images must hold a count for 10 steps, which Table 1 is about")
-        return self
+    victim: Classifier  # "Original", which NRP protects
+    hardened: dict[str, Classifier]  # row -> adversarially trained network
+    purifier: Purifier
+    data: Data | None = None  # if not the scale's
+    images: Annotated[dict[int, int], holding(10, why="the steps that Table 1 is about")]  # by steps of PGD
+    seeds: int = Field(5, ge=2)  # of the dynamic defense
+    draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
 
 
-class AppendixC(Strict):
-    """notebooks/c_fsa.ipynb
+class AppendixC(Transfer):
+    """notebooks/c_fsa.ipynb: Table 3, and what FSA's surrogate, steps and batch change."""
 
-    victims: the columns of Table 3.  surrogate: whose logits FSA scatters in Table 3.  feature_surrogate: of SSP.
-    images: of Table 3.  surrogates, steps, batches: what the second table varies, over `varied` images (batches: below
-    params.yaml's size).  scattered: the network trained on FSA's adversaries, if the scale has one.  natural: the same
-    architecture trained naturally.  purifier: the network that purifies.
-    """
-
-    victims: list[str]
-    surrogate: str
-    feature_surrogate: str
-    images: int
-    surrogates: list[str]
+    surrogates: list[Classifier]  # the second table varies these, steps and batches
     steps: list[int]
-    batches: list[int]
-    varied: int
-    scattered: str | None = None
-    natural: str
-    purifier: str
+    batches: list[int]  # below params.yaml's size
+    varied: int  # images of the second table
+    scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
+    natural: Classifier  # the same architecture trained naturally
+    purifier: Purifier
 
 
 class AppendixD(Strict):
-    """notebooks/d_cda.ipynb
+    """notebooks/d_cda.ipynb: Table 4, Figures 9 and 10."""
 
-    generators: row of Table 4 -> generator.  classifier: the network that all of them were trained against.
-    detection: the images and victims of Table 4 (the first is the table's), and how many SSP steps.
-    feature_surrogate: of SSP.  victims: classifiers that the generators attack.  images: for the classifiers.
-    pictured: the generators of Figure 9.  shown: images of Figure 9.  purifier: the network that purifies.
-    """
-
-    generators: dict[str, str]
-    classifier: str
-    detection: TransformTest
-    feature_surrogate: str
-    victims: list[str]
+    generators: dict[str, Generator]  # by row of Table 4
+    classifier: Classifier  # that all of them were trained against
+    detection: TransformTest  # of Table 4
+    feature_surrogate: Classifier
+    victims: list[Classifier]
     images: int
-    pictured: list[str]
-    shown: int
-    purifier: str
+    pictured: list[str]  # the generators of Figure 9
+    examples: int
+    purifier: Purifier
 
 
-class AppendixG(Strict):
-    """notebooks/g_visual_purification.ipynb
+class AppendixG(Transfer):
+    """notebooks/g_visual_purification.ipynb: Figures 7 and 8."""
 
-    victims: whose accuracy is told before and after.  surrogate, feature_surrogate: of every attack of the project.
-    robust: the network whose features Figure 7 attacks.  ensemble: the surrogates of Figure 8.  purifier: the network
-    that purifies.  images: per number.  shown: images of each figure.
-    """
-
-    victims: list[str]
-    surrogate: str
-    feature_surrogate: str
-    robust: str
-    ensemble: list[str]
-    purifier: str
-    images: int
-    shown: int
+    robust: Classifier  # whose features Figure 7 attacks
+    ensemble: list[Classifier]  # the surrogates of Figure 8
+    purifier: Purifier
+    examples: int

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from lib.settings.base import Strict
+from lib.settings.base import Count, Strict
 
-Positive = Annotated[int, Field(ge=1)]
 ASCENT = {"eps": float, "step": float, "steps": int}
 MOMENTUM = ASCENT | {"decay": float}
 DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
-TRANSPORT = {"batch": Positive, "reg": Annotated[float, Field(gt=0)], "iterations": Positive}
+TRANSPORT = {"batch": Count, "reg": Annotated[float, Field(gt=0)], "iterations": Count}
 SECTIONS: dict[str, dict[str, Any]] = {
     "noise": {"eps": float},
     "fgsm": {"eps": float, "step": float},
@@ -32,11 +31,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
 
 def _model(name: str, default: Any) -> type[Strict]:
     """A model with a field per attack, a model itself; default: of every field, `...` for none."""
-    sections = {
-        attack: create_model(attack, __base__=Strict, **{key: (kind, default) for key, kind in parameters.items()})
-        for attack, parameters in SECTIONS.items()
+    fields = {
+        attack: create_model(attack, __base__=Strict, **{key: (kind, default) for key, kind in kinds.items()})
+        for attack, kinds in SECTIONS.items()
     }
-    return create_model(name, __base__=Strict, **{attack: (model, default) for attack, model in sections.items()})
+    return create_model(name, __base__=Strict, **{attack: (model, default) for attack, model in fields.items()})
 
 
 Attacks = _model("Attacks", ...)
@@ -44,16 +43,12 @@ AttackChanges = _model("AttackChanges", None)  # those parameters of params.yaml
 
 
 class OwnAttack(BaseModel):
-    """An entry of params.yaml's `own_attacks`, see docs/own_attack.md.
-
-    file: in own/, defines `attack`.  looks_at: what its first argument gives (not `on`, which YAML takes for a truth
-    value).  Every other key is an option of that function.
-    """
+    """An entry of params.yaml's `own_attacks`; every key that is not listed is an option of the function."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    file: str
-    looks_at: Literal["logits", "features"] = "logits"
+    file: str  # in own/, defines `attack` (docs/own_attack.md)
+    looks_at: Literal["logits", "features"] = "logits"  # what its first argument gives (`on` is true in YAML)
     eps: float = Field(ge=0, le=255)
 
     @property

@@ -1,12 +1,19 @@
 """What every section of the settings shares: strict, frozen objects and errors of one line."""
 
 import difflib
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def choices(name: object, known: Iterable[str]) -> str:
+    """What there is, and which of it is nearest to `name`."""
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
+    return f"did you mean '{near[0]}'? There are: {', '.join(known)}" if near else "it takes none"
 
 
 class Strict(BaseModel):
@@ -19,16 +26,55 @@ class Strict(BaseModel):
     def known_keys(cls, data: Any) -> Any:
         for key in data if isinstance(data, dict) else ():
             if key not in cls.model_fields:
-                near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.0)
-                raise ValueError(f"unknown key '{key}'; did you mean '{near[0]}'?")
+                raise ValueError(f"unknown key '{key}'; {choices(key, cls.model_fields)}")
         return data
 
 
-def validated(model: type[Strict], data: dict, where: str) -> Any:
-    """`data` as a `model`; ValueError in one line that begins with `where`."""
+def validated(model: type[BaseModel], data: object, where: str, networks: object = None) -> Any:
+    """`data` as a `model`; ValueError in one line that begins with `where`.
+
+    networks: name -> entry of the scale file, not yet validated, by which `Network` and its like are checked.
+    """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=networks)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(str(part) for part in first["loc"] if part != "[key]")
         raise ValueError(f"{where}: {place or 'top level'}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def holding(*needed: object, why: str) -> AfterValidator:
+    """The check that a list or the keys of a dict hold these."""
+
+    def check(found: Collection) -> Collection:
+        if not set(needed) <= set(found):
+            raise ValueError(f"must hold {' and '.join(map(str, needed))}, {why}")
+        return found
+
+    return AfterValidator(check)
+
+
+def named_network(task: str | None = None) -> Any:
+    """The type of the name of one of the scale's networks that does this task (None: any)."""
+
+    def check(name: str, info: ValidationInfo) -> str:
+        if not isinstance(info.context, dict):  # the section stands alone
+            return name
+        if name not in info.context:
+            raise ValueError(f"no network '{name}'; {choices(name, info.context)}")
+        spec = info.context[name]
+        found = spec.get("task", "classification") if isinstance(spec, dict) else task
+        if task and found != task:
+            raise ValueError(f"networks.{name} does {found}, not {task}")
+        return name
+
+    return Annotated[str, AfterValidator(check)]
+
+
+Count = Annotated[int, Field(ge=1)]
+Network = named_network()
+Classifier = named_network("classification")
+Segmenter = named_network("segmentation")
+Detector = named_network("detection")
+Purifier = named_network("purification")
+Generator = named_network("generation")

@@ -1,25 +1,21 @@
-"""Data sets and networks of a scale."""
+"""Data sets and networks of a scale, and how the project trains networks."""
 
 from typing import Literal
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lib.settings.base import Strict
+from lib.settings.base import Classifier, Count, Strict
 
 SETS = ("world", "neurips2017", "imagenet_val")
 
 
 class Data(Strict):
-    """A set of classification images.
+    """A set of classification images."""
 
-    name: of SETS, or the path of a folder of your own (docs/own_data.md).  side: pixels.  count: images per number
-    (default: all).  ids: a file that names the images, one a line (default: the set's first ones).
-    """
-
-    name: str
-    side: int
-    count: int | None = None
-    ids: str | None = None
+    name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
+    side: int  # pixels
+    count: int | None = None  # images per number (default: all)
+    ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
 
     @field_validator("name")
     @classmethod
@@ -30,19 +26,14 @@ class Data(Strict):
 
 
 class Scenes(Strict):
-    """Images with labelled pixels (world, camvid) or boxes (world, coco).
-
-    sides: height and width, for camvid (default 360x480).  count: images (default all).  ids: a file that names the
-    images, one a line (default: the set's first ones, of CamVid some of each street).  batch: images per step and per
-    stored shard, where it is not the scale's.
-    """
+    """Images with labelled pixels (world, camvid) or boxes (world, coco)."""
 
     name: Literal["world", "camvid", "coco"]
     labels: Literal["pixels", "boxes"]
-    sides: tuple[int, int] | None = None
-    count: int | None = None
-    ids: str | None = None
-    batch: int | None = None
+    sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480)
+    count: int | None = None  # images (default: all)
+    ids: str | None = None  # as of `Data`; without, CamVid's are spread over its streets
+    batch: int | None = None  # images per step and per stored shard, where it is not the scale's
 
     @model_validator(mode="after")
     def labels_there(self) -> "Scenes":
@@ -54,38 +45,147 @@ class Scenes(Strict):
 class NetworkSpec(Strict):
     """One network of a scale: where it comes from and what it wants to be fed.
 
-    family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).  weights: see
-    `lib.zoo`.  mean, std, resize, background: see `lib.networks.normalised`.  tap: the layer that SSP reads.
-    activations: the layers that FFF drives.  maps: of a SegNet-Basic.  width, blocks: of a purifier or a generator.
-    how: how to get the weights.  licence, megabytes: of the file.
-    top1: its known accuracy on the scale's images (published, or
-    measured here), in percent.
+    family, architecture: of `lib.networks.families`; or family: a file in own/ (docs/own_victim.md).
     """
 
     role: str
     task: Literal["classification", "segmentation", "detection", "purification", "generation"] = "classification"
     family: str
     architecture: str = ""
-    weights: str | None = None
+    weights: str | None = None  # see `lib.zoo`
     sha256: str | None = None
+    how: str = ""  # to get the weights
     classes: int = 1000
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.wrappers.Normalised`
     std: tuple[float, float, float] | None = None
     resize: int | None = None
     background: bool = False
-    tap: str | None = None
-    activations: list[str] = []
-    maps: int = 64
-    width: int = 64
+    tap: str | None = None  # the layer that SSP reads
+    activations: list[str] = []  # the layers that FFF drives
+    maps: int = 64  # of a SegNet-Basic
+    width: int = 64  # of a purifier or a generator
     blocks: int = 23
-    how: str = ""
-    licence: str = ""
+    licence: str = ""  # of the weights
     megabytes: float | None = None
-    top1: float | None = None
+    top1: float | None = None  # known accuracy on the scale's images (published, or measured here), in percent
 
     @model_validator(mode="after")
     def families_have_their_task(self) -> "NetworkSpec":
         for family, task in {"purifier": "purification", "cda_generator": "generation"}.items():
             if not self.family.endswith(".py") and (self.family == family) != (self.task == task):
                 raise ValueError(f"family {self.family} with task {self.task}: {family} has task {task}, no other has")
+        return self
+
+
+class TrainingSpec(Strict):
+    """What every training says, beside batch (images per forward pass) and lr (learning rate, at its peak).
+
+    images, of a training without labels: "world", "world/comic", "world/painted" (styles of the embedded world), or a
+    folder of images relative to the repository or to $COMPANION_ASSETS.
+    """
+
+    checkpoint_minutes: float = 0.25  # how much work a kill may cost
+    seed: int = 0
+
+
+class StandIn(TrainingSpec):
+    """One small network that the pipeline trains (lib/training/classifiers.py)."""
+
+    architecture: str
+    recipe: Literal["natural", "fgsm", "pgd", "ensemble", "scatter"]
+    epochs: Count
+    batch: Count = 64
+    lr: float = 2e-3
+    eps: float = 0  # of the adversaries, in levels, as step
+    step: float = 0
+    steps: int = 0
+    sources: list[Classifier] = []  # of the recipe ensemble
+    # What the labels give to the other classes in all: 0.5 in Haichao-Zhang/FeatureScatter, fs_main.py.
+    smoothing: float = Field(0, ge=0, le=0.5)
+
+
+class SegmenterSpec(TrainingSpec):
+    """One SegNet-Basic to train (lib/training/segmenter.py)."""
+
+    data: Scenes
+    maps: int = 64  # channels
+    steps: Count = 10_000
+    batch: Count = 4
+    lr: float = 0.1
+    decay: Literal["constant", "cosine"] = "constant"  # of the learning rate; the published solver keeps it constant
+    cycles: Count = 1  # of the cosine; each starts with the full rate and no momentum (warm restarts)
+    augment: Literal["none", "flip"] = "none"  # flip mirrors half of the images
+
+    @model_validator(mode="after")
+    def whole_cycles(self) -> "SegmenterSpec":
+        if self.steps % self.cycles or (self.cycles > 1 and self.decay == "constant"):
+            raise ValueError(f"{self.steps} steps are no {self.cycles} whole cycles of a cosine")
+        return self
+
+
+class DetectorSpec(TrainingSpec):
+    """One small detector that the pipeline trains (lib/training/detectors.py) from a trained classifier's backbone."""
+
+    detector: Literal["retinanet", "mask_rcnn"]
+    backbone: Classifier
+    epochs: Count
+    batch: Count = 32
+    lr: float = 2e-3
+
+
+class PurifierSpec(TrainingSpec):
+    """One NRP to train (lib/training/purifier.py); its architecture is that of the network of the same name.
+
+    The defaults of eps, crop, batch, lr and of the three losses' weights are recalled from the main paper and agree
+    with BasicSR's train_ESRGAN_x4.yml, where steps and critic_width come from; step, ssp_steps and ssp_start are those
+    of the released ssp.py. The paper's own steps of SSP and length of training are not known.
+    """
+
+    images: str
+    checkpoint_minutes: float = 5
+    extractor: Classifier  # whose tap SSP attacks and the feature loss compares
+    eps: float = 16  # budget of the adversaries that it learns from, in levels, as step
+    step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
+    ssp_steps: Count = 100
+    ssp_start: Literal["noise", "perturbed"] = "noise"
+    # fixed: every crop is attacked with eps; uniform: each with its own between 0 and eps, so that the purifier sees
+    # nearly clean images too (ours, not the paper's).
+    budgets: Literal["fixed", "uniform"] = "fixed"
+    crop: int = Field(128, ge=32, multiple_of=32)  # side of the random crops
+    batch: Count = 16
+    accumulate: Count = 1  # how many batches make one update
+    steps: Count = 400_000
+    lr: float = 1e-4
+    adversarial: float = 5e-3  # this and the next two: weights of the losses
+    pixel: float = 1e-2
+    feature: float = 1.0
+    critic_width: int = 64  # channels of the critic's first layer
+    init: Literal["identity", "random"] = "random"  # identity: begins with a purifier that changes next to nothing
+
+
+class GeneratorSpec(TrainingSpec):
+    """One CDA generator to train (lib/training/generator.py); its architecture is that of the network of the same name.
+
+    The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but
+    Inception (300 and 299 pixels); steps: one epoch of ImageNet, after which its README evaluates those generators.
+    """
+
+    images: str  # of the source domain
+    checkpoint_minutes: float = 5
+    render: Literal["none", "comic", "painting"] = "none"  # first, a stand-in for the Comics and Paintings sets
+    classifier: Classifier  # that is fooled
+    eps: float = 10.0  # budget, in levels
+    resize: int | None = Field(256, ge=32)  # the shorter side in pixels (None: as it is)
+    side: int = Field(224, ge=32)  # of the crops
+    crops: Literal["centre", "random"] = "centre"  # random: also mirrored (ours, for small sets)
+    batch: int = Field(15, ge=2)
+    steps: Count = 85_400
+    lr: float = 2e-4
+
+    @model_validator(mode="after")
+    def crops_fit(self) -> "GeneratorSpec":
+        if self.resize and self.resize < self.side:
+            raise ValueError(f"crops of {self.side} pixels do not fit images resized to {self.resize}")
+        if self.render != "none" and not self.resize:
+            raise ValueError("images are rendered at one size: name the shorter side in resize")
         return self

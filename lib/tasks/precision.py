@@ -34,18 +34,19 @@ class Matches(NamedTuple):
 class Evaluation:
     """How one detector does on one set of images.
 
-    image_ids: the images, in the order that a bootstrap sample's indices mean.  precision: pycocotools' `[T,R,K]`, at
-    10 IoU thresholds, 101 recalls, K classes, -1 for a class without objects.  matches: one entry per class with any.
+    image_ids: the images, in the order that a bootstrap sample's indices mean.  matches: one entry per class that has
+    objects or detections.
     """
 
     image_ids: tuple[int, ...]
-    precision: np.ndarray
     matches: tuple[Matches, ...]
 
     def ap(self, iou: str = "0.5") -> float:
-        """Mean average precision in percent at IoU "0.5" or "0.5:0.95", as pycocotools gives it."""
-        precision = self.precision[_thresholds(iou)]
-        return 100 * float(precision[precision > -1].mean())
+        """Mean average precision in percent at IoU "0.5" or "0.5:0.95", as pycocotools gives it, to the bit."""
+        classes = [one for one in self.matches if one.objects.any()]
+        precision = np.array([[_at_recalls(one, k) for one in classes] for k in range(10)[IOUS[iou]]])
+        # pycocotools adds up threshold by threshold, recall by recall.
+        return 100 * float(precision.swapaxes(1, 2).ravel().mean())
 
     def resampled(self, counts: np.ndarray, iou: str = "0.5") -> np.ndarray:
         """`ap` of bootstrap samples, `[B]`; NaN for a sample without any object.
@@ -56,15 +57,9 @@ class Evaluation:
         total, classes = np.zeros(len(counts)), np.zeros(len(counts))
         for matches in self.matches:
             objects = counts @ matches.objects
-            total += np.where(objects > 0, _average_precision(matches, counts, objects, _thresholds(iou)), 0)
+            total += np.where(objects > 0, _average_precision(matches, counts, objects, IOUS[iou]), 0)
             classes += objects > 0
         return 100 * np.divide(total, classes, out=np.full(len(counts), np.nan), where=classes > 0)
-
-
-def _thresholds(iou: str) -> slice:
-    if iou not in IOUS:
-        raise ValueError(f"no average precision at IoU '{iou}', only at {' and '.join(IOUS)}")
-    return IOUS[iou]
 
 
 def _average_precision(matches: Matches, weights: np.ndarray, objects: np.ndarray, ious: slice) -> np.ndarray:
@@ -85,7 +80,16 @@ def _average_precision(matches: Matches, weights: np.ndarray, objects: np.ndarra
     return np.mean(averages, 0)
 
 
-def evaluate(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
+def _at_recalls(matches: Matches, threshold: int) -> np.ndarray:
+    """pycocotools' precision of one class at its 101 recalls."""
+    hits = np.cumsum(matches.hits[threshold]).astype(float)
+    misses = np.cumsum(matches.counted[threshold] & ~matches.hits[threshold]).astype(float)
+    precision = np.maximum.accumulate((hits / (misses + hits + np.spacing(1)))[::-1])[::-1]
+    reached = np.searchsorted(hits / matches.objects.sum(), RECALLS, side="left")
+    return np.append(precision, 0.0)[np.minimum(reached, len(precision))]
+
+
+def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
     """COCO's box evaluation of the detections in the images `image_ids` of `truth` (see `DetectionSet`).
 
     At most 100 detections per image, objects of every size. ValueError unless there is one entry of detections for each
@@ -93,14 +97,12 @@ def evaluate(truth: dict, image_ids: Sequence[int], detections: Sequence[Detecti
     """
     if len(image_ids) != len(detections) or len(set(image_ids)) != len(image_ids):
         raise ValueError(f"{len(detections)} lists of detections for {len(set(image_ids))} different images")
-    rows = [row for i, found in zip(image_ids, detections, strict=True) for row in _annotations(i, found)]
-    evaluator = _evaluated(truth, image_ids, rows, "bbox")
-    place = {image_id: place for place, image_id in enumerate(image_ids)}
-    per_class = np.array(evaluator.evalImgs, dtype=object).reshape(len(evaluator.params.catIds), -1)
-    matches = [_matches([e for e in row if e is not None], place) for row in per_class if any(e for e in row)]
-    if not any(m.objects.any() for m in matches):
-        raise ValueError("no object to find in these images: average precision has no value")
-    return Evaluation(tuple(image_ids), evaluator.eval["precision"][..., 0, 0], tuple(matches))
+    rows = [
+        {"image_id": image_id, "category_id": label, "score": score, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for image_id, found in zip(image_ids, detections, strict=True)
+        for (x0, y0, x1, y1), score, label in zip(*(field.tolist() for field in found), strict=True)
+    ]
+    return _evaluated(truth, image_ids, rows, "bbox")
 
 
 def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict]) -> float:
@@ -115,52 +117,35 @@ def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict])
     for image_id, objects in zip(image_ids, found, strict=True):
         segments = runs.encode(np.asfortranarray((objects["masks"][:, 0] > 0.5).byte().permute(1, 2, 0).cpu().numpy()))
         for label, score, segment in zip(objects["labels"].tolist(), objects["scores"].tolist(), segments, strict=True):
-            row = {"image_id": image_id, "category_id": label, "score": score, "segmentation": segment}
-            rows.append(row | {"area": int(runs.area(segment))})
-    precision = _evaluated(truth, image_ids, rows, "segm").eval["precision"][0, :, :, 0, 0]
-    return 100 * float(precision[precision > -1].mean())
+            rows.append({"image_id": image_id, "category_id": label, "score": score, "segmentation": segment})
+    return _evaluated(truth, image_ids, rows, "segm").ap()
 
 
-def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: str):
-    """pycocotools' COCOeval of boxes ("bbox") or masks ("segm"), at most 100 per image, of every size, accumulated."""
+def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: str) -> Evaluation:
+    """pycocotools' matches of boxes ("bbox") or masks ("segm") with objects of every size, at most 100 per image.
+
+    rows: detections as COCO writes them.
+    """
+    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # Its matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
-    keep = ("image_id", "category_id", "area", "iscrowd", "segmentation" if kind == "segm" else "bbox")
-    wanted = set(image_ids)
-    objects = [{key: a[key] for key in keep} for a in truth["annotations"] if a["image_id"] in wanted]
+    known, seen = COCO(), COCO()
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluator = COCOeval(_indexed(truth, objects), _indexed(truth, rows), kind)
+        for index, annotations in ((known, truth["annotations"]), (seen, rows)):
+            # Matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
+            numbered = [{"area": 0.0, **one, "id": number} for number, one in enumerate(annotations, 1)]
+            index.dataset = truth | {"annotations": numbered}
+            index.createIndex()
+        evaluator = COCOeval(known, seen, kind)
         evaluator.params.imgIds, evaluator.params.maxDets = list(image_ids), [LIMIT]
-        evaluator.params.areaRng, evaluator.params.areaRngLbl = evaluator.params.areaRng[:1], ["all"]
+        evaluator.params.areaRng = evaluator.params.areaRng[:1]
         evaluator.evaluate()
-        evaluator.accumulate()
-    return evaluator
-
-
-def _annotations(image_id: int, found: Detections) -> list[dict]:
-    """The best 100 detections of one image as COCO writes them."""
-    return [
-        {
-            "image_id": image_id,
-            "category_id": label,
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "area": (x1 - x0) * (y1 - y0),
-            "score": score,
-        }
-        for (x0, y0, x1, y1), score, label in zip(*(field[:LIMIT].tolist() for field in found), strict=True)
-    ]
-
-
-def _indexed(truth: dict, annotations: list[dict]):
-    """pycocotools' index of annotations, numbered from 1, of the images and categories of `truth`."""
-    from pycocotools.coco import COCO
-
-    index = COCO()
-    numbered = [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)]
-    index.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": numbered}
-    index.createIndex()
-    return index
+    place = {image_id: place for place, image_id in enumerate(image_ids)}
+    per_class = np.array(evaluator.evalImgs, dtype=object).reshape(len(evaluator.params.catIds), -1)
+    matches = [_matches([e for e in row if e is not None], place) for row in per_class if any(e for e in row)]
+    if not any(m.objects.any() for m in matches):
+        raise ValueError("no object to find in these images: average precision has no value")
+    return Evaluation(tuple(image_ids), tuple(matches))
 
 
 def _matches(entries: list[dict], place: dict[int, int]) -> Matches:
@@ -173,18 +158,3 @@ def _matches(entries: list[dict], place: dict[int, int]) -> Matches:
     for entry in entries:
         objects[place[entry["image_id"]]] = np.count_nonzero(entry["gtIgnore"] == 0)
     return Matches(images[order].astype(np.int64), matched & ~ignored, ~ignored, objects)
-
-
-def precision_of(matches: Sequence[Matches]) -> np.ndarray:
-    """pycocotools' precision `[T,R,K]` of K classes from their matches, to the bit; -1 for a class without objects."""
-    found = np.full((10, len(RECALLS), len(matches)), -1.0)
-    for place, one in enumerate(matches):
-        total = one.objects.sum()
-        for threshold in range(10 if total else 0):
-            hits = np.cumsum(one.hits[threshold]).astype(float)
-            misses = np.cumsum(one.counted[threshold] & ~one.hits[threshold]).astype(float)
-            precision = np.maximum.accumulate((hits / (misses + hits + np.spacing(1)))[::-1])[::-1]
-            reached = np.searchsorted(hits / total, RECALLS, side="left")
-            read = np.append(precision, 0.0)[np.minimum(reached, len(precision))]
-            found[threshold, :, place] = read
-    return found

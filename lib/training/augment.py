@@ -10,19 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NOISE = 16 / 255  # the strongest
+from lib.units import unit, unit_images
+
+NOISE = unit(16)  # the strongest
 SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
 
 
-def _uniform(g: torch.Generator, count: int, low: float, high: float) -> Tensor:
+def _uniform(g: torch.Generator, count: int, low: float = 0, high: float = 1) -> Tensor:
     """One number per image, `[count,1,1,1]`."""
     return low + (high - low) * torch.rand(count, 1, 1, 1, generator=g)
-
-
-def _sometimes(g: torch.Generator, count: int, probability: float) -> Tensor:
-    """0 or 1 per image, `[count,1,1,1]`."""
-    return (torch.rand(count, 1, 1, 1, generator=g) < probability).float()
 
 
 def shifted(images: Tensor, g: torch.Generator) -> Tensor:
@@ -35,6 +32,12 @@ def shifted(images: Tensor, g: torch.Generator) -> Tensor:
     return images.permute(0, 2, 3, 1)[which, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+def mirrored(images: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half of the images with left and right exchanged, and which, `[B]` bool; any dtype."""
+    which = torch.rand(len(images), generator=g) < 0.5
+    return torch.where(which[:, None, None, None], images.flip(3), images), which
+
+
 def relit(x: Tensor, g: torch.Generator) -> Tensor:
     """Contrast 0.7 to 1.3 times, brightness up to 0.1 more or less."""
     contrast, brightness = _uniform(g, len(x), 0.7, 1.3), _uniform(g, len(x), -0.1, 0.1)
@@ -43,15 +46,15 @@ def relit(x: Tensor, g: torch.Generator) -> Tensor:
 
 def blurred(x: Tensor, g: torch.Generator) -> Tensor:
     """Three images in ten mixed with their 3x3 mean."""
-    strength = _sometimes(g, len(x), 0.3) * _uniform(g, len(x), 0, 1)
+    strength = (_uniform(g, len(x)) < 0.3) * _uniform(g, len(x))
     return torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
 
 
 def noisy(x: Tensor, g: torch.Generator) -> Tensor:
     """Six images in ten with sign noise or Gaussian noise of up to NOISE."""
     noise = torch.randn(x.shape, generator=g)
-    noise = torch.where(_sometimes(g, len(x), 0.5) > 0, noise.sign(), noise)
-    return x + _sometimes(g, len(x), 0.6) * _uniform(g, len(x), 0, NOISE) * noise
+    noise = torch.where(_uniform(g, len(x)) < 0.5, noise.sign(), noise)
+    return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, NOISE) * noise
 
 
 def _cosines() -> Tensor:
@@ -68,7 +71,7 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     The sides of the images must be multiples of 8.
     """
     chosen = torch.rand(len(x), generator=g) < 0.25
-    quality = _uniform(g, len(x), 4 / 255, 16 / 255)[chosen]
+    quality = _uniform(g, len(x), unit(4), unit(16))[chosen]
     count, channels, height, width = x[chosen].shape
     cosines = _cosines()
     frequency = torch.arange(BLOCK)
@@ -87,4 +90,4 @@ def photographed(x: Tensor, g: torch.Generator) -> Tensor:
 
 def augmented(images: Tensor, g: torch.Generator) -> Tensor:
     """A training batch of uint8 images `[B,3,H,W]`: shifted, then as `photographed`."""
-    return photographed(shifted(images, g).float() / 255, g)
+    return photographed(unit_images(shifted(images, g)), g)

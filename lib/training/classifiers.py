@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from lib.attacks.decision import fgsm, pgd
 from lib.attacks.transport import fsa
-from lib.networks.normalised import Normalised
 from lib.networks.small import ARCHITECTURES, MEAN, STD
+from lib.networks.wrappers import Normalised
 from lib.rng import Streams, generator
 from lib.training import loop
 from lib.training.augment import NOISE, augmented
+from lib.units import unit, unit_images
 
 WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
@@ -38,29 +39,25 @@ def kurakin_eps(count: int, eps: float, g: torch.Generator) -> Tensor:
     return math.sqrt(2) * torch.erfinv(torch.rand(count, 1, 1, 1, generator=g) * half) * eps / 2
 
 
-def share_of_budget(done: float) -> float:
-    """0 to 1. With the full budget from the start small networks learn next to nothing in a few epochs."""
-    begin, full = RAMP
-    return min(1.0, max(0.0, (done - begin) / (full - begin)))
-
-
-def adversaries(
+def adversarial_batch(
     spec: Any, victim: nn.Module, sources: Sequence[nn.Module], x: Tensor, y: Tensor, step: int, done: float
 ) -> Tensor:
     """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd, scatter).
 
     step: the number of the training step; done: the finished share of the training.
     """
-    share = share_of_budget(done)
+    # With the full budget from the start small networks learn next to nothing in a few epochs.
+    begin, full = RAMP
+    share = min(1.0, max(0.0, (done - begin) / (full - begin)))
     if spec.recipe == "natural" or share == 0:
         return x
-    schedule = {"eps": share * spec.eps / 255, "step": share * spec.step / 255, "steps": spec.steps}
+    schedule = {"eps": unit(share * spec.eps), "step": unit(share * spec.step), "steps": spec.steps}
     if spec.recipe == "pgd":
         return pgd(victim, x, y, ids=range(len(x)), seed=spec.seed + step, **schedule)
     if spec.recipe == "scatter":
         return fsa(victim, x, ids=range(len(x)), seed=spec.seed + step, batch=len(x), **schedule)
     half = len(x) // 2
-    budgets = kurakin_eps(half, share * spec.eps / 255, generator(spec.seed, "eps", step)).to(x.device)
+    budgets = kurakin_eps(half, unit(share * spec.eps), generator(spec.seed, "eps", step)).to(x.device)
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
     x_adv = fgsm(networks[step % len(networks)], x[:half], y[:half], eps=budgets)
@@ -86,7 +83,7 @@ def training(
         x = augmented(images[chosen], generator(spec.seed, "batch", step))
         x, y = x.to(device).contiguous(memory_format=torch.channels_last), labels[chosen].to(device)
         with torch.autocast(x.device.type, torch.bfloat16):
-            x = adversaries(spec, victim, sources, x, y, step, done)
+            x = adversarial_batch(spec, victim, sources, x, y, step, done)
             logits = victim(x)
         loss = F.cross_entropy(logits.float(), y, label_smoothing=smoothing)
         return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, done))}
@@ -101,13 +98,13 @@ def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
         return torch.cat([victim(part).argmax(1) for part in x.split(100)]).eq(y).double().mean().item()
 
 
-def evaluate(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
+def accuracies(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
     """Accuracy on clean images, under random sign noise of 16 levels, and under the network's own FGSM of 16 levels.
 
     images: uint8 `[N,3,H,W]`.  ids: of the images, for the noise.
     """
     device = next(victim.parameters()).device
-    x, y = images.to(device).float() / 255, labels.to(device)
+    x, y = unit_images(images, device), labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)
     x_adv = torch.cat([fgsm(victim, a, b, eps=NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
     return {

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lib.networks.detectors import DETECTORS
 from lib.rng import generator, key
 from lib.training import loop
-from lib.training.augment import photographed
+from lib.training.augment import mirrored, photographed
+from lib.units import unit_images
 
 WEIGHT_DECAY = 0.05
 
@@ -72,7 +73,7 @@ def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> l
     return truth
 
 
-def mirrored(truth: Truth) -> Truth:
+def mirrored_truth(truth: Truth) -> Truth:
     """The ground truth of an image whose left and right are exchanged."""
     width = truth["masks"].shape[-1]
     x0, y0, x1, y1 = truth["boxes"].unbind(1)
@@ -81,7 +82,6 @@ def mirrored(truth: Truth) -> Truth:
 
 def augmented(images: Tensor, truth: Sequence[Truth], g: torch.Generator) -> tuple[Tensor, list[Truth]]:
     """A training batch of uint8 images `[B,3,H,W]`: half of them mirrored, all `photographed`."""
-    turned = torch.rand(len(images), generator=g) < 0.5
-    x = torch.where(turned[:, None, None, None], images.flip(3), images).float() / 255
-    y = [mirrored(objects) if turn else objects for objects, turn in zip(truth, turned.tolist(), strict=True)]
-    return photographed(x, g), y
+    x, which = mirrored(images, g)
+    y = [mirrored_truth(objects) if turn else objects for objects, turn in zip(truth, which.tolist(), strict=True)]
+    return photographed(unit_images(x), g), y

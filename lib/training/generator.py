@@ -17,17 +17,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import functional as vision
 
 from lib import linf
 from lib.attacks.ascent import evaluating
 from lib.attacks.generators import proposal
 from lib.data.renderings import RENDERINGS
-from lib.networks.cda_generator import GENERATORS, Generator
-from lib.networks.precision import Bf16
+from lib.networks.cda_generator import GENERATORS
+from lib.networks.wrappers import Bf16
 from lib.rng import generator as numbers
 from lib.rng import key
 from lib.training import loop
-from lib.training.samples import EXAMPLES, contents, crops
+from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.units import unit
 
 BETAS = (0.5, 0.999)  # Adam's (train.py:60)
 KEPT = 1000  # images that stay in memory once they are read, resized and rendered
@@ -44,20 +46,34 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
-    prepared = Prepared(data, spec.resize, spec.render)
-    examples = cut(spec, prepared, range(min(EXAMPLES, len(data))), numbers(spec.seed, "sheet")).to(device)
+    prepared, eps = Prepared(data, spec.resize, spec.render), unit(spec.eps)
+    examples = keyed_crops(spec, prepared, range(len(data))[:EXAMPLES], "sheet").to(device)
 
     def advance(step: int) -> dict[str, float]:
         x = batch(spec, prepared, step).to(device, memory_format=torch.channels_last)
         # Dropout draws from the global generator: keyed by the step, so that a resumed run draws the same.
         torch.manual_seed(key(spec.seed, "dropout", step))
-        return update(spec, generator, classifier, optimiser, x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            proposed = proposal(generator, x).float()
+        x_adv = linf.project(proposed, x, eps)
+        with torch.no_grad():
+            clean = classifier(x)
+        logits = classifier(x_adv)
+        fooled = (logits.argmax(1) != clean.argmax(1)).float().mean().item()
+        return {"loss": loop.descend(optimiser, relativistic(logits, clean)), "fooled": fooled}
+
+    @torch.no_grad()
+    def sheet() -> list[Tensor]:
+        """Clean, what the generator proposes, adversary and perturbation."""
+        with evaluating(generator):
+            proposed = proposal(generator, examples)
+        x_adv = linf.project(proposed, examples, eps)
+        return [examples, proposed, x_adv, magnified(x_adv - examples)]
 
     state = {"generator": generator, "optimiser": optimiser}
     epoch = max(1, len(data) // spec.batch)
-    inputs = [network.architecture, network.width, network.blocks, classifier, *contents(data)]
-    rows = functools.partial(sheet, spec, generator, examples)
-    return loop.Training(training, generator, state, spec.steps, advance, inputs, epoch, rows)
+    inputs = [network.architecture, network.width, network.blocks, classifier, *fingerprint(data)]
+    return loop.Training(training, generator, state, spec.steps, advance, inputs, epoch, sheet)
 
 
 class Prepared(Sequence):
@@ -67,12 +83,10 @@ class Prepared(Sequence):
     """
 
     def __init__(self, data: Sequence[Tensor], side: int | None, render: str):
-        self.data, self.side, self.render = data, side, render
-        self.read = functools.lru_cache(KEPT if side else 0)(self._read)
-
-    def _read(self, index: int) -> Tensor:
-        image = resized(self.data[index], self.side) if self.side else self.data[index]
-        return image if self.render == "none" else RENDERINGS[self.render](image)
+        drawn = RENDERINGS.get(render, lambda image: image)
+        self.data, self.read = data, lambda index: drawn(resized(data[index], side))
+        if side:
+            self.read = functools.lru_cache(KEPT)(self.read)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -81,41 +95,23 @@ class Prepared(Sequence):
         return self.read(index)
 
 
-def resized(image: Tensor, side: int) -> Tensor:
-    """The image, uint8 `[3,H,W]`, with a shorter side of `side` pixels (bilinear, antialiased)."""
-    height, width = image.shape[-2:]
-    ratio = side / min(height, width)
-    if ratio == 1:
+def resized(image: Tensor, side: int | None) -> Tensor:
+    """The image, uint8 `[3,H,W]`, with a shorter side of `side` pixels (bilinear, antialiased; None: as it is)."""
+    if side is None:
         return image
-    sides = (max(side, round(height * ratio)), max(side, round(width * ratio)))
-    other = F.interpolate(image[None].float(), sides, mode="bilinear", antialias=True, align_corners=False)
-    return other[0].round().byte()
+    ratio = side / min(image.shape[1:])
+    return vision.resize(image, [max(side, round(length * ratio)) for length in image.shape[1:]], antialias=True)
 
 
 def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     """The clean crops of one step, `[batch,3,side,side]` in [0,1]; every epoch is one shuffled pass."""
     chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
-    return cut(spec, data, chosen, numbers(spec.seed, "crops", step))
+    return keyed_crops(spec, data, chosen, "crops", step)
 
 
-def cut(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Generator) -> Tensor:
-    """A square of each chosen image, `[B,3,side,side]` in [0,1]: the centre, or a random crop, mirrored or not."""
-    return crops(spec.side, data, chosen, g if spec.crops == "random" else None)
-
-
-def update(
-    spec: Any, generator: Generator, classifier: nn.Module, optimiser: torch.optim.Optimizer, x: Tensor
-) -> dict[str, float]:
-    """One step of the generator on a batch: its loss, and the share of the images that fool the classifier."""
-    with torch.autocast(x.device.type, torch.bfloat16):
-        proposed = proposal(generator, x).float()
-    x_adv = linf.project(proposed, x, spec.eps / 255)
-    with torch.no_grad():
-        clean = classifier(x)
-    logits = classifier(x_adv)
-    loss = relativistic(logits, clean)
-    fooled = (logits.argmax(1) != clean.argmax(1)).float().mean().item()
-    return {"loss": loop.descend(optimiser, loss), "fooled": fooled}
+def keyed_crops(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], *purpose: object) -> Tensor:
+    """The crops of the chosen images as the spec wants them: the centre, or a random one keyed by the purpose."""
+    return crops(spec.side, data, chosen, numbers(spec.seed, *purpose) if spec.crops == "random" else None)
 
 
 def relativistic(logits: Tensor, clean: Tensor) -> Tensor:
@@ -124,12 +120,3 @@ def relativistic(logits: Tensor, clean: Tensor) -> Tensor:
     A plain cross-entropy stops teaching once an image is fooled by far; the change of the logits does not.
     """
     return -F.cross_entropy(logits.float() - clean.float(), clean.argmax(1))
-
-
-@torch.no_grad()
-def sheet(spec: Any, generator: Generator, x: Tensor) -> list[Tensor]:
-    """Clean, what the generator proposes, adversary and ten times the perturbation (grey: none), a column per image."""
-    with evaluating(generator):
-        proposed = proposal(generator, x)
-    x_adv = linf.project(proposed, x, spec.eps / 255)
-    return [x, proposed, x_adv, (0.5 + 10 * (x_adv - x)).clamp(0, 1)]

@@ -6,10 +6,9 @@ one that was not (on a CPU, with the same number of threads; on a GPU not to the
 
 import json
 import math
-import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from lib.atomic import replacing
 from lib.rng import generator
+from lib.units import to_bytes
 
 LOGGED = 200  # rows of the table of losses, at most
-WEIGHTS = "weights."  # begins the names of the weights of a stored training
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
@@ -45,129 +46,70 @@ class Training(NamedTuple):
     sheet: Callable[[], Sequence[Tensor]] | None = None
 
 
-class Curves:
-    """The means of the losses since the last row, a row every few steps; part of a checkpoint like a network."""
-
-    def __init__(self, steps: int):
-        self.steps, self.every = steps, math.ceil(steps / LOGGED)
-        self.rows: list[dict[str, float]] = []
-        self.recent: list[dict[str, float]] = []
-
-    def add(self, step: int, losses: dict[str, float]) -> None:
-        """The losses of one step."""
-        self.recent.append(losses)
-        if (step + 1) % self.every == 0 or step + 1 == self.steps:
-            means = {name: sum(past[name] for past in self.recent) / len(self.recent) for name in losses}
-            self.rows.append({"step": step + 1} | means)
-            self.recent = []
-
-    def state_dict(self) -> dict:
-        return {"rows": self.rows, "recent": self.recent}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows, self.recent = state["rows"], state["recent"]
-
-
-def trained(
-    prepare: Callable[..., Training],
-    recipe: Mapping[str, object],
-    inputs: Sequence[object],
-    *,
-    device: str,
-    training: Training,
-    **kept: object,
-) -> dict[str, np.ndarray]:
-    """A training to its end, as a stored computation: weights, losses, seconds.
-
-    prepare, recipe, inputs: what it is made from; `training` is what `prepare` gave for them.  kept: as of `run`.
-    """
-    curves, seconds = run(training, **kept)
-    weights = {f"{WEIGHTS}{name}": value.cpu().numpy() for name, value in training.network.state_dict().items()}
-    rows = np.frombuffer(json.dumps(curves.rows).encode(), np.uint8)
-    return weights | {"seconds": np.array(seconds), "losses": rows}
-
-
-def restore(training: Training, found: Mapping[str, np.ndarray]) -> Curves:
-    """Bring a training to the end that `trained` gave; its losses."""
-    names = [name for name in found if name.startswith(WEIGHTS)]
-    training.network.load_state_dict({name.removeprefix(WEIGHTS): torch.from_numpy(found[name]) for name in names})
-    for part in training.state.values():
-        if isinstance(part, nn.Module):
-            part.eval()
-    curves = Curves(training.steps)
-    curves.rows = json.loads(found["losses"].tobytes())
-    return curves
-
-
-def run(
+def run_steps(
     training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
-) -> tuple[Curves, float]:
-    """Train every step that is left; the losses and the seconds of all steps.
+) -> dict[str, np.ndarray]:
+    """Train every step that is left; the weights by name, and `losses` (`means` as JSON) and `seconds` of all steps.
 
     identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
     between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
     """
-    curves, epoch = Curves(training.steps), training.epoch
-    state = training.state | {"curves": curves}
-    done, before = resume(state, checkpoint, identity)
+    begin, before, losses = resume(training.state, checkpoint, identity)
     begun = saved = time.monotonic()
-    with tqdm(total=training.steps, initial=done, desc=checkpoint.stem, mininterval=1) as progress:
-        for step in range(done, training.steps):
-            losses, done = training.advance(step), step + 1
-            curves.add(step, losses)
-            progress.set_postfix({name: f"{loss:.2f}" for name, loss in losses.items()}, refresh=False)
+    with tqdm(total=training.steps, initial=begin, desc=checkpoint.stem, mininterval=1) as progress:
+        for step in range(begin, training.steps):
+            now, done = training.advance(step), step + 1
+            for name, loss in now.items():
+                losses.setdefault(name, torch.zeros(training.steps, dtype=torch.float64))[step] = loss
+            progress.set_postfix({name: f"{loss:.2f}" for name, loss in now.items()}, refresh=False)
             progress.update()
-            if sheets and training.sheet and (done % epoch == 0 or done == training.steps):
-                save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / epoch):04d}.png")
+            if sheets and training.sheet and (done % training.epoch == 0 or done == training.steps):
+                save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / training.epoch):04d}.png")
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
-                save(state, checkpoint, identity, done, before + saved - begun)
-    return curves, before + time.monotonic() - begun
+                save_checkpoint(training.state, checkpoint, identity, done, before + saved - begun, losses)
+    weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
+    table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
+    return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
 
 
-def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float]:
-    """The steps and seconds already done, `state` brought there; (0, 0) without a checkpoint that fits.
-
-    One of another recipe, other data or other code is said to be left alone (on stderr), and later written over.
-    """
-    if not checkpoint.is_file():
-        return 0, 0.0
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if stored["identity"] != identity:
-        print(
-            f"{checkpoint.name}: {stored['step']} steps of another recipe, other data or other code; begins anew",
-            file=sys.stderr,
-        )
-        return 0, 0.0
-    for name, part in state.items():
-        part.load_state_dict(stored[name])
-    return stored["step"], stored["seconds"]
+def means(losses: dict[str, Tensor]) -> dict[str, list]:
+    """The losses of all steps, by name, as columns of at most LOGGED rows: each the means since the last row."""
+    steps = len(next(iter(losses.values())))
+    every = math.ceil(steps / LOGGED)
+    return {"step": [*range(every, steps, every), steps]} | {
+        name: [sum(part.tolist()) / len(part) for part in values.split(every)] for name, values in losses.items()
+    }
 
 
-def save(state: dict[str, Any], checkpoint: Path, identity: str, step: int, seconds: float) -> None:
+def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float, dict[str, Tensor]]:
+    """The steps and seconds already done and their losses, `state` brought there; nothing without a checkpoint that
+    fits: one of another recipe, other data or other code is said to be left alone (on stderr), later written over."""
+    if checkpoint.is_file():
+        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if stored["identity"] == identity:
+            for name, part in state.items():
+                part.load_state_dict(stored[name])
+            return stored["step"], stored["seconds"], stored["losses"]
+        other = f"{stored['step']} steps of another recipe, other data or other code; begins anew"
+        print(f"{checkpoint.name}: {other}", file=sys.stderr)
+    return 0, 0.0, {}
+
+
+def save_checkpoint(
+    state: dict[str, Any], checkpoint: Path, identity: str, step: int, seconds: float, losses: dict[str, Tensor]
+) -> None:
     """Keep everything that the next step depends on."""
-    facts = {"identity": identity, "step": step, "seconds": seconds}
-    whole = facts | {name: part.state_dict() for name, part in state.items()}
-    write_whole(checkpoint, lambda file: torch.save(whole, file))
-
-
-def write_whole(path: Path, write: Callable[[Any], None]) -> None:
-    """Write a file so that it is either the old one or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    facts = {"identity": identity, "step": step, "seconds": seconds, "losses": losses}
+    with replacing(checkpoint) as file:
+        torch.save(facts | {name: part.state_dict() for name, part in state.items()}, file)
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
     """A picture with a row per batch `[B,3,H,W]` in [0,1], a column per image."""
-    # [rows,columns,3,H,W] -> one picture [rows*H,columns*W,3]
-    picture = torch.stack(list(rows)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    levels = (picture * 255).round().byte().cpu().numpy()
-    write_whole(path, lambda out: Image.fromarray(levels).save(out, format="PNG"))
+    picture = to_bytes(make_grid(torch.cat(list(rows)), nrow=len(rows[0]), padding=0))
+    with replacing(path) as file:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, format="PNG")
 
 
 def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:

@@ -10,32 +10,25 @@ resizing the photograph first, and features compared as a share of their size.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Adam
 
 from lib.attacks.features import ssp
-from lib.networks.precision import Bf16
 from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
+from lib.networks.wrappers import Bf16
 from lib.rng import generator
 from lib.training import loop
-from lib.training.samples import EXAMPLES, contents, crops
+from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.units import unit
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
-
-
-class Parts(NamedTuple):
-    """What a step changes."""
-
-    purifier: nn.Module
-    critic: nn.Module
-    optimiser: torch.optim.Optimizer
-    critic_optimiser: torch.optim.Optimizer
 
 
 def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module) -> loop.Training:
@@ -46,32 +39,38 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
     parts = build(spec, network, device)
-    examples = crops(spec.crop, data, range(min(EXAMPLES, len(data))), generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversaries(spec, extractor, examples, "sheet")
+    examples = crops(spec.crop, data, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
+    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         pairs = []
         for part in range(spec.accumulate):
             x = batch(spec, data, step, part).to(device, memory_format=torch.channels_last)
-            pairs.append((x, adversaries(spec, extractor, x, f"{step}/{part}")))
+            pairs.append((x, adversarial_batch(spec, extractor, x, f"{step}/{part}")))
         return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
 
+    @torch.no_grad()
+    def sheet() -> list[Tensor]:
+        """Clean, adversary, purified and what the purifier took away."""
+        purified = parts.purifier(examples_adv).clamp(0, 1)
+        return [examples, examples_adv, purified, magnified(examples_adv - purified)]
+
     epoch = max(1, len(data) // spec.batch // spec.accumulate)
-    inputs = [network.architecture, network.width, network.blocks, extractor, *contents(data)]
-    rows = partial(sheet, parts.purifier, examples, examples_adv)
-    return loop.Training(training, parts.purifier, parts._asdict(), spec.steps, advance, inputs, epoch, rows)
+    inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
+    return loop.Training(training, parts.purifier, vars(parts), spec.steps, advance, inputs, epoch, sheet)
 
 
-def build(spec: Any, network: Any, device: torch.device) -> Parts:
-    """Purifier, critic and their optimisers, with fresh weights."""
+def build(spec: Any, network: Any, device: torch.device) -> SimpleNamespace:
+    """What a step changes: purifier, critic, optimiser and critic_optimiser, with fresh weights."""
     torch.manual_seed(spec.seed)
     purifier = PURIFIERS[network.architecture](network.width, network.blocks)
     if spec.init == "identity":
         begin_as_identity(purifier)
-    critic = Critic(spec.critic_width, spec.crop)
-    networks = [net.to(device, memory_format=torch.channels_last).train() for net in (purifier, critic)]
-    optimisers = [torch.optim.Adam(net.parameters(), betas=BETAS, fused=True) for net in networks]
-    return Parts(*networks, *optimisers)
+    networks = {"purifier": purifier, "critic": Critic(spec.critic_width, spec.crop)}
+    for built in networks.values():
+        built.to(device, memory_format=torch.channels_last).train()
+    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in networks.values())
+    return SimpleNamespace(**networks, optimiser=optimiser, critic_optimiser=critic_optimiser)
 
 
 def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
@@ -80,17 +79,17 @@ def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
     return crops(spec.crop, data, chosen, generator(spec.seed, "crops", step, part))
 
 
-def adversaries(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
+def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
     """SSP of the crops; see `lib.settings.PurifierSpec` for the budgets."""
-    eps = spec.eps / 255
+    eps = unit(spec.eps)
     if spec.budgets == "uniform":
         eps = eps * torch.rand(len(x), 1, 1, 1, generator=generator(spec.seed, "budgets", key)).to(x)
-    schedule = {"eps": eps, "step": spec.step / 255, "steps": spec.ssp_steps, "start": spec.ssp_start}
+    schedule = {"eps": eps, "step": unit(spec.step), "steps": spec.ssp_steps, "start": spec.ssp_start}
     return ssp(extractor, x, ids=[f"{key}/{k}" for k in range(len(x))], seed=spec.seed, **schedule)
 
 
 def update(
-    spec: Any, parts: Parts, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
+    spec: Any, parts: SimpleNamespace, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
 ) -> dict[str, float]:
     """One step of the purifier, then one of the critic, on pairs of clean images and adversaries; the mean LOSSES."""
     for optimiser in (parts.optimiser, parts.critic_optimiser):
@@ -151,10 +150,3 @@ def critic_loss(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 def entropy(logits: Tensor, truth: int) -> Tensor:
     """Binary cross-entropy of the logits to one truth for all."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, truth))
-
-
-@torch.no_grad()
-def sheet(purifier: nn.Module, x: Tensor, x_adv: Tensor) -> list[Tensor]:
-    """Clean, adversary, purified and ten times what the purifier took away (grey: nothing), a column per image."""
-    y = purifier(x_adv).clamp(0, 1)
-    return [x, x_adv, y, (0.5 + 10 * (x_adv - y)).clamp(0, 1)]

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from lib.units import unit_images
+
 EXAMPLES = 6  # images of a sheet
 
 
-def contents(data: Sequence[Tensor]) -> list:
+def fingerprint(data: Sequence[Tensor]) -> list:
     """What tells one set of images from another: the pixels; for files (`lib.data.unlabelled.Photographs`) the names
     and sizes, and the first one's pixels, which show how files are read."""
     if hasattr(data, "paths"):
@@ -22,17 +24,20 @@ def crops(side: int, data: Sequence[Tensor], chosen: Sequence[int], g: torch.Gen
     `g` the centre. ValueError for an image that is smaller."""
     with ThreadPoolExecutor() as readers:
         images = list(readers.map(data.__getitem__, chosen))
-    return torch.stack([crop(image, side, g) for image in images]).float() / 255
-
-
-def crop(image: Tensor, side: int, g: torch.Generator | None) -> Tensor:
-    """A square `[3,side,side]` of an image `[3,H,W]`; see `crops`."""
-    height, width = image.shape[-2:]
-    if min(height, width) < side:
-        raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
-    if g is None:
+    squares = []
+    for image in images:
+        height, width = image.shape[-2:]
+        if min(height, width) < side:
+            raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
         top, left, mirrored = (height - side) // 2, (width - side) // 2, False
-    else:
-        top, left, mirrored = (int(torch.randint(n, (), generator=g)) for n in (height - side + 1, width - side + 1, 2))
-    part = image[:, top : top + side, left : left + side]
-    return part.flip(-1) if mirrored else part
+        if g is not None:
+            counts = (height - side + 1, width - side + 1, 2)
+            top, left, mirrored = (int(torch.randint(count, (), generator=g)) for count in counts)
+        square = image[:, top : top + side, left : left + side]
+        squares.append(square.flip(-1) if mirrored else square)
+    return unit_images(torch.stack(squares))
+
+
+def magnified(change: Tensor) -> Tensor:
+    """Ten times a difference of images, as an image; grey: none."""
+    return (0.5 + 10 * change).clamp(0, 1)

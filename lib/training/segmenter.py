@@ -9,7 +9,7 @@ higher number for a pixel without a label (void).
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from torch.optim.swa_utils import update_bn
 from lib.networks.segnet_basic import SegNetBasic
 from lib.rng import generator
 from lib.training import loop
+from lib.training.augment import mirrored
+from lib.units import unit_images
 
 MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 # Median-frequency balancing as the prototxt prints it.
@@ -48,7 +50,9 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
         loss = loop.descend(optimiser, weighted_loss(logits.float(), y, weights), spec.lr * decay(spec, step))
         if step + 1 == spec.steps:
             # The published network has no running statistics; compute_bn_statistics.py takes them over all images.
-            update_bn(_batches(images, spec), network, device)
+            # Shuffled: neighbouring frames of a video are alike, and their variance leaves out that between scenes.
+            order = torch.randperm(len(images), generator=generator(spec.seed, "statistics"))
+            update_bn((unit_images(images[part]) for part in order.split(spec.batch)), network, device)
         return {"loss": loss}
 
     state = {"network": network, "optimiser": optimiser}
@@ -110,18 +114,7 @@ def median_frequency(labels: Tensor, classes: int) -> list[float]:
 
 def augmented(spec: Any, x: Tensor, y: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
     """A batch of images as floats in [0,1] and its labels; half are mirrored if the spec says so."""
-    x = x.float() / 255
     if spec.augment == "flip":
-        mirrored = torch.rand(len(x), generator=g) < 0.5
-        x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
-        y = torch.where(mirrored[:, None, None], y.flip(2), y)
-    return x, y
-
-
-def _batches(images: Tensor, spec: Any) -> Iterator[Tensor]:
-    """The training images once, unchanged, in batches as mixed as those of the training.
-
-    In the list's order a batch is four neighbouring frames of a video, whose variance leaves out that between scenes.
-    """
-    for part in torch.randperm(len(images), generator=generator(spec.seed, "statistics")).split(spec.batch):
-        yield images[part].float() / 255
+        x, which = mirrored(x, g)
+        y = torch.where(which[:, None, None], y.flip(2), y)
+    return unit_images(x), y

@@ -1,4 +1,4 @@
-"""lib/attacks/adaptive.py: the gradients of the three modes, and attacks through them."""
+"""lib/attacks/adaptive.py: the gradients of the three attackers, and attacks through them."""
 
 import functools
 
@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from lib.attacks import decision
-from lib.attacks.adaptive import MODES, Exact, Expectation, Identity
+from lib.attacks.adaptive import Adaptive
 from lib.attacks.registry import ATTACKS
 from lib.defenses import defense
 from lib.networks.purifier import NRPResG, begin_as_identity
 from tests.conftest import eight_bit_images, tiny_network
 
+MODES = ("exact", "BPDA", "EOT")
 IDS = list("abcdef")
 ON_LOGITS = [name for name, attack in ATTACKS.items() if attack.on == "logits"]
 
@@ -32,9 +33,10 @@ def dynamic(network, seeds=(1, 2, 3)):
     return [defense("nrp", network=network, noise=0.05, seed=seed) for seed in seeds]
 
 
-def behind(mode, victim, network):
-    """The victim behind a purifier, as the mode sees it."""
-    return MODES[mode](victim, dynamic(network) if mode == "expectation" else defense("nrp", network=network))
+def adaptive(mode, victim, network):
+    """The victim with a purifier, as the attacker sees it."""
+    draws = dynamic(network) if mode == "EOT" else [defense("nrp", network=network)]
+    return Adaptive(victim, *draws, bpda=mode == "BPDA")
 
 
 def coarse(x):
@@ -70,7 +72,7 @@ def gradient(network, x):
 
 
 def test_exact_is_the_true_gradient():
-    network = Exact(Linear().double(), defense("nrp", network=purifier().double()))
+    network = Adaptive(Linear().double(), defense("nrp", network=purifier().double()))
     x = small_batch()
     direction = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     slope = (value(network, x + 1e-7 * direction) - value(network, x - 1e-7 * direction)) / 2e-7
@@ -78,55 +80,55 @@ def test_exact_is_the_true_gradient():
 
 
 def test_exact_is_the_victim_of_the_purified_images(network, x):
-    front = defense("nrp", network=purifier())
-    assert torch.equal(Exact(network, front)(x), network(front(x)))
+    bound = defense("nrp", network=purifier())
+    assert torch.equal(Adaptive(network, bound)(x), network(bound(x)))
 
 
-@pytest.mark.parametrize("front", [coarse, defense("nrp", network=purifier().double())])
-def test_identity_goes_forward_through_the_defense_and_back_past_it(front):
+@pytest.mark.parametrize("bound", [coarse, defense("nrp", network=purifier().double())])
+def test_bpda_goes_forward_through_the_defense_and_back_past_it(bound):
     victim = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(400, 5)).double()
     x = small_batch()
-    assert torch.equal(Identity(victim, front)(x), victim(front(x)))
-    assert torch.equal(gradient(Identity(victim, front), x), gradient(victim, front(x)))
-    assert not torch.allclose(gradient(victim, front(x)), gradient(victim, x))
+    assert torch.equal(Adaptive(victim, bound, bpda=True)(x), victim(bound(x)))
+    assert torch.equal(gradient(Adaptive(victim, bound, bpda=True), x), gradient(victim, bound(x)))
+    assert not torch.allclose(gradient(victim, bound(x)), gradient(victim, x))
 
 
-def test_identity_leads_an_attack_through_a_defense_without_gradient(network, x, y):
-    front = defense("jpeg", quality=50)
+def test_bpda_leads_an_attack_through_a_defense_without_gradient(network, x, y):
+    bound = defense("jpeg", quality=50)
     loss = functools.partial(F.cross_entropy, target=y)
-    made = decision.pgd(Identity(network, front), x, y, ids=IDS, step=4 / 255)
-    assert loss(network(front(made))) > loss(network(front(x))) + 0.02
+    made = decision.pgd(Adaptive(network, bound, bpda=True), x, y, ids=IDS, step=4 / 255)
+    assert loss(network(bound(made))) > loss(network(bound(x))) + 0.02
 
 
-def test_expectation_is_the_mean_over_the_draws():
+def test_eot_is_the_mean_over_the_draws():
     victim, network = Linear().double(), purifier().double()
-    fronts, x = dynamic(network), small_batch()
-    draws = [Exact(victim, front) for front in fronts]
-    seen = Expectation(victim, fronts)
+    bound, x = dynamic(network), small_batch()
+    draws = [Adaptive(victim, one) for one in bound]
+    seen = Adaptive(victim, *bound)
     assert torch.allclose(seen(x), sum(draw(x) for draw in draws) / 3, atol=1e-12)
     assert torch.allclose(gradient(seen, x), sum(gradient(draw, x) for draw in draws) / 3, atol=1e-12)
     assert not torch.allclose(gradient(draws[0], x), gradient(draws[1], x), rtol=1e-3)
 
 
-def test_expectation_of_one_draw_is_exact(network, x):
-    fronts = dynamic(purifier(), seeds=[4])
-    assert torch.equal(Expectation(network, fronts)(x), Exact(network, fronts[0])(x))
+def test_eot_of_one_draw_is_exact(network, x):
+    bound = dynamic(purifier(), seeds=[4])
+    assert torch.equal(Adaptive(network, *bound)(x), Adaptive(network, bound[0])(x))
 
 
-@pytest.mark.parametrize("front", [coarse, defense("jpeg")])
-def test_a_defense_without_gradient_is_refused_where_one_is_needed(front, network, x, y):
-    blind = (lambda x: front(x.detach())) if front is coarse else front
-    for seen in (Exact(network, blind), Expectation(network, [blind])):
-        with pytest.raises(ValueError, match="passes no gradient; attack it in mode identity") as error:
+@pytest.mark.parametrize("bound", [coarse, defense("jpeg")])
+def test_a_defense_without_gradient_is_refused_where_one_is_needed(bound, network, x, y):
+    blind = (lambda x: bound(x.detach())) if bound is coarse else bound
+    for seen in (Adaptive(network, blind), Adaptive(network, blind, blind)):
+        with pytest.raises(ValueError, match="passes no gradient; attack it with BPDA") as error:
             decision.fgsm(seen, x, y)
         assert "\n" not in str(error.value)
         with torch.no_grad():
             assert torch.equal(seen(x), network(blind(x)))
 
 
-def test_an_expectation_needs_a_draw(network):
+def test_eot_needs_a_draw(network):
     with pytest.raises(ValueError, match="at least one draw"):
-        Expectation(network, [])
+        Adaptive(network)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -134,12 +136,12 @@ def test_the_exact_attack_comes_nearer_to_its_target_than_one_that_ignores_the_p
     victim, network = tiny_network(seed), purifier(seed, amount=0.2)
     x, y = eight_bit_images(6, seed=seed), torch.arange(6)
     target = decision.random_targets(y, 10, ids=IDS)
-    seen = behind("exact", victim, network)
+    seen = adaptive("exact", victim, network)
 
     def loss(images):
         return F.cross_entropy(seen(images), target).item()
 
-    exact, ignorant = (loss(x) - loss(decision.targeted_pgd(one, x, y, ids=IDS)) for one in (seen, victim))
+    exact, ignorant = (loss(x) - loss(decision.pgd(one, x, y, ids=IDS, target="random")) for one in (seen, victim))
     assert exact > 0.03 and exact > 3 * ignorant
 
 
@@ -147,10 +149,10 @@ def test_the_exact_attack_comes_nearer_to_its_target_than_one_that_ignores_the_p
 @pytest.mark.parametrize("name", ON_LOGITS)
 def test_every_attack_on_logits_takes_every_mode(name, mode, x, y):
     attack = ATTACKS[name]
-    keyed = {"ids": IDS} if attack.random else {}
-    steps = {"steps": 2} if attack.iterative else {}
-    labels = [y] if attack.labels else []
-    made = attack.run(behind(mode, tiny_network(), purifier()), x, *labels, **keyed, **steps)
+    keyed = {"ids": IDS} if "ids" in attack.parameters else {}
+    steps = {"steps": 2} if "snapshots" in attack.parameters else {}
+    labels = [y] if "y" in attack.parameters else []
+    made = attack.run(adaptive(mode, tiny_network(), purifier()), x, *labels, **keyed, **steps)
     levels = ((made - x) * 255).abs().round()
     assert 0 < levels.max() <= 16
 
@@ -158,7 +160,7 @@ def test_every_attack_on_logits_takes_every_mode(name, mode, x, y):
 @pytest.mark.parametrize("mode", MODES)
 def test_batch_size_and_order_do_not_matter(mode, y):
     x = eight_bit_images(6, 24)
-    attack = functools.partial(decision.targeted_pgd, behind(mode, tiny_network(), purifier()), steps=5)
+    attack = functools.partial(decision.pgd, adaptive(mode, tiny_network(), purifier()), steps=5, target="random")
     whole = attack(x, y, ids=IDS)
     single = torch.cat([attack(x[i : i + 1], y[i : i + 1], ids=IDS[i : i + 1]) for i in range(6)])
     order = torch.tensor([3, 0, 5, 1, 4, 2])
@@ -177,10 +179,10 @@ def test_victim_and_purifier_are_left_as_found(mode, x, y):
     parameters = [*victim.parameters(), *network.parameters()]
     before = [module.training for module in modules], [parameter.requires_grad for parameter in parameters]
     weights = [tensor.clone() for part in (victim, network) for tensor in part.state_dict().values()]
-    seen = behind(mode, victim, network)
+    seen = adaptive(mode, victim, network)
     during = []
     network.register_forward_pre_hook(lambda module, inputs: during.append(module.training))
-    decision.targeted_pgd(seen, x, y, ids=IDS, steps=2)
+    decision.pgd(seen, x, y, ids=IDS, steps=2, target="random")
     assert ([module.training for module in modules], [parameter.requires_grad for parameter in parameters]) == before
     assert all(parameter.grad is None for parameter in parameters)
     after = [tensor for part in (victim, network) for tensor in part.state_dict().values()]
@@ -191,25 +193,25 @@ def test_victim_and_purifier_are_left_as_found(mode, x, y):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_networks_are_registered_once_and_not_copied(mode):
     victim, network = tiny_network(), purifier()
-    seen = behind(mode, victim, network)
+    seen = adaptive(mode, victim, network)
     assert set(seen.modules()) >= {victim, network}
     assert len(list(seen.parameters())) == len(list(victim.parameters())) + len(list(network.parameters()))
-    assert not seen.training and behind(mode, tiny_network().train(), network).training
+    assert not seen.training and adaptive(mode, tiny_network().train(), network).training
 
 
 def test_a_network_may_be_the_defense_itself_or_bound_deeper(network, x):
-    front = purifier()
-    assert set(Identity(network, front).modules()) >= set(front.modules())
-    bound = functools.partial(functools.partial(lambda x, f: f(x), f=front))
-    assert set(Exact(network, bound).modules()) >= set(front.modules())
-    assert torch.equal(Exact(network, front)(x), Exact(network, bound)(x))
+    itself = purifier()
+    assert set(Adaptive(network, itself, bpda=True).modules()) >= set(itself.modules())
+    bound = functools.partial(functools.partial(lambda x, f: f(x), f=itself))
+    assert set(Adaptive(network, bound).modules()) >= set(itself.modules())
+    assert torch.equal(Adaptive(network, itself)(x), Adaptive(network, bound)(x))
 
 
 def test_the_representation_says_mode_and_options_but_no_address():
     network = tiny_network()
-    front = defense("nrp", network=purifier(), noise=0.05, seed=7)
+    bound = defense("nrp", network=purifier(), noise=0.05, seed=7)
     for mode in MODES:
-        shown = MODES[mode](network, [front] if mode == "expectation" else front).extra_repr()
-        assert shown == f"mode={mode}, defense=nrp(network=NRPResG, noise=0.05, seed=7)"
-    assert Identity(network, coarse).extra_repr() == "mode=identity, defense=coarse"
-    assert "defense=NRPResG" in repr(Exact(network, purifier()))
+        shown = Adaptive(network, bound, bpda=mode == "BPDA").extra_repr()
+        assert shown == f"bpda={mode == 'BPDA'}, defense=nrp(network=NRPResG, noise=0.05, seed=7)"
+    assert Adaptive(network, coarse, bpda=True).extra_repr() == "bpda=True, defense=coarse"
+    assert "defense=NRPResG" in repr(Adaptive(network, purifier()))

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from lib.attacks import decision, features, noise
+from lib.attacks import decision, features
 from lib.attacks.ascent import ascend, gradient
 from lib.attacks.registry import ATTACKS
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 from tests.conftest import eight_bit_images, tiny_network
 
 IDS = list("abcdef")
@@ -30,9 +30,9 @@ def run(name, network, x, y, ids=IDS, **parameters):
         delta = features.fff(Normal(network).to(dtype), ["2", "4"], shape, iterations=20, **parameters)
         return features.add_perturbation(x, delta, parameters.get("eps", 16 / 255))
     first = looked_at(attack, network)
-    labels = [y] if attack.labels else []
-    keyed = {"ids": ids} if attack.random else {}
-    steps = {"steps": 5, "step": 4 / 255} if attack.iterative else {}
+    labels = [y] if "y" in attack.parameters else []
+    keyed = {"ids": ids} if "ids" in attack.parameters else {}
+    steps = {"steps": 5, "step": 4 / 255} if "snapshots" in attack.parameters else {}
     return attack.run(*first, x, *labels, **keyed, **steps, **parameters)
 
 
@@ -108,7 +108,7 @@ def test_batch_size_and_order_do_not_matter(name, network, y):
 
 @every_attack
 def test_seeds_matter_where_an_attack_is_random(name, network, x, y):
-    if not ATTACKS[name].random or name == "FFF":
+    if "ids" not in ATTACKS[name].parameters or name == "FFF":
         assert torch.equal(run(name, network, x, y), run(name, network, x, y))
     else:
         assert not torch.equal(run(name, network, x, y, seed=0), run(name, network, x, y, seed=1))
@@ -175,7 +175,7 @@ def test_a_gradient_that_is_not_finite_names_the_images(name, x, y):
         run(name, Broken(), x, y)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.random and name != "FFF"])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "ids" in attack.parameters])
 @pytest.mark.parametrize("ids", [[], ["a"], list("abcdefg")])
 def test_every_image_needs_its_own_id(name, network, x, y, ids):
     with pytest.raises(ValueError, match=f"{len(ids)} ids for 6 images"):
@@ -189,7 +189,7 @@ def test_a_random_step_larger_than_the_budget_is_refused(network, x, y):
 
 def test_targets_cannot_be_drawn_without_labels(network, x):
     with pytest.raises(ValueError, match="needs the true labels"):
-        decision.targeted_pgd(network, x, None, ids=IDS)
+        decision.pgd(network, x, None, ids=IDS, target="random")
 
 
 def test_steps_and_snapshots_must_make_sense(network, x, y):
@@ -200,12 +200,12 @@ def test_steps_and_snapshots_must_make_sense(network, x, y):
             decision.i_fgsm(network, x, y, snapshots=snapshots)
 
 
-@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.iterative])
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "snapshots" in attack.parameters])
 def test_snapshots_are_the_shorter_runs(name, network, x, y):
     attack = ATTACKS[name]
     first = looked_at(attack, network)
-    labels = [y] if attack.labels else []
-    keyed = {"ids": IDS} if attack.random else {}
+    labels = [y] if "y" in attack.parameters else []
+    keyed = {"ids": IDS} if "ids" in attack.parameters else {}
     recorded = attack.run(*first, x, *labels, **keyed, steps=7, snapshots=[1, 3, 7])
     assert recorded.shape == (3, *x.shape)
     for steps, snapshot in zip([1, 3, 7], recorded, strict=True):
@@ -238,6 +238,6 @@ def test_a_start_outside_the_ball_is_projected_by_the_first_step(x):
 
 def test_noise_uses_its_whole_budget_in_both_directions():
     x = torch.full((2, 3, 32, 32), 128 / 255)
-    moved = ((noise.sign_noise(x, ids="ab") - x) * 255).round()
+    moved = ((decision.sign_noise(x, ids="ab") - x) * 255).round()
     assert set(moved.unique().tolist()) == {-16.0, 16.0}
     assert abs((moved > 0).float().mean() - 0.5) < 0.05

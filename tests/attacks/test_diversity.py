@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.attacks import decision
-from lib.attacks.ascent import smoothed
+from lib.attacks.ascent import convolved
 from lib.attacks.diversity import diverse, resize_and_pad, selection, translation_kernel
 from lib.rng import Streams
 from tests.conftest import eight_bit_images
@@ -32,7 +32,7 @@ def test_smoothing_is_a_depthwise_zero_padded_convolution():
     gradient = torch.zeros(1, 3, 20, 20)
     gradient[0, 1, 10, 10] = 1
     gradient[0, 2, 0, 0] = 1
-    result = smoothed(translation_kernel(), lambda g: g)(gradient)
+    result = convolved(gradient, translation_kernel())
     assert result[0, 0].abs().max() == 0
     assert torch.allclose(result[0, 1, 3:18, 3:18], translation_kernel(), atol=1e-9)
     assert torch.allclose(result[0, 2, :8, :8], translation_kernel()[7:, 7:], atol=1e-9)
@@ -40,7 +40,7 @@ def test_smoothing_is_a_depthwise_zero_padded_convolution():
 
 def test_a_kernel_of_one_pixel_changes_nothing(network, x, y):
     plain = decision.dim(network, x, y, ids=range(6), probability=0.0)
-    assert torch.equal(plain, decision.dim_ti(network, x, y, ids=range(6), probability=0.0, kernel=1, edge=0.0))
+    assert torch.equal(plain, decision.dim(network, x, y, ids=range(6), probability=0.0, kernel=1, edge=0.0))
 
 
 @pytest.mark.parametrize("side, enlarged", [(299, 330), (224, 247), (48, 53)])

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from lib.attacks import features
-from lib.networks.normalised import Normalised
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 from lib.rng import Streams
 from tests.conftest import Counting, eight_bit_images, tiny_network
 

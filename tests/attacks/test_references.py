@@ -119,7 +119,7 @@ def test_dim_ti_smooths_before_it_normalises_and_remembers(linear, data):
         g = np.stack([[ndimage.correlate(plane, kernel, mode="constant") for plane in image] for image in g])
         memory = memory + g / np.abs(g).mean((1, 2, 3), keepdims=True)
         x_adv = np.clip(np.clip(x_adv + 1.6 * LEVEL * np.sign(memory), x - 16 * LEVEL, x + 16 * LEVEL), 0, 1)
-    same(decision.dim_ti(linear, images, y, ids=range(4), probability=0.0), on_grid(x_adv))
+    same(decision.dim(linear, images, y, ids=range(4), probability=0.0, kernel=15), on_grid(x_adv))
 
 
 def test_dim_is_momentum_over_gradients_through_the_resize(network, x, y):
@@ -164,6 +164,6 @@ def test_targets_are_uniform_over_the_wrong_classes():
 
 def test_targeted_pgd_goes_towards_its_targets(network, x, y):
     targets = decision.random_targets(y, 10, ids=range(6))
-    result = decision.targeted_pgd(network, x, y, ids=range(6))
+    result = decision.pgd(network, x, y, ids=range(6), target="random")
     assert torch.equal(result, decision.pgd(network, x, y, ids=range(6), target=targets))
     assert (F.cross_entropy(network(result), targets) < F.cross_entropy(network(x), targets)).item()

@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from lib.attacks.ascent import gradient
-from lib.attacks.noise import sign_noise
+from lib.attacks.decision import sign_noise
 from lib.attacks.transport import cosine_cost, fsa, scattering, sinkhorn, transport_distance
 from lib.rng import Streams
 from tests.conftest import eight_bit_images, tiny_network

@@ -15,8 +15,7 @@ from skimage.restoration import denoise_tv_bregman
 
 from lib.data.images import load_neurips2017
 from lib.defenses import bregman, defense
-from lib.defenses.ranks import ranked, sorting_network
-from lib.defenses.transforms import jpeg, median, tvm
+from lib.defenses.transforms import elementwise_median, jpeg, median, tvm
 from tests.conftest import NO_BATCH
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -152,15 +151,11 @@ def test_median_removes_single_pixels_and_keeps_edges():
     assert torch.equal(median(dotted), x) and torch.equal(median(x), x)
 
 
-@pytest.mark.parametrize("n", range(1, 14))
-def test_sorting_networks_sort(n):
-    """A network that sorts all sequences of zeros and ones sorts everything."""
+@pytest.mark.parametrize("n", range(1, 16, 2))
+def test_the_middle_is_the_median(n):
+    """Minima and maxima that are right for all sequences of zeros and ones are right for everything."""
     bits = torch.tensor(list(itertools.product([0, 1], repeat=n))).T
-    assert all(i < j for i, j in sorting_network(n))
-    expected = bits.sort(0).values
-    assert torch.equal(torch.stack(ranked(list(bits), range(n))), expected)
-    for k in range(n):
-        assert torch.equal(ranked(list(bits), [k])[0], expected[k])
+    assert torch.equal(elementwise_median(list(bits)), bits.sort(0).values[n // 2])
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -239,7 +234,7 @@ def test_names_and_options_that_do_not_exist_are_refused_with_the_nearest():
         defense("jpg")
     with pytest.raises(ValueError, match="jpeg has no option 'qualty'; did you mean 'quality'"):
         defense("jpeg", qualty=3)
-    with pytest.raises(ValueError, match="no option 'x'"):
+    with pytest.raises(ValueError, match="multiple values for argument 'x'"):
         defense("median", x=3)
 
 

@@ -6,11 +6,11 @@ import torch
 
 from lib.data.detection import DetectionSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Adversaries, adversaries, clean, evaluate, judge, measured, nearness
-from lib.experiment.judging import fidelity
+from lib.experiment import Adversaries, adversaries, clean, evaluate, measured, nearness, predictions
 from lib.tasks.confusion import confusions
-from lib.tasks.precision import evaluate as average_precision
-from tests.experiment.test_judging import study, with_images  # noqa: F401
+from lib.tasks.precision import evaluate_boxes
+from tests.experiment.test_predictions import study, with_images  # noqa: F401
+from tests.experiment.test_study import fidelity
 
 
 def test_classification_has_the_outcomes_of_every_cell_and_image(study):  # noqa: F811
@@ -20,8 +20,8 @@ def test_classification_has_the_outcomes_of_every_cell_and_image(study):  # noqa
     assert list(made.cells[["victim", "defense", "attack"]].itertuples(index=False, name=None)) == asked
     for (victim, defense, attack), part in zip(asked, made.parts, strict=True):
         images = {"none": study.images.images, "FGSM": cells[1].images}[attack]
-        predicted = judge(study, victim, images, defense).classes
-        bare = judge(study, victim, study.images.images).classes[:, 0]
+        predicted = predictions(study, victim, images, defense).classes
+        bare = predictions(study, victim, study.images.images).classes[:, 0]
         assert part["top1"].tolist() == (predicted[:, 0] == study.images.labels.numpy()).tolist()
         assert part["fooled"].tolist() == (predicted[:, 0] != bare).tolist()
     assert set(made.cells["experiment"]) == {"one"} and set(made.cells["task"]) == {"classification"}
@@ -35,15 +35,10 @@ def test_a_label_may_replace_a_column(study):  # noqa: F811
 
 def test_every_seed_of_a_random_defense_is_a_cell(study, monkeypatch):  # noqa: F811
     asked = []
-
-    def record(study, victim, images, defense="none", **changed):
-        asked.append((victim, defense, changed))
-        return judge(study, victim, images)
-
-    monkeypatch.setattr("lib.experiment.evaluation.judge", record)
+    monkeypatch.setattr(study, "defense", lambda name, **changed: asked.append((name, changed)))
     made = evaluate(study, [clean(study)], "Inc-v3", ["MF 3"], seeds=3)
     assert made.cells["seed"].tolist() == [0, 1, 2]
-    assert asked[1:] == [("Inc-v3", "MF 3", {"seed": seed}) for seed in range(3)]
+    assert asked[1:] == [("MF 3", {"seed": seed}) for seed in range(3)]
 
 
 def test_segmentation_has_confusions_and_detection_matches(study):  # noqa: F811
@@ -63,7 +58,7 @@ def test_segmentation_has_confusions_and_detection_matches(study):  # noqa: F811
     }
     objects = with_images(study, DetectionSet(list(images), study.images.ids, list(range(7)), truth))
     made = evaluate(objects, [clean(objects)], "RetinaNet")
-    expected = average_precision(truth, range(7), judge(objects, "RetinaNet", objects.images.images))
+    expected = evaluate_boxes(truth, range(7), predictions(objects, "RetinaNet", objects.images.images))
     assert made.parts[0].ap() == expected.ap() == pytest.approx(100)
     assert made.images == [tuple(study.images.ids)] and made.cells["task"].tolist() == ["detection"]
 

@@ -9,7 +9,7 @@ from lib import settings
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
-from lib.experiment import Adversaries, Study, clean, grid, pictures
+from lib.experiment import Adversaries, Study, clean, pictures, predictions
 from lib.store import Store
 from tests.doubles import Corner, Pixelwise
 from tests.experiment.test_study import small
@@ -98,7 +98,7 @@ def test_detected_pictures_are_what_the_detector_saw_and_was_sure_of(tmp_path):
     seen = {}
     for kind, (cell, defense) in kinds.items():
         study.networks["Mask-R-CNN"].shown.clear()
-        grid(study, [cell], ["Mask-R-CNN"], [defense])
+        predictions(study, "Mask-R-CNN", cell.images, defense)
         seen[kind] = list(study.networks["Mask-R-CNN"].shown)
     drawn = pictures.detected(study, kinds, "Mask-R-CNN", 2, 0.5)
     for row, index in enumerate((0, 3)):

@@ -12,12 +12,11 @@ from lib.attacks.registry import ATTACKS
 from lib.attacks.transport import fsa
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
-from lib.experiment import Study, adversaries, all_attacks, open_study, outputs
+from lib.experiment import Adversaries, Study, adversaries, all_attacks, nearness, open_study, outputs
 from lib.experiment import cells as module
 from lib.networks.cda_generator import Generator
-from lib.networks.normalised import Normalised
-from lib.networks.precision import Bf16
 from lib.networks.small import ARCHITECTURES
+from lib.networks.wrappers import Bf16, Normalised
 from lib.store import Store
 from lib.units import same_size, unit_images
 from tests.conftest import tiny_network
@@ -27,6 +26,12 @@ def small(name: str, seed: int) -> Normalised:
     """An untrained stand-in."""
     torch.manual_seed(seed)
     return Normalised(ARCHITECTURES[name](12), (0.5,) * 3, (0.25,) * 3).eval().requires_grad_(False)
+
+
+def fidelity(study, images, defense="none", extractor=None):
+    """The outcomes of other images of a study, as `nearness` measures them."""
+    (found,) = nearness(study, [Adversaries("", "", 0, 0, images)], [defense], extractor).parts
+    return found
 
 
 @pytest.fixture

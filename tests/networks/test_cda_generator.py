@@ -197,7 +197,7 @@ def test_a_generator_without_a_file_is_the_pipelines(folder):
 @pytest.mark.parametrize(("change", "message"), [
     ({"blocks": 3}, r"^netG\.pth: missing key 'resblock3\.block\.1\.weight' and 9 more for Generator$"),
     ({"blocks": 1}, r"^netG\.pth: unexpected key 'resblock2\.block\.1\.weight' and 9 more for Generator$"),
-    ({"width": 8}, r"^netG\.pth: key 'block1\.1\.weight' has shape \[4, 3, 7, 7\], expected \[8, 3, 7, 7\]$"),
+    ({"width": 8}, r"^netG\.pth: .* Generator: size mismatch for block1\.1\.weight: .*\[4, 3, 7, 7\].*\[8, 3, 7, 7\]"),
 ])  # fmt: skip
 def test_a_generator_of_another_size_is_refused(folder, change, message):
     torch.save(drawn(released(4, 2)), folder / "netG.pth")

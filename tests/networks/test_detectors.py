@@ -9,7 +9,7 @@ from torchvision.ops import box_iou
 
 from lib.data import world
 from lib.networks.detectors import CHANNELS, DETECTORS, INPUT_SIDE
-from lib.networks.small import MEAN, STD, resnet50
+from lib.networks.small import ARCHITECTURES, MEAN, STD
 
 KINDS = {"retinanet": RetinaNet, "mask_rcnn": MaskRCNN}
 
@@ -26,7 +26,7 @@ def images():
 
 
 def results(name: str, detector: nn.Module, images: list) -> list[dict]:
-    """What an untrained detector says, however unsure it is."""
+    """What an untrained detector finds, however unsure it is."""
     (detector if name == "retinanet" else detector.roi_heads).score_thresh = 0.0
     with torch.no_grad():
         return detector(images)
@@ -64,7 +64,7 @@ def test_mask_rcnn_gives_a_mask_of_the_images_size_per_box(images):
         assert found["labels"].min() >= 1
 
 
-def test_an_image_is_judged_alone(named, images):
+def test_an_image_is_evaluated_alone(named, images):
     name, detector = named
     together, alone = results(name, detector, images)[0], results(name, detector, images[:1])[0]
     assert torch.allclose(together["scores"], alone["scores"], atol=1e-5)
@@ -77,7 +77,7 @@ def test_an_unsure_network_finds_nothing(images):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_trunk_is_the_classifiers(name):
-    classifier = resnet50(12).state_dict()
+    classifier = ARCHITECTURES["resnet50"](12).state_dict()
     kept = {name: value for name, value in classifier.items() if not name.startswith("head.")}
     DETECTORS[name](12).backbone.trunk.load_state_dict(kept)
     assert len(kept) == len(classifier) - 2

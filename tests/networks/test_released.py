@@ -1,4 +1,4 @@
-"""lib/networks/released.py: what is recognised, what is refused, and the command."""
+"""lib/networks/weights.py: what is recognised, what is refused, and the command."""
 
 import hashlib
 
@@ -9,8 +9,8 @@ import torch
 
 from lib.networks import weights
 from lib.networks.purifier import NRP, PURIFIERS, NRPResG
-from lib.networks.released import in_words, recognised, recognised_purifier
-from lib.networks.resnet_denoise import ResNetDenoise
+from lib.networks.resnet152 import ResNetDenoise
+from lib.networks.weights import in_words, recognised, recognised_purifier
 from tests.conftest import companion, refused
 
 RESNET = {"blocks": (2, 1, 1, 3), "width": 4}
@@ -61,12 +61,13 @@ def _without(key):
         (_without("conv_first.weight"), "missing key 'conv_first.weight'"),
         (_without("trunk_conv.bias"), "missing key 'trunk_conv.bias' for NRP"),
         (_without("RRDB_trunk.1.RDB2.conv3.weight"), "missing key 'RRDB_trunk.1.RDB2.conv3.weight' for NRP"),
+        (lambda s: s.update({"conv_first.weight": 3}), "missing key 'conv_first.weight'"),
         # ESRGAN's generator goes on where the purifier ends.
         (lambda s: s.update({"upconv1.weight": torch.zeros(1)}), "unexpected key 'upconv1.weight' for NRP"),
-        (lambda s: s.update({"conv_first.weight": 3}), "missing key 'conv_first.weight'"),
         (
             lambda s: s.update({"conv_first.weight": torch.zeros(8, 1, 3, 3)}),
-            "key 'conv_first.weight' has shape [8, 1, 3, 3], expected [8, 3, 3, 3]",
+            "Error(s) in loading state_dict for NRP: size mismatch for conv_first.weight: copying a param with shape "
+            "torch.Size([8, 1, 3, 3]) from checkpoint, the shape in current model is torch.Size([8, 3, 3, 3]).",
         ),
     ],
 )
@@ -106,12 +107,12 @@ def test_descriptions():
 def test_command_writes_safetensors_and_says_what_it_was(tmp_path):
     network, source, target = NRP(8, 2), tmp_path / "NRP.pth", tmp_path / "new" / "NRP.safetensors"
     torch.save(network.state_dict(), source)
-    status, said, _ = companion("convert", source, target)
+    status, text, _ = companion("convert", source, target)
     assert status == 0
     count = sum(parameter.numel() for parameter in network.parameters())
-    assert f"NRP.pth: NRP of width 8, 2 blocks, {count:,} parameters" in said
+    assert f"NRP.pth: NRP of width 8, 2 blocks, {count:,} parameters" in text
     for file in (source, target):
-        assert f"SHA-256 of {file}: {hashlib.sha256(file.read_bytes()).hexdigest()}" in said
+        assert f"SHA-256 of {file}: {hashlib.sha256(file.read_bytes()).hexdigest()}" in text
     state = safetensors.torch.load_file(target)
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in state.items())

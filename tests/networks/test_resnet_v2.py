@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.networks.resnet_v2 import ResNetV2, Unit, max_pool_same
+from lib.networks.resnet152 import ResNetV2, Unit
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +28,18 @@ def test_stride_is_in_the_last_unit_of_blocks_1_to_3(network):
 
 def test_299_pixels_become_10_by_10_features_and_one_logit_per_class(network):
     x = torch.empty(2, 3, 299, 299, device="meta")
-    x = max_pool_same(network.root(x))
+    x = network.pool(network.root(x))
     assert x.shape == (2, 64, 75, 75)
     assert network.block4(network.block3(network.block2(network.block1(x)))).shape == (2, 2048, 10, 10)
     assert network(torch.empty(2, 3, 299, 299, device="meta")).shape == (2, 1000)
 
 
-def test_pool_pads_as_tensorflow_does():
+def test_pool_pads_as_tensorflow_does(network):
     even = torch.arange(16.0).view(1, 1, 4, 4)
-    assert max_pool_same(even)[0, 0].tolist() == [[10, 11], [14, 15]]
+    assert network.pool(even)[0, 0].tolist() == [[10, 11], [14, 15]]
     odd = torch.arange(9.0).view(1, 1, 3, 3)
-    assert max_pool_same(odd)[0, 0].tolist() == [[4, 5], [7, 8]]
-    assert max_pool_same(-1 - odd).max() == -1
+    assert network.pool(odd)[0, 0].tolist() == [[4, 5], [7, 8]]
+    assert network.pool(-1 - odd).max() == -1
 
 
 def test_strided_unit_passes_every_second_pixel_of_its_input_on():

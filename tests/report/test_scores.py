@@ -7,7 +7,7 @@ from scipy import stats
 from lib.frames import join
 from lib.report.scores import RESAMPLES, Estimate, combined, estimate, of_sums, point
 from lib.tasks.confusion import scores as segmentation_scores
-from lib.tasks.precision import Detections, evaluate
+from lib.tasks.precision import Detections, evaluate_boxes
 from tests.made import cell, found, one, pixels
 from tests.tasks.test_average_precision import random_scenes
 
@@ -144,7 +144,7 @@ def better_and_worse():
     """The same 40 scenes, evaluated with all detections and with only the better half of them."""
     truth, images, detected = random_scenes(seed=5, count=40)
     fewer = [Detections(*(field[: len(field) // 2] for field in one)) for one in detected]
-    return cell(evaluate(truth, images, detected)), cell(evaluate(truth, images, fewer))
+    return cell(evaluate_boxes(truth, images, detected)), cell(evaluate_boxes(truth, images, fewer))
 
 
 @pytest.mark.parametrize("score", ["mAP@0.5", "mAP@0.5:0.95"])
@@ -177,7 +177,7 @@ def test_precision_of_nothing_found_is_0_and_a_sample_without_objects_is_left_ou
         "categories": [{"id": 1}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [5, 5, 20, 20], "area": 400, "iscrowd": 0}],
     }
-    once = evaluate(truth, [1, 2], [one(True), one(False)])
+    once = evaluate_boxes(truth, [1, 2], [one(True), one(False)])
     assert np.isnan(once.resampled(np.array([[0, 2]]))).all()
     assert estimate("mAP@0.5", cell(once))[:3] == pytest.approx((100, 100, 100))
 

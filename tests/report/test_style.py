@@ -1,4 +1,5 @@
 import matplotlib
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
@@ -44,7 +45,10 @@ def test_titles_break_between_words_and_shrink_for_a_long_one():
 
 def test_a_legend_has_the_columns_that_fit():
     names = ["a", "a very long name indeed", "b", "c"]
-    assert [PAPER.ncols(names, inches, 8, most=4) for inches in (9, 3.4, 1)] == [4, 3, 1]
+    for inches, ncols in ((9, 4), (3.4, 3), (1, 1)):
+        figure = Figure(figsize=(inches, 2), layout="constrained")
+        PAPER.legend(figure, figure.add_subplot().plot(np.zeros((2, 4))), names, 8, most=4)
+        assert figure.legends[0]._ncols == ncols
 
 
 @pytest.mark.parametrize("ending", ["svg", "pdf", "png"])

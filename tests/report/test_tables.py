@@ -81,6 +81,12 @@ def test_the_csv_has_a_row_per_number(tmp_path):
     assert tables.headlines(results) == {"table_03": rows.loc[rows["attack"] == "SSP", "value"].mean()}
 
 
+def test_a_table_whose_cells_a_frame_has_not_is_empty(tmp_path):
+    results = Results("mini", tmp_path)
+    tables.show(results, "cda_recovered", frame(cell((1, 4), experiment="transfer")))
+    assert results.path("tables", "cda_recovered.csv").read_text().strip() == ""
+
+
 def test_rows_and_columns_come_in_the_order_of_the_frame():
     made = frame(*[
         cell((1, 4), experiment="transfer", attack=attack, victim=victim)

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from lib.data.detection import coco_format
-from lib.tasks.precision import Detections, evaluate, mask_precision
+from lib.tasks.precision import Detections, evaluate_boxes, mask_precision
 from tests.training.conftest import scenes, truth
 
 # --- scenes
@@ -74,7 +74,7 @@ def random_scenes(seed=0, count=12, classes=4, ties=False):
     return truth_of(objects, images, range(1, classes + 1)), images, found
 
 
-def judged_by_pycocotools(folder, truth, images, found):
+def ap_by_pycocotools(folder, truth, images, found):
     """AP at 0.5:0.95 and at 0.5 in percent, as its manual says: from files, with all its default settings."""
     results = [
         {"image_id": image, "category_id": int(label), "bbox": [x0, y0, x1 - x0, y1 - y0], "score": float(score)}
@@ -85,11 +85,11 @@ def judged_by_pycocotools(folder, truth, images, found):
     (folder / "results.json").write_text(json.dumps(results))
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(folder / "truth.json"))
-        judge = COCOeval(coco, coco.loadRes(str(folder / "results.json")), "bbox")
-        judge.evaluate()
-        judge.accumulate()
-        judge.summarize()
-    return 100 * judge.stats[0], 100 * judge.stats[1]
+        evaluator = COCOeval(coco, coco.loadRes(str(folder / "results.json")), "bbox")
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    return 100 * evaluator.stats[0], 100 * evaluator.stats[1]
 
 
 # --- average precision
@@ -118,7 +118,7 @@ def test_average_precision_of_a_case_done_by_hand():
     """Class 1: precision is 1/1 up to recall 1/3, then 2/3 up to recall 2/3, then 0. Of the 101 recalls 0, 0.01 ... 1,
     34 are at most 1/3 (0 to 0.33), 33 more at most 2/3 (0.34 to 0.66): AP = (34 * 1 + 33 * 2/3) / 101 = 56/101, at
     every IoU. Class 2: AP = 1 at the IoU thresholds 0.5, 0.55, 0.6, 0.65 and 0.7, and 0 at the other five."""
-    result = evaluate(*hand_case())
+    result = evaluate_boxes(*hand_case())
     assert result.ap("0.5") == pytest.approx(100 * (56 / 101 + 1) / 2)
     assert result.ap("0.5:0.95") == pytest.approx(100 * (56 / 101 + 5 / 10) / 2)
 
@@ -126,7 +126,7 @@ def test_average_precision_of_a_case_done_by_hand():
 def test_a_sample_of_a_case_done_by_hand():
     """The second image twice: class 1 has 4 objects. By score: two misses, two hits; precision 2/4 up to recall 2/4,
     which are 51 of the 101 recalls. Class 2 is as before, twice."""
-    result = evaluate(*hand_case())
+    result = evaluate_boxes(*hand_case())
     assert resampled(result, [[1, 1]]) == pytest.approx(100 * (51 * 0.5 / 101 + 1) / 2)
     assert resampled(result, [[0, 0]]) == pytest.approx(100)  # the first image: all of class 1 found, no class 2
 
@@ -137,34 +137,36 @@ def test_finding_a_crowd_is_neither_hit_nor_miss():
     truth["annotations"].append(crowd | {"id": 9})
     in_crowd = [((45, 45, 55, 55), 0.99, 1), ((60, 60, 70, 70), 0.98, 1)]
     found[0] = detections(*in_crowd, ((0, 0, 10, 10), 0.9, 1))
-    assert evaluate(truth, images, found).ap() == evaluate(*hand_case()).ap()
-    assert resampled(evaluate(truth, images, found), [[1, 1]]) == resampled(evaluate(*hand_case()), [[1, 1]])
+    assert evaluate_boxes(truth, images, found).ap() == evaluate_boxes(*hand_case()).ap()
+    assert resampled(evaluate_boxes(truth, images, found), [[1, 1]]) == resampled(
+        evaluate_boxes(*hand_case()), [[1, 1]]
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_pycocotools_from_files(tmp_path, seed, ties):
     truth, images, found = random_scenes(seed, ties=ties)
-    result = evaluate(truth, images, found)
+    result = evaluate_boxes(truth, images, found)
     assert (result.ap("0.5:0.95"), result.ap("0.5")) == pytest.approx(
-        judged_by_pycocotools(tmp_path, truth, images, found), abs=1e-9
+        ap_by_pycocotools(tmp_path, truth, images, found), abs=1e-9
     )
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_bootstrap_sample_equals_evaluating_the_repeated_images_from_scratch(tmp_path, seed, ties):
-    """The images drawn are written out as a data set of their own, and pycocotools judges it."""
+    """The images drawn are written out as a data set of its own, and pycocotools evaluates it."""
     truth, images, found = random_scenes(seed, ties=ties)
-    result = evaluate(truth, images, found)
+    result = evaluate_boxes(truth, images, found)
     for sample in np.random.default_rng(seed).integers(len(images), size=(4, len(images))):
         repeated, names = truth_of([], range(1, len(images) + 1), range(1, 5)), []
         for name, k in enumerate(sorted(sample), 1):
             names.append(name)
-            own = [a for a in truth["annotations"] if a["image_id"] == images[k]]
-            repeated["annotations"] += [a | {"image_id": name} for a in own]
+            same = [a for a in truth["annotations"] if a["image_id"] == images[k]]
+            repeated["annotations"] += [a | {"image_id": name} for a in same]
         repeated["annotations"] = [a | {"id": n} for n, a in enumerate(repeated["annotations"], 1)]
-        whole, half = judged_by_pycocotools(tmp_path, repeated, names, [found[k] for k in sorted(sample)])
+        whole, half = ap_by_pycocotools(tmp_path, repeated, names, [found[k] for k in sorted(sample)])
         assert resampled(result, sample, "0.5") == pytest.approx(half, abs=1e-9)
         assert resampled(result, sample, "0.5:0.95") == pytest.approx(whole, abs=1e-9)
 
@@ -172,56 +174,57 @@ def test_a_bootstrap_sample_equals_evaluating_the_repeated_images_from_scratch(t
 def test_the_order_of_the_images_changes_nothing():
     truth, images, found = random_scenes()
     order = np.random.default_rng(0).permutation(len(images))
-    result = evaluate(truth, images, found)
-    other = evaluate(truth, [images[k] for k in order], [found[k] for k in order])
+    result = evaluate_boxes(truth, images, found)
+    other = evaluate_boxes(truth, [images[k] for k in order], [found[k] for k in order])
     sample = np.random.default_rng(1).integers(len(images), size=(5, len(images)))
     assert other.ap("0.5:0.95") == result.ap("0.5:0.95")
     assert resampled(other, sample) == pytest.approx(resampled(result, order[sample]))
 
 
-def test_some_images_of_a_larger_truth_can_be_judged_alone():
+def test_some_images_of_a_larger_truth_can_be_evaluated_alone():
     truth, images, found = random_scenes()
-    own = {"annotations": [a for a in truth["annotations"] if a["image_id"] in images[3:9]]}
-    assert evaluate(truth, images[3:9], found[3:9]).ap() == evaluate(truth | own, images[3:9], found[3:9]).ap()
+    fewer = {"annotations": [a for a in truth["annotations"] if a["image_id"] in images[3:9]]}
+    assert (
+        evaluate_boxes(truth, images[3:9], found[3:9]).ap()
+        == evaluate_boxes(truth | fewer, images[3:9], found[3:9]).ap()
+    )
 
 
 def test_the_truth_stays_as_it_was_and_nothing_is_printed(capfd):
     truth, images, found = random_scenes()
     before = copy.deepcopy(truth)
-    evaluate(truth, images, found)
+    evaluate_boxes(truth, images, found)
     assert truth == before
     assert capfd.readouterr().out == ""
 
 
 def test_annotation_number_0_counts_like_any_other():
     truth, images, found = hand_case()
-    before = evaluate(truth, images, found).ap()
+    before = evaluate_boxes(truth, images, found).ap()
     truth["annotations"] = [a | {"id": number} for number, a in enumerate(truth["annotations"])]
-    assert evaluate(truth, images, found).ap() == before
+    assert evaluate_boxes(truth, images, found).ap() == before
 
 
 def test_finding_nothing_scores_0():
     truth, images, _ = hand_case()
-    result = evaluate(truth, images, [detections()] * 2)
+    result = evaluate_boxes(truth, images, [detections()] * 2)
     assert result.ap("0.5") == result.ap("0.5:0.95") == 0
     assert resampled(result, [[0, 1], [1, 1]]).tolist() == [0, 0]
 
 
-def test_what_cannot_be_judged_is_an_error():
+def test_what_cannot_be_evaluated_is_an_error():
     truth, images, found = hand_case()
     with pytest.raises(ValueError, match=r"^1 lists of detections for 2 different images$"):
-        evaluate(truth, images, found[:1])
+        evaluate_boxes(truth, images, found[:1])
     with pytest.raises(ValueError, match=r"^2 lists of detections for 1 different images$"):
-        evaluate(truth, [1, 1], found)
+        evaluate_boxes(truth, [1, 1], found)
     with pytest.raises(ValueError, match=r"^no object to find in these images"):
-        evaluate(truth | {"annotations": []}, images, found)
-    with pytest.raises(ValueError, match=r"^no average precision at IoU '0\.75', only at 0\.5 and 0\.5:0\.95$"):
-        evaluate(truth, images, found).ap("0.75")
+        evaluate_boxes(truth | {"annotations": []}, images, found)
 
 
 def test_a_sample_without_any_object_is_left_out():
     truth = truth_of([(1, 1, (0, 0, 10, 10), 0)], (1, 2), (1,))
-    result = evaluate(truth, [1, 2], [detections(((0, 0, 10, 10), 0.9, 1)), detections()])
+    result = evaluate_boxes(truth, [1, 2], [detections(((0, 0, 10, 10), 0.9, 1)), detections()])
     assert np.isnan(result.resampled(np.array([[0, 2]]))).all()
 
 

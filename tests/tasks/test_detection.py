@@ -3,11 +3,17 @@ import pytest
 import torch
 
 from lib.store import read, write
-from lib.tasks.detection import Detections, pack, predict, unpacked
+from lib.tasks.precision import Detections
+from lib.tasks.predictions import detect, detections_from, packed
+
+
+def predict(*arguments, **options):
+    """The detections of every image."""
+    return detections_from(detect(*arguments, **options))
 
 
 def whole_image(images):
-    """A detector that finds each image as a whole, and says its brightness twice."""
+    """A detector that finds each image as a whole, and scores it by its brightness, twice."""
     return [
         {
             "boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, image.shape[2], image.shape[1]]]),
@@ -82,9 +88,9 @@ def random_detections(count):
 @pytest.mark.parametrize("counts", [[0], [3], [0, 5, 0, 100, 1, 0]])
 def test_detections_survive_the_store(tmp_path, counts):
     found = [random_detections(count) for count in counts]
-    arrays = pack(found)
+    arrays = packed(found)
     write(tmp_path / "entry.bin", arrays)
-    back = unpacked(read(tmp_path / "entry.bin"))
+    back = detections_from(read(tmp_path / "entry.bin"))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):
@@ -92,4 +98,4 @@ def test_detections_survive_the_store(tmp_path, counts):
 
 
 def test_no_image_at_all_survives_packing():
-    assert unpacked(pack([])) == []
+    assert detections_from(packed([])) == []

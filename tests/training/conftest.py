@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from lib.data.segmentation import VOID, SegmentationSet
 from lib.data.unlabelled import unlabelled
 from lib.data.world import World, load
-from lib.networks.small import resnet50
+from lib.networks.small import ARCHITECTURES
 from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
 from lib.store import Store
 from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
@@ -114,7 +115,8 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     if kind in ("retinanet", "mask_rcnn"):
         spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
         torch.manual_seed(3 + weights)
-        return spec, detectors.training(spec, world.images, truth(world), 12, resnet50(12).state_dict(), device)
+        backbone = ARCHITECTURES["resnet50"](12).state_dict()
+        return spec, detectors.training(spec, world.images, truth(world), 12, backbone, device)
     images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
     if kind == "purifier":
         spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)
@@ -125,18 +127,18 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     return spec, generator.training(spec, network_spec(kind, width=4 - network), images, classifier)
 
 
-def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, loop.Curves, float]:
+def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, pd.DataFrame, float]:
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
     places = (folder / f"{name}.ckpt", folder / name)
-    return training.network, *runner.fit(Nothing(folder), name, spec, training, "cpu", *places)
+    return training.network, *runner.cached_training(Nothing(folder), name, spec, training, "cpu", *places)
 
 
 class Nothing(Store):
     """Keeps nothing: every training is made."""
 
-    def cached(self, function, *arguments, device="cpu", cell="", **how):
-        return function(*arguments, device=device, **how)
+    def entry(self, made_from, compute, cell=""):
+        return compute()
 
 
 def equal(first: nn.Module, other: nn.Module) -> bool:
@@ -149,17 +151,17 @@ class Interruptions:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch):
         self.monkeypatch = monkeypatch
-        self.run = loop.run
+        self.run = loop.run_steps
 
     def _watched(self, before_step: Callable[[int], None]) -> None:
-        def run(training, **rest):
+        def run(training, *rest):
             def watched(step):
                 before_step(step)
                 return training.advance(step)
 
-            return self.run(training._replace(advance=watched), **rest)
+            return self.run(training._replace(advance=watched), *rest)
 
-        self.monkeypatch.setattr(loop, "run", run)
+        self.monkeypatch.setattr(loop, "run_steps", run)
 
     def stop(self, at: int, train: Callable) -> None:
         """Run `train` and end it before step `at`."""

@@ -46,7 +46,7 @@ def test_training_learns_and_its_scores_are_true(data, tmp_path):
     training = classifiers.training(recipe, *data, 2)
     fit((recipe, training), tmp_path)
     victim, (images, labels) = training.state["victim"], tiny_world(100, 1)
-    scores = classifiers.evaluate(victim, images, labels, range(100))
+    scores = classifiers.accuracies(victim, images, labels, range(100))
     assert scores["images"] == 100 and scores["accuracy"] > 0.9
     with torch.no_grad():
         right = (victim(images.float() / 255).argmax(1) == labels).float().mean().item()
@@ -56,12 +56,12 @@ def test_training_learns_and_its_scores_are_true(data, tmp_path):
 
 def test_the_natural_recipe_leaves_the_batch_alone(batch, victim):
     x, y = batch
-    assert torch.equal(classifiers.adversaries(spec(), victim, [], x, y, 0, 1.0), x)
+    assert torch.equal(classifiers.adversarial_batch(spec(), victim, [], x, y, 0, 1.0), x)
 
 
 def test_fgsm_attacks_half_of_the_batch_within_the_budget(batch, victim):
     x, y = batch
-    x_adv = classifiers.adversaries(spec("fgsm"), victim, [], x, y, 0, 1.0)
+    x_adv = classifiers.adversarial_batch(spec("fgsm"), victim, [], x, y, 0, 1.0)
     moved = (x_adv - x).abs().amax((1, 2, 3)) * 255
     assert (moved[8:] == 0).all() and (moved[:8] > 0).any() and moved.max() <= EPS + 1e-3
     assert len(set(moved[:8].round().tolist())) > 3  # a budget of its own for each image
@@ -70,32 +70,32 @@ def test_fgsm_attacks_half_of_the_batch_within_the_budget(batch, victim):
 
 def test_pgd_attacks_the_whole_batch_with_a_rising_budget(batch, victim):
     x, y = batch
-    late = classifiers.adversaries(spec("pgd"), victim, [], x, y, 0, 1.0)
-    early = classifiers.adversaries(spec("pgd"), victim, [], x, y, 0, 0.4)
+    late = classifiers.adversarial_batch(spec("pgd"), victim, [], x, y, 0, 1.0)
+    early = classifiers.adversarial_batch(spec("pgd"), victim, [], x, y, 0, 0.4)
     assert ((late - x).abs().amax((1, 2, 3)) * 255).round().tolist() == [EPS] * len(x)
     assert 0 < (early - x).abs().max() * 255 < EPS / 2
-    assert torch.equal(classifiers.adversaries(spec("pgd"), victim, [], x, y, 0, 0.1), x)
+    assert torch.equal(classifiers.adversarial_batch(spec("pgd"), victim, [], x, y, 0, 0.1), x)
     assert loss(victim, late, y).mean() > loss(victim, x, y).mean()
 
 
 def test_scatter_attacks_the_whole_batch_with_feature_scattering_and_a_rising_budget(batch, victim):
     x, y = batch
     recipe = spec("scatter", eps=8, step=3, steps=2, seed=5)
-    late = classifiers.adversaries(recipe, victim, [], x, y, 4, 1.0)
+    late = classifiers.adversarial_batch(recipe, victim, [], x, y, 4, 1.0)
     # One transport plan for the batch, whatever the labels.
     schedule = {"eps": 8 / 255, "step": 3 / 255, "steps": 2, "batch": 16}
     assert torch.equal(late, fsa(victim, x, ids=range(16), seed=9, **schedule))
-    assert torch.equal(late, classifiers.adversaries(recipe, victim, [], x, 1 - y, 4, 1.0))
+    assert torch.equal(late, classifiers.adversarial_batch(recipe, victim, [], x, 1 - y, 4, 1.0))
     for change in ({"eps": 4 / 255}, {"step": 1 / 255}, {"steps": 1}, {"batch": 8}):
         assert not torch.equal(late, fsa(victim, x, ids=range(16), seed=9, **schedule | change)), change
-    assert not torch.equal(late, classifiers.adversaries(recipe, victim, [], x, y, 5, 1.0))  # another start
+    assert not torch.equal(late, classifiers.adversarial_batch(recipe, victim, [], x, y, 5, 1.0))  # another start
     assert ((late - x).abs().amax((1, 2, 3)) * 255).round().tolist() == [8] * 16
-    early = classifiers.adversaries(recipe, victim, [], x, y, 4, 0.4)
+    early = classifiers.adversarial_batch(recipe, victim, [], x, y, 4, 0.4)
     share = (0.4 - 0.3) / (0.6 - 0.3)
     schedule |= {"eps": share * 8 / 255, "step": share * 3 / 255}
     assert torch.equal(early, fsa(victim, x, ids=range(16), seed=9, **schedule))
     assert 0 < (early - x).abs().max() * 255 < 4
-    assert torch.equal(classifiers.adversaries(recipe, victim, [], x, y, 4, 0.1), x)
+    assert torch.equal(classifiers.adversarial_batch(recipe, victim, [], x, y, 4, 0.1), x)
 
 
 def test_scatter_trains_on_the_adversaries_of_the_network_as_it_is_then(data, tmp_path, monkeypatch):
@@ -173,7 +173,7 @@ def test_ensemble_takes_its_networks_in_turn(batch, victim):
         network.register_forward_hook(lambda module, inputs, output: calls.append(module))
     for step, attacked in enumerate([victim, *others, victim]):
         calls.clear()
-        classifiers.adversaries(spec("ensemble"), victim, others, x, y, step, 1.0)
+        classifiers.adversarial_batch(spec("ensemble"), victim, others, x, y, step, 1.0)
         assert set(calls) == {attacked}
 
 

@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from torchvision.transforms import functional as vision
 
 from lib import cli, settings, timings, zoo
+from lib.atomic import write_bytes
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
 from lib.data.world import CLASSES
 from lib.networks.small import ARCHITECTURES
-from lib.training import generator, loop, runner
+from lib.training import generator, runner
 from tests.conftest import refused
 from tests.training.conftest import SIDE, scenes
 from tests.training.test_samples import places
@@ -90,7 +91,7 @@ def command(tmp_path, monkeypatch):
         torch.manual_seed(0)
         state = ARCHITECTURES[scale["stand_ins"][name]["architecture"]](12).state_dict()
         weights = runner.save({key: value.contiguous() for key, value in state.items()})
-        loop.write_whole(models / f"{name}.safetensors", lambda out, weights=weights: out.write(weights))
+        write_bytes(models / f"{name}.safetensors", weights)
     monkeypatch.setattr(zoo, "ROOT", root)
     monkeypatch.setattr(runner, "world", SimpleNamespace(load=lambda split: scenes(12), CLASSES=CLASSES))
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
@@ -152,7 +153,7 @@ def test_a_detector_and_a_segmenter_score_as_the_loaded_networks_do(command):
     scores = runner.average_precisions(zoo.load("Mask-R-CNN", scale), data)
     assert scores == pytest.approx({key: command.record("Mask-R-CNN")[key] for key in scores}) and scores["map_50"] > 0
     data = runner.load_set(scale.segmenters["SegNet-Basic"].data)
-    predicted = runner.segmentation.predict(zoo.load("SegNet-Basic", scale), data.images)
+    predicted = runner.segment(zoo.load("SegNet-Basic", scale), data.images)["labels"]
     found = runner.confusion.scores(runner.confusion.confusions(predicted, data.labels.numpy(), 15).sum(0))
     assert found.pixels == pytest.approx(command.record("SegNet-Basic")["pixels"])
 
@@ -281,6 +282,7 @@ def test_a_killed_process_goes_on_where_it_was(command, capsys):
     command("SegNet-Basic")
     first = int(capsys.readouterr().err.split("/40")[0].split("|")[-1].strip())
     assert first > 0, "the second run began again"
+    assert not list(file.parent.glob("SegNet-Basic.ckpt*"))  # nor what the killed process left half written
     killed = load_file(file)
     shutil.rmtree(command.root / ".store")
     command("SegNet-Basic")

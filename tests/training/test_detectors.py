@@ -1,13 +1,12 @@
 """lib/training/detectors.py: ground truth, augmentation, learning."""
 
-import pandas as pd
 import pytest
 import torch
 from torchvision.ops import masks_to_boxes
 
 from lib.data.detection import coco_format
 from lib.networks.detectors import DETECTORS
-from lib.networks.small import resnet50, vgg16
+from lib.networks.small import ARCHITECTURES
 from lib.rng import generator
 from lib.training import detectors, runner
 from tests.training.conftest import fit, scenes, spec_of, truth
@@ -25,7 +24,7 @@ def data():
 @pytest.fixture(scope="module")
 def backbone():
     torch.manual_seed(3)
-    return resnet50(12).state_dict()
+    return ARCHITECTURES["resnet50"](12).state_dict()
 
 
 def extents(masks: torch.Tensor) -> torch.Tensor:
@@ -37,9 +36,9 @@ def test_boxes_are_the_extents_of_the_masks_also_in_a_mirror(data):
     for known, objects in zip(truth(data), data.objects, strict=True):
         assert torch.equal(known["boxes"], extents(known["masks"]))
         assert known["labels"].tolist() == (objects + 1).tolist()
-        reflection = detectors.mirrored(known)
+        reflection = detectors.mirrored_truth(known)
         assert torch.equal(reflection["boxes"], extents(reflection["masks"]))
-        twice = detectors.mirrored(reflection)
+        twice = detectors.mirrored_truth(reflection)
         assert all(torch.equal(value, twice[name]) for name, value in known.items())
 
 
@@ -80,10 +79,10 @@ def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
     scores = runner.average_precisions(detector, coco_format(world))
     assert scores["images"] == 4 and scores["map_50"] > 90
     assert ("mask_map_50" in scores) == (name == "mask_rcnn") and scores.get("mask_map_50", 100) > 90
-    losses = pd.DataFrame(curves.rows)["loss"]
+    losses = curves["loss"]
     assert len(losses) == 80 and losses[16:20].mean() < 0.75 * losses[:4].mean()
 
 
 def test_a_backbone_of_another_architecture_is_refused_in_one_line():
     with pytest.raises(ValueError, match=r"^backbone 'Classifier' has another architecture than the detectors' trunk$"):
-        detectors.build(spec(), 12, vgg16(12).state_dict())
+        detectors.build(spec(), 12, ARCHITECTURES["vgg16"](12).state_dict())

@@ -1,7 +1,6 @@
 """lib/training/generator.py: the loss and the updates by hand, crops, learning."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +9,7 @@ from torchvision.transforms import functional as vision
 
 from lib.attacks.generators import cda
 from lib.data.renderings import RENDERINGS
-from lib.networks.precision import Bf16
+from lib.networks.wrappers import Bf16
 from lib.training import generator, loop, samples
 from tests.conftest import tiny_network
 from tests.training.conftest import SIDE, fit, network_spec, photographs, spec_of
@@ -109,7 +108,7 @@ def test_updates_are_adams_steps_on_the_loss_of_the_projected_images(scenes, cla
         rows.append([step + 1, loss.item(), (logits.argmax(1) != label).float().mean().item()])
     found = torch.cat([made.scale, made.shift]).flatten().tolist()
     assert found == pytest.approx(values, rel=1e-3, abs=1e-5)
-    assert np.allclose(pd.DataFrame(curves.rows), rows, rtol=1e-4)
+    assert np.allclose(curves, rows, rtol=1e-4)
 
 
 def test_the_classifier_stays_as_it_is_and_never_trains(scenes, classifier, tmp_path):
@@ -157,7 +156,7 @@ def striped(count, seed):
 def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_cannot(tmp_path):
     classifier = Stripes().eval()
     recipe = spec(steps=40, batch=8, crops="centre", lr=1e-2, checkpoint_minutes=1)
-    made, curves, _ = train(recipe, striped(64, 0)[0], classifier, tmp_path)
+    made, table, _ = train(recipe, striped(64, 0)[0], classifier, tmp_path)
     images, labels = striped(40, 1)
     x = torch.stack(images).float() / 255
     assert (classifier(x).argmax(1) == labels).all()
@@ -166,7 +165,6 @@ def test_a_few_dozen_steps_fool_the_classifier_on_images_never_seen_as_noise_can
         (classifier(other).argmax(1) != labels).float().mean().item() for other in (cda(made, x, eps=10 / 255), noise)
     )
     assert fooled >= 0.5 and confused <= 0.1
-    table = pd.DataFrame(curves.rows)
     assert table["loss"].iloc[-10:].mean() < table["loss"].iloc[:3].mean() - 0.5
     assert table["fooled"].iloc[-10:].mean() > table["fooled"].iloc[:3].mean() + 0.3
 
@@ -230,7 +228,7 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
 @pytest.mark.parametrize("sides", [(32, 32), (48, 60), (60, 32), (34, 50)])
 def test_the_centre_is_torchvisions(sides):
     image = random_image(*sides)
-    assert torch.equal(samples.crop(image, SIDE, None), vision.center_crop(image, SIDE))
+    assert torch.equal(samples.crops(SIDE, [image], [0])[0], vision.center_crop(image, SIDE).float() / 255)
 
 
 @pytest.mark.parametrize("crops", ["centre", "random"])

@@ -32,7 +32,7 @@ def test_a_stopped_run_ends_with_the_same_weights_losses_and_sheets(kind, tmp_pa
     (resumed, continued, seconds, _), steps = interruptions.steps(lambda: train("stopped"))
     assert steps == list(range(at, count))  # it did go on, and did not start again
     assert equal(whole, resumed) and not resumed.training
-    assert continued.rows == curves.rows and [row["step"] for row in curves.rows] == [count // 2, count]
+    assert continued.equals(curves) and curves["step"].tolist() == [count // 2, count]
     assert 0 < torch.load(tmp_path / "stopped.ckpt", weights_only=True)["seconds"] <= seconds
     sheets = sorted(path.name for path in tmp_path.glob("whole/*"))
     assert bool(sheets) == (kind in ("purifier", "cda_generator", "cda_generator_inception"))
@@ -53,13 +53,13 @@ def test_seeds_decide_the_weights(kind, tmp_path):
 def test_an_unchanged_training_is_taken_from_the_store(kind, tmp_path, interruptions, monkeypatch):
     def train(**changes):
         spec, training = begin(kind, **changes)
-        found = runner.fit(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
+        found = runner.cached_training(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
         return training, *found
 
     (first, curves, seconds), made = interruptions.steps(train)
     assert made == list(range(first.steps))
     (again, same, stored), made = interruptions.steps(lambda: train(checkpoint_minutes=7))
-    assert made == [] and equal(first.network, again.network) and (same.rows, stored) == (curves.rows, seconds)
+    assert made == [] and equal(first.network, again.network) and same.equals(curves) and stored == seconds
     assert not any(module.training for module in again.network.modules())
     assert interruptions.first(lambda: train(seed=5)) == 0
     monkeypatch.setattr(keys, "source", lambda path: b"other code")
@@ -76,7 +76,7 @@ def test_all_files_that_run_in_a_training_are_in_its_key(kind):
         training.advance(0)
     finally:
         sys.setprofile(None)
-    code = keys.record(loop.trained, (training.prepare, {}, list(training.inputs)), "cpu")["code"]
+    code = keys.record(training.prepare, ({}, list(training.inputs)), "cpu")["code"]
     files = {keys.label(Path(name)) for name in ran if name.startswith(str(settings.ROOT / "lib"))}
     assert files and files <= set(code) and len([name for name in code if name.startswith("lib/")]) <= 16
 
@@ -96,11 +96,11 @@ def test_every_kind_trains_on_a_gpu_and_goes_on_there(kind, tmp_path, interrupti
 def test_a_run_that_lost_steps_makes_them_again(tmp_path, interruptions, monkeypatch):
     """As after a kill between two checkpoints."""
     whole, curves, _ = fit(begin("purifier"), tmp_path, "whole")
-    save = loop.save
-    monkeypatch.setattr(loop, "save", lambda *state: save(*state) if state[3] == 2 else None)
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *state: save(*state) if state[3] == 2 else None)
     interruptions.stop(5, lambda: fit(begin("purifier"), tmp_path))
     (resumed, continued, _), steps = interruptions.steps(lambda: fit(begin("purifier"), tmp_path))
-    assert steps == [2, 3, 4, 5] and continued.rows == curves.rows and equal(whole, resumed)
+    assert steps == [2, 3, 4, 5] and continued.equals(curves) and equal(whole, resumed)
 
 
 def test_checkpoints_are_as_rare_as_the_recipe_says(tmp_path):
@@ -138,14 +138,14 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
 
 def test_a_checkpoint_that_does_not_fit_is_left_alone_and_written_over_later(tmp_path):
     path, layer, other = tmp_path / "x.ckpt", nn.Linear(2, 2), nn.Linear(2, 2)
-    loop.save({"layer": layer}, path, "one recipe", 7, 1.5)
+    loop.save_checkpoint({"layer": layer}, path, "one recipe", 7, 1.5, {})
     kept, before = path.read_bytes(), other.weight.clone()
-    assert loop.resume({"layer": other}, path, "another") == (0, 0.0)
+    assert loop.resume({"layer": other}, path, "another") == (0, 0.0, {})
     assert path.read_bytes() == kept and torch.equal(other.weight, before)
-    assert loop.resume({"layer": other}, path, "one recipe") == (7, 1.5)
+    assert loop.resume({"layer": other}, path, "one recipe") == (7, 1.5, {})
     assert torch.equal(other.weight, layer.weight)
-    assert loop.resume({"layer": other}, tmp_path / "none.ckpt", "another") == (0, 0.0)
-    loop.run(loop.Training(begin, other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
+    assert loop.resume({"layer": other}, tmp_path / "none.ckpt", "another") == (0, 0.0, {})
+    loop.run_steps(loop.Training(begin, other, {"layer": other}, 2, lambda step: {"loss": 0.0}, []), path, "another", 0)
     assert torch.load(path, weights_only=True)["step"] == 2
 
 
@@ -154,10 +154,10 @@ def test_the_code_in_the_key_is_what_the_steps_need(kind):
     """No settings, no networks by name, no data sets: an edit of those trains nothing again."""
     training = begin(kind)[1]
     assert training.advance.__module__ == training.prepare.__module__
-    files = {path.relative_to(settings.ROOT).as_posix() for path, _ in keys.places_of(training.prepare)}
+    files = {path.relative_to(settings.ROOT).as_posix() for path in keys.imports_of(training.prepare)[0]}
     assert {"lib/training/loop.py", "lib/rng.py", training.prepare.__module__.replace(".", "/") + ".py"} <= files
-    assert all(file.split("/")[1] in ("attacks", "networks", "training", "linf.py", "rng.py") for file in
-               files - {"lib/data/renderings.py"})  # fmt: skip
+    allowed = ("attacks", "networks", "training", "atomic.py", "linf.py", "rng.py", "units.py")
+    assert all(file.split("/")[1] in allowed for file in files - {"lib/data/renderings.py"})
     assert len(files) <= 15
 
 
@@ -189,10 +189,8 @@ def test_a_step_goes_down_the_gradient_and_a_factor_multiplies_the_rate():
 
 @pytest.mark.parametrize("steps", [1, 150, 200, 399, 1200])
 def test_the_table_of_losses_has_at_most_two_hundred_rows(steps):
-    curves = loop.Curves(steps)
-    for step in range(steps):
-        curves.add(step, {"first": step + 1.0, "second": 7.0})
-    table = pd.DataFrame(curves.rows)
+    losses = {"first": torch.arange(1.0, steps + 1), "second": torch.full((steps,), 7.0)}
+    table = pd.DataFrame(loop.means(losses))
     assert list(table.columns) == ["step", "first", "second"]
     assert min(steps, 100) <= len(table) <= 200
     # A row is the mean of the steps since the last one.
@@ -205,9 +203,9 @@ def test_the_table_of_losses_has_at_most_two_hundred_rows(steps):
 def test_sheets_come_once_an_epoch_and_at_the_end(tmp_path):
     layer, rows = nn.Linear(1, 1), lambda: [torch.zeros(1, 3, 2, 2)]
     training = loop.Training(begin, layer, {"layer": layer}, 5, lambda step: {"loss": 0.0}, [], epoch=2, sheet=rows)
-    loop.run(training, tmp_path / "x.ckpt", "", 60, tmp_path / "sheets")
+    loop.run_steps(training, tmp_path / "x.ckpt", "", 60, tmp_path / "sheets")
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == [f"epoch_000{k}.png" for k in (1, 2, 3)]
-    loop.run(training, tmp_path / "x.ckpt", "", 60)
+    loop.run_steps(training, tmp_path / "x.ckpt", "", 60)
     assert [path.name for path in tmp_path.iterdir()] == ["sheets"]
 
 

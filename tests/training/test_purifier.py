@@ -1,16 +1,16 @@
 """lib/training/purifier.py: losses, updates and adversaries by hand; learning."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from lib.data.unlabelled import unlabelled
 from lib.networks.small import ARCHITECTURES
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Tap
 from lib.rng import generator
 from lib.training import purifier
 from tests.training.conftest import SIDE, conv3, fit, network_spec, spec_of
@@ -43,11 +43,11 @@ def pairs(data, extractor):
     found = []
     for part in range(2):
         x = purifier.batch(spec(), data, 0, part)
-        found.append((x, purifier.adversaries(spec(), extractor, x, f"0/{part}")))
+        found.append((x, purifier.adversarial_batch(spec(), extractor, x, f"0/{part}")))
     return found
 
 
-def parts_of(changed=None, built=None) -> purifier.Parts:
+def parts_of(changed=None, built=None) -> SimpleNamespace:
     return purifier.build(changed or spec(), built or network_spec("nrp_resg"), torch.device("cpu"))
 
 
@@ -257,17 +257,17 @@ def x(data):
 
 @pytest.mark.parametrize("start", ["perturbed", "noise"])
 def test_fixed_budgets_are_used_whole_and_kept(x, extractor, start):
-    x_adv = purifier.adversaries(spec(ssp_start=start, ssp_steps=3), extractor, x, "k")
+    x_adv = purifier.adversarial_batch(spec(ssp_start=start, ssp_steps=3), extractor, x, "k")
     assert levels(x, x_adv).tolist() == [16] * 6
     assert 0 <= x_adv.min() and x_adv.max() <= 1
-    smaller = purifier.adversaries(spec(ssp_start=start, ssp_steps=3, eps=5), extractor, x, "k")
+    smaller = purifier.adversarial_batch(spec(ssp_start=start, ssp_steps=3, eps=5), extractor, x, "k")
     assert levels(x, smaller).tolist() == [5] * 6
 
 
 def test_uniform_budgets_differ_from_image_to_image(extractor):
     x = torch.full((200, 3, 8, 8), 0.5)
     recipe = spec(budgets="uniform", ssp_steps=3)
-    used, later = (levels(x, purifier.adversaries(recipe, extractor, x, key)) for key in ("0/0", "1/0"))
+    used, later = (levels(x, purifier.adversarial_batch(recipe, extractor, x, key)) for key in ("0/0", "1/0"))
     assert used.max() <= 16 and (used != later).float().mean() > 0.8
     # Rounded down to whole levels, budgets that are uniform in 0..16 fall evenly on 0..15.
     counts = torch.bincount(used.int(), minlength=16)
@@ -275,8 +275,8 @@ def test_uniform_budgets_differ_from_image_to_image(extractor):
 
 
 def test_steps_are_as_large_and_as_many_as_the_recipe_says(x, extractor):
-    begun = purifier.adversaries(spec(step=0, ssp_steps=1), extractor, x, "k")
-    moved = purifier.adversaries(spec(step=1.5, ssp_steps=4), extractor, x, "k")
+    begun = purifier.adversarial_batch(spec(step=0, ssp_steps=1), extractor, x, "k")
+    moved = purifier.adversarial_batch(spec(step=1.5, ssp_steps=4), extractor, x, "k")
     way = ((moved - begun) * 255).abs().round()
     assert 5 <= way.max() <= 7  # four steps of one and a half, rounded
 
@@ -284,22 +284,22 @@ def test_steps_are_as_large_and_as_many_as_the_recipe_says(x, extractor):
 @pytest.mark.parametrize("budgets", ["fixed", "uniform"])
 def test_an_adversary_depends_on_its_image_and_key_alone(x, extractor, budgets):
     recipe = spec(budgets=budgets)
-    whole, again = (purifier.adversaries(recipe, extractor, x, "3/1") for _ in range(2))
-    part = purifier.adversaries(recipe, extractor, x[:2], "3/1")
+    whole, again = (purifier.adversarial_batch(recipe, extractor, x, "3/1") for _ in range(2))
+    part = purifier.adversarial_batch(recipe, extractor, x[:2], "3/1")
     others = torch.cat([x[:2], x[:4].flip(-1)])
-    mixed = purifier.adversaries(recipe, extractor, others, "3/1")
+    mixed = purifier.adversarial_batch(recipe, extractor, others, "3/1")
     assert torch.equal(whole, again)
     for found in (part, mixed[:2]):
         assert (found != whole[:2]).float().mean() < 0.001
     for changed in (
-        purifier.adversaries(recipe, extractor, x, "4/1"),
-        purifier.adversaries(recipe.model_copy(update={"seed": 1}), extractor, x, "3/1"),
+        purifier.adversarial_batch(recipe, extractor, x, "4/1"),
+        purifier.adversarial_batch(recipe.model_copy(update={"seed": 1}), extractor, x, "3/1"),
     ):
         assert (changed != whole).float().mean() > 0.1
 
 
 def test_adversaries_are_far_in_the_features_of_the_extractor(x, extractor):
-    x_adv = purifier.adversaries(spec(ssp_steps=5), extractor, x, "k")
+    x_adv = purifier.adversarial_batch(spec(ssp_steps=5), extractor, x, "k")
     noise = (x + 16 / 255 * torch.randn(x.shape, generator=generator("noise")).sign()).clamp(0, 1)
     far, near = (purifier.feature_loss(extractor, x, other).item() for other in (x_adv, noise))
     assert far > 1.5 * near
@@ -333,11 +333,11 @@ def test_training_brings_the_features_of_adversaries_back(scenes, tmp_path):
     recipe = spec(steps=60, batch=8, checkpoint_minutes=9)
     begun = recipe, purifier.training(recipe, network_spec("nrp_resg", width=16, blocks=2), scenes[0], extractor)
     network, curves, _ = fit(begun, tmp_path)
-    feature = pd.DataFrame(curves.rows)["feature"]
+    feature = curves["feature"]
     assert len(feature) == 60 and feature[-10:].mean() < 0.7 * feature[:5].mean()
     # Of scenes that it has never seen, too.
     x = purifier.crops(recipe.crop, scenes[1], range(16), generator("held out"))
-    x_adv = purifier.adversaries(recipe, extractor, x, "held out")
+    x_adv = purifier.adversarial_batch(recipe, extractor, x, "held out")
     with torch.no_grad():
         before, after = (purifier.feature_loss(extractor, x, y).item() for y in (x_adv, network(x_adv)))
     assert after < 0.7 * before

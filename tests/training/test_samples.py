@@ -67,12 +67,12 @@ def picture(path, seed, side=SIDE):
 def test_files_are_told_apart_by_name_and_size_and_other_images_by_their_pixels(tmp_path):
     for k, name in enumerate(["a.png", "b.png"]):
         picture(tmp_path / name, k)
-    *before, first = samples.contents(Photographs(tmp_path))
+    *before, first = samples.fingerprint(Photographs(tmp_path))
     assert before == [f"{name} {(tmp_path / name).stat().st_size}" for name in ("a.png", "b.png")]
     assert torch.equal(first, Photographs(tmp_path)[0])  # how files are read
     picture(tmp_path / "b.png", 2, 40)
-    assert samples.contents(Photographs(tmp_path))[:-1] != before
+    assert samples.fingerprint(Photographs(tmp_path))[:-1] != before
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    assert [entry.split()[0] for entry in samples.contents(Photographs(tmp_path))[:-1]] == ["a.png", "c.png"]
+    assert [entry.split()[0] for entry in samples.fingerprint(Photographs(tmp_path))[:-1]] == ["a.png", "c.png"]
     images = list(torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8))
-    assert all(torch.equal(*pair) for pair in zip(samples.contents(images), images, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(samples.fingerprint(images), images, strict=True))

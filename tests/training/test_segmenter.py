@@ -11,7 +11,7 @@ from lib.data.segmentation import CAMVID_CLASSES, VOID, SegmentationSet, load_ca
 from lib.networks.segnet_basic import SegNetBasic
 from lib.rng import generator
 from lib.tasks.confusion import confusions, scores
-from lib.tasks.segmentation import predict
+from lib.tasks.predictions import segment
 from lib.training import segmenter
 from tests.training.conftest import fit, spec_of
 from tests.training.conftest import halves as drawn
@@ -32,7 +32,7 @@ def halves() -> SegmentationSet:
 
 def test_it_learns(halves, tmp_path):
     network = trained(spec(steps=60, decay="cosine"), halves, tmp_path)
-    predicted = predict(network, halves.images)
+    predicted = segment(network, halves.images)["labels"]
     assert scores(confusions(predicted, halves.labels.numpy(), 2).sum(0)).pixels > 95
     assert not network.training
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lib.report.claims import ranges
+from lib.report.claims import RANGES
 from lib.report.figures.style import COLOURS, PAPER, Look, style
 
 # Colour and shape both say the verdict.
@@ -36,8 +36,7 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     rows = list(judged.groupby("id", sort=False, observed=True))
     texts = [textwrap.wrap(f"{name}  {part['says'].iloc[0]}", LETTERS) for name, part in rows]
     heights = [max(LINE * len(text), CASE * len(part)) + GAP for text, (_, part) in zip(texts, rows, strict=True)]
-    most = (look.height - FRAME * look.scale) / sum(heights) if look.wide else look.scale
-    size = min(look.scale, most)
+    size = min(look.scale, (look.height - FRAME * look.scale) / sum(heights) if look.wide else look.scale)
     if size < SMALLEST:
         some = ",".join(name for name, _ in rows[:3])
         raise ValueError(f"{len(rows)} claims do not fit a slide; choose some, as in --only {some}")
@@ -45,7 +44,7 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     axes = figure.add_subplot()
     top = 0.0
     for text, (_, part), height in zip(texts, rows, heights, strict=True):
-        _row(axes, part, top, height, size)
+        _claim(axes, part, top, height, size)
         note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "center"}
         axes.annotate("\n".join(text), (0, top + height / 2), (-6, 0), fontsize=7 * size, **note)
         top += height
@@ -53,13 +52,15 @@ def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     axes.set(xlim=(-LIMIT, LIMIT), ylim=(top, 0), yticks=[], xlabel="effect (percentage points, 95 % interval)")
     axes.tick_params(top=True, labeltop=True)
     axes.grid(axis="y", visible=False)
-    _legend(figure, look)
+    signs = [Line2D([], [], linestyle="", label=name, **sign) for name, sign in SIGNS.items()]
+    signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
+    figure.legend(handles=signs, loc="outside lower center", ncols=4, frameon=False, fontsize=8 * look.scale)
     return figure
 
 
-def _row(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
+def _claim(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
     """One claim: the shaded range, a dot per case."""
-    low, high = ranges(part["expected"].iloc[0])
+    low, high = RANGES[part["expected"].iloc[0]]
     left, right = max(low, -LIMIT), min(high, LIMIT)
     axes.barh(top + height / 2, right - left, height - GAP / 2, left, color=COLOURS[2], alpha=0.18, linewidth=0)
     for place, row in enumerate(part.itertuples()):
@@ -68,9 +69,3 @@ def _row(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float)
         low, effect, high = (min(max(float(end), -LIMIT), LIMIT) for end in (row.low, row.effect, row.high))
         axes.plot([low, high], [y, y], color=sign["color"], linewidth=0.8 * size)
         axes.plot(effect, y, markersize=3.5 * size, markeredgewidth=0, linestyle="", **sign)
-
-
-def _legend(figure: Figure, look: Look) -> None:
-    signs = [Line2D([], [], linestyle="", label=name, **sign) for name, sign in SIGNS.items()]
-    signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
-    figure.legend(handles=signs, loc="outside lower center", ncols=4, frameon=False, fontsize=8 * look.scale)

@@ -1,13 +1,22 @@
-"""Figures 2, 4, 5 and 10: images beside their adversaries, with what a segmenter or a detector predicts of them."""
+"""Figures of pictures: images beside their adversaries, with what a network predicts of them.
+
+Figures 2, 4, 5 and 10 are `tiles`: a row per image and a column per kind of image. Figures 7 to 9 are `purified`.
+A function per kind of stored arrays turns them into a `Grid`, in which images and columns are chosen before it is
+drawn.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from lib.report.figures.style import COLOURS, PAPER, Look, show, style
+from lib.report.figures.style import COLOURS, PAPER, Look, style
 
-# The columns of each figure: the arrays that they show, and their titles.
+# The columns of a figure: the arrays that they show, and their titles.
 SEGMENTED = {
     "images": "(a) image",
     "before": "(b) prediction",
@@ -16,108 +25,231 @@ SEGMENTED = {
 }
 DETECTED = {"clean": "image", "adversary": "SSP adversary"}
 PURIFIED = {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
+# A sign beside the colour: neither a print in grey nor the reader's eye need tell blue from orange.
+RIGHT, WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[3])
+# Inches in print: labels of rows, a line of a caption and the space around it, a letter of 7 points.
+LABELS, LINE, GAP, LETTER = 0.3, 0.115, 0.05, 0.056
+DENSE = 1.3  # the largest scale of type that leaves room for as many pictures and captions
 
 
-def figure_02(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
-    """Figure 2: adversaries found in the feature spaces of several networks. images: `[columns,rows,H,W,3]` uint8."""
-    style(look)
-    images, names = pictures["images"], [str(name) for name in pictures["names"]]
-    columns, count, height, width = images.shape[:4]
-    figure, picture = look.grid([height / width] * count, columns, 0.3)
-    titles, size = look.titles(names, picture)
-    for row in range(count):
-        for column in range(columns):
-            axes = figure.add_subplot(count, columns, row * columns + column + 1)
-            show(axes, images[column, row], titles[column] if row == 0 else "", size=size)
-    return figure
+class Picture(NamedTuple):
+    """A picture, uint8 `[H,W,3]`, and what is known of it.
+
+    name, mark, colour: of the caption, the class and its probability.  head: stands above them.  boxes: (x0, y0, x1,
+    y1), name and score of each detection.  classes: the labels in a map of classes.
+    """
+
+    image: np.ndarray
+    name: str = ""
+    mark: str = ""
+    colour: str = "black"
+    head: str = ""
+    boxes: Sequence[tuple] = ()
+    classes: Sequence[int] = ()
+
+    def caption(self, letters: int) -> str:
+        """The name on at most two lines of so many letters, cut short where even that is too little; the mark."""
+        return "\n".join(filter(None, [self.head, wrapped(self.name, letters, 2), self.mark]))
 
 
-def figure_04(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
+def wrapped(text: str, letters: int, lines: int) -> str:
+    """A text in lines of so many letters, cut short where it needs more lines."""
+    return "\n".join(textwrap.wrap(text, letters, max_lines=lines, placeholder="…"))
+
+
+class Grid(NamedTuple):
+    """What a figure of pictures shows.
+
+    titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 7 to
+    9 four: image, adversary, purified, difference.  above: inches for titles in print.  note: below the pictures.
+    legend: name and colour of each class.  labels: of the four.
+    """
+
+    titles: list[str]
+    rows: list[list]
+    above: float = 0.3
+    note: str = ""
+    legend: Sequence[tuple[str, np.ndarray]] = ()
+    labels: Sequence[str] = ()
+
+
+def compared(arrays: dict[str, np.ndarray]) -> Grid:
+    """Figure 2: adversaries from several feature spaces. images: `[columns,rows,H,W,3]`; names: of the columns."""
+    return Grid(list(map(str, arrays["names"])), [list(map(Picture, row)) for row in arrays["images"].swapaxes(0, 1)])
+
+
+def segmented(arrays: dict[str, np.ndarray]) -> Grid:
     """Figure 4: images, adversaries and the predictions on both; the colours of the classes below.
 
-    images, adversaries: `[rows,H,W,3]` uint8; before, after: `[rows,H,W]` classes; classes, colours: by class. Of these
-    four columns those are drawn that are there.
+    images, adversaries: `[rows,H,W,3]` uint8; before, after: `[rows,H,W]` classes; classes, colours: by class.
     """
-    style(look)
-    colours, names = pictures["colours"], [name for name in SEGMENTED if name in pictures]
-    maps = [name for name in ("before", "after") if name in pictures]
-    rows, height, width = pictures[names[0]].shape[:3]
-    present = sorted({int(k) for name in maps for k in np.unique(pictures[name])})
-    labels = [str(pictures["classes"][k]) for k in present]
-    # The legend stands where there is room.
-    room = {"above": 0.5, "beside": 1.1} if look.wide and present else {"above": 0.9}
-    figure, picture = look.grid([height / width] * rows, len(names), **room)
-    titles, size = look.titles([SEGMENTED[name] for name in names], picture)
-    for row in range(rows):
-        for column, name in enumerate(names, 1):
-            axes = figure.add_subplot(rows, len(names), row * len(names) + column)
-            image = colours[pictures[name][row]] if name in maps else pictures[name][row]
-            show(axes, image, titles[column - 1] if row == 0 else "", name not in maps, size)
-    if present:
-        handles = [
-            Patch(facecolor=colours[k] / 255, edgecolor="0.5", label=label)
-            for k, label in zip(present, labels, strict=True)
-        ]
-        ncols = 1 if look.wide else look.ncols(labels, figure.get_figwidth(), 7, most=6)
-        side = "outside right center" if look.wide else "outside lower center"
-        figure.legend(handles=handles, loc=side, ncols=ncols, frameon=False, fontsize=7 * look.scale)
-    return figure
+    colours = arrays["colours"]
+    rows = [
+        [Picture(one) if one.ndim == 3 else Picture(colours[one], classes=np.unique(one).tolist()) for one in row]
+        for row in zip(*(arrays[name] for name in SEGMENTED), strict=True)
+    ]
+    legend = list(zip(arrays["classes"].tolist(), colours / 255, strict=True))
+    return Grid(list(SEGMENTED.values()), rows, 0.5, legend=legend)
 
 
-def figure_05(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
-    """Figure 5: detections on the image and on its adversary, a row per image; stored as `detected` says."""
-    return detected(pictures, DETECTED, look)
-
-
-def figure_10(pictures: dict[str, np.ndarray], look: Look = PAPER) -> Figure:
-    """Figure 10: detections on images, on their CDA adversaries, and on these behind the purifier.
-
-    Stored like Figure 5's, of the kinds clean, adversary and purified.
-    """
-    return detected(pictures, PURIFIED, look)
-
-
-def detected(pictures: dict[str, np.ndarray], columns: dict[str, str], look: Look) -> Figure:
-    """Detections on several kinds of image, a row per image. columns: each kind and the title of its column.
+def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
+    """Figures 5 and 10: detections on several kinds of image. kinds: each and its title.
 
     image_0_clean, boxes_0_clean (x0, y0, x1, y1), names_0_clean, scores_0_clean, the same for every other kind, and so
-    on for every row; threshold: the score from which a detection is drawn. Kinds that are not there have no column.
+    on for every row; threshold: the score from which a detection is drawn.
     """
+
+    def cell(row: int, kind: str) -> Picture:
+        parts = (arrays[f"{what}_{row}_{kind}"].tolist() for what in ("boxes", "names", "scores"))
+        return Picture(arrays[f"image_{row}_{kind}"], boxes=list(zip(*parts, strict=True)))
+
+    count = sum(name.startswith("image_") for name in arrays) // len(kinds)
+    rows = [[cell(row, kind) for kind in kinds] for row in range(count)]
+    note = f"detections of score {float(arrays['threshold']):g} or more"
+    return Grid(list(kinds.values()), rows, 0.4, note)
+
+
+def removed(arrays: dict[str, np.ndarray]) -> Grid:
+    """Figures 7 to 9: attacks that the purifier never met, and what it makes of them (G attacks, N images).
+
+    groups: `[G]`, the attacks;  victim, purifier: their names;  clean: `[N,H,W,3]` uint8;  truth: `[N]`, names of
+    classes;  adversary, purified: `[G,N,H,W,3]` uint8;  before, before_score, right_before: `[G,N]`, the class that the
+    victim predicts of the adversary, its probability (0 to 1), and whether it is right;  after, after_score,
+    right_after: the same behind the purifier. ValueError names the first array of another shape.
+    """
+    groups, clean = arrays["groups"], arrays["clean"]
+    predicted = [name for when in ("before", "after") for name in (when, f"{when}_score", f"right_{when}")]
+    for name in ("adversary", "purified", *predicted):
+        if arrays[name].shape[:2] != (len(groups), len(clean)):
+            shape = f"shape {arrays[name].shape}, with {len(groups)} groups and {len(clean)} images"
+            raise ValueError(f"{name} is of {shape}")
+
+    def cells(group: int, image: int) -> list[Picture]:
+        adversary, pure = arrays["adversary"][group, image], arrays["purified"][group, image]
+        names = [arrays[name][group, image] for name in predicted]
+        first, second = (marked(*part) for part in (names[:3], names[3:]))
+        known = Picture(clean[image], str(arrays["truth"][image]))
+        return [known, Picture(adversary, *first), Picture(pure, *second), Picture(difference(adversary, pure))]
+
+    victim = f"class and probability by {arrays['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
+    note = f"{victim}\ndifference: adversary − purified, grey where they are equal"
+    rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
+    labels = ["image", "adversary", f"purified by {arrays['purifier']}", "difference × 10"]
+    return Grid(list(map(str, groups)), rows, note=note, labels=labels)
+
+
+def marked(name: str, score: float, right: bool) -> tuple[str, str, str]:
+    """Name, mark and colour of a prediction."""
+    sign, colour = RIGHT if right else WRONG
+    return str(name), f"{sign} {100 * score:.0f} %", colour
+
+
+def difference(adversary: np.ndarray, pure: np.ndarray) -> np.ndarray:
+    """What the purifier took away, ten times as strong, around mid-grey."""
+    return np.clip(128 + 10 * (adversary.astype(np.int16) - pure), 0, 255).astype(np.uint8)
+
+
+def tiles(grid: Grid, look: Look = PAPER) -> Figure:
+    """A row per image with its detections, a titled column per kind, and a legend of the classes in maps."""
     style(look)
-    kinds = [kind for kind in columns if f"image_0_{kind}" in pictures]
-    rows, across = sum(name.startswith("image_") for name in pictures) // len(kinds), len(kinds)
-    shapes = [pictures[f"image_{row}_{kinds[0]}"].shape for row in range(rows)]
-    heights = [height / width for height, width, _ in shapes]
-    figure, picture = look.grid(heights, across, 0.1 * rows + 0.4)
-    titles, size = look.titles([columns[kind] for kind in kinds], picture)
-    grid = figure.add_gridspec(rows, across, height_ratios=heights)
-    for row in range(rows):
-        classes = sorted({name for kind in kinds for name in pictures[f"names_{row}_{kind}"].tolist()})
-        colours = dict(zip(classes, COLOURS * (1 + len(classes) // len(COLOURS)), strict=False))
-        for column, kind in enumerate(kinds):
-            axes = figure.add_subplot(grid[row, column])
-            show(axes, pictures[f"image_{row}_{kind}"], titles[column] if row == 0 else "", size=size)
-            boxes, names, scores = (pictures[f"{what}_{row}_{kind}"] for what in ("boxes", "names", "scores"))
-            detections(axes, boxes, names, scores, colours, look)
-    note = f"detections of score {float(pictures['threshold']):g} or more"
-    figure.supxlabel(note, fontsize=7 * look.scale, color="0.4")
+    present = sorted({label for row in grid.rows for cell in row for label in cell.classes})
+    heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in grid.rows]
+    above = grid.above + (0.1 * len(heights) if grid.note else 0.4 if present and not look.wide else 0)
+    # The legend stands where there is room.
+    figure, picture = look.grid(heights, len(grid.titles), above, 1.1 if present and look.wide else 0)
+    titles, size = look.titles(grid.titles, picture)
+    panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
+    for axes, title in zip(panels[0], titles, strict=True):
+        axes.set_title(title, fontsize=size)
+    for cells, row in zip(grid.rows, panels, strict=True):
+        names = sorted({name for cell in cells for _, name, _ in cell.boxes})
+        colours = dict(zip(names, COLOURS * (1 + len(names) // len(COLOURS)), strict=False))
+        for axes, cell in zip(row, cells, strict=True):
+            _show(axes, cell)
+            for corners, name, score in cell.boxes:
+                _box(axes, corners, f"{name} {score:.2f}", colours[name], look)
+    if present:
+        labels, colours = zip(*(grid.legend[label] for label in present), strict=True)
+        patches = [Patch(facecolor=colour, edgecolor="0.5") for colour in colours]
+        look.legend(figure, patches, labels, 7, most=6)
+    if grid.note:
+        figure.supxlabel(grid.note, fontsize=7 * look.scale, color="0.4")
     return figure
 
 
-def detections(
-    axes: Axes, boxes: np.ndarray, names: np.ndarray, scores: np.ndarray, colours: dict[str, str], look: Look
-) -> None:
-    """Boxes (x0, y0, x1, y1) in pixels, in the colour of their class, with name and score."""
-    end = axes.get_xlim()[1]
-    for (left, top, right, bottom), name, score in zip(boxes, names.tolist(), scores, strict=True):
-        colour = colours[name]
-        # Pixel centres lie at whole numbers, so an image begins at -0.5.
-        corner, line = (left - 0.5, top - 0.5), 1.2 * look.scale
-        axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=line))
-        label = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.85}
-        text = {"s": f"{name} {score:.2f}", "fontsize": min(6 * look.scale, 8.5), "color": "white", "bbox": label}
-        # Above the box, or inside it where there is no room above.
-        side = "bottom" if top > 0.06 * axes.get_ylim()[0] else "top"
-        # From the box's left end on, or up to its right end where the picture soon ends.
-        place, towards = (max(left, 0), "left") if left < 0.6 * end else (min(right, end), "right")
-        axes.text(place, max(top, 0), va=side, ha=towards, clip_on=True, **text)
+def _show(axes: Axes, cell: Picture) -> None:
+    """A picture without axes; small ones and maps of classes are enlarged without smoothing."""
+    smooth = not cell.classes and cell.image.shape[0] >= 128
+    axes.imshow(cell.image, interpolation="antialiased" if smooth else "nearest")
+    axes.set_axis_off()
+
+
+def _box(axes: Axes, corners: Sequence[float], text: str, colour: str, look: Look) -> None:
+    """The box of a detection, in pixels, with its name and score."""
+    (left, top, right, bottom), end = corners, axes.get_xlim()[1]
+    # Pixel centres lie at whole numbers, so an image begins at -0.5.
+    sides = {"width": right - left, "height": bottom - top, "fill": False}
+    axes.add_patch(Rectangle((left - 0.5, top - 0.5), edgecolor=colour, linewidth=1.2 * look.scale, **sides))
+    label = {"boxstyle": "square,pad=0.1", "facecolor": colour, "edgecolor": "none", "alpha": 0.85}
+    # Above the box, or inside it where there is no room above.
+    side = "bottom" if top > 0.06 * axes.get_ylim()[0] else "top"
+    # From the box's left end on, or up to its right end where the picture soon ends.
+    place, towards = (max(left, 0), "left") if left < 0.6 * end else (min(right, end), "right")
+    letters = {"fontsize": min(6 * look.scale, 8.5), "color": "white", "bbox": label}
+    axes.text(place, max(top, 0), text, va=side, ha=towards, clip_on=True, **letters)
+
+
+def purified(grid: Grid, look: Look = PAPER) -> Figure:
+    """Images; then, for each attack, adversaries, the same purified, and what that took away.
+
+    The attacks stand one below the other on a page, side by side on a slide.
+    """
+    look, labels = look._replace(scale=min(look.scale, DENSE)), grid.labels
+    blocks = []
+    for groups in [[k] for k in range(len(grid.titles))] if look.wide else [list(range(len(grid.titles)))]:
+        rows = [(labels[0], [cells[0][0] for cells in grid.rows])]
+        for group in groups:
+            names = [labels[1] if look.wide else grid.titles[group], *labels[2:]]
+            rows += [(name, [cells[group][k] for cells in grid.rows]) for k, name in enumerate(names, 1)]
+        blocks.append(rows)
+    return captioned(blocks, look, grid.titles if look.wide else [""], note=grid.note)
+
+
+def captioned(
+    blocks: Sequence[list[tuple[str, list[Picture]]]], look: Look, titles: Sequence[str] = ("",), note: str = ""
+) -> Figure:
+    """Blocks of pictures side by side, each picture with its caption above, as large as the page holds.
+
+    blocks: of each the rows, a label and cells.  titles: of the blocks.  note: below them all.
+    """
+    style(look)
+    rows = [[cell for block in blocks for cell in block[k][1]] for k in range(len(blocks[0]))]
+    heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in rows]
+
+    def sized(letters: int) -> tuple[Figure, int]:
+        """The figure for captions of at most so many letters, and how many letters a picture is wide."""
+        lines = sum(max(len(cell.caption(letters).splitlines()) for cell in row) for row in rows)
+        above = 0.3 + LINE * (lines + 2 * bool(titles[0]) + 2 * bool(note)) + GAP * len(rows)
+        figure, picture = look.grid(heights, len(rows[0]), above, LABELS * len(blocks))
+        return figure, max(int((picture / look.scale - 0.06) / LETTER), 1)
+
+    figure, letters = sized(sized(1)[1])
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0)
+    small = {"fontsize": 7 * look.scale, "linespacing": 1.1}
+    for part, title, block in zip(figure.subfigures(1, len(blocks), squeeze=False)[0], titles, blocks, strict=True):
+        part.suptitle(title, weight="bold", **small)
+        panels = part.subplots(len(block), len(block[0][1]), height_ratios=heights, squeeze=False)
+        for panel, (label, cells) in zip(panels, block, strict=True):
+            left = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "right", "va": "center"}
+            label = wrapped(label, letters, 3)
+            panel[0].annotate(label, (0, 0.5), (-3, 0), rotation=90, ma="center", parse_math=False, **left, **small)
+            for axes, cell in zip(panel, cells, strict=True):
+                _show(axes, cell)
+                axes.set_title(cell.caption(letters), color=cell.colour, pad=2 * look.scale, **small)
+    if note:
+        figure.supxlabel(note, color="0.4", **small)
+    # Laid out once, with room for the note above: the layout of pictures with captions differs a little each time.
+    figure.suptitle("\n", **small)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # seaborn's "colorblind" palette and, below, its style sheets as matplotlib ships them: importing seaborn itself takes
 # longer than redrawing a figure may.
@@ -62,17 +60,20 @@ class Look(NamedTuple):
         letters = int(inches / (LETTER * size) + 1e-6)
         return ["\n".join(textwrap.wrap(text, letters, break_long_words=False)) for text in texts], size
 
-    def ncols(self, names: Sequence[str], inches: float, size: float, most: int) -> int:
-        """How many columns of a legend stand side by side within so many inches."""
-        for columns in range(min(most, len(names)), 1, -1):
+    def legend(
+        self, figure: Figure, handles: Iterable, names: Sequence[str], size: float, most: int, below=False, **more
+    ) -> None:
+        """The legend of a figure: at its side where there is room and not `below`, else below in at most so many
+        columns. size: of its letters in print."""
+        beside = self.wide and not below
+        ncols = 1
+        for columns in range(1 if beside else min(most, len(names)), 1, -1):
             letters = sum(HANDLE + max(map(len, column)) for column in np.array_split(names, columns))
-            if letters * LETTER * size * self.scale <= inches:
-                return columns
-        return 1
-
-    def fit(self, text: str, inches: float, size: float) -> float:
-        """Points at which a text stands on one line of so many inches: at most `size` in print."""
-        return min(size * self.scale, inches / (LETTER * len(text)))
+            if letters * LETTER * size * self.scale <= figure.get_figwidth():
+                ncols = columns
+                break
+        side = "outside right center" if beside else "outside lower center"
+        figure.legend(handles, names, loc=side, ncols=ncols, frameon=False, fontsize=size * self.scale, **more)
 
 
 PAPER = Look(WIDTH, 8.5, 1.0, {"font.size": 10})
@@ -81,17 +82,9 @@ SLIDES = Look(
     10.0,
     5.625,
     1.8,
-    {
-        "font.size": 16,
-        "axes.labelsize": 15,
-        "xtick.labelsize": 14.5,
-        "ytick.labelsize": 14.5,
-        "legend.fontsize": 14.5,
-        "axes.linewidth": 1.5,
-        "grid.linewidth": 1.2,
-        "lines.linewidth": 2.6,
-        "lines.markersize": 8,
-    },
+    {"font.size": 16, "axes.labelsize": 15, "axes.linewidth": 1.5, "grid.linewidth": 1.2, "lines.linewidth": 2.6}
+    | dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 14.5)
+    | {"lines.markersize": 8},
 )
 STYLES = {"paper": PAPER, "slides": SLIDES}
 
@@ -103,14 +96,11 @@ def style(look: Look = PAPER) -> None:
     matplotlib.rcParams.update(look.settings)
 
 
-def show(axes: Axes, image: np.ndarray, title: str = "", smooth: bool = True, size: float = 8) -> None:
-    """One image without axes; small ones, and maps of classes (`smooth` false), are enlarged without smoothing.
-
-    size: of the title, in points.
-    """
-    axes.imshow(image, interpolation="antialiased" if smooth and image.shape[0] >= 128 else "nearest")
-    axes.set_axis_off()
-    axes.set_title(title, fontsize=size)
+def every(column: pd.Series) -> list[str]:
+    """The names in a column in their order, also those that were not chosen: a line keeps its colour without them."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return list(column.cat.categories)
+    return list(dict.fromkeys(column))
 
 
 def write(figure: Figure, path: Path) -> Path:

@@ -3,9 +3,8 @@ import torch
 import torchvision
 from torch import nn
 
-from lib.networks.libraries import mobilenetv2_same, resnet50_stride1
-from lib.networks.taps import Tap
-from lib.networks.vgg import TAPS, VGG16Conv33
+from lib.networks.families import VGG16_TAPS, mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
+from lib.networks.wrappers import Tap
 
 
 @pytest.fixture(scope="module")
@@ -15,31 +14,35 @@ def torchvision_features():
 
 
 def test_vgg16_to_conv3_3_has_torchvisions_layers_and_keys(torchvision_features):
-    ours, theirs = VGG16Conv33().features, torchvision_features[:16]
+    ours, theirs = vgg16_conv3_3().features, torchvision_features[:16]
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
     assert [type(layer) for layer in ours] == [type(layer) for layer in theirs]
     assert isinstance(ours[15], nn.ReLU)
 
 
 def test_vgg16_to_conv3_3_equals_torchvisions_slice(torchvision_features):
-    ours, theirs = VGG16Conv33(), torchvision_features[:16].to_empty(device="cpu")
+    ours, theirs = vgg16_conv3_3(), torchvision_features[:16].to_empty(device="cpu")
     theirs.load_state_dict(ours.features.state_dict())
     x = torch.rand(1, 3, 17, 16)
     assert ours(x).shape == (1, 256, 4, 4)
     assert torch.equal(ours(x), theirs(x))
-    assert torch.equal(Tap(ours, TAPS["relu3_3"])(x), ours(x))
+    assert torch.equal(Tap(ours, VGG16_TAPS["relu3_3"])(x), ours(x))
 
 
 def test_tap_names_point_at_torchvisions_activations_and_pools(torchvision_features):
-    kinds = {name: type(torchvision_features[int(tap.removeprefix("features."))]) for name, tap in TAPS.items()}
+    kinds = {name: type(torchvision_features[int(tap.removeprefix("features."))]) for name, tap in VGG16_TAPS.items()}
     assert len(kinds) == 18
     assert all(kind is (nn.ReLU if name.startswith("relu") else nn.MaxPool2d) for name, kind in kinds.items())
-    assert TAPS["relu1_1"] == "features.1" and TAPS["relu3_3"] == "features.15" and TAPS["relu5_3"] == "features.29"
-    assert TAPS["pool1"] == "features.4" and TAPS["pool5"] == "features.30"
+    assert (
+        VGG16_TAPS["relu1_1"] == "features.1"
+        and VGG16_TAPS["relu3_3"] == "features.15"
+        and VGG16_TAPS["relu5_3"] == "features.29"
+    )
+    assert VGG16_TAPS["pool1"] == "features.4" and VGG16_TAPS["pool5"] == "features.30"
 
 
 def test_relus_are_the_thirteen_activations_in_order():
-    relus = [tap for name, tap in TAPS.items() if name.startswith("relu")]
+    relus = [tap for name, tap in VGG16_TAPS.items() if name.startswith("relu")]
     assert len(relus) == 13
     assert relus == sorted(relus, key=lambda tap: int(tap.removeprefix("features.")))
 

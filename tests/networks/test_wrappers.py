@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.networks.normalised import Normalised
-from lib.networks.taps import Tap
+from lib.networks.wrappers import Normalised, Tap
 from tests.conftest import Counting
 
 
@@ -23,13 +22,13 @@ def test_output_is_that_of_the_named_module(network, x):
     assert torch.equal(Tap(network, "2")(x), network[2](network[1](network[0](x))))
 
 
-def test_in_place_activation_behind_the_tap_does_not_touch_the_features(network, x):
+def test_in_place_activation_after_the_tap_does_not_touch_the_features(network, x):
     features = Tap(network, "1")(x)
     assert features.min() < 0
     assert torch.equal(features, network[1](network[0](x)))
 
 
-def test_nothing_behind_the_tap_runs(network, x):
+def test_nothing_after_the_tap_runs(network, x):
     Tap(network, "2")(x)
     assert network[3].calls == 0
     Tap(network, "3")(x)

@@ -1,4 +1,4 @@
-"""lib/experiment: purifiers in front of victims, attacks that know of them, fidelity in features."""
+"""lib/experiment: victims with purifiers, attacks that know of them, fidelity in features."""
 
 import numpy as np
 import pytest
@@ -6,25 +6,25 @@ import torch
 from torch import nn
 
 from lib import keys, settings
-from lib.attacks import adaptive, decision
+from lib.attacks import decision
+from lib.attacks.adaptive import Adaptive
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, clean, evaluate, fidelity, grid, judge
+from lib.experiment import Study, Through, adversaries, clean, evaluate, predictions
 from lib.experiment import cells as module
-from lib.experiment.cells import ATTACKER
+from lib.experiment.cells import ATTACKER, MODES
 from lib.networks.purifier import NRPResG, begin_as_identity
 from lib.store import Store
-from lib.tasks.classification import predict
+from lib.tasks.predictions import classify
 from lib.units import unit_images
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 DEFENSES = {
     "JPEG 20": {"kind": "jpeg", "quality": 20},
     "NRP": {"kind": "nrp", "network": "NRP"},
     "NRP dynamic": {"kind": "nrp", "network": "NRP", "noise": 12.75, "eps": 16},
 }
-MODES = ("exact", "identity", "expectation")
 
 
 def purifier(seed=0):
@@ -99,7 +99,7 @@ def test_changed_options_are_those_of_params_yaml_with_these_instead(study):
 
 def key_of(study, name, **changed):
     """What a defense adds to the key of a result."""
-    return keys.record(predict, (study.defense(name, **changed),), "cpu")
+    return keys.record(classify, (study.defense(name, **changed),), "cpu")
 
 
 @pytest.mark.parametrize(
@@ -141,56 +141,58 @@ def test_what_does_not_exist_is_named_in_one_line(study, name, changed, message)
     assert "\n" not in str(error.value)
 
 
-# Judging behind them.
+# Predictions with them.
 
 
 def test_a_seed_gives_another_dynamic_result_and_is_stored_by_itself(study):
     images = study.images.images
-    said = [judge(study, "Inc-v3", images, "NRP dynamic", seed=seed) for seed in (1, 2, 1)]
+    predicted = [predictions(study, "Inc-v3", images, "NRP dynamic", seed=seed) for seed in (1, 2, 1)]
     assert count(study) == 2
-    assert np.array_equal(said[0].confidence, said[2].confidence)
-    assert not np.array_equal(said[0].confidence, said[1].confidence)
-    for seed, found in zip((1, 2), said, strict=False):
-        direct = predict(study.networks["Inc-v3"], images, defense=dynamic(study, seed=seed))
-        assert np.allclose(found.confidence, direct.confidence, atol=1e-5)
-    judge(study, "Inc-v3", images, "NRP dynamic")
-    judge(study, "Inc-v3", images, "NRP")
+    assert np.array_equal(predicted[0].confidence, predicted[2].confidence)
+    assert not np.array_equal(predicted[0].confidence, predicted[1].confidence)
+    for seed, found in zip((1, 2), predicted, strict=False):
+        direct = classify(study.networks["Inc-v3"], images, defense=dynamic(study, seed=seed))
+        assert np.allclose(found.confidence, direct["confidence"], atol=1e-5)
+    predictions(study, "Inc-v3", images, "NRP dynamic")
+    predictions(study, "Inc-v3", images, "NRP")
     assert count(study) == 4
 
 
-def test_the_grid_has_every_adversary_behind_every_defense_for_every_victim(study):
+def test_the_grid_has_every_adversary_with_every_defense_for_every_victim(study):
     cells = [clean(study), *adversaries(study, "Noise")]
-    judged = grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
-    seen = [(one.victim, one.defense, one.cell.attack) for one in judged]
-    assert seen == [(v, d, a) for v in ("Inc-v3", "VGG-16") for d in ("none", "NRP") for a in ("none", "Noise")]
-    for one in judged:
-        x = unit_images(one.cell.images)
-        x = study.networks["NRP"](x).clamp(0, 1) if one.defense == "NRP" else x
+    asked = [(v, d, a) for v in ("Inc-v3", "VGG-16") for d in ("none", "NRP") for a in ("none", "Noise")]
+    frame = evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    assert list(frame.cells[["victim", "defense", "attack"]].itertuples(index=False, name=None)) == asked
+    for (victim, name, attack), part in zip(asked, frame.parts, strict=True):
+        x = unit_images(next(cell.images for cell in cells if cell.attack == attack))
+        x = study.networks["NRP"](x).clamp(0, 1) if name == "NRP" else x
         with torch.no_grad():
-            classes = study.networks[one.victim](x).argmax(1)
-        assert one.outcome.classes[:, 0].tolist() == classes.tolist()
+            classes = study.networks[victim](x).argmax(1)
+        assert part["top1"].tolist() == (classes == study.images.labels).tolist()
+        predicted = predictions(study, victim, next(cell.images for cell in cells if cell.attack == attack), name)
+        assert predicted.classes[:, 0].tolist() == classes.tolist()
 
 
 def test_images_are_purified_once_for_all_victims_and_not_at_all_for_stored_results(study):
     cells = [clean(study), *adversaries(study, "Noise")]
     seen = []
     study.networks["NRP"].register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
-    grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
     assert sorted(seen) == [2, 2, 3, 3]  # five images in shards of three, clean and noisy
-    grid(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
+    evaluate(study, cells, ["Inc-v3", "VGG-16"], ["none", "NRP"])
     assert len(seen) == 4
 
 
-def test_the_frame_counts_behind_each_defense_against_the_bare_clean_prediction(study):
+def test_the_frame_counts_with_each_defense_against_the_bare_clean_prediction(study):
     (cell,) = adversaries(study, "Noise")
     rows = evaluate(study, [cell], ["Inc-v3", "VGG-16"], ["none", "NRP"]).rows
     assert len(rows) == 2 * 2 * 5 and set(rows["attack"]) == {"Noise"}
     victims = {name: study.networks[name] for name in ("Inc-v3", "VGG-16")}
-    for (victim, front), part in rows.groupby(["victim", "defense"]):
+    for (victim, name), part in rows.groupby(["victim", "defense"]):
         x = unit_images(cell.images)
         with torch.no_grad():
             before = victims[victim](unit_images(study.images.images)).argmax(1)
-            after = victims[victim](study.networks["NRP"](x).clamp(0, 1) if front == "NRP" else x)
+            after = victims[victim](study.networks["NRP"](x).clamp(0, 1) if name == "NRP" else x)
         assert part["image"].tolist() == study.images.ids
         assert part["top1"].tolist() == (after.argmax(1) == study.images.labels).tolist()
         five = (after.topk(5).indices == study.images.labels[:, None]).any(1)
@@ -202,29 +204,29 @@ def test_the_frame_counts_behind_each_defense_against_the_bare_clean_prediction(
 # Attacks that know of them.
 
 
-def behind(study, mode, name, draws=2):
+def adaptive(study, mode, name, draws=2):
     """The victim as such an attacker sees it, put together without the study."""
     victim = study.networks["Inc-v3"]
-    if mode == "expectation":
-        return adaptive.Expectation(victim, [dynamic(study, seed=ATTACKER + k) for k in range(draws)])
-    front = dynamic(study) if name == "NRP dynamic" else defense("nrp", network=study.networks["NRP"])
-    return {"exact": adaptive.Exact, "identity": adaptive.Identity}[mode](victim, front)
+    if mode == "EOT":
+        return Adaptive(victim, *(dynamic(study, seed=ATTACKER + k) for k in range(draws)))
+    bound = dynamic(study) if name == "NRP dynamic" else defense("nrp", network=study.networks["NRP"])
+    return Adaptive(victim, bound, bpda=mode == "BPDA")
 
 
 @pytest.mark.parametrize(
     ("mode", "name"),
-    [("exact", "NRP"), ("identity", "NRP"), ("expectation", "NRP dynamic"), ("exact", "NRP dynamic")],
+    [("exact", "NRP"), ("BPDA", "NRP"), ("EOT", "NRP dynamic"), ("exact", "NRP dynamic")],
 )
 def test_an_attack_through_a_purifier_is_that_on_the_adaptive_network(study, mode, name):
     (cell,) = adversaries(study, "PGD (targeted)", "Inc-v3", through=Through(name, mode, 2), steps=3, eps=8)
     x, y, ids = unit_images(study.images.images), study.images.labels, study.images.ids
-    schedule = {"steps": 3, "eps": 8 / 255, "step": 1.6 / 255, "start": "uniform"}
-    direct = decision.targeted_pgd(behind(study, mode, name), x, y, ids=ids, seed=3, **schedule)
+    schedule = {"steps": 3, "eps": 8 / 255, "step": 1.6 / 255, "start": "uniform", "target": "random"}
+    direct = decision.pgd(adaptive(study, mode, name), x, y, ids=ids, seed=3, **schedule)
     assert (cell.images != (direct * 255).round().to(torch.uint8)).float().mean() <= 0.001
-    known = {"exact": "exact", "identity": "BPDA", "expectation": "EOT (2 draws)"}[mode]
+    known = "EOT (2 draws)" if mode == "EOT" else mode
     assert (cell.attack, cell.surrogate, cell.knowledge) == ("PGD (targeted)", "Inc-v3", known)
     assert (cell.eps, cell.steps) == (8, 3)
-    bare = decision.targeted_pgd(study.networks["Inc-v3"], x, y, ids=ids, seed=3, **schedule)
+    bare = decision.pgd(study.networks["Inc-v3"], x, y, ids=ids, seed=3, **schedule)
     assert (cell.images != (bare * 255).round().to(torch.uint8)).float().mean() > 0.1
 
 
@@ -235,8 +237,8 @@ def test_the_attackers_draws_are_not_the_defenders(study):
 
 
 def test_every_way_to_see_a_defense_is_stored_by_itself(study):
-    ways = [None, *(Through("NRP dynamic", mode, 2) for mode in MODES), Through("NRP"), Through("JPEG 20", "identity")]
-    ways += [Through("NRP dynamic", "expectation", 3)]
+    ways = [None, *(Through("NRP dynamic", mode, 2) for mode in MODES), Through("NRP"), Through("JPEG 20", "BPDA")]
+    ways += [Through("NRP dynamic", "EOT", 3)]
     made = []
     for number, way in enumerate(ways, 1):
         made += adversaries(study, "PGD (targeted)", "Inc-v3", through=way, steps=1)
@@ -248,10 +250,10 @@ def test_every_way_to_see_a_defense_is_stored_by_itself(study):
     assert count(study) == 2 * len(ways)
 
 
-def test_the_draws_of_an_expectation_are_in_its_key(study, monkeypatch):
+def test_the_draws_of_eot_are_in_its_key(study, monkeypatch):
     for first in (ATTACKER, 5):
         monkeypatch.setattr(module, "ATTACKER", first)
-        adversaries(study, "FGSM", "Inc-v3", through=Through("NRP dynamic", "expectation", 2))
+        adversaries(study, "FGSM", "Inc-v3", through=Through("NRP dynamic", "EOT", 2))
     assert count(study) == 4
 
 
@@ -270,11 +272,11 @@ def test_the_purifier_is_in_the_key_of_an_attack_through_it(study, monkeypatch, 
     assert count(study) == 2 * before
 
 
-def test_every_member_of_an_ensemble_stands_behind_the_purifier(study):
+def test_every_member_of_an_ensemble_is_defended_by_the_purifier(study):
     names = ["Inc-v3", "VGG-16"]
     (cell,) = adversaries(study, "MI-FGSM", names, through=Through("NRP"), steps=2)
-    front = defense("nrp", network=study.networks["NRP"])
-    seen = [adaptive.Exact(study.networks[name], front) for name in names]
+    bound = defense("nrp", network=study.networks["NRP"])
+    seen = [Adaptive(study.networks[name], bound) for name in names]
     direct = decision.mi_fgsm(seen, unit_images(study.images.images), study.images.labels, steps=2)
     assert (cell.images != (direct * 255).round().to(torch.uint8)).float().mean() <= 0.001
     assert (cell.surrogate, cell.knowledge) == ("Inc-v3 + VGG-16", "exact")
@@ -286,11 +288,11 @@ def test_every_member_of_an_ensemble_stands_behind_the_purifier(study):
         ("SSP", Through("NRP"), "^only attacks on logits can go through a defense, not one on features$"),
         ("FFF", Through("NRP"), "^only attacks on logits can go through a defense, not one on responses$"),
         ("Noise", Through("NRP"), "^only attacks on logits can go through a defense, not one on nothing$"),
-        ("FGSM", Through("NRP", "eaxct"), "^no mode 'eaxct'; there are exact, identity, expectation$"),
+        ("FGSM", Through("NRP", "eaxct"), "^no mode 'eaxct'; there are exact, BPDA, EOT$"),
         ("FGSM", Through("NPR"), "^no defense 'NPR' in params.yaml, only none, JPEG 20, NRP, NRP dynamic$"),
-        ("FGSM", Through("JPEG 20"), "passes no gradient; attack it in mode identity$"),
-        ("FGSM", Through("NRP", "expectation", 0), "^the expectation needs at least one draw of the defense$"),
-        ("FGSM", Through("JPEG 20", "expectation"), "the defense jpeg has no option 'seed'"),
+        ("FGSM", Through("JPEG 20"), "passes no gradient; attack it with BPDA$"),
+        ("FGSM", Through("NRP", "EOT", 0), "EOT at least one draw of it$"),
+        ("FGSM", Through("JPEG 20", "EOT"), "the defense jpeg has no option 'seed'"),
     ],
 )
 def test_an_attack_that_cannot_be_is_refused_in_one_line(study, attack, through, message):

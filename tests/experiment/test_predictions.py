@@ -1,4 +1,4 @@
-"""lib/experiment/judging.py: three tasks, defenses in front, the store."""
+"""lib/experiment/evaluation.py: predictions in three tasks, with defenses, through the store."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.defenses.transforms import jpeg, median
-from lib.experiment import Study, adversaries, clean, evaluate, fidelity, grid, judge
+from lib.experiment import Study, adversaries, clean, evaluate, predictions
 from lib.store import Store
 from lib.units import unit_images
 from tests.doubles import Corner, Pixelwise
-from tests.experiment.test_study import small
+from tests.experiment.test_study import fidelity, small
 
 DEFENSES = {"JPEG 20": {"kind": "jpeg", "quality": 20}, "MF 3": {"kind": "median", "window": 3}}
 
@@ -60,63 +60,62 @@ def test_the_frame_agrees_with_counting_by_hand(study):
 
 
 def test_confidence_is_the_softmax_probability(study):
-    prediction = judge(study, "Inc-v3", study.images.images)
+    prediction = predictions(study, "Inc-v3", study.images.images)
     with torch.no_grad():
         logits = study.networks["Inc-v3"](unit_images(study.images.images)).double().numpy()
     probability = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert np.allclose(prediction.confidence[:, 0], probability.max(1), atol=1e-5)
 
 
-def test_a_segmenter_says_a_class_per_pixel_behind_a_defense(study):
+def test_a_segmenter_predicts_a_class_per_pixel_with_a_defense(study):
     images = study.images.images
     labels = torch.zeros(7, 48, 48, dtype=torch.uint8)
     streets = with_images(study, SegmentationSet(images, labels, study.images.ids, ("a", "b", "c"), ((0, 0, 0),) * 3))
-    bare, behind = grid(streets, [clean(streets)], ["SegNet-Basic"], ["none", "MF 3"])
-    assert np.array_equal(bare.outcome, images.float().argmax(1).numpy())
-    assert np.array_equal(behind.outcome, median(unit_images(images)).argmax(1).numpy())
-    assert (bare.defense, behind.defense, bare.victim) == ("none", "MF 3", "SegNet-Basic")
+    bare, defended = (predictions(streets, "SegNet-Basic", images, name) for name in ("none", "MF 3"))
+    assert np.array_equal(bare, images.float().argmax(1).numpy())
+    assert np.array_equal(defended, median(unit_images(images)).argmax(1).numpy())
 
 
-def test_a_detector_judges_images_of_several_sizes_behind_a_defense(study):
+def test_a_detector_takes_images_of_several_sizes_with_a_defense(study):
     images = [study.images.images[0], study.images.images[1, :, :40]]
     objects = with_images(study, DetectionSet(images, ["a", "b"], [1, 2], {}))
-    bare, behind = grid(objects, [clean(objects)], ["RetinaNet"], ["none", "JPEG 20"])
-    assert [found.boxes.tolist() for found in bare.outcome] == [[[0, 0, 48, 48]], [[0, 0, 48, 40]]]
+    bare, defended = (predictions(objects, "RetinaNet", images, name) for name in ("none", "JPEG 20"))
+    assert [found.boxes.tolist() for found in bare] == [[[0, 0, 48, 48]], [[0, 0, 48, 40]]]
     first = [jpeg(unit_images(image[None]), quality=20)[0, 0, 0, 0].item() for image in images]
-    assert [found.scores[0] for found in behind.outcome] == pytest.approx(first)
+    assert [found.scores[0] for found in defended] == pytest.approx(first)
 
 
-def test_a_classifier_judges_behind_a_defense(study):
-    behind = judge(study, "Inc-v3", study.images.images, "JPEG 20")
+def test_a_classifier_predicts_with_a_defense(study):
+    defended = predictions(study, "Inc-v3", study.images.images, "JPEG 20")
     with torch.no_grad():
         logits = study.networks["Inc-v3"](jpeg(unit_images(study.images.images), quality=20))
-    assert behind.classes[:, 0].tolist() == logits.argmax(1).tolist()
+    assert defended.classes[:, 0].tolist() == logits.argmax(1).tolist()
 
 
-def test_nothing_is_judged_twice_and_what_matters_is_in_the_key(study, monkeypatch):
+def test_nothing_is_predicted_twice_and_what_matters_is_in_the_key(study, monkeypatch):
     cells = [clean(study), *adversaries(study, "Noise")]
     before = len(entries(study))
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 4
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 4
     study.params = settings.params().model_copy(update={"defenses": {"JPEG 20": {"kind": "jpeg", "quality": 21}}})
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 6
     real = keys.source
     edited = lambda path: real(path) + (b"# edited" if path.name == "transforms.py" else b"")  # noqa: E731
     monkeypatch.setattr(keys, "source", edited)
-    grid(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
+    evaluate(study, cells, ["Inc-v3"], ["none", "JPEG 20"])
     assert len(entries(study)) - before == 8
 
 
 def test_an_unknown_defense_is_named_in_one_line(study):
     with pytest.raises(ValueError, match=r"no defense 'JPEG 21' in params.yaml, only none, JPEG 20, MF 3"):
-        judge(study, "Inc-v3", study.images.images, "JPEG 21")
+        predictions(study, "Inc-v3", study.images.images, "JPEG 21")
 
 
 def test_fidelity_is_the_psnr_of_each_image(study):
     x = unit_images(study.images.images)
-    behind = jpeg(x, quality=20)
-    known = [peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1) for a, b in zip(x, behind, strict=True)]
+    defended = jpeg(x, quality=20)
+    known = [peak_signal_noise_ratio(a.numpy(), b.numpy(), data_range=1) for a, b in zip(x, defended, strict=True)]
     assert fidelity(study, study.images.images, "JPEG 20")["psnr"] == pytest.approx(known, rel=1e-5)

@@ -1,0 +1,153 @@
+"""Curves with 95 % bands (Figures 1 and 6, the trend over budgets), t-SNE (Figure 3), transfer and purification."""
+
+from itertools import cycle
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.report.figures.style import COLOURS, MARKERS, PAPER, Look, every, style
+
+# Lines that stand for themselves in the trend over budgets; the transforms take the palette's colours.
+COMPARED = {"no defense": "black", "random sign noise": "0.5"}
+
+
+def _curve(axes: Axes, points: pd.DataFrame, x: str, sign: dict, band: float, **line) -> None:
+    """A line with its 95 % band. sign: colour and marker.  band: the opacity of the band."""
+    axes.plot(points[x], points["value"], **sign, **line)
+    axes.fill_between(points[x], points["low"], points["high"], color=sign["color"], alpha=band, linewidth=0)
+
+
+def _signs(names: list[str]) -> dict[str, dict[str, str]]:
+    """A colour and a marker for each name."""
+    return {
+        name: {"color": colour, "marker": marker}
+        for name, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS), strict=False)
+    }
+
+
+def _iterations(data: pd.DataFrame, line: str, ylabel: str, look: Look) -> Figure:
+    """A value against the number of iterations. line: the column that names the lines; `label`: their legend."""
+    style(look)
+    figure = Figure(figsize=look.size(3.6))
+    axes = figure.add_subplot()
+    signs = _signs(every(data[line]))
+    for (name, label), points in data.groupby([line, "label"], sort=False, observed=True):
+        _curve(axes, points, "steps", signs[name], 0.15, label=label)
+    ticks = sorted(set(data["steps"]))
+    axes.set_xscale("log")
+    axes.set_xticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="number of attack iterations", ylabel=ylabel, ylim=(0, 100))
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
+
+
+def figure_01(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Figure 1: fooling rate of SSP from the feature space of several networks."""
+    victim, n = data["victim"].iloc[0], data["n"].iloc[0]
+    return _iterations(data.assign(label=data["source"]), "source", f"fooling rate on {victim} (%), n = {n}", look)
+
+
+def figure_06(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Figure 6: accuracy of the victim under several attacks."""
+    first = data.iloc[0]
+    labels = data["attack"].astype(str) + " from " + data["surrogate"]
+    figure = _iterations(data.assign(label=labels), "attack", f"accuracy of {first['victim']} (%)", look)
+    axes = figure.axes[0]
+    axes.axhline(first["clean"], color="0.4", linestyle="--", linewidth=look.scale)
+    axes.axhline(first["noise"], color="0.4", linestyle=":", linewidth=look.scale)
+    note = {"x": data["steps"].max(), "color": "0.3", "fontsize": min(8 * look.scale, 12), "ha": "right"}
+    axes.text(y=first["clean"] + 1, s=f"clean images, n = {first['n']}", va="bottom", **note)
+    axes.text(y=first["noise"] - 1, s="random sign noise of the same size", va="top", **note)
+    axes.set(ylim=(0, 108), yticks=range(0, 101, 20))
+    return figure
+
+
+def budgets(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """The trend of accuracy against budget: a panel per victim, a line per transform, random noise dashed."""
+    style(look)
+    figure, signs = Figure(figsize=look.size(3.2)), _signs(every(data["line"]))
+    parts = list(data.groupby(["task", "victim", "metric", "n"], sort=False))
+    panels = figure.subplots(1, len(parts), squeeze=False)[0]
+    for axes, ((_, victim, metric, n), part) in zip(panels, parts, strict=True):
+        for name, points in part.groupby("line", sort=False, observed=True):
+            sign = signs[name] | ({"color": COMPARED[name]} if name in COMPARED else {})
+            line = {"linestyle": ":" if "noise" in name else "-", "markersize": 4 * look.scale}
+            _curve(axes, points, "eps", sign, 0.08, label=name, **line)
+        axes.set(xlabel="budget (levels)", ylabel=f"{metric} (%)", ylim=(0, 100), xticks=sorted(set(part["eps"])))
+        axes.set_title(f"{victim}, n = {n}", fontsize=8 * look.scale)
+    handles = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    look.legend(figure, handles.values(), list(handles), 8, most=4)
+    return figure
+
+
+def figure_03(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Figure 3: t-SNE of logits beside t-SNE of features, one panel each, with the silhouette score in the title."""
+    style(look)
+    panels = list(data.groupby("space", sort=False, observed=True))
+    signs = _signs(list(dict.fromkeys(data["class"])))
+    figure = Figure(figsize=look.size(3.0))
+    titles, size = look.titles([space for space, _ in panels], look.width / len(panels))
+    for axes, title, (_, part) in zip(figure.subplots(1, len(panels), squeeze=False)[0], titles, panels, strict=True):
+        for name, points in part.groupby("class", sort=False):
+            axes.scatter(points["x"], points["y"], s=10 * look.scale**2, label=name, linewidths=0, **signs[name])
+        axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
+        axes.set_title(f"{title}\nsilhouette {part['silhouette'].iloc[0]:.2f}", fontsize=size)
+    handles = figure.axes[0].get_legend_handles_labels()
+    look.legend(figure, *handles, 7, most=6, below=True, markerscale=1.5)
+    return figure
+
+
+def transfer(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """The transfer matrix as a heat map: accuracy of every victim under every attack."""
+    style(look)
+    matrix = _matrix(data, "victim")
+    figure = Figure(figsize=look.size(0.32 * len(matrix) + 1.2))
+    axes = figure.add_subplot()
+    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+    figure.colorbar(image, label=f"accuracy (%), n = {data['n'].iloc[0]}")
+    for (row, column), value in np.ndenumerate(matrix.to_numpy()):
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
+    axes.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=35, ha="right")
+    axes.set_yticks(range(len(matrix)), matrix.index)
+    axes.grid(False)
+    return figure
+
+
+def _matrix(data: pd.DataFrame, columns: str) -> pd.DataFrame:
+    """The values by attack and another column, both in order of appearance."""
+    orders = (data[name].drop_duplicates() for name in ("attack", columns))
+    return data.pivot(index="attack", columns=columns, values="value").loc[*orders]
+
+
+def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Accuracy under every attack, from without a defense to behind the purifier: a panel per victim.
+
+    data: columns attack, victim, defense ("none", "NRP", ...), value, n.
+    """
+    style(look)
+    attacks, victims = (list(dict.fromkeys(data[column])) for column in ("attack", "victim"))
+    places = range(len(attacks))
+    figure = Figure(figsize=look.size(0.22 * len(attacks) + 1.1))
+    panels = figure.subplots(1, len(victims), sharey=True, squeeze=False)[0]
+    points = {"s": 18 * look.scale**2, "zorder": 3, "clip_on": False}
+    for axes, victim in zip(panels, victims, strict=True):
+        cells = _matrix(data[data["victim"] == victim], "defense").loc[attacks]
+        axes.hlines(places, cells["none"], cells["NRP"], color="0.75", linewidth=1.5 * look.scale, zorder=1)
+        axes.scatter(cells["none"], places, color="0.35", marker="o", label="no defense", **points)
+        axes.scatter(cells["NRP"], places, color=COLOURS[0], marker="D", label="behind NRP", **points)
+        axes.set(xlim=(-4, 104), xticks=[0, 50, 100])
+        axes.set_title(victim, fontsize=8 * look.scale)
+    names = ["no attack" if name == "none" else name for name in attacks]
+    panels[0].set_yticks(places, names, fontsize=7 * look.scale)
+    panels[0].invert_yaxis()
+    # On a slide the legend stands below the names of the attacks, beside the label of the numbers.
+    side, middle = ("outside lower left", 0.65) if look.wide else ("outside upper right", 0.5)
+    figure.supxlabel(f"accuracy (%), n = {data['n'].iloc[0]}", fontsize=8 * look.scale, x=middle)
+    if look.wide:
+        figure.get_layout_engine().set(w_pad=0.08)  # the numbers below one panel stay apart from the next one's
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc=side, ncols=2, frameon=False, fontsize=8 * look.scale)
+    return figure
