@@ -80,14 +80,10 @@ def get_network(name: str, chosen: Scale, url: str | None = None) -> str:
     elif path is None and zoo.family_of(spec).trained and not spec.how:
         return how
     path = zoo.fetch(name, chosen)
-    note = "SHA-256 as committed" if spec.sha256 else remember(source, path) if published(name, chosen) else ""
-    return f"{path}" + (f" ({note})" if note else "")
-
-
-def published(name: str, chosen: Scale) -> bool:
-    """Whether somebody else published the weights, so that they stay as they are."""
-    spec = chosen.networks[name]
-    return bool(spec.weights) and not spec.family.endswith(".py") and not spec.weights.startswith("own/")
+    if spec.sha256:
+        return f"{path} (SHA-256 as committed)"
+    # What somebody else published stays as it is; what is trained here, or the user's own, does not.
+    return f"{path} ({remember(source, path)})" if spec.licence else str(path)
 
 
 def remember(source: str, path: Path) -> str:
@@ -136,6 +132,8 @@ def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
             return str(find_folder(name))
         except FileNotFoundError:
             raise FileNotFoundError(f"no such folder; put your images into {name}") from None
+    if url is None and sets.state(name, ids, check=True) == "yes":
+        return f"{find_folder(f'data/{name}')}{sets.checked(name, ids)}"
     done = sets.get(name, url=url, chosen=ids)
     if (found := sets.state(name, ids, check=True)) != "yes":
         raise FileNotFoundError(f"{found}; {done}. {sets.SETS[name].how}")

@@ -104,8 +104,15 @@ def get(
     files = data.files(place, chosen)
     megabytes = data.megabytes * len(files) / len(data.files(place))
     count = download(place, url, files, mirror=mirror, megabytes=megabytes)
-    committed = all(file.sha256 for file in files.values())
-    return f"data/{name}: {count} files ({'SHA-256 as committed' if committed else FirstSeen(images.ROOT).note(url)})"
+    return f"data/{name}: {count} files{checked(name, chosen, url)}"
+
+
+def checked(name: str, chosen: Chosen | None = None, url: str | None = None) -> str:
+    """How the files of a data set were checked, in brackets; nothing where they were not downloaded."""
+    if chosen and all(chosen.values()):
+        return " (SHA-256 as committed)"
+    note = FirstSeen(images.ROOT).note(url or SETS[name].url or " ")
+    return f" ({note})" if note else ""
 
 
 def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
@@ -141,9 +148,8 @@ def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
     for name, chosen in (dict.fromkeys(SETS) if needed is None else needed).items():
         data, found = SETS[name], state(name, chosen)
         where = "-" if found == "no" else images.find_folder(f"data/{name}")
-        note = FirstSeen(images.ROOT).note(data.url) if data.url else ""
         count = f"{len(chosen):,} images" if chosen else "all"
-        found = f"{found} ({note})" if note else found
+        found += checked(name) if where != "-" else ""
         rows.append((name, data.what, count, data.licence, data.megabytes, found, where, data.how))
     heads = ("data set", "what", "taken", "licence", "MB of all", "found", "where", "how to get it")
     return tabulate(rows, headers=heads, maxcolwidths=[None, 24, None, 24, None, 24, 36, 48])

@@ -65,7 +65,7 @@ class NetworkSpec(Strict):
     maps: int = 64  # of a SegNet-Basic
     width: int = 64  # of a purifier or a generator
     blocks: int = 23
-    licence: str = ""  # of the weights
+    licence: str = ""  # of weights that somebody else published
     megabytes: float | None = None
     top1: float | None = None  # known accuracy on the scale's images (published, or measured here), in percent
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from lib import download, fetch, settings, zoo
@@ -111,7 +112,7 @@ def test_other_files_are_refused_and_leave_nothing(place, github, spec, content,
 def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(place):
     file = place / "weights" / "other.npz"
     file.parent.mkdir(parents=True)
-    chosen = scale(T=SPEC | {"weights": "weights/other.npz"})
+    chosen = scale(T=SPEC | {"weights": "weights/other.npz", "licence": "MIT"})
     np.savez(file, a=np.zeros(3))
     for _ in range(2):
         assert fetch.get_network("T", chosen) == f"{file} (unverified, first seen {date.today().isoformat()})"
@@ -128,6 +129,8 @@ def test_what_the_pipeline_or_the_user_trains_is_not_recorded(place):
     small = {"role": "victim", "family": "small", "architecture": "small_vgg"}
     assert fetch.get_network("S", scale(S=small)) == "trained by the pipeline: dvc repro"
     file.write_bytes(b"trained")
+    assert fetch.get_network("S", scale(S=small)) == str(file)
+    small["weights"] = "models/tiny/S.safetensors"  # as in a scale that is like another
     assert fetch.get_network("S", scale(S=small)) == str(file)
     assert not (place / "data" / "first_seen.json").exists()
 
@@ -227,3 +230,14 @@ def test_a_set_that_is_not_here_is_said_and_how_to_get_it(places):
     assert not_fetched(source).startswith("not fetched: data/imagenet_val: ")
     (places / "repository" / "data" / "imagenet_val").mkdir(parents=True)
     assert not not_fetched(source) and not not_fetched(settings.load("mini").data)
+
+
+def test_a_set_that_was_put_there_by_hand_is_found(places):
+    folder = places / "repository" / "data" / "imagenet_val"
+    (folder / "images").mkdir(parents=True)
+    (folder / "labels.csv").write_text("file,label\nv.png,3\nw.png,4\n")
+    Image.new("RGB", (9, 9)).save(folder / "images" / "v.png")
+    assert fetch.get_data("imagenet_val", {"v": []}) == str(folder)
+    with pytest.raises(FileNotFoundError, match=r"cannot be downloaded from here"):
+        fetch.get_data("imagenet_val", {"v": [], "w": []})
+    assert sets.state("imagenet_val") == "incomplete: 1 of 50,000 files"
