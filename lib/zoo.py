@@ -128,6 +128,8 @@ def status(settings: Scale) -> list[dict]:
         source, path, how = weights_of(name, settings)
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
+        if made := RAW.get(Path(source).name):
+            source = f"github.com/{made.repository} at {made.commit[:10]}"
         facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows

@@ -191,6 +191,11 @@ def test_status_tells_what_is_there_and_downloads_nothing(places, no_download):
     assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
     assert rows[1]["how to get it"] == "companion fetch S --scale sample"
     assert rows[2]["how to get it"] == "ask"
+    assert rows[0]["MB"] > 0 and rows[0]["licence"] == "not stated" and rows[1]["MB"] is None
+    raw = settings(M=VGG | {"weights": "weights/mobilenetv2_100_tf.npz", "licence": "Apache-2.0", "megabytes": 4.6})
+    (row,) = zoo.status(raw)
+    assert row["source"].startswith("github.com/google-coral/test_data at 104342d2") and not row["found"]
+    assert (row["licence"], row["MB"], row["how to get it"]) == ("Apache-2.0", 4.6, "companion fetch M --scale sample")
 
 
 def test_commands(places, monkeypatch):
