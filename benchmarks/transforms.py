@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from lib.defenses import bregman
-from lib.defenses.transforms import jpeg, median, nvjpeg_works, tvm
+from lib.defenses.transforms import jpeg, median, tvm
 
 SIDE, REPEATS, GPU_BATCH = 224, 5, 32
 
@@ -55,12 +55,12 @@ def per_plane(function: Callable, x: Tensor) -> Tensor:
     return torch.from_numpy(np.stack([function(plane) for plane in x.flatten(0, 1).numpy()])).view_as(x)
 
 
-def pillow(x: Tensor, quality: int = 75, **options) -> Tensor:
+def pillow(x: Tensor, quality: int = 75) -> Tensor:
     """Each image written and read by Pillow."""
     images = []
     for levels in (x * 255).round().byte().permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
-        Image.fromarray(levels).save(file, "JPEG", quality=quality, **options)
+        Image.fromarray(levels).save(file, "JPEG", quality=quality)
         images.append(np.array(Image.open(file)))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
 
@@ -107,21 +107,6 @@ def median_table(x: Tensor, on_gpu: dict[str, Tensor], window: int) -> str:
     return compare(f"median {window} against scipy", lambda: per_plane(peer, x), runs)
 
 
-def codecs(x: Tensor) -> str:
-    """What JPEG changes, and how far the codecs differ: 4:4:4 from 4:2:0 in Pillow, and the GPU's from both."""
-    hardware = torch.cuda.is_available() and nvjpeg_works(torch.device("cuda", torch.cuda.current_device()))
-    rows = []
-    for quality in (75, 50, 20):
-        full, half = pillow(x, quality, subsampling=0), pillow(x, quality, subsampling=2)
-        row = [quality, rmse(half, x), rmse(full, half)]
-        if hardware:
-            on_gpu = jpeg(x.cuda(), quality=quality, hardware=True)
-            row += [rmse(on_gpu, half), rmse(on_gpu, full)]
-        rows.append(row)
-    headers = ["JPEG quality", "4:2:0 - image", "4:4:4 - 4:2:0", "nvJPEG - 4:2:0", "nvJPEG - 4:4:4"]
-    return tabulate(rows, headers[: len(rows[0])], floatfmt=".2f")
-
-
 def main() -> None:
     x = photographs()
     on_gpu = {}
@@ -129,7 +114,7 @@ def main() -> None:
         on_gpu = {torch.cuda.get_device_name(): x.repeat(-(-GPU_BATCH // len(x)), 1, 1, 1).cuda()}
     tvms = [tvm_table(x, on_gpu, weight) for weight in (30, 10)]
     medians = [median_table(x, on_gpu, window) for window in (3, 5)]
-    print(*tvms, jpeg_table(x, on_gpu), *medians, codecs(x), sep="\n\n")
+    print(*tvms, jpeg_table(x, on_gpu), *medians, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -124,15 +124,18 @@ def networks_unchanged() -> Iterator[None]:
 
 
 def network_record(module, reached: set[Callable]) -> dict:
-    """A network by its structure and its tensors; its classes are reached code."""
+    """A network by its structure and its tensors; its classes, and what says in `built_by` that it built a part, are
+    reached code."""
     for kind in {type(part) for part in module.modules()}:
         named(kind, reached)
+    built_by = [described(part.built_by, reached) for part in module.modules() if hasattr(part, "built_by")]
     known = {} if _read is None else _read
     if module not in known:
         tensors = sorted([*module.named_parameters(), *module.named_buffers()])
         parts = [part for name, tensor in tensors for part in (name, tensor.detach().cpu().numpy())]
         known[module] = digest(*parts)
-    return {"network": type(module).__name__, "structure": digest(repr(module)), "weights": known[module]}
+    found = {"network": type(module).__name__, "structure": digest(repr(module)), "weights": known[module]}
+    return found | ({"built by": built_by} if built_by else {})
 
 
 def imports_of(function: Callable) -> Imports:

@@ -16,6 +16,8 @@ from lib.experiment.cells import MODES
 from lib.networks.cda_generator import Generator
 from lib.networks.purifier import NRPResG
 from lib.store import Store
+from lib.tasks.predictions import detect
+from lib.zoo import family_of
 from tests.doubles import Corner, Pixelwise
 from tests.experiment.test_study import fidelity, small
 
@@ -120,3 +122,10 @@ def test_what_is_stored_hangs_on_no_settings_data_or_registry():
         reached = {keys.label(file) for file in keys.imports_of(function)[0]}
         rooms = ("lib/settings", "lib/zoo", "lib/data", "lib/experiment", "lib/report", "lib/attacks/registry")
         assert not [name for name in reached if name.startswith(rooms)]
+
+
+def test_what_builds_a_network_is_in_its_key():
+    """A detector's thresholds show neither in its structure nor in its weights."""
+    spec = settings.load("mini").networks["RetinaNet"]
+    record = keys.record(detect, (family_of(spec).build(spec), [], None), "cpu")
+    assert {"lib/networks/detectors.py", "lib/networks/small.py"} <= set(record["code"])

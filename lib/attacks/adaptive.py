@@ -1,13 +1,12 @@
 """The victim with its defense, as an attacker who knows of the defense sees it: exact gradient, BPDA or EOT.
 
-`Adaptive` is a network from images `[B,3,H,W]` in [0,1] to the victim's logits, so that it can be the `surrogate` of
-any attack on logits: `pgd(Adaptive(victim, purify), x, y, ids=ids)`. A defense is a function of images that gives
-images, such as `lib.defenses.defense` binds; networks found in it (a module, or a `functools.partial`'s arguments) are
-registered beside the victim, so that an attack runs them in inference mode and leaves them as found.
+`Adaptive` is the `surrogate` of any attack on logits: `pgd(Adaptive(victim, purify), x, y, ids=ids)`. A defense is a
+function of images that gives images, such as `lib.defenses.defense` binds. Networks in it are registered beside the
+victim, so that an attack runs them in inference mode and leaves them as found.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ Defense = Callable[[Tensor], Tensor]
 
 
 class Adaptive(nn.Module):
-    """The mean of `victim(defense(x))` over the defenses, of which there is one, or one per draw.
+    """Images `[B,3,H,W]` in [0,1] -> the mean of `victim(defense(x))` over the defenses: one, or one per draw.
 
     One defense: the exact gradient. The attack behind Table 1's 63.0: NRP's bypass_nrp.py, whose README calls it
     "straight through", back-propagates through the purifier itself, the static one (`nrp` with noise 0); what it makes
@@ -35,8 +34,9 @@ class Adaptive(nn.Module):
             raise ValueError("an adaptive attack needs the defense, and EOT at least one draw of it")
         super().__init__()
         self.victim, self.defenses, self.bpda = victim, defenses, bpda
-        # Neither the victim nor the networks are copied; two draws of one purifier hold the same network.
-        self.inner = nn.ModuleList(dict.fromkeys(network for defense in defenses for network in networks_in(defense)))
+        # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
+        parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
+        self.inner = nn.ModuleList(dict.fromkeys(part for part in parts if isinstance(part, nn.Module)))
         # An attack that saves the mode, calls eval() and restores the mode must restore the victim's own.
         self.training = victim.training
 
@@ -44,7 +44,6 @@ class Adaptive(nn.Module):
         return torch.stack([self.victim(self.defended(defense, x)) for defense in self.defenses]).mean(0)
 
     def defended(self, defense: Defense, x: Tensor) -> Tensor:
-        """`defense(x)`, with the gradient that the attacker takes."""
         if self.bpda:
             with torch.no_grad():
                 result = defense(x.clamp(0, 1)).to(x)
@@ -55,17 +54,14 @@ class Adaptive(nn.Module):
         return result
 
     def extra_repr(self) -> str:
-        """The options of the attacker and of the defenses: stored results are keyed by it."""
+        """Stored results are keyed by it."""
         return ", ".join([f"bpda={self.bpda}", *(f"defense={name_of(defense)}" for defense in self.defenses)])
 
 
-def networks_in(defense: object) -> Iterator[nn.Module]:
-    """The networks that are the defense, or bound in a `functools.partial`; what a closure hides is not found."""
-    if isinstance(defense, nn.Module):
-        yield defense
-    elif isinstance(defense, functools.partial):
-        for part in (defense.func, *defense.args, *defense.keywords.values()):
-            yield from networks_in(part)
+def bound_in(function: object) -> tuple:
+    """What a `functools.partial` calls, and with what."""
+    partial = isinstance(function, functools.partial)
+    return (function.func, *function.args, *function.keywords.values()) if partial else ()
 
 
 def name_of(part: object) -> str:

@@ -19,23 +19,15 @@ EPS, STEP = unit(16), unit(1.6)  # the budget and the step of most attacks (supp
 
 Objective = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
+Amount = float | Tensor
 
 
 def ascend(
-    objective: Objective,
-    x: Tensor,
-    *,
-    eps: float | Tensor,
-    step: float | Tensor,
-    steps: int,
-    start: Tensor | None = None,
-    rule: Rule | None = None,
-    snapshots: Sequence[int] | None = None,
+    objective: Objective, x: Tensor, *, eps: Amount, step: Amount, steps: int, start=None, rule=None, snapshots=None
 ) -> Tensor:
     """Adversaries `[B,3,H,W]` in [0,1], rounded to 8 bits, within `eps` of the images.
 
-    objective: images `[B,3,H,W]` -> one value per image `[B]`, to maximise.
-    x: the clean images; a float tensor in [0,1] (half precision is raised to float32).
+    objective: images `[B,3,H,W]` -> one value per image `[B]`, to maximise.  x: the clean images, in [0,1].
     eps, step: in [0,1] units, a number or one per image `[B,1,1,1]`.
     start: the first iterate (default x). It may lie outside the ball and outside [0,1]; the first step projects it.
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
@@ -62,8 +54,7 @@ def ascend(
 
 
 def gradient(objective: Objective, x: Tensor) -> Tensor:
-    """d(sum of objective)/dx; parameters collect nothing. FloatingPointError names the images whose gradient is not
-    finite."""
+    """d(sum of objective)/dx; parameters collect nothing. Errors as of `ascend`."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         (grad,) = torch.autograd.grad(objective(x).sum(), x)
@@ -73,12 +64,9 @@ def gradient(objective: Objective, x: Tensor) -> Tensor:
     return grad.detach()
 
 
-def checked_images(x: Tensor, eps: float | Tensor = 0.0) -> Tensor:
-    """The images, half precision raised to float32.
-
-    TypeError for integer images, ValueError for a wrong shape, values outside [0,1] (already normalised images), or a
-    negative budget.
-    """
+def checked_images(x: Tensor, eps: Amount = 0.0) -> Tensor:
+    """The images, half precision raised to float32. TypeError for integer images, ValueError for a wrong shape, values
+    outside [0,1] (already normalised images), or a negative budget."""
     if not torch.is_floating_point(x):
         raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
     if x.ndim != 4:
@@ -98,18 +86,14 @@ def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
     return Streams(seed, ids, purpose)
 
 
-def uniform_start(x: Tensor, eps: float | Tensor, streams: Streams) -> Tensor:
+def uniform_start(x: Tensor, eps: Amount, streams: Streams) -> Tensor:
     """x plus uniform noise within `eps`, not clipped to [0,1]."""
     return x + eps * (2 * streams.uniform(*x.shape[1:]).to(x) - 1)
 
 
 def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
-    """MI-FGSM's rule: g <- decay * g + grad / mean|grad|, the mean taken per image.
-
-    kernel: `[k,k]`, convolves the gradient first (the translation-invariant rule).
-    Sources: Non-Targeted-Adversarial-Attacks, attack_iter.py (mean over height, width and channels of each image);
-    Translation-Invariant-Attacks, attack_iter.py (depthwise, SAME padding, before the normalisation).
-    """
+    """MI-FGSM's rule: g <- decay * g + grad / mean|grad| of each image (Non-Targeted-Adversarial-Attacks,
+    attack_iter.py).  kernel: `[k,k]`, convolves the gradient first (Translation-Invariant-Attacks, attack_iter.py)."""
     memory: Tensor | float = 0.0
 
     def accumulate(grad: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ Defaults are the supplement's Appendix F. In all of them
 - x: images `[B,3,H,W]`, float, in [0,1];  y: true labels `[B]`, or None for the surrogate's own prediction on x
   (what the released MI-FGSM and TI code uses);
 - eps, step, alpha: in [0,1] units, a number or one per image `[B,1,1,1]`;
-- ids: the images' identifiers, which key their random draws together with `seed`;
+- ids, seed: the images' identifiers, which key their random draws together with the seed;
 - snapshots: see `lib.attacks.ascent.ascend`, which also lists the errors.
 
 The result is `[B,3,H,W]`, rounded to 8 bits, within eps. The released Inception attacks add 0.4 times the cross-entropy
@@ -63,8 +63,8 @@ def mi_fgsm(
     surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=STEP, steps=10, decay=1.0, snapshots=None
 ) -> Tensor:
     """Momentum iterative FGSM (supplement, Appendix F: 10 iterations, step 1.6, decay 1; Dong et al. 2018)."""
-    schedule = {"eps": eps, "step": step, "steps": steps, "snapshots": snapshots}
-    return _ascend_loss(surrogate, x, y, rule=momentum(decay), **schedule)
+    rule = momentum(decay)
+    return _ascend_loss(surrogate, x, y, eps=eps, step=step, steps=steps, rule=rule, snapshots=snapshots)
 
 
 def dim(

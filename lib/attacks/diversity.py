@@ -7,19 +7,16 @@ from torch import Tensor
 
 from lib.rng import Streams
 
-# The released code resizes 299-pixel images to 299..329 and pads to 330; other sizes keep that ratio.
-RATIO = 330 / 299
-# Zero in the released code's [-1,1] input space: mid-grey.
-FILL = 0.5
+RATIO = 330 / 299  # the released code resizes 299-pixel images to 299..329 and pads to 330
+FILL = 0.5  # mid-grey, zero in the released code's [-1,1] input space
 
 
 def resize_and_pad(x: Tensor, streams: Streams) -> Tensor:
     """Each image `[C,H,W]` enlarged (nearest neighbour) to a random size and padded to `[C,RATIO*H,RATIO*W]`.
 
     Size uniform over the whole numbers from H to RATIO*H - 1, offset uniform over what is left; the result stays
-    enlarged, as in the released code (many ports resize it back). One draw per image; the released code draws once
-    per batch, which would make results depend on the batch.
-    Source: Translation-Invariant-Attacks and DI-2-FGSM, attack_iter.py, `input_diversity`.
+    enlarged, as in the released code (Translation-Invariant-Attacks and DI-2-FGSM, attack_iter.py, `input_diversity`).
+    One draw per image; the released code draws once per batch, which would make results depend on the batch.
     ValueError for images too small to be enlarged by a pixel.
     """
     height, width = x.shape[-2:]
@@ -35,11 +32,8 @@ def resize_and_pad(x: Tensor, streams: Streams) -> Tensor:
 
 
 def selection(size: int, new_size: Tensor, offset: Tensor, out: int) -> Tensor:
-    """0/1 matrices `[B,out,size]`: row i picks the source of output position i, or nothing in the padding.
-
-    A matrix product with them is an exact nearest-neighbour resize and pad, with its exact gradient, for a whole batch
-    whose images all have different sizes.
-    """
+    """0/1 matrices `[B,out,size]`: row i picks the source of output position i, or nothing in the padding. The product
+    with them is an exact nearest-neighbour resize and pad of images that are all resized differently."""
     position = torch.arange(out)[None] - offset[:, None]
     source = position * size // new_size[:, None]
     valid = (position >= 0) & (position < new_size[:, None])
@@ -61,11 +55,8 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
 
 
 def translation_kernel(size: int = 15, edge: float = 3.0) -> Tensor:
-    """The normalised Gaussian kernel `[size,size]` of DIM-TI: the normal density at `size` points on [-edge, edge].
-
-    With the defaults sigma is 7/3 pixels, not 3: "nsig 3" places the kernel's edge at three sigma.
-    Source: Translation-Invariant-Attacks, attack_iter.py, `gkern`.
-    """
+    """The Gaussian kernel `[size,size]` of DIM-TI: the normal density at `size` points on [-edge, edge], so that sigma
+    is 7/3 pixels by default (Translation-Invariant-Attacks, attack_iter.py, `gkern`)."""
     points = torch.linspace(-edge, edge, size, dtype=torch.float64)
     density = torch.exp(-(points**2) / 2)
     kernel = density[:, None] * density[None, :]

@@ -1,6 +1,6 @@
 """Attacks on a network's features: SSP (one perturbation per image) and FFF (one perturbation for all images)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,6 @@ from lib.rng import generator
 from lib.units import LEVELS, unit
 
 SSP_STEP = unit(2.55)  # 0.01 (ssp.py:21)
-FIRST, EVERY, PATIENCE = 200, 300, 5  # the checks of fast-feature-fool's stopping rule
 
 
 def ssp(
@@ -33,7 +32,7 @@ def ssp(
     conv3-3 after its ReLU (supplement, Appendix F; ssp.py:50).  x, ids, seed, eps, step: as in `decision.py`.
     start: "noise", a standard normal image that meets x only in the first projection, as the released ssp.py:80 does;
     or "perturbed", x plus uniform noise within eps, as its README describes.
-    Result `[B,3,H,W]`, or `[len(snapshots),B,3,H,W]`. Errors: see `ascend`.
+    snapshots, the result and errors: see `ascend`.
     """
     x = checked_images(x)
     if start not in ("noise", "perturbed"):
@@ -56,14 +55,13 @@ def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
 def fff(
     network: nn.Module,
     taps: Sequence[str],
-    shape: tuple[int, int, int],
+    shape: Sequence[int],
     *,
     seed=0,
     eps=EPS,
     iterations=10_000,
     lr=0.1,
     halve_every=300,
-    validate: Callable[[Tensor], float] | None = None,
 ) -> Tensor:
     """Fast Feature Fool: one perturbation `[1,3,H,W]` within eps, trained without any data.
 
@@ -72,15 +70,13 @@ def fff(
     halved, which frees pixels that are stuck at the clip bound.
 
     network: a `Normalised` network.  taps: names of the layers, in the order in which they run.  shape: (3, H, W).
-    lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py; 10,000 iterations: supplement,
-    Appendix F.  validate: perturbation -> fooling rate; where given, training stops as the released code does: checked
-    at iteration 200 and every 300 after, it ends after 5 checks without improvement and returns the best.
+    lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py, which ends early where a fooling rate
+    on images stops rising; 10,000 iterations: supplement, Appendix F.
     """
     noise = torch.rand(1, *shape, generator=generator(seed, "fff")).to(network.mean)
     levels = (eps * LEVELS * (2 * noise - 1)).requires_grad_(True)
     optimiser = torch.optim.Adam([levels], lr=lr)
     modules = tapped_modules(network, taps)
-    best, best_rate, stale = None, float("-inf"), 0
     with evaluating(network):
         for iteration in range(1, iterations + 1):
             perturbation = levels.clamp(-eps * LEVELS, eps * LEVELS) / LEVELS
@@ -90,18 +86,6 @@ def fff(
             # Halving is for going on: a perturbation halved last would use half of its budget.
             if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
-            if validate and iteration >= FIRST and (iteration - FIRST) % EVERY == 0:
-                perturbation, stale = rounded(levels, eps), stale + 1
-                rate = validate(perturbation)
-                if rate > best_rate:
-                    best, best_rate, stale = perturbation, rate, 0
-                if stale == PATIENCE:
-                    break
-    return rounded(levels, eps) if best is None else best
-
-
-def rounded(levels: Tensor, eps: float) -> Tensor:
-    """The perturbation in [0,1] units, clipped to eps and rounded to 8 bits."""
     return levels.detach().clamp(-eps * LEVELS, eps * LEVELS).round() / LEVELS
 
 

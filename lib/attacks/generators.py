@@ -8,18 +8,15 @@ from lib import linf
 from lib.attacks.ascent import EPS, checked_images, convolved, evaluating
 from lib.networks.cda_generator import Generator
 
-KERNEL, SIGMA = 3, 1.0  # of the smoothing (eval.py:92-96)
-
 
 @torch.no_grad()
 def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     """Cross-domain adversaries `[B,3,H,W]` of images of any size, rounded to 8 bits, within eps.
 
-    generator: trained by `lib.training`, or a released one.  x: float images in [0,1].  eps: in [0,1] units,
-    a number or one per image `[B,1,1,1]`; it need not be the budget of the training (10 levels; the paper's Table 4
-    takes 8 and 16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk,
-    off by default there too; Appendices D and G of the supplement do not say whether theirs did.
-    Errors: see `lib.attacks.ascent.ascend`; FloatingPointError where what is proposed is not finite.
+    x, eps: as in `decision.py`; eps need not be the budget of the training (10 levels; the paper's Table 4 takes 8 and
+    16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk, off by default
+    there too; Appendices D and G of the supplement do not say whether theirs did.
+    Errors: see `checked_images`; FloatingPointError where what is proposed is not finite.
     """
     x = checked_images(x, eps)
     with evaluating(generator):
@@ -33,8 +30,8 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
 def proposal(generator: Generator, x: Tensor) -> Tensor:
     """What the generator makes of x, of the same size, in [0,1].
 
-    It gives some sides back unchanged only (multiples of 4; the Inception variant: one less). Others are filled up by
-    repeating the edge, below and on the right, and what was filled up is cut off again.
+    Sides that it would not give back unchanged are filled up by repeating the edge, below and on the right, and what
+    was filled up is cut off again.
     """
     height, width = x.shape[-2:]
     below, right = ((generator.remainder - side) % 4 for side in (height, width))
@@ -42,7 +39,6 @@ def proposal(generator: Generator, x: Tensor) -> Tensor:
 
 
 def gaussian(x: Tensor) -> Tensor:
-    """The 3x3 Gaussian of sigma 1, of the type of x (Muzammal-Naseer/CDA, gaussian_smoothing.py)."""
-    place = torch.arange(KERNEL, dtype=x.dtype, device=x.device) - KERNEL // 2
-    density = torch.exp(-(place**2) / (2 * SIGMA**2))
+    """The 3x3 Gaussian of sigma 1, of the type of x (Muzammal-Naseer/CDA, gaussian_smoothing.py and eval.py:92-96)."""
+    density = torch.exp(-(torch.arange(-1, 2, dtype=x.dtype, device=x.device) ** 2) / 2)
     return density[:, None] * density[None, :] / density.sum() ** 2

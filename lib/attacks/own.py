@@ -32,8 +32,6 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
         raise ValueError(f"{file}: the attack returns values that are not finite")
     moved = (result - x).abs().max().item()
     if moved > eps + HALF_LEVEL:
-        away, hint = LEVELS * moved, "end it with lib.linf.project(x_adv, x, eps)"
-        raise ValueError(
-            f"{file}: the attack moves a pixel by {away:.1f} levels with an eps of {LEVELS * eps:.4g}; {hint}"
-        )
+        far = f"a pixel by {LEVELS * moved:.1f} levels with an eps of {LEVELS * eps:.4g}"
+        raise ValueError(f"{file}: the attack moves {far}; end it with lib.linf.project(x_adv, x, eps)")
     return linf.quantise(result, x, eps)

@@ -2,8 +2,6 @@
 
 Your own needs one file and one line of params.yaml: docs/own_attack.md. To add one to the library: write it in a file
 beside this one and add a line to ATTACKS and to params.yaml.
-
-A file of its own, so that a training that uses one attack does not depend on all of them.
 """
 
 import functools
@@ -16,7 +14,6 @@ from lib.attacks.own import own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
 
-TAKES = ("network", "x", "y")  # a custom attack's first parameters
 GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
 
 
@@ -35,10 +32,8 @@ class Attack(NamedTuple):
 
     @property
     def parameters(self) -> set[str]:
-        """The names of the function's parameters, of a custom attack also those of its own function.
-
-        Labels (y), ids and seed go to an attack that names them; snapshots are possible where they are among them.
-        """
+        """The names of the function's parameters, of a custom attack also those of its own function; y, ids, seed and
+        snapshots are given to an attack that names them."""
         functions = [self.run, *getattr(self.run, "args", ())]
         return {name for function in functions for name in inspect.signature(function).parameters}
 
@@ -66,9 +61,10 @@ def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     ValueError in one line for a name that is taken, and for an option that the function has not, or needs; errors of
     the file as of `lib.own.load`.
     """
+    taken = ["none", *ATTACKS]
     for name in custom:
-        if name in ATTACKS or name == "none":
-            raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(['none', *ATTACKS])}")
+        if name in taken:
+            raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(taken)}")
     return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
 
 
@@ -87,5 +83,5 @@ def custom_attack(name: str, function: Callable, spec: OwnAttack) -> Attack:
         if option in spec.options:
             raise ValueError(f"{what}: '{option}' is no option; the experiment gives it to a function that names it")
     named = [option for option in GIVEN if option in inspect.signature(function).parameters]
-    check_options(what, function, TAKES, [*spec.options, *named])
+    check_options(what, function, ("network", "x", "y"), [*spec.options, *named])
     return Attack(functools.partial(own_attack, function), "", spec.looks_at)

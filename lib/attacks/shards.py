@@ -20,9 +20,9 @@ def attack_shard(
 ) -> dict[str, np.ndarray]:
     """The adversaries of one shard: images, uint8 `[S,B,3,H,W]`, for S snapshots (1 without).
 
-    networks: what the attack looks at; none, one, or an ensemble. A `functools.partial` makes the network, such as
-    `partial(Adaptive, victim, defense)`.  images: uint8 `[B,3,H,W]`.  given: what the attack asks for by its
-    parameters' names, of y `[B]`, ids and seed.  options: budgets and steps in [0,1].
+    networks: none, one, or an ensemble; a `functools.partial` makes one, such as `partial(Adaptive, victim, defense)`.
+    images: uint8 `[B,3,H,W]`.  given: of y `[B]`, ids and seed, those that the attack names.  options: budgets and
+    steps in [0,1].
     """
     made = [network() if isinstance(network, functools.partial) else network for network in networks]
     first = [made[0] if len(made) == 1 else made] if made else []

@@ -34,35 +34,34 @@ def fsa(
     gradient="unrolled",
     snapshots=None,
 ) -> Tensor:
-    """Feature scattering: the batch's logits as far as possible, in transport distance, from its clean logits; no
-    labels.
+    """A batch's logits as far as possible, in transport distance, from its clean logits; no labels.
 
-    surrogate, x, ids, seed, eps, step, snapshots and the result: as in `decision.py`.
-    batch: how many images share a transport plan. It is part of the result, so the images are grouped in the order of
-    their ids (as text), not in the order given; the last group may be smaller, and of one image its distance is the
-    cosine distance.  reg, iterations, gradient: see `sinkhorn` and `scattering`.
+    surrogate, x, ids, seed, eps, step, snapshots and the result: as in `decision.py`.  batch: how many images share a
+    transport plan, grouped in the order of their ids (as text); the last group may be smaller, and of one image alone
+    the distance is the cosine distance.  reg, iterations, gradient: see `sinkhorn` and `scattering`.
 
     Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step (the released
     code reads `random_start` but does not use it): at the clean image the cosine distance of one image has no gradient.
 
     The released attack trains networks on CIFAR and SVHN, with one step of size eps = 8/255 and batches of 60
-    (fs_train.sh; fs_main.py alone says 128). Its Sinkhorn allows 100 iterations but ends once one potential moves by
-    less than 0.1 in sum, at a random start after 2 and later after some ten; here all `iterations` run. An image alone
-    in its batch is attacked most strongly: those of a batch may trade places in the plan. Table 3's surrogate, steps,
-    step and batch are not stated: the defaults are those of the other attacks (Appendix F) and of fs_train.sh.
+    (fs_train.sh). Its Sinkhorn ends once one potential moves by less than 0.1 in sum, after 2 to some ten iterations;
+    here all run. An image alone in its batch is attacked most strongly: those of a batch may trade places in the plan.
+    Table 3's surrogate, steps, step and batch are not stated: the defaults are the other attacks' (Appendix F) and 60.
 
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
-    reg, iterations or gradient that mean nothing, and for an id given twice, as grouping would depend on the order.
+    reg, iterations or gradient that mean nothing, and for an id given twice.
     """
-    x = checked_images(x)
+    x = checked_images(x, eps)
     start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
-    groups, networks = grouped(ids, batch), members(surrogate)
+    eps, step = (
+        torch.as_tensor(amount, dtype=x.dtype, device=x.device).expand(len(x), 1, 1, 1) for amount in (eps, step)
+    )
+    groups, networks, results = grouped(ids, batch), members(surrogate), []
     with evaluating(*networks):
-        results = []
         for rows in groups:
             objective = transport_distance(networks, x[rows], reg=reg, iterations=iterations, gradient=gradient)
-            budget = {"eps": _part_of(eps, rows), "step": _part_of(step, rows)}
-            results.append(ascend(objective, x[rows], start=start[rows], steps=steps, snapshots=snapshots, **budget))
+            schedule = {"eps": eps[rows], "step": step[rows], "steps": steps, "snapshots": snapshots}
+            results.append(ascend(objective, x[rows], start=start[rows], **schedule))
     # Images are the fourth dimension from the end, with and without snapshots.
     given = torch.tensor(list(chain.from_iterable(groups))).argsort().to(x.device)
     return torch.cat(results, dim=-4).index_select(-4, given)
@@ -92,8 +91,7 @@ def scattering(clean: Tensor, perturbed: Tensor, *, reg=0.01, iterations=100, gr
 
     clean, perturbed: logits `[n,K]` and `[m,K]`; half precision is raised to float32.
     gradient: "unrolled", through every Sinkhorn iteration, as the released code; or "envelope", with the plan held
-    constant, in half the time: once converged, that is the gradient of the distance minus reg times the plan's entropy
-    (envelope theorem).
+    constant, in half the time: once converged, the gradient of the distance minus reg times the plan's entropy.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
@@ -132,8 +130,3 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100) -> Tensor:
         rows = -math.log(n) - torch.logsumexp(log_kernel + columns, dim=1, keepdim=True)
         columns = -math.log(m) - torch.logsumexp(log_kernel + rows, dim=0, keepdim=True)
     return torch.exp(log_kernel + rows + columns)
-
-
-def _part_of(amount: float | Tensor, rows: list[int]) -> float | Tensor:
-    """The part of a budget that belongs to these images: a number is everyone's."""
-    return amount[rows] if isinstance(amount, Tensor) and amount.ndim and len(amount) > 1 else amount

@@ -44,17 +44,13 @@ def load_coco(root: Path, count: int | None = None, ids: Collection[str] | None 
     if count is not None and count > len(entries):
         raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
     entries = entries[:count]
-    image_ids = [entry["id"] for entry in entries]
-    wanted = set(image_ids)
+    image_ids = dict.fromkeys(entry["id"] for entry in entries)  # an ordered set
+    annotations = [one for one in whole["annotations"] if one["image_id"] in image_ids]
     return DetectionSet(
         images=[_photograph(root / "val2017", entry) for entry in entries],
         ids=[Path(entry["file_name"]).stem for entry in entries],
-        image_ids=image_ids,
-        truth={
-            "images": entries,
-            "annotations": [a for a in whole["annotations"] if a["image_id"] in wanted],
-            "categories": whole["categories"],
-        },
+        image_ids=list(image_ids),
+        truth={"images": entries, "annotations": annotations, "categories": whole["categories"]},
     )
 
 
@@ -66,19 +62,15 @@ def read_annotations(path: Path) -> dict:
         content = json.loads(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path}: corrupt annotations ({error}); delete it and {GET_COCO}") from None
-    parts = ("images", "annotations", "categories")
-    missing = [part for part in parts if not isinstance(content, dict) or part not in content]
-    if missing:
-        raise ValueError(f"{path}: holds no '{missing[0]}', so it is no file of COCO's instance annotations")
+    for part in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or part not in content:
+            raise ValueError(f"{path}: holds no '{part}', so it is no file of COCO's instance annotations")
     return content
 
 
 def coco_format(world: World) -> DetectionSet:
-    """Scenes of the embedded data set in COCO's format.
-
-    Categories 1 to 12 are `world.CLASSES`; boxes, areas and masks (RLE) are those of each object's visible pixels, of
-    which every object has some.
-    """
+    """Scenes of the embedded data set in COCO's format: categories 1 to 12 are `world.CLASSES`; boxes, areas and masks
+    (RLE) are those of each object's visible pixels."""
     from pycocotools import mask
 
     image_ids = list(range(1, len(world.images) + 1))
@@ -87,17 +79,10 @@ def coco_format(world: World) -> DetectionSet:
         for instance, ((x0, y0, x1, y1), kind) in enumerate(zip(boxes.tolist(), objects.tolist(), strict=True), 1):
             inside = instances == instance
             runs = mask.encode(np.asfortranarray(inside.astype(np.uint8)))
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": kind + 1,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": int(inside.sum()),
-                    "iscrowd": 0,
-                    "segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")},
-                }
-            )
+            one = {"id": len(annotations) + 1, "image_id": image_id, "category_id": kind + 1}
+            one |= {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(inside.sum()), "iscrowd": 0}
+            one |= {"segmentation": {"size": runs["size"], "counts": runs["counts"].decode("ascii")}}
+            annotations.append(one)
     height, width = world.images.shape[-2:]
     truth = {
         "images": [{"id": image_id, "width": width, "height": height} for image_id in image_ids],
@@ -108,7 +93,6 @@ def coco_format(world: World) -> DetectionSet:
 
 
 def _photograph(folder: Path, entry: dict) -> Tensor:
-    """One image of COCO at full size, checked against the size that the annotations state."""
     path = folder / entry["file_name"]
     image = read_image(path)
     height, width = image.shape[-2:]

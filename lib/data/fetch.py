@@ -208,7 +208,7 @@ def neurips_files(place: Path) -> Files:
 
 def imagenet_files(place: Path) -> Files:
     """The images that labels.csv names."""
-    names = [f"images/{row['file']}" for row in images.read_table(place / "labels.csv", ("file", "label"))]
+    names = [f"images/{file}" for file, _ in images.read_table(place / "labels.csv", ("file", "label"))]
     return {name: File(name, images.read_image) for name in names}
 
 

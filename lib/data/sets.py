@@ -11,9 +11,7 @@ from lib.data.segmentation import SegmentationSet
 from lib.settings import ROOT, Data, Scenes
 
 
-def load_set(
-    source: Data | Scenes, split: str = "test", count: int | None = None
-) -> ImageSet | SegmentationSet | DetectionSet:
+def load_set(source: Data | Scenes, split: str = "test", count: int | None = None) -> ImageSet | DetectionSet:
     """The first `count` images (default: the source's own count, or all): `Data` with one label each, `source.side`
     pixels square; `Scenes` with labelled pixels or boxes, of one split.
 
@@ -25,7 +23,15 @@ def load_set(
     if source.name == "world":
         if ids is not None:
             raise ValueError(f"the embedded data set is taken in its own order, not by a list ({source.ids})")
-        return _embedded(source, split, count)
+        scenes = world.load(split, count=count)
+        if isinstance(source, Data):
+            if source.side != world.SIDE:
+                raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
+            return ImageSet(scenes.images, scenes.labels, scenes.ids)
+        if source.labels == "boxes":
+            return detection.coco_format(scenes)
+        names = world.PIXEL_CLASSES, segmentation.WORLD_COLOURS
+        return SegmentationSet(scenes.images, scenes.pixels, scenes.ids, *names)
     folder = _folder(source)
     if source.name == "coco":
         return detection.load_coco(folder, count, ids)
@@ -79,21 +85,10 @@ def _folder(source: Data | Scenes) -> Path:
     return find_folder(source.name if "/" in source.name else f"data/{source.name}")
 
 
-def _embedded(source: Data | Scenes, split: str, count: int | None) -> ImageSet | SegmentationSet | DetectionSet:
-    """The natural scenes of the embedded data set, with the labels that are asked for."""
-    scenes = world.load(split, count=count)
-    if isinstance(source, Scenes):
-        return (segmentation.pixel_labels if source.labels == "pixels" else detection.coco_format)(scenes)
-    if source.side != world.SIDE:
-        raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
-    return ImageSet(scenes.images, scenes.labels, scenes.ids)
-
-
 def _checked(found: ImageSet, source: Data) -> ImageSet:
     """The images of a user's own folder (docs/own_data.md): their names differ, their labels are of its classes."""
     classes = len(class_names(source))
-    twice = [name for name, times in Counter(found.ids).items() if times > 1]
-    if twice:
+    if twice := [name for name, times in Counter(found.ids).items() if times > 1]:
         raise ValueError(f"{source.name}: labels.csv has more than one file called '{twice[0]}'; rename one")
     if len(found) and found.labels.max() >= classes:
         raise ValueError(f"{source.name}: label {found.labels.max()} in labels.csv, but there are {classes} classes")

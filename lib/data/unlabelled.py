@@ -12,10 +12,8 @@ STYLES = {"world": "natural", "world/comic": "comic", "world/painted": "painted"
 
 
 class Photographs(Sequence):
-    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for.
-
-    FileNotFoundError for a missing folder, ValueError for one without images.
-    """
+    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for. Errors as
+    of `image_files`."""
 
     def __init__(self, folder: Path):
         self.paths = image_files(folder, below=True)
@@ -36,11 +34,7 @@ class Photographs(Sequence):
 
 
 def unlabelled(source: str) -> Sequence[Tensor]:
-    """uint8 images `[3,H,W]`.
-
-    source: "world" (the embedded data set's natural training scenes), "world/comic", "world/painted" (its other
-    styles), or a folder of images, which `find_folder` looks for.
-    """
+    """uint8 images `[3,H,W]` of a source: one of STYLES (training scenes), or a folder that `find_folder` finds."""
     if source in STYLES:
         return list(world.load("train", STYLES[source]).images)
     return Photographs(find_folder(source))

@@ -20,14 +20,8 @@ BACKGROUNDS = ("sky", "hills", "ground")
 CLASSES = ("ball", "crate", "tent", "star", "ring", "moon", "heart", "leaf", "cross", "flower", "house", "fish")
 PIXEL_CLASSES = BACKGROUNDS + CLASSES
 # The comic and painted scenes are the first ones of the natural split.
-COUNTS = {
-    ("train", "natural"): 3000,
-    ("train", "comic"): 500,
-    ("train", "painted"): 500,
-    ("test", "natural"): 400,
-    ("test", "comic"): 400,
-    ("test", "painted"): 400,
-}
+COUNTS = {("train", "natural"): 3000, ("train", "comic"): 500, ("train", "painted"): 500}
+COUNTS |= {("test", "natural"): 400, ("test", "comic"): 400, ("test", "painted"): 400}
 FOLDER = ROOT / "data" / "world"
 VERSION = 1
 TILES = 50  # per row of a sheet
@@ -53,11 +47,10 @@ def load(split: str, style: str = "natural", count: int | None = None, root: Pat
     what there is, a damaged sheet or another version; each in one line.
     """
     index = read_index(root)
-    counts = {(split, style): count for split, style, count in index["counts"]}
-    if (split, style) not in counts:
-        known = ", ".join(f"{a}/{b}" for a, b in counts)
-        raise ValueError(f"the embedded data set has no {split}/{style}; it has {known}")
-    there = counts[split, style]
+    counts = {f"{split}/{style}": count for split, style, count in index["counts"]}
+    if (name := f"{split}/{style}") not in counts:
+        raise ValueError(f"the embedded data set has no {name}; it has {', '.join(counts)}")
+    there, natural = counts[name], counts[f"{split}/natural"]
     if count is not None and count > there:
         raise ValueError(f"{count} images asked for, but the embedded data set has {there} {split} scenes")
     count = there if count is None else count
@@ -71,7 +64,6 @@ def load(split: str, style: str = "natural", count: int | None = None, root: Pat
         grid = sheet.reshape(rows, SIDE, TILES, SIDE, -1).transpose(0, 2, 1, 3, 4)
         return grid.reshape(rows * TILES, SIDE, SIDE, *sheet.shape[2:])[:count]
 
-    natural = counts[split, "natural"]
     return World(
         images=torch.from_numpy(tiles(f"{style}.webp", there)).permute(0, 3, 1, 2).contiguous(),
         labels=torch.tensor(facts["labels"], dtype=torch.int64),

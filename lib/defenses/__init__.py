@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lib.defenses.own import NAME, TAKES, own_defense
+from lib.defenses.own import own_defense
 from lib.defenses.purifier import nrp
 from lib.defenses.transforms import jpeg, median, tvm
 from lib.own import check_options, choices, load
@@ -31,6 +31,6 @@ def defense(kind: str, **options) -> Defense:
     own = str(kind).endswith(".py")
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
-    function = load(kind, NAME) if own else DEFENSES[kind]
-    check_options(f"the defense {kind}", function, TAKES, options)
+    function = load(kind, "defense") if own else DEFENSES[kind]
+    check_options(f"the defense {kind}", function, ["x"], options)
     return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)

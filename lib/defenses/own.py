@@ -7,9 +7,6 @@ from torch import Tensor
 from lib.defenses.batches import require_images
 from lib.own import HALF_LEVEL, file_of
 
-NAME = "defense"
-TAKES = ("x",)
-
 
 def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
     """What the function of an own file makes of images `[B,3,H,W]` in [0,1]: the same shape, float32, clipped to [0,1].

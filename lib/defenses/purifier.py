@@ -14,28 +14,24 @@ from lib import linf
 from lib.defenses.batches import require_images
 from lib.rng import Streams
 
-# Standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55).
-NOISE = 0.05
-# Tiles overlap by no more than this on each side.
-MAX_HALO = 64
+NOISE = 0.05  # standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55)
+MAX_HALO = 64  # tiles overlap by no more than this on each side
 
 
 def nrp(
     x: Tensor, *, network: nn.Module, noise: float = 0.0, eps: float = 16 / 255, seed: int = 0, tile: int | None = None
 ) -> Tensor:
-    """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape, range and device.
+    """Purified images `[B,3,H,W]` in [0,1], float32 (float64 stays), of images of that shape and device.
 
-    network: a loaded purifier, shared and not changed.
+    x may leave [0,1], as the first iterate of PGD does.  network: a loaded purifier, not changed.
     noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1]
     (NRP/purify.py:50-55). 0 is the paper's static inference, `NOISE` its dynamic one.
-    seed: of the noise. Each image's noise is keyed by the seed and the image's own content: it does not depend on the
-    batch, its order or the device, and images that differ in one level meet quite different noise. So the iterates of
-    an attack meet fresh noise at every step, even with the defender's seed: a step's noise tells nothing of the next.
+    seed: of the noise, which depends on it and on the image's own content, not on the batch or the device. The iterates
+    of an attack meet fresh noise at every step, even with the defender's seed: one step's tells nothing of the next.
     tile: None, or the side of the squares in which large images are purified to save memory; see `in_tiles`.
 
     Differentiable in x, exactly: through the clamp, the network and the projection; the noise counts as constant.
-    x may leave [0,1], as the first iterate of PGD does. ValueError in one line for another shape or type and for
-    options that mean nothing.
+    ValueError in one line for another shape or type and for options that mean nothing.
     """
     require_images(x)
     x = x if x.dtype == torch.float64 else x.float()

@@ -5,7 +5,6 @@ device. Every image is treated alone: the result does not depend on the batch. N
 ValueError in one line for images of another shape, type or range, and for options that mean nothing.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -23,31 +22,17 @@ from lib.units import to_bytes, unit_images
 PIECE = 2**16
 
 
-def jpeg(x: Tensor, *, quality: int = 75, hardware: bool = False) -> Tensor:
+def jpeg(x: Tensor, *, quality: int = 75) -> Tensor:
     """JPEG compression at `quality` 1..100 (supplement, Appendix E: 75, 50, 20); x is rounded to 8 bits first.
 
-    libjpeg-turbo through torchvision, bit for bit what Pillow writes and reads: chroma at half size (4:2:0).
-    hardware: for images on CUDA, nvJPEG where torchvision has it. That is faster, but not the same defense: torchvision
-    has nvJPEG keep the chroma at full size (4:4:4; torchvision, csrc/io/image/cuda/encode_jpegs_cuda.cpp,
-    `encode_jpeg`), which alone changes photographs by 2 to 5 grey levels RMSE (Pillow, subsampling 0 against 2).
+    libjpeg-turbo through torchvision, bit for bit what Pillow writes and reads: chroma at half size (4:2:0). On the
+    CPU: torchvision has a GPU's nvJPEG keep the chroma at full size, which is another defense.
     """
     x = validated_images(x)
     if quality not in range(1, 101):
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
-    codec = x.device if hardware and x.is_cuda and nvjpeg_works(x.device) else torch.device("cpu")
-    files = [file.cpu() for file in encode_jpeg(list(to_bytes(x).to(codec)), int(quality))]
-    return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB, codec)), x.device)
-
-
-@functools.cache
-def nvjpeg_works(device: torch.device) -> bool:
-    """Whether torchvision encodes and decodes on this CUDA device; some of its builds cannot."""
-    try:
-        file = encode_jpeg(torch.zeros(3, 16, 16, dtype=torch.uint8, device=device))
-        decode_jpeg(file.cpu(), ImageReadMode.RGB, device)
-    except RuntimeError:
-        return False
-    return True
+    files = encode_jpeg(list(to_bytes(x)), int(quality))
+    return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB)), x.device)
 
 
 def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance: float = 1e-3) -> Tensor:

@@ -1,7 +1,7 @@
 """CDA's generator: a network that turns any image into an unbounded adversary in one pass.
 
 Keys and shapes are those of the released files netG_*_rl.pth (Muzammal-Naseer/CDA, generators.py). Images `[B,3,H,W]`
-in [0,1], RGB, not normalised; the output lies in [0,1] too. The ball around the image is `lib.attacks.generators`'s.
+in [0,1], RGB, not normalised; the output lies in [0,1] too.
 """
 
 import torch
@@ -37,8 +37,7 @@ class Generator(nn.Sequential):
     `[B,3,H,W]` to `[B,3,4*ceil(H/4),4*ceil(W/4)]`: the same size where the sides are multiples of four.
     """
 
-    # What a side that the network gives back unchanged leaves when divided by four.
-    remainder = 0
+    remainder = 0  # what a side that the network gives back unchanged leaves when divided by four
 
     def __init__(self, width: int = 64, blocks: int = 6):
         super().__init__()
@@ -58,10 +57,7 @@ class Generator(nn.Sequential):
 
 
 class InceptionGenerator(Generator):
-    """The variant for Inception's 299 pixels: one row on top and one column on the right are cut off.
-
-    `[B,3,H,W]` to `[B,3,4*ceil(H/4)-1,4*ceil(W/4)-1]`.
-    """
+    """The variant for Inception's 299 pixels: one row on top and one column on the right are cut off."""
 
     remainder = 3
 

@@ -1,13 +1,8 @@
 """Small detectors for 48x48 images on a CPU: torchvision's own RetinaNet and Mask R-CNN over a small trunk.
 
-Stand-ins for the detectors of Table 4 (Mask R-CNN) and Table 7 (RetinaNet), built of torchvision's classes (losses,
-matching, sampling, proposals, NMS) with sizes that fit drawn scenes: the `resnet50` stand-in of `lib.networks.small` as
-trunk, so that a trained classifier initialises a detector as ImageNet weights initialise a real one; a feature pyramid
-of two levels at 1/4 and 1/8 of the image's side; narrow and shallow heads.
-
-A detector is called as torchvision's: a list of images `[3,H,W]` in [0,1] gives, in eval mode, a list of dicts of
-boxes (x0, y0, x1, y1; pixels), scores and labels (1 to `classes`; 0 is the background), Mask R-CNN also masks
-`[n,1,H,W]` in [0,1]; in training mode, with targets, a dict of losses.
+Stand-ins for the detectors of Table 4 (Mask R-CNN) and Table 7 (RetinaNet), called as torchvision's are. The trunk is
+the `resnet50` stand-in of `lib.networks.small`, so that a trained classifier initialises a detector as ImageNet weights
+initialise a real one; a feature pyramid of two levels; narrow and shallow heads. Labels are 1 to `classes`.
 """
 
 from collections import OrderedDict

@@ -43,11 +43,8 @@ def imported(place: str) -> Any:
 
 
 def family(place: str, *sizes: str, **facts: Any) -> Family:
-    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name.
-
-    sizes: the fields of a spec that it is called with.  facts: as of `Family`.  Its builder raises ValueError in one
-    line for an architecture that is not in the dict.
-    """
+    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name, whose builder
+    raises ValueError in one line for another.  sizes: the fields of a spec that it is called with."""
 
     def build(spec: Any) -> nn.Module:
         made = imported(place)
@@ -56,7 +53,9 @@ def family(place: str, *sizes: str, **facts: Any) -> Family:
                 known = ", ".join(made)
                 raise ValueError(f"family {spec.family} has no architecture '{spec.architecture}', only {known}")
             made = made[spec.architecture]
-        return made(*(getattr(spec, size) for size in sizes))
+        network = made(*(getattr(spec, size) for size in sizes))
+        network.built_by = made  # what the structure does not show, such as a detector's thresholds (`lib.keys`)
+        return network
 
     return Family(build, **facts)
 
@@ -115,10 +114,9 @@ def timm_file(spec: Any, download: bool) -> Path | None:
 
 
 def vgg16_conv3_3() -> nn.Sequential:
-    """torchvision's VGG-16 up to conv3-3, with its key names (`features.0.weight` to `features.14.bias`).
+    """torchvision's VGG-16 up to relu3_3, with its key names: normalised images to features `[B,256,H//4,W//4]`.
 
-    Images `[B,3,H,W]`, already normalised, to relu3_3 features `[B,256,H//4,W//4]`. The cut is after the activation
-    of conv3-3, where the released SSP code reads it (NRP/ssp.py, lines 50-51); `[:15]` would be the plain convolution.
+    The cut is after the activation of conv3-3, where the released SSP code reads it (NRP/ssp.py, lines 50-51).
     """
     from torchvision.models.vgg import cfgs, make_layers
 
@@ -126,10 +124,8 @@ def vgg16_conv3_3() -> nn.Sequential:
 
 
 def resnet50_stride1(classes: int = 1000) -> nn.Module:
-    """torchvision's ResNet-50 with the stride of layer2-4's first blocks on conv1 instead of conv2.
-
-    This is where the original Caffe model of He et al. (2016) has it; torchvision's own is called "V1.5". Same keys.
-    """
+    """torchvision's ResNet-50 with the stride of layer2-4's first blocks on conv1 instead of conv2, where the original
+    Caffe model of He et al. (2016) has it. Same keys."""
     import torchvision
 
     network = torchvision.models.resnet50(weights=None, num_classes=classes)
@@ -139,10 +135,7 @@ def resnet50_stride1(classes: int = 1000) -> nn.Module:
 
 
 def mobilenetv2_same(classes: int = 1000) -> nn.Module:
-    """timm's `mobilenetv2_100` with TensorFlow's "same" padding, which depends on the input size. Same keys.
-
-    Sandler et al. (2018).
-    """
+    """timm's `mobilenetv2_100` with TensorFlow's "same" padding, which depends on the input size. Same keys."""
     import timm
 
     return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
@@ -181,9 +174,9 @@ FAMILIES = {
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
     "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
-    "vgg16_conv3_3": family("families.vgg16_conv3_3"),
-    "resnet50_stride1": family("families.resnet50_stride1", "classes"),
-    "mobilenetv2_same": family("families.mobilenetv2_same", "classes"),
+    "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),
+    "resnet50_stride1": Family(lambda spec: resnet50_stride1(spec.classes)),
+    "mobilenetv2_same": Family(lambda spec: mobilenetv2_same(spec.classes)),
     "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
     "efficientnet_lite": Family(efficientnet_lite, load=efficientnet_lite, file=package_file),

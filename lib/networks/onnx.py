@@ -14,7 +14,6 @@ from torchvision.ops import batched_nms, box_convert
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 COCO_CATEGORIES = tuple(number for number in range(1, 91) if number not in COCO_GAPS)
 STRIDES = (8, 16, 32)
-GRAY_LEVEL = 114
 # YOLOX's own evaluation (Megvii-BaseDetection/YOLOX, yolox/exp/yolox_base.py, test_conf and nmsthre); COCO's limit.
 THRESHOLD, NMS_IOU, LIMIT = 0.01, 0.65, 100
 
@@ -22,11 +21,10 @@ THRESHOLD, NMS_IOU, LIMIT = 0.01, 0.65, 100
 class OnnxYolox(nn.Module):
     """Called as torchvision's detectors are: images in, boxes, scores and labels out.
 
-    Images are letterboxed to `side` (the file's own input). categories: the data set's id of each class. A box counts
-    for every class whose score, objectness times class probability, reaches THRESHOLD; non-maximum suppression within
-    each class at NMS_IOU follows, and the best LIMIT remain. It runs on the CPU, with as many threads as torch has when
-    the file is loaded, whatever the device of its input. ValueError in one line for a file that cannot be read or whose
-    shapes are not those of a YOLOX with this many classes.
+    categories: the data set's id of each class. A box counts for every class whose score, objectness times class
+    probability, reaches THRESHOLD; non-maximum suppression within each class at NMS_IOU follows, and the best LIMIT
+    remain. It runs on the CPU, with as many threads as torch has when the file is loaded. ValueError in one line for a
+    file that cannot be read or whose shapes are not those of a YOLOX with this many classes.
     """
 
     def __init__(self, path: Path, categories: Sequence[int] = COCO_CATEGORIES):
@@ -51,8 +49,7 @@ class OnnxYolox(nn.Module):
         self.register_buffer("sha256", torch.frombuffer(bytearray(sha256), dtype=torch.uint8))
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Images `[3,H,W]`, RGB, in [0,1], of any sizes; per image: boxes `[n,4]` (x0, y0, x1, y1 in its pixels),
-        scores `[n]` and labels `[n]` (category ids), best first. RuntimeError where a gradient is asked for."""
+        """Images of any sizes; what is found comes best first. RuntimeError where a gradient is asked for."""
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Tensor) -> dict[str, Tensor]:
@@ -77,7 +74,7 @@ def letterbox(image: Tensor, side: int) -> tuple[Tensor, float]:
     height, width = image.shape[-2:]
     longest = max(height, width)
     size = max(height * side // longest, 1), max(width * side // longest, 1)
-    canvas = image.new_full((3, side, side), GRAY_LEVEL)
+    canvas = image.new_full((3, side, side), 114)
     resized = F.interpolate(image[None] * 255, size, mode="bilinear", align_corners=False, antialias=True)
     canvas[:, : size[0], : size[1]] = resized[0].round()
     return canvas, side / longest
@@ -89,10 +86,8 @@ def decode(output: Tensor, side: int) -> tuple[Tensor, Tensor]:
     A row is (x, y, log width, log height) in units of its grid cell, objectness, and C class probabilities; rows run
     through the grids of strides 8, 16 and 32, line by line (yolox/utils/demo_utils.py, demo_postprocess).
     """
-    axes = [torch.arange(side // stride) for stride in STRIDES]
-    # Column and row of every cell.
-    cells = torch.cat([torch.cartesian_prod(axis, axis).flip(1) for axis in axes]).to(output)
-    strides = torch.cat([torch.full((len(axis) ** 2, 1), stride) for axis, stride in zip(axes, STRIDES, strict=True)])
-    strides = strides.to(output)
-    boxes = torch.cat([(output[:, :2] + cells) * strides, output[:, 2:4].exp() * strides], 1)
+    grids = [(torch.arange(side // stride), torch.tensor([stride])) for stride in STRIDES]
+    cells = torch.cat([torch.cartesian_prod(axis, axis, stride) for axis, stride in grids]).to(output)
+    rows, columns, strides = cells.split(1, 1)
+    boxes = torch.cat([(output[:, :2] + torch.cat([columns, rows], 1)) * strides, output[:, 2:4].exp() * strides], 1)
     return box_convert(boxes, "cxcywh", "xyxy"), output[:, 4:5] * output[:, 5:]

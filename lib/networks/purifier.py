@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 
 RESIDUAL_SCALE = 0.2
-
-
 conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
@@ -93,27 +91,22 @@ PURIFIERS = {"nrp": NRP, "nrp_resg": NRPResG}
 
 @torch.no_grad()
 def begin_as_identity(purifier: nn.Module) -> None:
-    """Fresh weights with which the purifier nearly gives back what it gets; ours, not the paper's.
-
-    Neither architecture has a skip over the whole network, so with random weights a training spends its beginning on
-    learning to copy the image.
-    """
-    first, last = (layer for layer in purifier.children() if isinstance(layer, nn.Conv2d))
-    nn.init.dirac_(first.weight[:3])
-    nn.init.dirac_(last.weight)
+    """Fresh weights with which the purifier nearly gives back what it gets, so that a training need not first learn to
+    copy the image; ours, not the paper's."""
+    ends = [layer for layer in purifier.children() if isinstance(layer, nn.Conv2d)]
+    for layer in ends:
+        nn.init.dirac_(layer.weight[:3])
+        nn.init.zeros_(layer.bias)
     if isinstance(purifier, NRP):
         # What goes through a fresh RRDB block grows by a fifth.
-        last.weight.mul_((1 + RESIDUAL_SCALE) ** -len(purifier.RRDB_trunk))
-    nn.init.zeros_(first.bias)
-    nn.init.zeros_(last.bias)
+        ends[-1].weight.mul_((1 + RESIDUAL_SCALE) ** -len(purifier.RRDB_trunk))
 
 
 class Critic(nn.Module):
-    """Which of two images is the real one: one number per image, `[B,3,side,side]` -> `[B]`.
+    """Which of two images is the real one: one number per image, `[B,3,side,side]` -> `[B]`, side a multiple of 32.
 
     Five pairs of a 3x3 and a strided 4x4 convolution, then two linear layers; 64 channels and a side of 128 are
     ESRGAN's (BasicSR, discriminator_arch.py, VGGStyleDiscriminator128), whose framework the authors say they used.
-    side: a multiple of 32.
     """
 
     def __init__(self, width: int = 64, side: int = 128):
@@ -121,9 +114,8 @@ class Critic(nn.Module):
         layers, inputs = [], 3
         for channels in (width, 2 * width, 4 * width, 8 * width, 8 * width):
             for kernel, stride in ((3, 1), (4, 2)):
-                layers.append(nn.Conv2d(inputs, channels, kernel, stride, 1, bias=not layers))
-                layers += [nn.BatchNorm2d(channels)] if len(layers) > 1 else []
-                layers.append(nn.LeakyReLU(0.2))
+                norm = [nn.BatchNorm2d(channels)] if layers else []
+                layers += [nn.Conv2d(inputs, channels, kernel, stride, 1, bias=not norm), *norm, nn.LeakyReLU(0.2)]
                 inputs = channels
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(inputs * (side // 32) ** 2, 100), nn.LeakyReLU(0.2), nn.Linear(100, 1))

@@ -8,10 +8,10 @@ follow the variables of the checkpoint: `resnet_v2_152/block1/unit_1/bottleneck_
 moving_variance are bias, running_mean and running_var), `preact`, `shortcut`, `postnorm` and `logits` keep their names,
 and the root `resnet_v2_152/conv1` is `root`.
 
-Feature Denoising's adversarially trained ResNet-152 (Table 1), and its baseline without denoising blocks: Xie et al.,
-"Feature Denoising for Improving Adversarial Robustness" (CVPR 2019); ImageNet-Adversarial-Training, nets.py and
-resnet_model.py. It is not torchvision's ResNet-152: a denoising block follows the last block of each group. Keys follow
-the variables of the released files R152-Denoise.npz and R152.npz (`lib.networks.weights.from_tensorpack`).
+Feature Denoising's adversarially trained ResNet-152 (Table 1; see `lib.networks.denoising`), and its baseline without
+denoising blocks: ImageNet-Adversarial-Training, nets.py and resnet_model.py. It is not torchvision's ResNet-152: a
+denoising block follows the last block of each group. Keys follow the variables of the released files R152-Denoise.npz
+and R152.npz (`lib.networks.weights.from_tensorpack`).
 """
 
 from collections.abc import Sequence
@@ -29,14 +29,11 @@ class Unit(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        outputs = 4 * width
-        self.stride = stride
+        outputs, self.stride = 4 * width, stride
         self.preact = nn.BatchNorm2d(inputs)
         self.shortcut = nn.Conv2d(inputs, outputs, 1, stride) if inputs != outputs else None
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,10 +92,8 @@ class ResNetDenoise(nn.Sequential):
         self, classes: int = 1000, blocks: Sequence[int] = (3, 8, 36, 3), width: int = 64, denoise: bool = True
     ):
         super().__init__()
-        self.conv0 = create_conv2d(3, width, 7, stride=2, padding="same")
-        self.bn0 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU()
-        self.pool = create_pool2d("max", 3, stride=2, padding="same")
+        self.conv0, self.bn0 = create_conv2d(3, width, 7, stride=2, padding="same"), nn.BatchNorm2d(width)
+        self.relu, self.pool = nn.ReLU(), create_pool2d("max", 3, stride=2, padding="same")
         inputs = width
         for number, count in enumerate(blocks):
             inner = width * 2**number

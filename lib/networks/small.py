@@ -1,10 +1,10 @@
 """Small stand-ins for the paper's ImageNet networks, for 48x48 images (any side from 40 up) on a CPU.
 
-Each imitates the family of its namesake, not its size: plain 3x3 stacks with 2-2-3-3 layers (VGG), residual blocks
-(ResNet), also with denoising blocks between them (Feature Denoising), parallel branches of different reach (Inception),
-and both together (Inception-ResNet). They have 0.1 to 0.3 million parameters where the originals have 24 to 144
-million. All use batch normalisation, VGG too (unlike the original), because it makes them train in seconds; all end in
-average pooling and one linear layer. A conclusion drawn with them is one about small networks on drawn scenes.
+Each imitates the family of its namesake, not its size: plain 3x3 stacks (VGG), residual blocks (ResNet), also with
+denoising blocks between them (Feature Denoising), parallel branches of different reach (Inception), and both together
+(Inception-ResNet). They have 0.1 to 0.3 million parameters where the originals have 24 to 144 million. All use batch
+normalisation, VGG too (unlike the original), because it makes them train in seconds. A conclusion drawn with them is
+one about small networks on drawn scenes.
 
 All take `[B,3,H,W]` normalised with MEAN and STD and give logits `[B,classes]`.
 """
@@ -22,7 +22,6 @@ from lib.networks.denoising import Denoising
 
 MEAN = (0.5, 0.5, 0.5)
 STD = (0.25, 0.25, 0.25)
-
 Kernel = int | tuple[int, int]
 
 
@@ -33,10 +32,9 @@ def classifier(classes: int, width: int, **features: nn.Module) -> nn.Sequential
 
 
 def vgg(layers: Sequence[int], widths: Sequence[int], classes: int) -> nn.Sequential:
-    """Blocks of 3x3 convolutions with max pooling between them.
+    """Blocks of 3x3 convolutions with max pooling between them; layers: convolutions per block.
 
-    layers, widths: convolutions and channels per block. Layers are named as in the literature: `features.relu3_3` is
-    the ReLU after the third convolution of block 3, at a quarter of the image's side.
+    Layers are named as in the literature: `features.relu3_3` is the ReLU after the third convolution of block 3.
     """
     parts, inputs = nn.Sequential(), 3
     for block, (count, width) in enumerate(zip(layers, widths, strict=True), 1):
@@ -68,7 +66,7 @@ class Residual(nn.Module):
         return F.relu(self.shortcut(x) + self.last(self.branch(x)))
 
 
-def basic(inputs: int, outputs: int, stride: int = 1) -> Residual:
+def basic(inputs: int, outputs: int, stride: int) -> Residual:
     """Two 3x3 convolutions beside a shortcut."""
     branch = nn.Sequential(*conv(inputs, outputs, 3, stride), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False))
     return Residual(inputs, outputs, branch, stride)
@@ -79,18 +77,15 @@ def resnet(blocks: Sequence[int], widths: Sequence[int], classes: int) -> nn.Seq
     inputs = widths[0]
     parts = {"stem": nn.Sequential(*conv(3, inputs), nn.MaxPool2d(2))}
     for number, (count, width) in enumerate(zip(blocks, widths, strict=True), 1):
-        first = basic(inputs, width, stride=1 if number == 1 else 2)
-        parts[f"layer{number}"] = nn.Sequential(first, *(basic(width, width) for _ in range(count - 1)))
+        shapes = [(inputs, width, 1 if number == 1 else 2)] + [(width, width, 1)] * (count - 1)
+        parts[f"layer{number}"] = nn.Sequential(*(basic(*shape) for shape in shapes))
         inputs = width
     return classifier(classes, inputs, **parts)
 
 
 def resnet50_denoise(classes: int) -> nn.Sequential:
-    """`resnet50` with a denoising block at the end of `layer2` and `layer3`.
-
-    Feature Denoising has one after every group. After `layer1`, with its 576 positions, it would make the training six
-    times as long.
-    """
+    """`resnet50` with a denoising block at the end of `layer2` and `layer3`; after `layer1`, with its 576 positions, it
+    would make the training six times as long."""
     network = ARCHITECTURES["resnet50"](classes)
     for layer in (network.layer2, network.layer3):
         layer.append(Denoising(layer[-1].last.num_features))
@@ -110,26 +105,18 @@ class Parallel(nn.Module):
 
 def chain(inputs: int, width: int, *kernels: Kernel) -> nn.Sequential:
     """Convolutions one after the other."""
-    sizes = [inputs] + [width] * (len(kernels) - 1)
-    return nn.Sequential(
-        *(part for size, kernel in zip(sizes, kernels, strict=True) for part in conv(size, width, kernel))
-    )
+    parts = [conv(width if number else inputs, width, kernel) for number, kernel in enumerate(kernels)]
+    return nn.Sequential(*(layer for part in parts for layer in part))
 
 
-def mixed(inputs: int, width: int, *chains: tuple[Kernel, ...]) -> Parallel:
-    """Chains of convolutions beside pool-1x1, `width` channels each."""
+V3_CHAINS = (1,), (1, 3), (1, 3, 3)  # the last is Inception-v3's factored 5x5
+V4_CHAINS = (1,), (1, (1, 5), (5, 1)), (1, 3)  # after Inception-v4's block B
+
+
+def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]] = V3_CHAINS) -> Parallel:
+    """Three chains of convolutions beside pool-1x1; gives 4 * width channels."""
     branches = [chain(inputs, width, *kernels) for kernels in chains]
     return Parallel(*branches, nn.Sequential(nn.AvgPool2d(3, 1, 1), *conv(inputs, width, 1)))
-
-
-def inception(inputs: int, width: int) -> Parallel:
-    """1x1; 1x1-3x3; 1x1-3x3-3x3 (Inception-v3's factored 5x5); pool-1x1. Gives 4 * width channels."""
-    return mixed(inputs, width, (1,), (1, 3), (1, 3, 3))
-
-
-def factored(inputs: int, width: int) -> Parallel:
-    """1x1; 1x1-1x5-5x1; 1x1-3x3; pool-1x1, after Inception-v4's block B. Gives 4 * width channels."""
-    return mixed(inputs, width, (1,), (1, (1, 5), (5, 1)), (1, 3))
 
 
 def reduction(inputs: int, width: int) -> Parallel:
@@ -159,8 +146,8 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     )),
     # A stem that branches, then factored 1x5-5x1 branches.
     "inception_v4": lambda classes: classifier(classes, 128, features=nn.Sequential(
-        conv(3, 16, 3, 2), Parallel(conv(16, 12), conv(16, 12, 5)), reduction(24, 24), factored(48, 20),
-        reduction(80, 32), factored(112, 32), factored(128, 32),
+        conv(3, 16, 3, 2), Parallel(conv(16, 12), conv(16, 12, 5)), reduction(24, 24), inception(48, 20, V4_CHAINS),
+        reduction(80, 32), inception(112, 32, V4_CHAINS), inception(128, 32, V4_CHAINS),
     )),
     # Parallel branches inside residual blocks.
     "inception_resnet_v2": lambda classes: classifier(classes, 96, features=nn.Sequential(

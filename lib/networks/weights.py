@@ -23,10 +23,8 @@ from lib.networks.denoising import Denoising
 from lib.networks.purifier import NRP, NRPResG
 
 FORMATS = (".safetensors", ".npz", ".pth", ".pt", ".ckpt")
-
 # TensorFlow's axes of a weight in PyTorch's order, by their number: convolution and linear layer.
 AXES = {4: (3, 2, 0, 1), 2: (1, 0)}
-
 # tensorpack's variables; a batch normalisation lies within the scope of its convolution, e.g. conv1/bn/mean/EMA.
 VARIABLES = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias"}
 VARIABLES |= {"mean/EMA": "running_mean", "variance/EMA": "running_var"}
@@ -34,17 +32,14 @@ VARIABLES |= {"mean/EMA": "running_mean", "variance/EMA": "running_var"}
 
 def check_sha256(path: Path, sha256: str | None) -> None:
     """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
-    found = content_sha256(path) if sha256 else None
-    if found != sha256:
+    if sha256 and (found := content_sha256(path)) != sha256:
         name = f"{path.name}{': of its tensors the' if path.suffix == '.npz' else ':'}"
         raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a safetensors, npz or torch file; pickled code is never run.
-
-    ValueError in one line, naming the file, if it is corrupt or holds more than plain arrays.
-    """
+    """The state dict in a safetensors, npz or torch file; pickled code is never run. ValueError in one line, naming the
+    file, if it is corrupt or holds more than plain arrays."""
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
@@ -63,14 +58,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def inner_state(checkpoint: dict) -> dict[str, Tensor]:
-    """The network's own state dict in a training checkpoint.
-
-    MadryLab/robustness keeps it under `model` or `state_dict`, with `module.model.` before the keys and once more with
-    `module.attacker.model.`, beside its normaliser's constants.
-    """
-    state = next(
-        (checkpoint[key] for key in ("state_dict", "model") if isinstance(checkpoint.get(key), dict)), checkpoint
-    )
+    """The network's own state dict in a training checkpoint: MadryLab/robustness has it under `model` or
+    `state_dict`, with prefixes before the keys, the network's once more with `module.attacker.model.`."""
+    states = [checkpoint.get("state_dict"), checkpoint.get("model"), checkpoint]
+    state = next(state for state in states if isinstance(state, dict))
     for prefix in ("module.model.", "module.attacker.model.", "module."):
         inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
         if inner:
@@ -118,11 +109,8 @@ def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Mo
 
 
 def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
-    """The purifier whose state dict this is; its width and number of blocks are read off keys and shapes.
-
-    It is frozen and in eval mode. ValueError in one line, naming `file`, if it is no purifier, or if a key is missing,
-    unexpected or of another shape.
-    """
+    """The purifier whose weights these are, frozen, in eval mode; its sizes are read off keys and shapes. ValueError in
+    one line, naming `file`, if it is no purifier, or as of `load_state`."""
     for trunk, architecture in (("RRDB_trunk", NRP), ("recon_trunk", NRPResG)):
         if blocks := _parts(state, trunk):
             network = architecture(_length(state, "conv_first.weight", file), len(blocks))
@@ -159,7 +147,7 @@ def _length(state: dict[str, Tensor], key: str, file: str) -> int:
 
 
 def in_words(network: nn.Module) -> str:
-    """Class, width, blocks and number of parameters of a recognised network, in words."""
+    """A recognised network in words."""
     parts = list(network.children())
     blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
     denoising = sum(isinstance(module, Denoising) for module in network.modules())

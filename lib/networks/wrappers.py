@@ -11,9 +11,8 @@ from torch import Tensor, nn
 class Normalised(nn.Module):
     """`network((x - mean) / std)` for images x `[B,3,H,W]`, RGB, in [0,1].
 
-    mean, std: per channel, on the [0,1] scale.  resize: side of the square that the network wants, or None to feed
-    images at their own size.  background: the network's first logit is TF-Slim's "background" class and is dropped, so
-    that labels are 0-based everywhere.
+    resize: side of the square that the network wants, or None to feed images at their own size.  background: the
+    network's first logit is TF-Slim's "background" class and is dropped, so that labels are 0-based everywhere.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def extra_repr(self) -> str:
-        """What its weights and buffers do not say; stored results are keyed by it."""
+        """Stored results are keyed by it."""
         return f"resize={self.resize}, background={self.background}"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ class Bf16(nn.Module):
     """`network` under bfloat16 autocast; images go in and results come out as float32.
 
     About 2.5 times faster than float32 on CPUs with AVX-512 bf16, but 6 to 13 % of the gradient's signs differ, so it
-    is an option of a scale (`precision: bf16`) for surrogates only. Victims are always evaluated in float32.
+    is an option of a scale (`precision: bf16`) for surrogates only.
     """
 
     def __init__(self, network: nn.Module):
@@ -72,7 +71,7 @@ class Tap(nn.Module):
         self.training = network.training
 
     def extra_repr(self) -> str:
-        """What distinguishes two taps of one network; stored results are keyed by it."""
+        """Stored results are keyed by it."""
         return f"tap={self.tap}"
 
     def forward(self, x: Tensor) -> Tensor:
@@ -80,10 +79,8 @@ class Tap(nn.Module):
 
 
 def tapped_modules(network: nn.Module, taps: Sequence[str]) -> dict[str, nn.Module]:
-    """The submodules of these names, which are relative to the inner network of a `Normalised`.
-
-    ValueError in one line for an unknown name, with the names nearest to it, and for no name.
-    """
+    """The submodules of these names, which are relative to the inner network of a `Normalised`; ValueError in one line
+    for an unknown name, with the names nearest to it, and for no name."""
     if not taps:
         raise ValueError("at least one tap is needed")
     inner = network.network if isinstance(network, Normalised) else network
@@ -100,10 +97,8 @@ class _Reached(Exception):
 
 
 def activations(network: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> list[Tensor]:
-    """The outputs of the tapped modules for images x `[B,3,H,W]`, from one forward pass that ends at the last one.
-
-    modules: of `tapped_modules`, in the order in which they run.  RuntimeError where the last never runs.
-    """
+    """The outputs of the `tapped_modules`, given in the order in which they run, for images x `[B,3,H,W]`, from one
+    forward pass that ends at the last one. RuntimeError where the last never runs."""
     found: dict[nn.Module, Tensor] = {}
     *_, (name, last) = modules.items()
 

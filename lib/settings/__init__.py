@@ -8,21 +8,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
+from lib.settings import networks as recipes
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
-from lib.settings.networks import (
-    Data,
-    DetectorSpec,
-    GeneratorSpec,
-    NetworkSpec,
-    PurifierSpec,
-    Scenes,
-    SegmenterSpec,
-    StandIn,
-)
+from lib.settings.networks import Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")
 Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
@@ -55,11 +47,11 @@ class Scale(Strict):
     attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data
     networks: dict[str, NetworkSpec]
-    stand_ins: dict[Classifier, StandIn] = {}
-    segmenters: dict[Segmenter, SegmenterSpec] = {}
-    detectors: dict[Detector, DetectorSpec] = {}
-    purifiers: dict[Purifier, PurifierSpec] = {}
-    generators: dict[Generator, GeneratorSpec] = {}
+    stand_ins: dict[Classifier, recipes.StandIn] = {}
+    segmenters: dict[Segmenter, recipes.SegmenterSpec] = {}
+    detectors: dict[Detector, recipes.DetectorSpec] = {}
+    purifiers: dict[Purifier, recipes.PurifierSpec] = {}
+    generators: dict[Generator, recipes.GeneratorSpec] = {}
     f: AppendixF
     a: AppendixA
     b: AppendixB
@@ -67,13 +59,6 @@ class Scale(Strict):
     d: AppendixD
     e: AppendixE
     g: AppendixG
-
-    @model_validator(mode="after")
-    def equal_maps(self) -> "Scale":
-        for name, spec in self.segmenters.items():
-            if name in self.networks and self.networks[name].maps != spec.maps:
-                raise ValueError(f"segmenters.{name} and networks.{name} must have equal maps")
-        return self
 
 
 def _yaml(path: Path) -> dict:

@@ -78,7 +78,8 @@ class NetworkSpec(Strict):
 
 
 class TrainingSpec(Strict):
-    """What every training says, beside batch (images per forward pass) and lr (learning rate, at its peak).
+    """What every training says, beside batch (images per step) and lr (learning rate, at its peak). What is trained is
+    the network of the same name.
 
     images, of a training without labels: "world", "world/comic", "world/painted" (styles of the embedded world), or a
     folder of images relative to the repository or to $COMPANION_ASSETS.
@@ -89,9 +90,8 @@ class TrainingSpec(Strict):
 
 
 class StandIn(TrainingSpec):
-    """One small network that the pipeline trains (lib/training/classifiers.py)."""
+    """A small classifier (lib/training/classifiers.py)."""
 
-    architecture: str
     recipe: Literal["natural", "fgsm", "pgd", "ensemble", "scatter"]
     epochs: Count
     batch: Count = 64
@@ -100,15 +100,13 @@ class StandIn(TrainingSpec):
     step: float = 0
     steps: int = 0
     sources: list[Classifier] = []  # of the recipe ensemble
-    # What the labels give to the other classes in all: 0.5 in Haichao-Zhang/FeatureScatter, fs_main.py.
-    smoothing: float = Field(0, ge=0, le=0.5)
+    smoothing: float = Field(0, ge=0, le=0.5)  # what labels give to the other classes; FeatureScatter's fs_main.py: 0.5
 
 
 class SegmenterSpec(TrainingSpec):
-    """One SegNet-Basic to train (lib/training/segmenter.py)."""
+    """A SegNet-Basic (lib/training/segmenter.py)."""
 
     data: Scenes
-    maps: int = 64  # channels
     steps: Count = 10_000
     batch: Count = 4
     lr: float = 0.1
@@ -124,9 +122,8 @@ class SegmenterSpec(TrainingSpec):
 
 
 class DetectorSpec(TrainingSpec):
-    """One small detector that the pipeline trains (lib/training/detectors.py) from a trained classifier's backbone."""
+    """A small detector (lib/training/detectors.py) that begins with a trained classifier's backbone."""
 
-    detector: Literal["retinanet", "mask_rcnn"]
     backbone: Classifier
     epochs: Count
     batch: Count = 32
@@ -134,7 +131,7 @@ class DetectorSpec(TrainingSpec):
 
 
 class PurifierSpec(TrainingSpec):
-    """One NRP to train (lib/training/purifier.py); its architecture is that of the network of the same name.
+    """A purifier (lib/training/purifier.py).
 
     The defaults of eps, crop, batch, lr and of the three losses' weights are recalled from the main paper and agree
     with BasicSR's train_ESRGAN_x4.yml, where steps and critic_width come from; step, ssp_steps and ssp_start are those
@@ -148,12 +145,9 @@ class PurifierSpec(TrainingSpec):
     step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
     ssp_steps: Count = 100
     ssp_start: Literal["noise", "perturbed"] = "noise"
-    # fixed: every crop is attacked with eps; uniform: each with its own between 0 and eps, so that the purifier sees
-    # nearly clean images too (ours, not the paper's).
-    budgets: Literal["fixed", "uniform"] = "fixed"
+    budgets: Literal["fixed", "uniform"] = "fixed"  # uniform: every crop with its own between 0 and eps (ours)
     crop: int = Field(128, ge=32, multiple_of=32)  # side of the random crops
     batch: Count = 16
-    accumulate: Count = 1  # how many batches make one update
     steps: Count = 400_000
     lr: float = 1e-4
     adversarial: float = 5e-3  # this and the next two: weights of the losses
@@ -164,10 +158,10 @@ class PurifierSpec(TrainingSpec):
 
 
 class GeneratorSpec(TrainingSpec):
-    """One CDA generator to train (lib/training/generator.py); its architecture is that of the network of the same name.
+    """A generator of CDA (lib/training/generator.py).
 
-    The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but
-    Inception (300 and 299 pixels); steps: one epoch of ImageNet, after which its README evaluates those generators.
+    The defaults are those of Muzammal-Naseer/CDA, train.py, for every classifier but Inception (300 and 299 pixels);
+    steps: one epoch of ImageNet, after which its README evaluates those generators.
     """
 
     images: str  # of the source domain

@@ -6,16 +6,12 @@ import numpy as np
 
 
 class Scores(NamedTuple):
-    """In percent, each a number or an array for several sums of confusions.
+    """In percent, each a number or an array for several sums of confusions."""
 
-    pixels: correct share of the labelled pixels.  pixels_void_wrong: of all pixels, void always wrong.  classes: mean
-    over the classes of their correct share.  iou: mean intersection over union, without void pixels.
-    """
-
-    pixels: np.ndarray
-    pixels_void_wrong: np.ndarray
-    classes: np.ndarray
-    iou: np.ndarray
+    pixels: np.ndarray  # correct share of the labelled pixels
+    pixels_void_wrong: np.ndarray  # of all pixels, void always wrong
+    classes: np.ndarray  # mean over the classes of their correct share
+    iou: np.ndarray  # mean intersection over union, without void pixels
 
 
 def confusions(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
@@ -38,15 +34,11 @@ def scores(confusion: np.ndarray) -> Scores:
     """
     known = confusion[..., :-1, :].astype(float)
     right, true, predicted = np.diagonal(known, axis1=-2, axis2=-1), known.sum(-1), known.sum(-2)
+    with np.errstate(invalid="ignore"):
+        shares, unions = right / true, right / (true + predicted - right)
     return Scores(
         100 * right.sum(-1) / known.sum((-2, -1)),
         100 * right.sum(-1) / confusion.sum((-2, -1)),
-        100 * _mean_of_those_there(right, true),
-        100 * _mean_of_those_there(right, true + predicted - right),
+        100 * np.nanmean(shares, -1),
+        100 * np.nanmean(unions, -1),
     )
-
-
-def _mean_of_those_there(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """The mean over classes `[...,K]` of part / whole, without those whose whole is 0."""
-    shares = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-    return shares.sum(-1) / (whole > 0).sum(-1)

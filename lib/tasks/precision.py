@@ -32,14 +32,10 @@ class Matches(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How one detector does on one set of images.
+    """How one detector does on one set of images."""
 
-    image_ids: the images, in the order that a bootstrap sample's indices mean.  matches: one entry per class that has
-    objects or detections.
-    """
-
-    image_ids: tuple[int, ...]
-    matches: tuple[Matches, ...]
+    image_ids: tuple[int, ...]  # in the order that a bootstrap sample's indices mean
+    matches: tuple[Matches, ...]  # per class that has objects or detections
 
     def ap(self, iou: str = "0.5") -> float:
         """Mean average precision in percent at IoU "0.5" or "0.5:0.95", as pycocotools gives it, to the bit."""
@@ -65,8 +61,8 @@ class Evaluation:
 def _average_precision(matches: Matches, weights: np.ndarray, objects: np.ndarray, ious: slice) -> np.ndarray:
     """Average precision of one class under image weights `[B,N]` with `objects` `[B]` to find, mean over IoUs, `[B]`.
 
-    Precision at a recall is the best precision at that recall or beyond, which is always reached at a hit; so only
-    hits are looked at, and each counts as often as recalls lie between the previous hit's and its own.
+    The best precision at a recall or beyond is always reached at a hit; so only hits are looked at, and each counts as
+    often as recalls lie between the previous hit's and its own.
     """
     drawn = weights[:, matches.images]
     averages = []
@@ -122,10 +118,7 @@ def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict])
 
 
 def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: str) -> Evaluation:
-    """pycocotools' matches of boxes ("bbox") or masks ("segm") with objects of every size, at most 100 per image.
-
-    rows: detections as COCO writes them.
-    """
+    """pycocotools' matches of boxes ("bbox") or masks ("segm"); rows: detections as COCO writes them."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 

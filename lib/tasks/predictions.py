@@ -1,7 +1,6 @@
-"""What is computed of 8-bit images, as arrays for `lib.store`: what a victim predicts (classes, the class of every
-pixel, or detections), and how near images are to the clean ones.
+"""What is computed of 8-bit images, as arrays for `lib.store`: a victim's predictions, and how near they are to others.
 
-The images pass the defense first: images in [0,1] -> images, None for no defense.
+They pass the defense first: images in [0,1] -> images, None for no defense.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -58,8 +57,7 @@ def detect(
 ) -> Arrays:
     """The best 100 detections in each of the images `[3,H,W]` of any sizes, as `packed` has them.
 
-    detector: called as torchvision's are, a list of images `[3,H,W]` in [0,1] to a list of dicts of boxes, scores and
-    labels.  defense: takes images `[B,3,H,W]` of equal size.
+    detector: called as torchvision's are.  defense: takes images `[B,3,H,W]` of equal size.
     """
     found: list[Detections] = [None] * len(images)
     # A detector pads a mixed batch to its largest image, so what it finds would depend on an image's neighbours.

@@ -1,10 +1,13 @@
-"""Random changes of whole batches of images, so that the networks do not hang on single pixels.
+"""Random crops, and random changes of whole batches, so that the networks do not hang on single pixels.
 
 Without them random sign noise of 16 levels alone fools a network trained on drawn scenes, and no attack can be told
-from noise. All take and give float images `[B,3,H,W]` in [0,1]; numbers come from the generator `g` alone.
+from noise. All but `crops` take float images `[B,3,H,W]` in [0,1]; all give such; numbers come from the generator `g`
+alone.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,32 @@ from lib.units import unit, unit_images
 NOISE = unit(16)  # the strongest
 SHIFT = 3  # pixels
 BLOCK = 8  # side of a JPEG block
+# The orthonormal DCT-II matrix.
+COSINES = torch.cos(math.pi * (2 * torch.arange(BLOCK) + 1) * torch.arange(BLOCK)[:, None] / (2 * BLOCK))
+COSINES *= math.sqrt(2 / BLOCK)
+COSINES[0] /= math.sqrt(2)
+
+
+def crops(side: int, read: Callable[[int], Tensor], chosen: Sequence[int], g: torch.Generator | None = None) -> Tensor:
+    """A square of each chosen image, `[B,3,side,side]` in [0,1]: a random one, mirrored half of the time, or without
+    `g` the centre. ValueError for an image that is smaller.
+
+    read: index -> uint8 `[3,H,W]`, in threads.
+    """
+    with ThreadPoolExecutor() as readers:
+        images = list(readers.map(read, chosen))
+    squares = []
+    for image in images:
+        height, width = image.shape[-2:]
+        if min(height, width) < side:
+            raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
+        top, left, turn = (height - side) // 2, (width - side) // 2, False
+        if g is not None:
+            counts = (height - side + 1, width - side + 1, 2)
+            top, left, turn = (int(torch.randint(count, (), generator=g)) for count in counts)
+        square = image[:, top : top + side, left : left + side]
+        squares.append(square.flip(-1) if turn else square)
+    return unit_images(torch.stack(squares))
 
 
 def _uniform(g: torch.Generator, count: int, low: float = 0, high: float = 1) -> Tensor:
@@ -57,14 +86,6 @@ def noisy(x: Tensor, g: torch.Generator) -> Tensor:
     return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, NOISE) * noise
 
 
-def _cosines() -> Tensor:
-    """The orthonormal DCT-II matrix, `[8,8]`."""
-    k, n = torch.arange(BLOCK)[:, None], torch.arange(BLOCK)
-    matrix = torch.cos(math.pi * (2 * n + 1) * k / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
-    matrix[0] /= math.sqrt(2)
-    return matrix
-
-
 def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     """One image in four with its 8x8 cosine coefficients rounded as JPEG does, coarser for higher frequencies.
 
@@ -73,13 +94,12 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     chosen = torch.rand(len(x), generator=g) < 0.25
     quality = _uniform(g, len(x), unit(4), unit(16))[chosen]
     count, channels, height, width = x[chosen].shape
-    cosines = _cosines()
     frequency = torch.arange(BLOCK)
     steps = quality[..., None, None] * (1 + frequency[:, None] + frequency)
     blocks = x[chosen].reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
-    rounded = torch.round(cosines @ blocks @ cosines.T / steps) * steps
+    rounded = torch.round(COSINES @ blocks @ COSINES.T / steps) * steps
     out = x.clone()
-    out[chosen] = (cosines.T @ rounded @ cosines).transpose(3, 4).reshape(count, channels, height, width)
+    out[chosen] = (COSINES.T @ rounded @ COSINES).transpose(3, 4).reshape(count, channels, height, width)
     return out
 
 

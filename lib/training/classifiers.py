@@ -1,7 +1,6 @@
 """Training of one stand-in classifier: naturally, or on adversaries (recipes fgsm, pgd, ensemble, scatter).
 
-A `spec` is `lib.settings.StandIn`: architecture, recipe, epochs, batch, lr, eps, step, steps (eps and step in 0-255
-units), smoothing, seed.
+A `spec` is `lib.settings.networks.StandIn`; its eps and step are in levels.
 """
 
 import math
@@ -25,13 +24,6 @@ WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
 
 
-def build(architecture: str, classes: int) -> Normalised:
-    """A stand-in with fresh weights, for images in [0,1]. ValueError for an unknown architecture."""
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture '{architecture}'; known: {', '.join(ARCHITECTURES)}")
-    return Normalised(ARCHITECTURES[architecture](classes), MEAN, STD)
-
-
 def kurakin_eps(count: int, eps: float, g: torch.Generator) -> Tensor:
     """Budgets `[count,1,1,1]` from |N(0, eps/2)| truncated to [0, eps] (Kurakin et al. 2017, section 4)."""
     # The inverse of the normal distribution function turns uniform numbers into truncated normal ones.
@@ -44,7 +36,7 @@ def adversarial_batch(
 ) -> Tensor:
     """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd, scatter).
 
-    step: the number of the training step; done: the finished share of the training.
+    done: the finished share of the training.
     """
     # With the full budget from the start small networks learn next to nothing in a few epochs.
     begin, full = RAMP
@@ -65,18 +57,19 @@ def adversarial_batch(
 
 
 def training(
-    spec: Any, images: Tensor, labels: Tensor, classes: int, sources: Sequence[nn.Module] = (), device: str = "cpu"
+    spec: Any, network: Any, images: Tensor, labels: Tensor, sources: Sequence[nn.Module] = (), device: str = "cpu"
 ) -> loop.Training:
-    """The training of a stand-in on uint8 images `[N,3,H,W]` and labels `[N]`; the network is the bare one.
+    """The training of the stand-in `network` (`lib.settings.NetworkSpec`) on uint8 images `[N,3,H,W]` and labels `[N]`.
 
     sources: trained networks for the recipe "ensemble", on the same device.
     """
     torch.manual_seed(spec.seed)
-    victim = build(spec.architecture, classes).to(device, memory_format=torch.channels_last).train()
+    victim = Normalised(ARCHITECTURES[network.architecture](network.classes), MEAN, STD)
+    victim = victim.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
     # FeatureScatter's ls_factor is what the other classes get in all; PyTorch's share goes to the true class too.
-    smoothing = spec.smoothing * classes / (classes - 1)
+    smoothing = spec.smoothing * network.classes / (network.classes - 1)
 
     def advance(step: int) -> dict[str, float]:
         chosen, done = loop.shuffled(len(images), spec.batch, step, spec.seed), step / steps
@@ -89,27 +82,17 @@ def training(
         return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, done))}
 
     state = {"victim": victim, "optimiser": optimiser}
-    return loop.Training(training, victim.network, state, steps, advance, [classes, images, labels, *sources])
-
-
-def accuracy(victim: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of the images `[B,3,H,W]` in [0,1] whose class is y."""
-    with torch.inference_mode():
-        return torch.cat([victim(part).argmax(1) for part in x.split(100)]).eq(y).double().mean().item()
+    inputs = [network.architecture, network.classes, images, labels, *sources]
+    return loop.Training(training, victim.network, state, steps, advance, inputs)
 
 
 def accuracies(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
-    """Accuracy on clean images, under random sign noise of 16 levels, and under the network's own FGSM of 16 levels.
-
-    images: uint8 `[N,3,H,W]`.  ids: of the images, for the noise.
-    """
+    """Accuracy on uint8 images `[N,3,H,W]`, under sign noise of 16 levels keyed by their ids, and under FGSM of 16."""
     device = next(victim.parameters()).device
     x, y = unit_images(images, device), labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)
     x_adv = torch.cat([fgsm(victim, a, b, eps=NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
-    return {
-        "images": len(x),
-        "accuracy": accuracy(victim, x, y),
-        "accuracy_noise": accuracy(victim, (x + NOISE * noise).clamp(0, 1), y),
-        "accuracy_fgsm": accuracy(victim, x_adv, y),
-    }
+    shown = {"accuracy": x, "accuracy_noise": (x + NOISE * noise).clamp(0, 1), "accuracy_fgsm": x_adv}
+    with torch.inference_mode():
+        predicted = {name: torch.cat([victim(part).argmax(1) for part in z.split(100)]) for name, z in shown.items()}
+    return {"images": len(x)} | {name: found.eq(y).double().mean().item() for name, found in predicted.items()}

@@ -1,6 +1,6 @@
 """Training of a small detector, whose trunk begins with the weights of a trained stand-in classifier.
 
-A `spec` is `lib.settings.DetectorSpec`.
+A `spec` is `lib.settings.networks.DetectorSpec`.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib.networks.detectors import DETECTORS
 from lib.rng import generator, key
@@ -22,29 +22,21 @@ WEIGHT_DECAY = 0.05
 Truth = dict[str, Tensor]
 
 
-def build(spec: Any, classes: int, backbone: dict[str, Tensor]) -> nn.Module:
-    """The detector with fresh heads on the trunk of the classifier whose state is `backbone`.
+def training(
+    spec: Any, network: Any, images: Tensor, truth: Sequence[Truth], backbone: dict[str, Tensor], device: str = "cpu"
+) -> loop.Training:
+    """The training of the detector `network` (`lib.settings.NetworkSpec`) on uint8 images `[N,3,H,W]`.
 
-    ValueError for the state of another architecture.
+    backbone: the state of the trained classifier that the trunk begins with; ValueError for another architecture's.
     """
     torch.manual_seed(spec.seed)
-    detector = DETECTORS[spec.detector](classes)
+    detector = DETECTORS[network.architecture](network.classes)
     trunk = {name: value for name, value in backbone.items() if not name.startswith("head.")}
     try:
         detector.backbone.trunk.load_state_dict(trunk)
     except RuntimeError:
         raise ValueError(f"backbone '{spec.backbone}' has another architecture than the detectors' trunk") from None
-    return detector.to(memory_format=torch.channels_last)
-
-
-def training(
-    spec: Any, images: Tensor, truth: Sequence[Truth], classes: int, backbone: dict[str, Tensor], device: str = "cpu"
-) -> loop.Training:
-    """The training of a detector on uint8 images `[N,3,H,W]`.
-
-    backbone: the state of the trained classifier that the trunk begins with.
-    """
-    detector = build(spec, classes, backbone).to(device).train()
+    detector = detector.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
 
@@ -58,9 +50,9 @@ def training(
         loss = sum(detector(list(x.to(device)), y).values())
         return {"loss": loop.descend(optimiser, loss, loop.warmup_cosine(spec.lr, step / steps))}
 
-    known = [value for objects in truth for value in objects.values()]
     state = {"detector": detector, "optimiser": optimiser}
-    return loop.Training(training, detector, state, steps, advance, [classes, images, *known, *backbone.values()])
+    inputs = [network.architecture, network.classes, images, list(truth), backbone]
+    return loop.Training(training, detector, state, steps, advance, inputs)
 
 
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:

@@ -7,11 +7,11 @@ through a relativistic cross-entropy. The generator then attacks images and netw
 Ours, not train.py's: generator and classifier run in bfloat16, images are resized by torch instead of Pillow, a last
 incomplete batch is left out, random crops and a mirror where a scale asks for them, images that are drawn as comic or
 painting first (`lib.data.renderings`), and sides that the generator does not give back unchanged are filled up
-(`lib.attacks.generators.proposal`). A `spec` is `lib.settings.GeneratorSpec`.
+(`lib.attacks.generators.proposal`). A `spec` is `lib.settings.networks.GeneratorSpec`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +28,8 @@ from lib.networks.wrappers import Bf16
 from lib.rng import generator as numbers
 from lib.rng import key
 from lib.training import loop
-from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.training.augment import crops
+from lib.training.loop import EXAMPLES, fingerprint, magnified
 from lib.units import unit
 
 BETAS = (0.5, 0.999)  # Adam's (train.py:60)
@@ -46,11 +47,12 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
-    prepared, eps = Prepared(data, spec.resize, spec.render), unit(spec.eps)
-    examples = keyed_crops(spec, prepared, range(len(data))[:EXAMPLES], "sheet").to(device)
+    read, eps = reader(data, spec.resize, spec.render), unit(spec.eps)
+    examples = keyed_crops(spec, read, range(len(data))[:EXAMPLES], "sheet").to(device)
 
     def advance(step: int) -> dict[str, float]:
-        x = batch(spec, prepared, step).to(device, memory_format=torch.channels_last)
+        chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
+        x = keyed_crops(spec, read, chosen, "crops", step).to(device, memory_format=torch.channels_last)
         # Dropout draws from the global generator: keyed by the step, so that a resumed run draws the same.
         torch.manual_seed(key(spec.seed, "dropout", step))
         with torch.autocast(x.device.type, torch.bfloat16):
@@ -71,47 +73,28 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
         return [examples, proposed, x_adv, magnified(x_adv - examples)]
 
     state = {"generator": generator, "optimiser": optimiser}
-    epoch = max(1, len(data) // spec.batch)
     inputs = [network.architecture, network.width, network.blocks, classifier, *fingerprint(data)]
-    return loop.Training(training, generator, state, spec.steps, advance, inputs, epoch, sheet)
+    return loop.Training(training, generator, state, spec.steps, advance, inputs, len(data) // spec.batch, sheet)
 
 
-class Prepared(Sequence):
-    """The images, their shorter side brought to `side` pixels (None: as it is), then rendered.
-
-    Rendered last: its lines have widths in pixels. KEPT of the resized images stay in memory.
-    """
-
-    def __init__(self, data: Sequence[Tensor], side: int | None, render: str):
-        drawn = RENDERINGS.get(render, lambda image: image)
-        self.data, self.read = data, lambda index: drawn(resized(data[index], side))
-        if side:
-            self.read = functools.lru_cache(KEPT)(self.read)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.read(index)
-
-
-def resized(image: Tensor, side: int | None) -> Tensor:
-    """The image, uint8 `[3,H,W]`, with a shorter side of `side` pixels (bilinear, antialiased; None: as it is)."""
+def reader(data: Sequence[Tensor], side: int | None, render: str) -> Callable[[int], Tensor]:
+    """Gives an image with its shorter side brought to `side` pixels and then, as lines have widths in pixels, rendered;
+    side None: as it is. KEPT of the resized images stay in memory."""
     if side is None:
-        return image
+        return data.__getitem__
+    drawn = RENDERINGS.get(render, lambda image: image)
+    return functools.lru_cache(KEPT)(lambda index: drawn(resized(data[index], side)))
+
+
+def resized(image: Tensor, side: int) -> Tensor:
+    """The image, uint8 `[3,H,W]`, with a shorter side of `side` pixels (bilinear, antialiased)."""
     ratio = side / min(image.shape[1:])
-    return vision.resize(image, [max(side, round(length * ratio)) for length in image.shape[1:]], antialias=True)
+    return vision.resize(image, [round(length * ratio) for length in image.shape[1:]], antialias=True)
 
 
-def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
-    """The clean crops of one step, `[batch,3,side,side]` in [0,1]; every epoch is one shuffled pass."""
-    chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
-    return keyed_crops(spec, data, chosen, "crops", step)
-
-
-def keyed_crops(spec: Any, data: Sequence[Tensor], chosen: Sequence[int], *purpose: object) -> Tensor:
+def keyed_crops(spec: Any, read: Callable[[int], Tensor], chosen: Sequence[int], *purpose: object) -> Tensor:
     """The crops of the chosen images as the spec wants them: the centre, or a random one keyed by the purpose."""
-    return crops(spec.side, data, chosen, numbers(spec.seed, *purpose) if spec.crops == "random" else None)
+    return crops(spec.side, read, chosen, numbers(spec.seed, *purpose) if spec.crops == "random" else None)
 
 
 def relativistic(logits: Tensor, clean: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from lib.rng import generator
 from lib.units import to_bytes
 
 LOGGED = 200  # rows of the table of losses, at most
+EXAMPLES = 6  # images of a sheet
 WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
@@ -110,6 +111,19 @@ def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
     picture = to_bytes(make_grid(torch.cat(list(rows)), nrow=len(rows[0]), padding=0))
     with replacing(path) as file:
         Image.fromarray(picture.permute(1, 2, 0).numpy()).save(file, format="PNG")
+
+
+def magnified(change: Tensor) -> Tensor:
+    """Ten times a difference of images, as an image; grey: none."""
+    return (0.5 + 10 * change).clamp(0, 1)
+
+
+def fingerprint(data: Sequence[Tensor]) -> list:
+    """What tells one set of images from another: the pixels; for files (`lib.data.unlabelled.Photographs`) the names
+    and sizes, and the first one's pixels, which show how files are read."""
+    if hasattr(data, "paths"):
+        return [*(f"{path.name} {path.stat().st_size}" for path in data.paths), data[0]]
+    return list(data)
 
 
 def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:

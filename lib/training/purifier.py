@@ -4,16 +4,14 @@ Algorithm 1 of the paper: SSP finds adversaries of each batch in the features of
 to give back the clean images, by a loss of their features, their pixels and a critic (a relativistic average GAN).
 
 The weights of the losses, the crops and Adam are recalled from the main paper or are those of BasicSR's ESRGAN, which
-the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP); see `lib.settings.PurifierSpec`, which is
-the `spec` here. Ours: the learning rate's warm-up and cosine, mirroring alone (BasicSR rotates too), crops without
-resizing the photograph first, and features compared as a share of their size.
+the authors name as their framework (issues 2 and 6 of Muzammal-Naseer/NRP). Ours: the learning rate's warm-up and
+cosine, mirroring alone (BasicSR rotates too), crops without resizing the photograph first, and features compared as a
+share of their size. A `spec` is `lib.settings.networks.PurifierSpec`.
 """
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +22,8 @@ from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.networks.wrappers import Bf16
 from lib.rng import generator
 from lib.training import loop
-from lib.training.samples import EXAMPLES, crops, fingerprint, magnified
+from lib.training.augment import crops
+from lib.training.loop import EXAMPLES, fingerprint, magnified
 from lib.units import unit
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
@@ -38,49 +37,41 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     """
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
-    parts = build(spec, network, device)
-    examples = crops(spec.crop, data, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
-
-    def advance(step: int) -> dict[str, float]:
-        pairs = []
-        for part in range(spec.accumulate):
-            x = batch(spec, data, step, part).to(device, memory_format=torch.channels_last)
-            pairs.append((x, adversarial_batch(spec, extractor, x, f"{step}/{part}")))
-        return update(spec, parts, extractor, pairs, loop.warmup_cosine(spec.lr, step / spec.steps))
-
-    @torch.no_grad()
-    def sheet() -> list[Tensor]:
-        """Clean, adversary, purified and what the purifier took away."""
-        purified = parts.purifier(examples_adv).clamp(0, 1)
-        return [examples, examples_adv, purified, magnified(examples_adv - purified)]
-
-    epoch = max(1, len(data) // spec.batch // spec.accumulate)
-    inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
-    return loop.Training(training, parts.purifier, vars(parts), spec.steps, advance, inputs, epoch, sheet)
-
-
-def build(spec: Any, network: Any, device: torch.device) -> SimpleNamespace:
-    """What a step changes: purifier, critic, optimiser and critic_optimiser, with fresh weights."""
     torch.manual_seed(spec.seed)
     purifier = PURIFIERS[network.architecture](network.width, network.blocks)
     if spec.init == "identity":
         begin_as_identity(purifier)
-    networks = {"purifier": purifier, "critic": Critic(spec.critic_width, spec.crop)}
-    for built in networks.values():
+    critic = Critic(spec.critic_width, spec.crop)
+    for built in (purifier, critic):
         built.to(device, memory_format=torch.channels_last).train()
-    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in networks.values())
-    return SimpleNamespace(**networks, optimiser=optimiser, critic_optimiser=critic_optimiser)
+    optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
+    examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
+    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
+
+    def advance(step: int) -> dict[str, float]:
+        x = batch(spec, data, step).to(device, memory_format=torch.channels_last)
+        x_adv = adversarial_batch(spec, extractor, x, f"{step}/0")
+        return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
+
+    @torch.no_grad()
+    def sheet() -> list[Tensor]:
+        """Clean, adversary, purified and what the purifier took away."""
+        purified = purifier(examples_adv).clamp(0, 1)
+        return [examples, examples_adv, purified, magnified(examples_adv - purified)]
+
+    inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
+    state = {"purifier": purifier, "critic": critic, "optimiser": optimiser, "critic_optimiser": critic_optimiser}
+    return loop.Training(training, purifier, state, spec.steps, advance, inputs, len(data) // spec.batch, sheet)
 
 
-def batch(spec: Any, data: Sequence[Tensor], step: int, part: int) -> Tensor:
-    """The clean crops of one forward pass, `[batch,3,crop,crop]` in [0,1]; every epoch is one shuffled pass."""
-    chosen = loop.shuffled(len(data), spec.batch, step * spec.accumulate + part, spec.seed).tolist()
-    return crops(spec.crop, data, chosen, generator(spec.seed, "crops", step, part))
+def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
+    """The clean crops of one step, `[batch,3,crop,crop]` in [0,1]; every epoch is one shuffled pass."""
+    chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
+    return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
 def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
-    """SSP of the crops; see `lib.settings.PurifierSpec` for the budgets."""
+    """SSP of the crops."""
     eps = unit(spec.eps)
     if spec.budgets == "uniform":
         eps = eps * torch.rand(len(x), 1, 1, 1, generator=generator(spec.seed, "budgets", key)).to(x)
@@ -89,31 +80,18 @@ def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> T
 
 
 def update(
-    spec: Any, parts: SimpleNamespace, extractor: nn.Module, pairs: Sequence[tuple[Tensor, Tensor]], lr: float
+    spec: Any, state: dict[str, Any], extractor: nn.Module, x: Tensor, x_adv: Tensor, lr: float
 ) -> dict[str, float]:
-    """One step of the purifier, then one of the critic, on pairs of clean images and adversaries; the mean LOSSES."""
-    for optimiser in (parts.optimiser, parts.critic_optimiser):
-        optimiser.param_groups[0]["lr"] = lr
-    weights = torch.tensor([spec.adversarial, spec.pixel, spec.feature])
-    purified, rows = [], []
-    parts.critic.requires_grad_(False)
-    parts.optimiser.zero_grad()
-    for x, x_adv in pairs:
-        with torch.autocast(x.device.type, torch.bfloat16):
-            y = parts.purifier(x_adv).float()
-        losses = torch.stack([adversarial_loss(parts.critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
-        (losses @ weights.to(losses) / len(pairs)).backward()
-        purified.append(y.detach())
-        rows.append(losses.detach().tolist())
-    parts.optimiser.step()
-    parts.critic.requires_grad_(True)
-    parts.critic_optimiser.zero_grad()
-    for (x, _), y, row in zip(pairs, purified, rows, strict=True):
-        loss = critic_loss(parts.critic, x, y)
-        (loss / len(pairs)).backward()
-        row.append(loss.item())
-    parts.critic_optimiser.step()
-    return dict(zip(LOSSES, np.mean(rows, 0).tolist(), strict=True))
+    """One step of the purifier, then one of the critic, on clean images and their adversaries; the LOSSES."""
+    critic = state["critic"].requires_grad_(False)
+    with torch.autocast(x.device.type, torch.bfloat16):
+        y = state["purifier"](x_adv).float()
+    losses = torch.stack([adversarial_loss(critic, x, y), F.l1_loss(y, x), feature_loss(extractor, x, y)])
+    weights = torch.tensor([spec.adversarial, spec.pixel, spec.feature]).to(losses)
+    loop.descend(state["optimiser"], losses @ weights, lr)
+    critic.requires_grad_(True)
+    last = loop.descend(state["critic_optimiser"], critic_loss(critic, x, y.detach()), lr)
+    return dict(zip(LOSSES, [*losses.tolist(), last], strict=True))
 
 
 def feature_loss(extractor: nn.Module, x: Tensor, y: Tensor) -> Tensor:

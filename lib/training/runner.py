@@ -21,7 +21,7 @@ from lib.data import detection as boxes
 from lib.data import world
 from lib.data.sets import load_set
 from lib.data.unlabelled import Photographs, unlabelled
-from lib.settings import ROOT, Scale
+from lib.settings import ROOT, NetworkSpec, Scale
 from lib.store import Store, folder
 from lib.tasks import confusion, precision
 from lib.tasks.predictions import detect, detections_from, segment
@@ -44,10 +44,11 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     known = names(scale)
     if name not in known:
         raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {', '.join(known) or 'nothing'}")
-    section, spec = known[name], getattr(scale, known[name])[name]
+    section, spec, network = known[name], getattr(scale, known[name])[name], scale.networks[name]
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
     device = zoo.device_here() if section in ON_GPU else "cpu"
-    training, evaluate = KINDS[section](name, spec, scale, device)
+    zoo.family_of(network).build(network)  # ValueError for an unknown architecture
+    training, evaluate = KINDS[section](spec, network, scale, device)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
     losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
@@ -90,16 +91,16 @@ def cached_training(
     return pd.DataFrame(json.loads(losses.tobytes())), seconds.item()
 
 
-def begin_stand_in(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_stand_in(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     train, test = world.load("train"), world.load("test")
     sources = [zoo.load(source, scale, device) for source in spec.sources]
-    training = classifiers.training(spec, train.images, train.labels, len(world.CLASSES), sources, device)
+    training = classifiers.training(spec, network, train.images, train.labels, sources, device)
     return training, lambda _: classifiers.accuracies(training.state["victim"], test.images, test.labels, test.ids)
 
 
-def begin_segmenter(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     train, test = (load_set(spec.data, split) for split in ("train", "test"))
-    training = segmenter.training(spec, train.images, train.labels, train.classes, device)
+    training = segmenter.training(spec, network, train.images, train.labels, train.classes, device)
 
     def evaluate(_: pd.DataFrame) -> Facts:
         predicted = segment(training.network, test.images, batch=spec.batch, device=device)["labels"]
@@ -110,14 +111,13 @@ def begin_segmenter(name: str, spec: Any, scale: Scale, device: str) -> Begun:
     return training, evaluate
 
 
-def begin_detector(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_detector(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     from lib.training import detectors
 
-    backbone = load_file(zoo.fetch(spec.backbone, scale))
-    train = world.load("train")
+    train, test = world.load("train"), boxes.coco_format(world.load("test"))
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
-    training = detectors.training(spec, train.images, truth, len(world.CLASSES), backbone, device)
-    test = boxes.coco_format(world.load("test"))
+    backbone = load_file(zoo.fetch(spec.backbone, scale))
+    training = detectors.training(spec, network, train.images, truth, backbone, device)
     return training, lambda _: average_precisions(training.network, test, device)
 
 
@@ -145,26 +145,25 @@ def photographs(source: str, side: int) -> Sequence[Tensor]:
     return data
 
 
-def begin_purifier(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_purifier(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     data = photographs(spec.images, spec.crop)
     extractor = zoo.extractor(spec.extractor, scale, device=device).to(memory_format=torch.channels_last)
-    facts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch * spec.accumulate}
-    return purifier.training(spec, scale.networks[name], data, extractor), lambda _: facts
+    facts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch}
+    return purifier.training(spec, network, data, extractor), lambda _: facts
 
 
-def begin_generator(name: str, spec: Any, scale: Scale, device: str) -> Begun:
+def begin_generator(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     from lib.training import generator
 
     data = photographs(spec.images, 1 if spec.resize else spec.side)
     classifier = zoo.load(spec.classifier, scale, device).to(memory_format=torch.channels_last)
     facts = {"rendered": spec.render, "classifier": spec.classifier, "eps": spec.eps}
     counts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch}
-    training = generator.training(spec, scale.networks[name], data, classifier)
+    training = generator.training(spec, network, data, classifier)
     return training, lambda losses: facts | {"fooled": round(losses["fooled"].iloc[-1].item(), 4)} | counts
 
 
-# By section of the scale file.
-KINDS = {
+KINDS = {  # by section of the scale file
     "stand_ins": begin_stand_in,
     "segmenters": begin_segmenter,
     "detectors": begin_detector,

@@ -4,8 +4,8 @@ Source: SegNet-Tutorial, Models/segnet_basic_solver.prototxt and segnet_basic_tr
 (twice that for biases), momentum 0.9, weight decay 5e-4 (none for biases), batches of 4, weighted softmax loss.
 Not as published: the forward pass in bfloat16 and, where a scale says so, a falling rate and mirrored images.
 
-A `spec` is `lib.settings.SegmenterSpec`. Images are uint8 `[N,3,H,W]`, labels uint8 `[N,H,W]`: a class from 0, and any
-higher number for a pixel without a label (void).
+A `spec` is `lib.settings.networks.SegmenterSpec`. Images are uint8 `[N,3,H,W]`, labels uint8 `[N,H,W]`: a class from 0,
+and any higher number for a pixel without a label (void).
 """
 
 import math
@@ -31,12 +31,16 @@ CAMVID_WEIGHTS = {
 }  # fmt: skip
 
 
-def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], device: str = "cpu") -> loop.Training:
-    """The training of a SegNet-Basic; classes: their names. After the last step its batch normalisation is computed
-    over all images."""
+def training(
+    spec: Any, network: Any, images: Tensor, labels: Tensor, classes: Sequence[str], device: str = "cpu"
+) -> loop.Training:
+    """The training of the SegNet-Basic `network` (`lib.settings.NetworkSpec`); classes: their names.
+
+    After the last step its batch normalisation is computed over all images.
+    """
     torch.manual_seed(spec.seed)
-    network = SegNetBasic(len(classes), spec.maps).to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(groups(network), spec.lr, MOMENTUM)
+    segmenter = SegNetBasic(len(classes), network.maps).to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.SGD(groups(segmenter), spec.lr, MOMENTUM)
     weights = torch.tensor(class_weights(labels, classes), device=device)
 
     def advance(step: int) -> dict[str, float]:
@@ -44,7 +48,7 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
         x, y = augmented(spec, images[chosen], labels[chosen], generator(spec.seed, "augment", step))
         x, y = x.to(device, memory_format=torch.channels_last), y.to(device)
         with torch.autocast(x.device.type, torch.bfloat16):
-            logits = network(x)
+            logits = segmenter(x)
         if step % (spec.steps // spec.cycles) == 0:
             optimiser.state.clear()
         loss = loop.descend(optimiser, weighted_loss(logits.float(), y, weights), spec.lr * decay(spec, step))
@@ -52,11 +56,12 @@ def training(spec: Any, images: Tensor, labels: Tensor, classes: Sequence[str], 
             # The published network has no running statistics; compute_bn_statistics.py takes them over all images.
             # Shuffled: neighbouring frames of a video are alike, and their variance leaves out that between scenes.
             order = torch.randperm(len(images), generator=generator(spec.seed, "statistics"))
-            update_bn((unit_images(images[part]) for part in order.split(spec.batch)), network, device)
+            update_bn((unit_images(images[part]) for part in order.split(spec.batch)), segmenter, device)
         return {"loss": loss}
 
-    state = {"network": network, "optimiser": optimiser}
-    return loop.Training(training, network, state, spec.steps, advance, [list(classes), images, labels])
+    state = {"segmenter": segmenter, "optimiser": optimiser}
+    inputs = [network.maps, list(classes), images, labels]
+    return loop.Training(training, segmenter, state, spec.steps, advance, inputs)
 
 
 def groups(network: nn.Module) -> list[dict]:
@@ -91,22 +96,18 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
 
 def class_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:
-    """CamVid's printed weights; for other classes, median-frequency weights of the labels."""
-    if tuple(classes) == tuple(CAMVID_WEIGHTS):
-        return list(CAMVID_WEIGHTS.values())
-    return median_frequency(labels, len(classes))
-
-
-def median_frequency(labels: Tensor, classes: int) -> list[float]:
-    """SegNet's balancing: the median of the classes' frequencies over each class's own, for labels `[N,H,W]`.
+    """SegNet's balancing: the median of the classes' frequencies over each class's own; CamVid's as printed.
 
     A class's frequency: its pixels over all pixels, void too, of the images that show it. Without any it weighs 0.
     """
-    counts = torch.stack([torch.bincount(image.flatten().long(), minlength=classes)[:classes] for image in labels])
+    if tuple(classes) == tuple(CAMVID_WEIGHTS):
+        return list(CAMVID_WEIGHTS.values())
+    count = len(classes)
+    counts = torch.stack([torch.bincount(image.flatten().long(), minlength=count)[:count] for image in labels])
     pixels = (counts > 0).sum(0) * labels[0].numel()
     present = pixels > 0
     frequency = counts.sum(0)[present].double() / pixels[present]
-    weights = torch.zeros(classes, dtype=torch.float64)
+    weights = torch.zeros(count, dtype=torch.float64)
     # NumPy's median: PyTorch's takes the lower of the two middle values.
     weights[present] = frequency.quantile(0.5) / frequency
     return weights.tolist()

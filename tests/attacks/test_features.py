@@ -140,18 +140,6 @@ def test_fff_depends_on_its_seed(normalised):
     assert not torch.equal(first, second)
 
 
-def test_fff_stops_when_five_checks_bring_nothing_and_returns_the_best(normalised):
-    rates, kept = iter([0.1, 0.5, 0.2, 0.2, 0.2, 0.2, 0.2, 0.9]), []
-
-    def validate(delta):
-        kept.append(delta)
-        return next(rates)
-
-    best = features.fff(normalised, ["2"], (3, 8, 8), iterations=4000, validate=validate)
-    # Checks at 200, 500, 800, ...: the second is the best, five more bring nothing.
-    assert len(kept) == 7 and torch.equal(best, kept[1])
-
-
 def test_a_perturbation_of_another_size_is_refused(x):
     with pytest.raises(ValueError, match="does not fit"):
         features.add_perturbation(x, torch.zeros(1, 3, 8, 8), 16 / 255)

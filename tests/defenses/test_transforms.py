@@ -47,12 +47,12 @@ def per_plane(function, x):
     return torch.from_numpy(np.stack(planes)).view_as(x)
 
 
-def pillow(x, quality, **options):
+def pillow(x, quality):
     """Images written and read by Pillow, one after the other."""
     images = []
     for levels in (x * 255).round().byte().permute(0, 2, 3, 1).numpy():
         file = io.BytesIO()
-        Image.fromarray(levels).save(file, "JPEG", quality=quality, **options)
+        Image.fromarray(levels).save(file, "JPEG", quality=quality)
         images.append(np.array(Image.open(file)))
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
 
@@ -258,10 +258,7 @@ def test_a_gpu_gives_the_cpu_s_result(name):
 
 @pytest.mark.gpu
 def test_jpeg_on_a_gpu():
-    """The CPU's levels, unless the hardware codec is asked for, which keeps chroma at full size."""
+    """The CPU's levels: a division by 255 may round otherwise on a GPU."""
     x = IMAGES["coffee"]
-    result = jpeg(x.cuda(), hardware=True)
-    assert result.is_cuda
-    assert rmse(result.cpu(), pillow(x, 75, subsampling=0)) < rmse(result.cpu(), x)
-    # A division by 255 may round otherwise on a GPU.
-    assert torch.equal((255 * jpeg(x.cuda()).cpu()).round(), (255 * jpeg(x)).round())
+    result = jpeg(x.cuda())
+    assert result.is_cuda and torch.equal((255 * result.cpu()).round(), (255 * jpeg(x)).round())

@@ -13,8 +13,17 @@ from torch import nn
 from lib.data.segmentation import VOID, SegmentationSet
 from lib.data.unlabelled import unlabelled
 from lib.data.world import World, load
-from lib.networks.small import ARCHITECTURES
-from lib.settings import DetectorSpec, GeneratorSpec, NetworkSpec, PurifierSpec, Scenes, SegmenterSpec, StandIn
+from lib.networks.small import ARCHITECTURES, MEAN, STD
+from lib.networks.wrappers import Normalised
+from lib.settings.networks import (
+    DetectorSpec,
+    GeneratorSpec,
+    NetworkSpec,
+    PurifierSpec,
+    Scenes,
+    SegmenterSpec,
+    StandIn,
+)
 from lib.store import Store
 from lib.training import classifiers, detectors, generator, loop, purifier, runner, segmenter
 from tests.conftest import tiny_network
@@ -22,11 +31,11 @@ from tests.conftest import tiny_network
 SIDE = 32
 RECIPES = ("natural", "fgsm", "pgd", "ensemble", "scatter")
 KINDS = (*RECIPES, "segmenter", "retinanet", "mask_rcnn", "purifier", "cda_generator", "cda_generator_inception")
+STAND_INS = ("inception_resnet_v2", "inception_v3")
 WORLD = Scenes(name="world", labels="pixels")
 FIELDS = {
-    "stand_in": {"architecture": "inception_resnet_v2", "epochs": 2, "batch": 16, "lr": 4e-3}
-    | {"eps": 16, "step": 8, "steps": 2},
-    "segmenter": {"data": WORLD, "maps": 4, "steps": 12, "batch": 4, "lr": 0.1},
+    "stand_in": {"epochs": 2, "batch": 16, "lr": 4e-3} | {"eps": 16, "step": 8, "steps": 2},
+    "segmenter": {"data": WORLD, "steps": 12, "batch": 4, "lr": 0.1},
     "detector": {"backbone": "Classifier", "epochs": 2, "batch": 4},
     "purifier": {"images": "world", "extractor": "VGG-16", "crop": SIDE, "batch": 4, "steps": 7, "lr": 4e-3}
     | {"pixel": 1.0, "step": 10, "ssp_steps": 2, "ssp_start": "perturbed", "critic_width": 2, "init": "identity"},
@@ -48,9 +57,15 @@ def spec_of(kind: str, **changes):
 
 
 def network_spec(architecture: str, **changes) -> NetworkSpec:
-    task, family = ("purification", "purifier") if architecture.startswith("nrp") else ("generation", "cda_generator")
-    fields = {"role": "x", "task": task, "family": family, "architecture": architecture, "blocks": 1}
+    tasks = {"nrp": ("purification", "purifier"), "cda": ("generation", "cda_generator")}
+    task, family = tasks.get(architecture[:3], ("classification", "small"))
+    fields = {"role": "x", "task": task, "family": family, "architecture": architecture, "blocks": 1, "maps": 4}
     return NetworkSpec(**fields | {"width": 8 if family == "purifier" else 4} | changes)
+
+
+def stand_in(architecture: str) -> Normalised:
+    """With fresh weights, for the two classes of `tiny_world`."""
+    return Normalised(ARCHITECTURES[architecture](2), MEAN, STD)
 
 
 def tiny_world(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,20 +121,22 @@ def begin(kind: str, other: str = "", device: str = "cpu", **changes):
     data, weights, network = (int(other == part) for part in ("data", "weights", "network"))
     if kind in RECIPES:
         torch.manual_seed(1 + weights)
-        sources = [classifiers.build("inception_v3", 2).eval().to(device)] if kind == "ensemble" else []
-        spec = spec_of("stand_in", recipe=kind, **changes)
-        return spec, classifiers.training(spec, *tiny_world(96, data), 2, sources, device)
+        sources = [stand_in("inception_v3").eval().to(device)] if kind == "ensemble" else []
+        spec, built = spec_of("stand_in", recipe=kind, **changes), network_spec(STAND_INS[network], classes=2)
+        return spec, classifiers.training(spec, built, *tiny_world(96, data), sources, device)
     if kind == "segmenter":
         spec, known = spec_of("segmenter", **{"augment": "flip"} | changes), halves(seed=data)
-        return spec, segmenter.training(spec, known.images, known.labels, known.classes, device)
+        built = network_spec("segnet_basic", maps=4 - network)
+        return spec, segmenter.training(spec, built, known.images, known.labels, known.classes, device)
     if kind in ("retinanet", "mask_rcnn"):
-        spec, world = spec_of("detector", detector=kind, **changes), scenes(12, 12 * data)
+        spec, world = spec_of("detector", **changes), scenes(12, 12 * data)
         torch.manual_seed(3 + weights)
         backbone = ARCHITECTURES["resnet50"](12).state_dict()
-        return spec, detectors.training(spec, world.images, truth(world), 12, backbone, device)
+        built = network_spec(kind, classes=12 + network)
+        return spec, detectors.training(spec, built, world.images, truth(world), backbone, device)
     images = [*photographs()[:-1], photographs()[-1].flip(-1)] if data else photographs()
     if kind == "purifier":
-        spec = spec_of("purifier", **{"accumulate": 2, "budgets": "uniform", "init": "random", "steps": 6} | changes)
+        spec = spec_of("purifier", **{"budgets": "uniform", "init": "random", "steps": 6} | changes)
         extractor = conv3(weights).to(device)
         return spec, purifier.training(spec, network_spec("nrp_resg", width=8 - network), images, extractor)
     classifier = tiny_network(weights).requires_grad_(False).to(device)

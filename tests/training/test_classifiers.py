@@ -11,13 +11,17 @@ from torch import nn
 from lib.attacks.transport import fsa
 from lib.rng import generator
 from lib.training import augment, classifiers, loop
-from tests.training.conftest import fit, spec_of, tiny_world
+from tests.training.conftest import fit, network_spec, spec_of, stand_in, tiny_world
 
 EPS = 16
 
 
 def spec(recipe="natural", **changes):
     return spec_of("stand_in", recipe=recipe, **changes)
+
+
+def training(recipe, data, classes=2):
+    return classifiers.training(recipe, network_spec("inception_resnet_v2", classes=classes), *data)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +37,7 @@ def batch(data):
 @pytest.fixture
 def victim():
     torch.manual_seed(1)
-    return classifiers.build("inception_v3", 2)
+    return stand_in("inception_v3")
 
 
 def loss(network: nn.Module, x, y) -> torch.Tensor:
@@ -43,9 +47,9 @@ def loss(network: nn.Module, x, y) -> torch.Tensor:
 
 def test_training_learns_and_its_scores_are_true(data, tmp_path):
     recipe = spec(epochs=5)
-    training = classifiers.training(recipe, *data, 2)
-    fit((recipe, training), tmp_path)
-    victim, (images, labels) = training.state["victim"], tiny_world(100, 1)
+    begun = training(recipe, data)
+    fit((recipe, begun), tmp_path)
+    victim, (images, labels) = begun.state["victim"], tiny_world(100, 1)
     scores = classifiers.accuracies(victim, images, labels, range(100))
     assert scores["images"] == 100 and scores["accuracy"] > 0.9
     with torch.no_grad():
@@ -100,14 +104,6 @@ def test_scatter_attacks_the_whole_batch_with_feature_scattering_and_a_rising_bu
 
 def test_scatter_trains_on_the_adversaries_of_the_network_as_it_is_then(data, tmp_path, monkeypatch):
     calls, trained = [], []
-    build = classifiers.build
-
-    def watched(*arguments):
-        victim = build(*arguments)
-        victim.register_forward_hook(
-            lambda module, inputs, output: trained.append(inputs[0].detach()) if module.training else None
-        )
-        return victim
 
     def spied(victim, x, **options):
         weight = victim.network.head.weight.detach().clone()
@@ -117,16 +113,18 @@ def test_scatter_trains_on_the_adversaries_of_the_network_as_it_is_then(data, tm
         calls.append((victim, weight, options, x, x_adv))
         return x_adv
 
-    monkeypatch.setattr(classifiers, "build", watched)
     monkeypatch.setattr(classifiers, "fsa", spied)
     recipe = spec("scatter", epochs=2, eps=8, step=8, steps=1)
-    training = classifiers.training(recipe, *data, 2)
-    fit((recipe, training), tmp_path)
+    begun = training(recipe, data)
+    begun.state["victim"].register_forward_hook(
+        lambda module, inputs, output: trained.append(inputs[0].detach()) if module.training else None
+    )
+    fit((recipe, begun), tmp_path)
     # Twelve steps; the budget begins to rise at 0.3 of them and is full at 0.6.
     shares = [max(0.0, min(1.0, (step / 12 - 0.3) / 0.3)) for step in range(12)]
     assert len(trained) == 12 and len(calls) == sum(share > 0 for share in shares) == 8
     for (victim, _, options, x, x_adv), seen, share in zip(calls, trained[4:], shares[4:], strict=True):
-        assert victim is training.state["victim"] and torch.equal(seen, x_adv) and not torch.equal(x, x_adv)
+        assert victim is begun.state["victim"] and torch.equal(seen, x_adv) and not torch.equal(x, x_adv)
         assert options["eps"] == pytest.approx(share * 8 / 255) and options["step"] == pytest.approx(share * 8 / 255)
         assert options["steps"] == 1 and options["batch"] == len(x) == 16
         assert (x_adv - x).abs().max() <= share * 8 / 255 + 1 / 255  # the clean crops are no 8-bit images
@@ -137,17 +135,13 @@ def test_scatter_trains_on_the_adversaries_of_the_network_as_it_is_then(data, tm
 
 @pytest.mark.parametrize("delta", [0, 0.1, 0.5])
 @pytest.mark.parametrize("classes", [2, 5])
-def test_smoothing_is_feature_scatters(data, monkeypatch, delta, classes):
+def test_smoothing_is_feature_scatters(data, delta, classes):
     """The true class keeps 1 - delta, the others share delta (utils.py, label_smoothing)."""
-    logits, build = [], classifiers.build
-
-    def watched(*arguments):
-        victim = build(*arguments)
-        victim.register_forward_hook(lambda module, inputs, output: logits.append(output.detach().double().numpy()))
-        return victim
-
-    monkeypatch.setattr(classifiers, "build", watched)
-    losses = classifiers.training(spec(smoothing=delta), *data, classes).advance(0)
+    logits, begun = [], training(spec(smoothing=delta), data, classes)
+    begun.state["victim"].register_forward_hook(
+        lambda module, inputs, output: logits.append(output.detach().double().numpy())
+    )
+    losses = begun.advance(0)
     (found,) = logits
     labels = data[1][loop.shuffled(96, 16, 0, 0)].numpy()
     targets = np.full((16, classes), delta / (classes - 1))
@@ -167,7 +161,7 @@ def test_labels_that_give_away_more_than_half_are_refused(delta):
 def test_ensemble_takes_its_networks_in_turn(batch, victim):
     x, y = batch
     torch.manual_seed(2)
-    others = [classifiers.build(name, 2) for name in ("vgg16", "resnet50")]
+    others = [stand_in(name) for name in ("vgg16", "resnet50")]
     calls = []
     for network in [victim, *others]:
         network.register_forward_hook(lambda module, inputs, output: calls.append(module))
@@ -195,9 +189,8 @@ def test_augmentation_depends_on_its_generator_alone(data):
 
 def test_the_cosine_transform_is_scipys():
     block = torch.rand(8, 8, generator=generator("block"))
-    matrix = augment._cosines()
     expected = torch.from_numpy(dctn(block.numpy(), norm="ortho"))
-    assert torch.allclose(matrix @ block @ matrix.T, expected, atol=1e-5)
+    assert torch.allclose(augment.COSINES @ block @ augment.COSINES.T, expected, atol=1e-5)
 
 
 def test_compression_empties_cosine_coefficients_and_keeps_the_other_images():
@@ -215,8 +208,3 @@ def test_a_shift_moves_each_image_as_a_whole():
     inner = moved[..., 3:-3, 3:-3] - x[..., 3:-3, 3:-3]
     offsets = inner.flatten(1)
     assert (offsets == offsets[:, :1]).all() and len(offsets[:, 0].unique()) > 1
-
-
-def test_unknown_architectures_are_named():
-    with pytest.raises(ValueError, match=r"unknown architecture 'vgg17'.*vgg16"):
-        classifiers.build("vgg17", 2)

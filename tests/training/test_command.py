@@ -43,7 +43,7 @@ RECORDED = {
 }
 SHORT = {
     "stand_ins": {"epochs": 1, "batch": 4},
-    "segmenters": {"maps": 4, "steps": 40, "batch": 4, "data": {"name": "world", "labels": "pixels", "count": 12}},
+    "segmenters": {"steps": 40, "batch": 4, "data": {"name": "world", "labels": "pixels", "count": 12}},
     "detectors": {"epochs": 1, "batch": 4},
     "purifiers": {"steps": 6, "batch": 2, "ssp_steps": 1, "critic_width": 2},
     "generators": {"steps": 6, "batch": 2, "side": SIDE},
@@ -81,15 +81,15 @@ def command(tmp_path, monkeypatch):
     for name in ("NRP", "CDA-ImageNet"):
         scale["networks"][name] |= {"width": 4, "blocks": 1}
 
-    def change(name, **changes):
-        section = next(section for section in SHORT if name in scale[section])
+    def change(name, section=None, **changes):
+        section = section or next(section for section in SHORT if name in scale[section])
         scale[section][name] |= changes
         (root / "scales" / "mini.yaml").write_text(yaml.safe_dump(scale, sort_keys=False))
 
     change("NRP")
     for name in ("VGG-16", "ResNet50-NT", "Inc-v4", "Res-152"):
         torch.manual_seed(0)
-        state = ARCHITECTURES[scale["stand_ins"][name]["architecture"]](12).state_dict()
+        state = ARCHITECTURES[scale["networks"][name]["architecture"]](12).state_dict()
         weights = runner.save({key: value.contiguous() for key, value in state.items()})
         write_bytes(models / f"{name}.safetensors", weights)
     monkeypatch.setattr(zoo, "ROOT", root)
@@ -299,6 +299,10 @@ def test_errors_are_one_line_that_says_what_to_do(command):
     assert "render: Input should be 'none', 'comic' or 'painting'" in failure(
         command, "CDA-ImageNet", "--render", "oil"
     )
+    for name in RECORDED:
+        if name != "SegNet-Basic":  # has one architecture
+            command.change(name, "networks", architecture="vgg17")
+            assert "has no architecture 'vgg17', only " in failure(command, name)
     command.change("CDA-ImageNet", resize=34, side=36)
     assert "crops of 36 pixels do not fit images resized to 34" in failure(command, "CDA-ImageNet")
 

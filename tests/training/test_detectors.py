@@ -9,11 +9,11 @@ from lib.networks.detectors import DETECTORS
 from lib.networks.small import ARCHITECTURES
 from lib.rng import generator
 from lib.training import detectors, runner
-from tests.training.conftest import fit, scenes, spec_of, truth
+from tests.training.conftest import fit, network_spec, scenes, spec_of, truth
 
 
-def spec(detector: str = "retinanet", **changes):
-    return spec_of("detector", detector=detector, **changes)
+def training(recipe, world, backbone, name="retinanet"):
+    return detectors.training(recipe, network_spec(name, classes=12), world.images, truth(world), backbone)
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def test_augmentation_depends_on_its_generator_alone(data):
     assert first.min() >= 0 and first.max() <= 1 and first.shape == images.shape
 
 
-def test_the_trunk_begins_with_the_backbones_weights_and_seeds_decide_the_heads(backbone):
-    first, again, other = (detectors.build(spec(seed=seed), 12, backbone).state_dict() for seed in (1, 1, 2))
+def test_the_trunk_begins_with_the_backbones_weights_and_seeds_decide_the_heads(data, backbone):
+    begun = (training(spec_of("detector", seed=seed), data, backbone) for seed in (1, 1, 2))
+    first, again, other = (each.network.state_dict() for each in begun)
     for name, value in backbone.items():
         if not name.startswith("head."):
             assert torch.equal(first[f"backbone.trunk.{name}"], value), name
@@ -73,9 +74,8 @@ def test_the_trunk_begins_with_the_backbones_weights_and_seeds_decide_the_heads(
 @pytest.mark.parametrize("name", DETECTORS)
 def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(detectors, "photographed", lambda x, g: x)
-    recipe, world = spec(name, epochs=80, lr=5e-3, checkpoint_minutes=9), scenes(4)
-    begun = recipe, detectors.training(recipe, world.images, truth(world), 12, backbone)
-    detector, curves, _ = fit(begun, tmp_path)
+    recipe, world = spec_of("detector", epochs=80, lr=5e-3, checkpoint_minutes=9), scenes(4)
+    detector, curves, _ = fit((recipe, training(recipe, world, backbone, name)), tmp_path)
     scores = runner.average_precisions(detector, coco_format(world))
     assert scores["images"] == 4 and scores["map_50"] > 90
     assert ("mask_map_50" in scores) == (name == "mask_rcnn") and scores.get("mask_map_50", 100) > 90
@@ -83,6 +83,6 @@ def test_four_scenes_are_learnt_by_heart(name, backbone, tmp_path, monkeypatch):
     assert len(losses) == 80 and losses[16:20].mean() < 0.75 * losses[:4].mean()
 
 
-def test_a_backbone_of_another_architecture_is_refused_in_one_line():
+def test_a_backbone_of_another_architecture_is_refused_in_one_line(data):
     with pytest.raises(ValueError, match=r"^backbone 'Classifier' has another architecture than the detectors' trunk$"):
-        detectors.build(spec(), 12, ARCHITECTURES["vgg16"](12).state_dict())
+        training(spec_of("detector"), data, ARCHITECTURES["vgg16"](12).state_dict())

@@ -10,7 +10,7 @@ from torchvision.transforms import functional as vision
 from lib.attacks.generators import cda
 from lib.data.renderings import RENDERINGS
 from lib.networks.wrappers import Bf16
-from lib.training import generator, loop, samples
+from lib.training import augment, generator, loop
 from tests.conftest import tiny_network
 from tests.training.conftest import SIDE, fit, network_spec, photographs, spec_of
 from tests.training.test_samples import places
@@ -18,6 +18,12 @@ from tests.training.test_samples import places
 
 def spec(**changes):
     return spec_of("generator", **changes)
+
+
+def batch(recipe, data, step):
+    """The clean crops of a step."""
+    chosen = loop.shuffled(len(data), recipe.batch, step, recipe.seed).tolist()
+    return generator.keyed_crops(recipe, data.__getitem__, chosen, "crops", step)
 
 
 @pytest.fixture
@@ -91,7 +97,7 @@ def test_updates_are_adams_steps_on_the_loss_of_the_projected_images(scenes, cla
     values, first, second = np.array([0.9] * 3 + [0.04] * 3), np.zeros(6), np.zeros(6)
     judge, rows = Bf16(classifier), []
     for step in range(3):
-        x = generator.batch(recipe, scenes, step).to(memory_format=torch.channels_last)
+        x = batch(recipe, scenes, step).to(memory_format=torch.channels_last)
         numbers = torch.tensor(values, dtype=torch.float32, requires_grad=True)
         proposed = numbers[:3, None, None] * x + numbers[3:, None, None]
         x_adv = torch.min(torch.max(proposed, x - 6 / 255), x + 6 / 255).clamp(0, 1)
@@ -193,12 +199,12 @@ def test_the_shorter_side_is_resized_as_pillow_does(sides, expected):
 @pytest.mark.parametrize("side", [None, 40])
 def test_images_that_fit_are_left_as_they_are(side):
     image = random_image(40, 55)
-    assert torch.equal(generator.Prepared([image], side, "none")[0], image)
+    assert torch.equal(generator.reader([image], side, "none")(0), image)
 
 
 def test_images_are_rendered_at_the_size_that_is_trained_on():
     image = random_image(80, 110)
-    found = generator.Prepared([image], 40, "comic")[0]
+    found = generator.reader([image], 40, "comic")(0)
     assert found.shape == (3, 40, 55)
     assert torch.equal(found, RENDERINGS["comic"](generator.resized(image, 40)))
     assert not torch.equal(found, generator.resized(RENDERINGS["comic"](image), 40))
@@ -213,29 +219,29 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
             return super().__getitem__(index)
 
     images = Watched(random_image(20, 30, seed) for seed in range(4))
-    prepared = generator.Prepared(images, 10, "none")
-    passes = [[prepared[index] for index in range(4)] for _ in range(2)]
-    assert len(prepared) == 4 and read == [0, 1, 2, 3]
+    prepared = generator.reader(images, 10, "none")
+    passes = [[prepared(index) for index in range(4)] for _ in range(2)]
+    assert read == [0, 1, 2, 3]
     assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
     read.clear()
     monkeypatch.setattr(generator, "KEPT", 2)
-    prepared = generator.Prepared(images, 10, "none")
+    prepared = generator.reader(images, 10, "none")
     for index in (0, 1, 2, 2, 1, 0):
-        prepared[index]
+        prepared(index)
     assert read == [0, 1, 2, 0]  # the last two are kept
 
 
 @pytest.mark.parametrize("sides", [(32, 32), (48, 60), (60, 32), (34, 50)])
 def test_the_centre_is_torchvisions(sides):
     image = random_image(*sides)
-    assert torch.equal(samples.crops(SIDE, [image], [0])[0], vision.center_crop(image, SIDE).float() / 255)
+    assert torch.equal(augment.crops(SIDE, [image].__getitem__, [0])[0], vision.center_crop(image, SIDE).float() / 255)
 
 
 @pytest.mark.parametrize("crops", ["centre", "random"])
 def test_images_smaller_than_a_crop_are_refused_in_one_line(crops):
     data = [random_image(48, 31)] * 4
     with pytest.raises(ValueError, match=r"31x48 pixels holds no crop of 32x32") as error:
-        generator.batch(spec(crops=crops), data, 0)
+        batch(spec(crops=crops), data, 0)
     assert "\n" not in str(error.value)
 
 
@@ -245,7 +251,7 @@ def test_centre_crops_are_the_same_in_every_epoch_and_random_ones_are_not():
         recipe, found = spec(crops=crops), []
         for step in (0, 1):
             chosen = loop.shuffled(4, 4, step, 0)
-            found.append(generator.batch(recipe, data, step)[chosen.argsort()])
+            found.append(batch(recipe, data, step)[chosen.argsort()])
         assert torch.equal(*found) == (crops == "centre")
         for epoch in found:
             spots = [places((crop * 255).round().byte(), image) for crop, image in zip(epoch, data, strict=True)]
@@ -256,10 +262,10 @@ def test_centre_crops_are_the_same_in_every_epoch_and_random_ones_are_not():
 def test_every_epoch_sees_each_image_once_and_a_batch_depends_on_its_step_alone():
     data = [torch.full((3, SIDE, SIDE), k, dtype=torch.uint8) for k in range(16)]
     for epoch in range(2):
-        batches = [generator.batch(spec(), data, 4 * epoch + k) for k in range(4)]
+        batches = [batch(spec(), data, 4 * epoch + k) for k in range(4)]
         assert sorted((torch.cat(batches)[:, 0, 0, 0] * 255).round().int().tolist()) == list(range(16))
-    assert torch.equal(batches[3], generator.batch(spec(), data, 7))
-    assert not torch.equal(batches[3], generator.batch(spec(seed=1), data, 7))
+    assert torch.equal(batches[3], batch(spec(), data, 7))
+    assert not torch.equal(batches[3], batch(spec(seed=1), data, 7))
 
 
 def test_dropout_draws_anew_in_every_step(scenes, classifier, tmp_path, monkeypatch):

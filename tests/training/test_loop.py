@@ -112,10 +112,10 @@ def test_checkpoints_are_as_rare_as_the_recipe_says(tmp_path):
 # What must not be continued, and what changes no step: where the images lie, how often a checkpoint is written.
 CHANGES = {"": {}, "recipe": {"lr": 1e-3}, "often": {"checkpoint_minutes": 1}, "images": {"images": "elsewhere"}}
 OF_KIND = {
-    "natural": ("", "recipe", "often", "data", "code"),
+    "natural": ("", "recipe", "often", "data", "network", "code"),
     "ensemble": ("", "weights"),
-    "segmenter": ("", "recipe", "data", "code"),
-    "retinanet": ("", "recipe", "data", "weights", "code"),
+    "segmenter": ("", "recipe", "data", "network", "code"),
+    "retinanet": ("", "recipe", "data", "weights", "network", "code"),
     "purifier": ("", "recipe", "images", "data", "weights", "network", "code"),
     "cda_generator": ("", "recipe", "images", "data", "weights", "network", "code"),
 }

@@ -1,4 +1,4 @@
-"""lib/training/samples.py: crops, and what tells data apart."""
+"""Crops (lib/training/augment.py), and what tells data apart (lib/training/loop.py)."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from PIL import Image
 
 from lib.data.unlabelled import Photographs
 from lib.rng import generator
-from lib.training import samples
+from lib.training import augment, loop
 
 SIDE = 32
 
@@ -30,7 +30,7 @@ def test_crops_are_squares_of_their_images_everywhere_and_mirrored_half_of_the_t
     source = torch.Generator().manual_seed(0)
     images = [torch.randint(0, 256, (3, *shape), generator=source, dtype=torch.uint8) for shape in shapes]
     chosen = [3, 0, 2, 1] * 30
-    found = samples.crops(SIDE, images, chosen, generator("crops"))
+    found = augment.crops(SIDE, images.__getitem__, chosen, generator("crops"))
     assert found.shape == (120, 3, SIDE, SIDE) and found.dtype == torch.float32
     assert 0 <= found.min() and found.max() <= 1
     seen = {index: set() for index in range(4)}
@@ -47,7 +47,7 @@ def test_crops_are_squares_of_their_images_everywhere_and_mirrored_half_of_the_t
 
 def test_crops_depend_on_their_generator_alone():
     images = list(torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8))
-    first, again, other = (samples.crops(SIDE, images, [2, 0, 3], generator("crops", k)) for k in (0, 0, 1))
+    first, again, other = (augment.crops(SIDE, images.__getitem__, [2, 0, 3], generator("crops", k)) for k in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -55,7 +55,7 @@ def test_crops_depend_on_their_generator_alone():
 def test_an_image_smaller_than_a_crop_is_refused_in_one_line(shape):
     height, width = shape
     with pytest.raises(ValueError, match=rf"^an image of {width}x{height} pixels holds no crop of 32x32") as error:
-        samples.crops(SIDE, [torch.zeros(3, *shape, dtype=torch.uint8)], [0], generator("crops"))
+        augment.crops(SIDE, [torch.zeros(3, *shape, dtype=torch.uint8)].__getitem__, [0], generator("crops"))
     assert "\n" not in str(error.value)
 
 
@@ -67,12 +67,12 @@ def picture(path, seed, side=SIDE):
 def test_files_are_told_apart_by_name_and_size_and_other_images_by_their_pixels(tmp_path):
     for k, name in enumerate(["a.png", "b.png"]):
         picture(tmp_path / name, k)
-    *before, first = samples.fingerprint(Photographs(tmp_path))
+    *before, first = loop.fingerprint(Photographs(tmp_path))
     assert before == [f"{name} {(tmp_path / name).stat().st_size}" for name in ("a.png", "b.png")]
     assert torch.equal(first, Photographs(tmp_path)[0])  # how files are read
     picture(tmp_path / "b.png", 2, 40)
-    assert samples.fingerprint(Photographs(tmp_path))[:-1] != before
+    assert loop.fingerprint(Photographs(tmp_path))[:-1] != before
     (tmp_path / "b.png").rename(tmp_path / "c.png")
-    assert [entry.split()[0] for entry in samples.fingerprint(Photographs(tmp_path))[:-1]] == ["a.png", "c.png"]
+    assert [entry.split()[0] for entry in loop.fingerprint(Photographs(tmp_path))[:-1]] == ["a.png", "c.png"]
     images = list(torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8))
-    assert all(torch.equal(*pair) for pair in zip(samples.fingerprint(images), images, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(loop.fingerprint(images), images, strict=True))

@@ -13,7 +13,7 @@ from lib.rng import generator
 from lib.tasks.confusion import confusions, scores
 from lib.tasks.predictions import segment
 from lib.training import segmenter
-from tests.training.conftest import fit, spec_of
+from tests.training.conftest import fit, network_spec, spec_of
 from tests.training.conftest import halves as drawn
 
 
@@ -22,7 +22,8 @@ def spec(**changes):
 
 
 def trained(recipe, data: SegmentationSet, folder: Path) -> SegNetBasic:
-    return fit((recipe, segmenter.training(recipe, data.images, data.labels, data.classes)), folder)[0]
+    begun = segmenter.training(recipe, network_spec("segnet_basic"), data.images, data.labels, data.classes)
+    return fit((recipe, begun), folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_images_and_labels_are_mirrored_together():
 def test_median_frequency_by_hand():
     # Class 0: 6 of the 8 pixels of both images.  Class 1: 2 of the 4 of the second.  Class 2 is nowhere.
     labels = torch.tensor([[[0, 0], [0, 0]], [[0, 0], [1, 1]]], dtype=torch.uint8)
-    assert segmenter.median_frequency(labels, 3) == pytest.approx([0.625 / 0.75, 0.625 / 0.5, 0.0])
+    assert segmenter.class_weights(labels, "abc") == pytest.approx([0.625 / 0.75, 0.625 / 0.5, 0.0])
 
 
 ASSETS = Path(os.environ.get("COMPANION_ASSETS", "/nowhere")) / "camvid"
@@ -100,7 +101,7 @@ ASSETS = Path(os.environ.get("COMPANION_ASSETS", "/nowhere")) / "camvid"
 
 @pytest.mark.skipif(not ASSETS.is_dir(), reason="no assets")
 def test_median_frequency_of_camvid_is_near_the_printed_weights():
-    weights = segmenter.median_frequency(load_camvid(ASSETS, "train").labels, 11)
+    weights = segmenter.class_weights(load_camvid(ASSETS, "train").labels, "abcdefghijk")
     known = [0.2793, 0.2017, 4.7865, 0.1490, 1.0000, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]
     assert weights == pytest.approx(known, abs=1e-4)
     ratio = np.array(weights) / np.array(list(segmenter.CAMVID_WEIGHTS.values()))
