@@ -129,3 +129,9 @@ def test_what_builds_a_network_is_in_its_key():
     spec = settings.load("mini").networks["RetinaNet"]
     record = keys.record(detect, (family_of(spec).build(spec), [], None), "cpu")
     assert {"lib/networks/detectors.py", "lib/networks/small.py"} <= set(record["code"])
+
+
+@pytest.mark.parametrize("name", settings.load("mini").networks)
+def test_a_result_of_every_network_has_a_key(name):
+    spec = settings.load("mini").networks[name]
+    assert keys.record(detect, (family_of(spec).build(spec), [], None), "cpu")["code"]
