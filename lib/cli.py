@@ -178,34 +178,72 @@ def site(scale: ScaleName = None) -> None:
 
 
 @app.command()
+def fetch(
+    what: Annotated[str, typer.Argument(help="a scale (sample, paper), one of its networks, or a data set")],
+    scale: ScaleName = None,
+    url: Annotated[str | None, typer.Option(help="another place to download from, of the same layout")] = None,
+) -> None:
+    """Download what a scale needs, or one network or data set, and check it; can be interrupted and run again.
+
+    A line for each; the exit code is 1 if something is missing at the end.
+    """
+    from lib import fetch
+
+    missing = 0
+    for here, line in fetch.fetch_all(what, scale, url):
+        print(line, flush=True)
+        missing += not here
+    if missing:
+        raise typer.Exit(1)
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(help="neurips2017, imagenet_val, camvid, coco, comics or paintings")] = "",
     folder: Annotated[Path | None, typer.Option("--from", help="a local folder with the set")] = None,
     url: Annotated[str | None, typer.Option(help="another place to download from")] = None,
     csv: Annotated[str | None, typer.Option(help="neurips2017: name of the CSV file there")] = None,
+    scale: Annotated[str | None, typer.Option("--scale", help="list only what this scale takes")] = None,
 ) -> None:
-    """Get a data set; without a name, which ones are here and how to get the others."""
+    """Get a data set or link it; without a name, which ones are here and how to get the others."""
     from lib.data import fetch
 
-    print(fetch.get(name, folder, url, csv))
+    if name or not scale:
+        print(fetch.get(name, folder, url, csv))
+        return
+    from lib.fetch import data_sets  # imports the networks
+
+    print(fetch.available({key: ids for key, ids in data_sets(settings.load(scale)).items() if key in fetch.SETS}))
 
 
 @app.command()
 def zoo(
     name: Annotated[str, typer.Argument(help="the network whose weights to get and check")] = "",
     scale: ScaleName = None,
+    verify: Annotated[bool, typer.Option("--verify", help="measure each classifier on clean images")] = False,
+    count: Annotated[int, typer.Option(help="--verify: on so many images")] = 100,
 ) -> None:
-    """Get a network's weights; without a name, which networks are here and how to get the others."""
+    """Get a network's weights; without a name, which networks are here and how to get the others.
+
+    With --verify, the accuracy of each classifier beside the known one; the exit code is 1 if one differs.
+    """
     from tabulate import tabulate
 
     from lib import zoo
+    from lib.fetch import accuracies, get_network
 
     chosen = settings.load(scale)
+    if verify:
+        rows = list(accuracies(chosen, count))
+        print(tabulate(rows, headers="keys"))
+        if any(row["verdict"] == "differs" for row in rows):
+            raise typer.Exit(1)
+        return
     if name:
-        print(f"{name}: {zoo.fetch(name, chosen)}")
+        print(f"{name}: {get_network(name, chosen)}")
         return
     rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
-    print(tabulate(rows, headers="keys", maxcolwidths=[None, 36, 36, None, 48]))
+    print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
 
 
 @app.command()

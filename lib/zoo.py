@@ -1,7 +1,7 @@
 """Networks by name: where their weights come from, whether they are there, and what the network wants to be fed.
 
     companion zoo --scale sample         which networks, found or not, how to get them
-    companion zoo VGG-19 --scale paper   get and check one network's weights
+    companion fetch VGG-19 --scale paper get and check one network's weights (lib.fetch)
 
 A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
 lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from lib import keys, own
+from lib.digests import FirstSeen
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
+from lib.networks.raw import RAW
 from lib.networks.wrappers import Normalised, Tap
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
@@ -52,7 +54,7 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     """
     spec, path = _spec(name, settings), fetch(name, settings)
     family = family_of(spec)
-    if family.load and (_tagged(spec) or not family.build):
+    if family.load and (tagged(spec) or not family.build):
         network = family.load(spec, path)
     else:
         network = family.build(spec)
@@ -117,39 +119,48 @@ def layer(name: str, settings: Scale, tap: str) -> str:
 
 
 def status(settings: Scale) -> list[dict]:
-    """One row per network of the scale: name, role, source, found (bool), how to get it. Downloads nothing."""
+    """One row per network of the scale: name, role, licence, MB, source, found (bool), how to get it.
+
+    Downloads nothing.
+    """
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
-        row = {"name": name, "role": spec.role, "source": source, "found": path is not None, "how to get it": how}
-        rows.append(row)
+        megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
+        licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
+        if made := RAW.get(Path(source).name):
+            source = f"github.com/{made.repository} at {made.commit[:10]}"
+        facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
+        rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
 
 
 def fetch(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
-    if path is None and not _tagged(spec):
+    if path is None and not tagged(spec):
         raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}")
     try:
         path = path or family_of(spec).file(spec, True)
     except (OSError, RuntimeError, ValueError) as error:
-        failed = f"the download failed ({' '.join(str(error).split())[:160]})"
+        failed = f"the download failed ({' '.join(str(error).split())[:240]})"
         raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
-    files.check_sha256(path, spec.sha256)
+    files.check_sha256(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
     return path
 
 
 def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
-    family = family_of(spec)
-    if _tagged(spec):
-        how = f"companion zoo {name} --scale {settings.name}"
+    family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
+    if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
-    how = "trained by the pipeline: dvc repro" if family.trained else "set COMPANION_ASSETS to the folder that holds it"
+    if family.trained:
+        how = "trained by the pipeline: dvc repro"
+    elif Path(source).name not in RAW:
+        how = "set COMPANION_ASSETS to the folder that holds it"
     return source, next((place for place in places if place.is_file()), None), spec.how or how
 
 
@@ -159,6 +170,6 @@ def _spec(name: str, settings: Scale) -> NetworkSpec:
     return settings.networks[name]
 
 
-def _tagged(spec: NetworkSpec) -> bool:
+def tagged(spec: NetworkSpec) -> bool:
     """Whether `weights` is a library's tag and not a file."""
     return bool(spec.weights) and not spec.weights.endswith(files.FORMATS) and family_of(spec).file is not None

@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from lib import settings, zoo
+from lib.data.fetch import state
 from lib.data.images import load_imagenet_val, load_neurips2017
 from lib.data.sets import load_set
 from lib.experiment import adversaries, clean, evaluate, open_study
+from lib.fetch import data_sets
 from lib.networks import weights
 from lib.networks.families import mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
 from lib.settings import load as load_settings
@@ -64,6 +66,26 @@ def test_real_networks_recognise_real_photographs(neurips, name, count, right):
 def test_converted_weights_run_in_the_architecture_they_were_trained_in(neurips, name, loss):
     """The library's own stride (ResNet-50) or padding (MobileNetV2) gives 0.613 and 0.440 on these 12 images."""
     assert F.cross_entropy(logits(name, neurips, 12), neurips.labels[:12]).item() == pytest.approx(loss, abs=0.05)
+
+
+@pytest.mark.parametrize(("number", "side", "percent"), [(0, 224, 88.7), (1, 240, 91.3), (2, 260, 91.3)])
+def test_efficientnet_lite_recognises_photographs_at_the_size_it_was_trained_for(number, side, percent):
+    """As measured on these 150 images, with Pillow's bicubic filter instead of its bilinear one."""
+    data = load_neurips2017(assets() / "neurips2017", side=side, count=150)
+    network = zoo.load(f"EfficientNet-Lite{number}", sample())
+    with torch.inference_mode():
+        found = torch.cat([network(images / 255).argmax(1) for images in data.images.split(25)])
+    assert (found == data.labels).float().mean().item() * 100 == pytest.approx(percent, abs=2)
+
+
+def test_the_lists_of_the_sample_scale_name_the_first_images_of_the_assets_and_their_pixels():
+    """The committed results are about these; each list has them in the order of its set."""
+    for source in (sample().data, sample().a.tsne_data, sample().e.segmentation.data, sample().e.detection.data):
+        with_list, without = (load_set(each, count=4) for each in (source, source.model_copy(update={"ids": None})))
+        assert with_list.ids == without.ids or source.name == "camvid"
+        assert set(with_list.ids) <= set(load_set(source.model_copy(update={"ids": None})).ids)
+    for name, ids in data_sets(sample()).items():
+        assert state(name, dict(list(ids.items())[:20]), check=True) == "yes"
 
 
 def test_labels_of_the_two_sets_mean_the_same_classes():

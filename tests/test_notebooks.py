@@ -3,6 +3,7 @@
 import functools
 import io
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,23 @@ def test_a_notebook_writes_into_its_stage_s_folder_only_and_the_same_bytes_again
     stage_runner.execute(name, "smoke", project)
     again = files(project)
     assert again == first
+
+
+def test_without_imagenet_figure_3_says_not_fetched_and_the_rest_runs(project, tmp_path):
+    """ImageNet needs an account: who has none still gets Figures 1 and 2."""
+    root = shutil.copytree(project, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("results"))
+    scale = yaml.safe_load((root / "scales" / "smoke.yaml").read_text())
+    scale["a"]["tsne_data"] = {"name": "imagenet_val", "side": 48}
+    (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))
+    environment = {key: value for key, value in os.environ.items() if key != "COMPANION_ASSETS"}
+    command = [sys.executable, "-m", "lib", "run", "a_why_ssp_works", "--scale", "smoke"]
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, env=environment | {"PYTHONPATH": str(root)}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = {Path(name).name: content for name, content in files(root).items()}
+    assert "figure_01.csv" in written and "figure_03.csv" not in written
+    assert b"not fetched: data/imagenet_val" in written["figure_03_silhouettes.md"]
 
 
 def table(content):

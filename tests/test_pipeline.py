@@ -21,10 +21,13 @@ from lib.training import runner
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
     {"atomic", "engine", "machine", "rng", "keys", "units", "verify"},
-    {"linf", "settings", "store", "networks", "timings"},
+    {"linf", "settings", "store", "timings"},
+    {"digests"},
+    {"download"},
+    {"networks"},
     {"own"},
     {"zoo", "data"},
-    {"attacks", "defenses"},
+    {"attacks", "defenses", "fetch"},
     {"tasks"},
     {"frames"},
     {"training"},

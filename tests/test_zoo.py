@@ -8,10 +8,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 import safetensors.torch
+import tenacity
 import torch
 import torchvision
 
-from lib import zoo
+from lib import download, zoo
+from lib.digests import content_sha256
 from lib.networks import resnet152
 from lib.networks.families import vgg16_conv3_3
 from lib.networks.purifier import NRP, NRPResG
@@ -47,7 +49,7 @@ def no_download(monkeypatch):
     def fail(*arguments, **options):
         raise OSError("no network here")
 
-    monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
+    monkeypatch.setattr(download, "download", fail)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
 
 
@@ -58,7 +60,7 @@ def write_vgg(folder, seed=0):
     file = folder / "weights" / "vgg.npz"
     file.parent.mkdir(parents=True)
     np.savez(file, **{key: value.numpy() for key, value in network.state_dict().items()})
-    return network, hashlib.sha256(file.read_bytes()).hexdigest()
+    return network, content_sha256(file)
 
 
 def test_local_file_is_normalised_frozen_and_in_eval_mode(places):
@@ -81,7 +83,7 @@ def test_repository_comes_before_the_assets(places):
 
 def test_wrong_sha256_is_refused(places):
     write_vgg(places / "assets")
-    with pytest.raises(ValueError, match=r"^vgg\.npz: SHA-256 is [0-9a-f]{64}, expected 0{64}"):
+    with pytest.raises(ValueError, match=r"^vgg\.npz: of its tensors the SHA-256 is [0-9a-f]{64}, expected 0{64}"):
         zoo.load("VGG-16", settings(**{"VGG-16": VGG | {"sha256": "0" * 64}}))
 
 
@@ -145,8 +147,11 @@ def test_timm_tag_is_read_from_the_hub_cache(places, no_download, monkeypatch):
         (VGG, r"^N: no weights \(weights/vgg\.npz\); to get them: set COMPANION_ASSETS"),
         (VGG | {"how": "see example.org"}, r"^N: no weights .* to get them: see example\.org$"),
         (VGG | {"family": "small", "weights": None}, r"^N: no weights \(models/sample/N\.safetensors\); .* dvc repro$"),
-        (SQUEEZENET, r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* companion zoo N --scale sample$"),
-        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* companion zoo N --scale sample$"),
+        (
+            SQUEEZENET,
+            r"^N: no weights \(torchvision squeezenet1_1\.IMAGENET1K_V1\).* fetch N --scale sample$",
+        ),
+        (TIMM, r"^N: no weights \(timm test_resnet\.r160_in1k\).*no network here.* companion fetch N --scale sample$"),
     ],
 )
 def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, message):
@@ -154,19 +159,21 @@ def test_missing_weights_say_in_one_line_how_to_get_them(no_download, spec, mess
         zoo.load("N", settings(N=spec))
 
 
-def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch):
+def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch, server):
     content = b"weights"
     good = hashlib.sha256(content).hexdigest()[:8]
+    monkeypatch.setattr(download, "HOSTS", ("127.0.0.1",))
+    monkeypatch.setattr(download, "WAIT", tenacity.wait_none())
     for digits in (good, "00000000"):
-        source = places / f"squeezenet1_1-{digits}.pth"
-        source.write_bytes(content)
-        target = places / "torch" / "hub" / "checkpoints" / source.name
-        known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=source.as_uri())})
+        name = f"squeezenet1_1-{digits}.pth"
+        server.files[f"/set/{name}"] = content
+        target = places / "torch" / "hub" / "checkpoints" / name
+        known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=f"{server.url}/{name}")})
         monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name, known=known: known)
         if digits == good:
             assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
         else:
-            with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(invalid hash value"):
+            with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(.*its SHA-256 is "):
                 zoo.fetch("S", settings(S=SQUEEZENET))
             assert not target.exists()
 
@@ -182,8 +189,13 @@ def test_status_tells_what_is_there_and_downloads_nothing(places, no_download):
     write_vgg(places / "assets")
     rows = zoo.status(settings(V=VGG, S=SQUEEZENET, T=TIMM | {"how": "ask"}))
     assert [(row["name"], row["found"]) for row in rows] == [("V", True), ("S", False), ("T", False)]
-    assert rows[1]["how to get it"] == "companion zoo S --scale sample"
+    assert rows[1]["how to get it"] == "companion fetch S --scale sample"
     assert rows[2]["how to get it"] == "ask"
+    assert rows[0]["MB"] > 0 and rows[0]["licence"] == "not stated" and rows[1]["MB"] is None
+    raw = settings(M=VGG | {"weights": "weights/mobilenetv2_100_tf.npz", "licence": "Apache-2.0", "megabytes": 4.6})
+    (row,) = zoo.status(raw)
+    assert row["source"].startswith("github.com/google-coral/test_data at 104342d2") and not row["found"]
+    assert (row["licence"], row["MB"], row["how to get it"]) == ("Apache-2.0", 4.6, "companion fetch M --scale sample")
 
 
 def test_commands(places, monkeypatch):

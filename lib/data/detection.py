@@ -1,13 +1,14 @@
 """Images with boxes: the embedded data set and COCO, as 8-bit images of any size with ground truth in COCO's format."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from lib.data.images import read_image
+from lib.data.images import read_image, select
 from lib.data.world import CLASSES, World
 
 GET_COCO = "get it with: companion data coco"
@@ -29,15 +30,17 @@ class DetectionSet:
         return len(self.ids)
 
 
-def load_coco(root: Path, count: int | None = None) -> DetectionSet:
+def load_coco(root: Path, count: int | None = None, ids: Collection[str] | None = None) -> DetectionSet:
     """The first `count` images (default: all) of COCO val2017 by image id, with every annotation, crowds included.
 
+    ids: of the images with these names instead, such as 000000000139, in this order.
     `root` holds val2017/ and annotations/instances_val2017.json. FileNotFoundError or ValueError in one line for a
     missing or damaged file, an image of another size than annotated, or a `count` beyond what there is.
     """
     path = root / "annotations" / "instances_val2017.json"
     whole = read_annotations(path)
     entries = sorted(whole["images"], key=lambda entry: entry["id"])
+    entries = select(entries, lambda entry: Path(entry["file_name"]).stem, ids, path)
     if count is not None and count > len(entries):
         raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
     entries = entries[:count]

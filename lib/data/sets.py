@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from lib.data import detection, images, segmentation, world
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, find_folder
 from lib.data.segmentation import SegmentationSet
-from lib.settings import Data, Scenes
+from lib.settings import ROOT, Data, Scenes
 
 
 def load_set(source: Data | Scenes, split: str = "test", count: int | None = None) -> ImageSet | DetectionSet:
@@ -18,7 +19,10 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
     data set does not have.
     """
     count = source.count if count is None else count
+    ids = read_ids(source.ids)
     if source.name == "world":
+        if ids is not None:
+            raise ValueError(f"the embedded data set is taken in its own order, not by a list ({source.ids})")
         scenes = world.load(split, count=count)
         if isinstance(source, Data):
             if source.side != world.SIDE:
@@ -28,15 +32,42 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
             return detection.coco_format(scenes)
         names = world.PIXEL_CLASSES, segmentation.WORLD_COLOURS
         return SegmentationSet(scenes.images, scenes.pixels, scenes.ids, *names)
-    folder = find_folder(source.name if "/" in source.name else f"data/{source.name}")
+    folder = _folder(source)
     if source.name == "coco":
-        return detection.load_coco(folder, count)
+        return detection.load_coco(folder, count, ids)
     if source.name == "camvid":
-        return segmentation.load_camvid(folder, split, source.sides or segmentation.CAMVID_SIDES, count)
+        return segmentation.load_camvid(folder, split, source.sides or segmentation.CAMVID_SIDES, count, ids)
     if source.name == "neurips2017":
-        return images.load_neurips2017(folder, source.side, count)
-    found = images.load_imagenet_val(folder, source.side, count)
+        return images.load_neurips2017(folder, source.side, count, ids)
+    found = images.load_imagenet_val(folder, source.side, count, ids)
     return found if source.name == "imagenet_val" else _checked(found, source)
+
+
+def not_fetched(source: Data | Scenes) -> str:
+    """Nothing if a data set is here, else that it is not, and how to get it."""
+    try:
+        if source.name != "world":
+            _folder(source)
+    except FileNotFoundError as error:
+        return f"not fetched: {error}"
+    return ""
+
+
+def read_ids(file: str | None) -> dict[str, list[str]] | None:
+    """The images that a list of a scale names, in its order, each with the SHA-256 of its files as far as committed.
+
+    A line is the id that `load_set` gives an image, then those digests (`lib.digests`). FileNotFoundError or ValueError
+    in one line for a missing list and one that names an image twice.
+    """
+    if file is None:
+        return None
+    path = ROOT / file
+    if not path.is_file():
+        raise FileNotFoundError(f"{file}: no such list of images")
+    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(ids := {line[0]: line[1:] for line in lines}) < len(lines):
+        raise ValueError(f"{file}: names an image twice")
+    return ids
 
 
 def class_names(source: Data) -> Sequence[str]:
@@ -48,6 +79,10 @@ def class_names(source: Data) -> Sequence[str]:
     from torchvision.models import ResNet50_Weights  # a second that only ImageNet's names need
 
     return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def _folder(source: Data | Scenes) -> Path:
+    return find_folder(source.name if "/" in source.name else f"data/{source.name}")
 
 
 def _checked(found: ImageSet, source: Data) -> ImageSet:

@@ -3,7 +3,7 @@
 torchvision, timm and the hub's client take seconds to import, so they are only when a network needs them.
 """
 
-import importlib
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lib.networks.weights import from_tensorpack
+from lib import download as transfer
+from lib.digests import content_sha256
+from lib.networks.weights import from_tensorpack, load_state, read_state
 
 # The paper's names of VGG-16's layers -> torchvision's: relu3_3 is features.15, pool3 comes right after it.
 VGG16_RELUS = {1: (1, 3), 2: (6, 8), 3: (11, 13, 15), 4: (18, 20, 22), 5: (25, 27, 29)}
@@ -80,9 +82,15 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
     url = known[spec.weights].url
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
     if download:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=path.stem.rsplit("-", 1)[1])
+
+        def check(file: Path) -> None:
+            # torchvision's file names end in the first 8 digits of the file's SHA-256, e.g. vgg19-dcbb9e9d.pth.
+            if not (found := content_sha256(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
+                raise ValueError(f"its SHA-256 is {found}")
+
+        transfer.download(
+            path.parent, url.rpartition("/")[0], {path.name: transfer.File(path.name, check)}, record=False
+        )
     return path if path.is_file() else None
 
 
@@ -133,6 +141,31 @@ def mobilenetv2_same(classes: int = 1000) -> nn.Module:
     return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
 
 
+def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
+    """timm's `tf_efficientnet_lite0` to `lite2`; with the file of a package its tensors, which have the same order.
+
+    Tan and Le (2019) without squeeze-and-excitation, ReLU6; images of 224, 240 and 260 pixels, "same" padding.
+    """
+    network = timm_network(spec)
+    if weights:
+        own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
+        given = [(key, value) for key, value in read_state(weights).items() if not key.endswith("num_batches_tracked")]
+        if len(own) != len(given):
+            raise ValueError(f"{weights.name}: {len(given)} tensors, but {spec.architecture} has {len(own)}")
+        load_state(network, dict(zip(own, (value for _, value in given), strict=True)), weights.name)
+    return network
+
+
+def package_file(spec: Any, download: bool) -> Path | None:
+    """The weights file in an installed package, of which no code is run; FileNotFoundError to download one."""
+    found = importlib.util.find_spec(spec.weights.replace("-", "_"))
+    folders = found.submodule_search_locations if found else None
+    path = next((path for folder in folders or () for path in sorted(Path(folder).rglob("*.pth"))), None)
+    if path is None and download:
+        raise FileNotFoundError(f"the package {spec.weights} is not installed")
+    return path
+
+
 FAMILIES = {
     "small": family("small.ARCHITECTURES", "classes", trained=True),
     "small_detector": family("detectors.DETECTORS", "classes", trained=True),
@@ -146,5 +179,6 @@ FAMILIES = {
     "mobilenetv2_same": Family(lambda spec: mobilenetv2_same(spec.classes)),
     "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
+    "efficientnet_lite": Family(efficientnet_lite, load=efficientnet_lite, file=package_file),
     "timm": Family(timm_network, load=timm_network, file=timm_file),
 }

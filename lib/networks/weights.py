@@ -6,7 +6,6 @@ turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152
 tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
 """
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from lib.digests import content_sha256
 from lib.networks.denoising import Denoising
 from lib.networks.purifier import NRP, NRPResG
 
@@ -31,9 +31,10 @@ VARIABLES |= {"mean/EMA": "running_mean", "variance/EMA": "running_var"}
 
 
 def check_sha256(path: Path, sha256: str | None) -> None:
-    """ValueError in one line if the file does not have this SHA-256; None checks nothing."""
-    if sha256 and (found := hashlib.sha256(path.read_bytes()).hexdigest()) != sha256:
-        raise ValueError(f"{path.name}: SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
+    """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
+    if sha256 and (found := content_sha256(path)) != sha256:
+        name = f"{path.name}{': of its tensors the' if path.suffix == '.npz' else ':'}"
+        raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ class Data(Strict):
     name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
     side: int  # pixels
     count: int | None = None  # images per number (default: all)
+    ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
 
     @field_validator("name")
     @classmethod
@@ -31,6 +32,7 @@ class Scenes(Strict):
     labels: Literal["pixels", "boxes"]
     sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480)
     count: int | None = None  # images (default: all)
+    ids: str | None = None  # as of `Data`; without, CamVid's are spread over its streets
     batch: int | None = None  # images per step and per stored shard, where it is not the scale's
 
     @model_validator(mode="after")
@@ -63,6 +65,9 @@ class NetworkSpec(Strict):
     maps: int = 64  # of a SegNet-Basic
     width: int = 64  # of a purifier or a generator
     blocks: int = 23
+    licence: str = ""  # of weights that somebody else published
+    megabytes: float | None = None
+    top1: float | None = None  # known accuracy on the scale's images (published, or measured here), in percent
 
     @model_validator(mode="after")
     def families_have_their_task(self) -> "NetworkSpec":

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lib.data import world
+from lib.data import sets, world
 from lib.data.sets import load_set
 from lib.settings import Data
 
@@ -26,3 +26,19 @@ def test_more_images_than_there_are_is_an_error():
 def test_the_embedded_world_has_one_size():
     with pytest.raises(ValueError, match="48 x 48 pixels, not 64"):
         load_set(Data(name="world", side=64))
+
+
+def test_a_list_of_images_is_there_and_names_each_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(sets, "ROOT", tmp_path)
+    (tmp_path / "list.txt").write_text("a 00ff\n\nb\n")
+    assert sets.read_ids("list.txt") == {"a": ["00ff"], "b": []} and sets.read_ids(None) is None
+    (tmp_path / "list.txt").write_text("a\nb\na\n")
+    with pytest.raises(ValueError, match=r"^list\.txt: names an image twice$"):
+        sets.read_ids("list.txt")
+    with pytest.raises(FileNotFoundError, match=r"^none\.txt: no such list of images$"):
+        load_set(Data(name="neurips2017", side=48, ids="none.txt"))
+
+
+def test_the_embedded_data_set_takes_no_list():
+    with pytest.raises(ValueError, match=r"taken in its own order, not by a list \(scales/lists/coco_sample\.txt\)$"):
+        load_set(Data(name="world", side=48, ids="scales/lists/coco_sample.txt"))

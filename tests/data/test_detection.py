@@ -90,6 +90,13 @@ def test_count_takes_the_first_images_and_their_truth_only(coco):
     assert len(data.truth["categories"]) == 2
 
 
+def test_a_list_of_ids_says_which_images_and_in_which_order(coco):
+    data = load_coco(coco, ids=["000000000632", "000000000139"])
+    assert data.image_ids == [632, 139] and {each["image_id"] for each in data.truth["annotations"]} == {139}
+    with pytest.raises(ValueError, match=r"val2017\.json has no image '139' \(1 of the 1 images"):
+        load_coco(coco, ids=["139"])
+
+
 def test_more_images_than_there_are_is_an_error(coco):
     with pytest.raises(ValueError, match=r"^coco: 4 images asked for, but .*instances_val2017\.json lists 3$"):
         load_coco(coco, count=4)

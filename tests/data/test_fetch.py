@@ -1,9 +1,17 @@
+import shutil
+import socket
+import time
+from datetime import date
 from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from lib import download
 from lib.data import fetch, images, unlabelled
+from lib.digests import content_sha256
 from tests.data.conftest import leftovers, run
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -24,7 +32,7 @@ def png(side=SIDE, colour=(10, 20, 30)):
 @pytest.fixture
 def server(server):
     """The loopback server with a set of three images."""
-    server.files = {"/set/dev_dataset.csv": TABLE.encode()}
+    server.files = {"/set/images.csv": TABLE.encode()}
     server.files |= {f"/set/images/{name}.png": png() for name in IDS}
     return server
 
@@ -58,7 +66,7 @@ def test_interrupted_run_goes_on_and_a_damaged_image_is_fetched_again(server, pl
 
 @pytest.mark.parametrize("fault", [503, 429, "short"])
 def test_passing_faults_are_tried_again(server, places, fault):
-    server.faults = {"/set/images/b.png": [fault, fault], "/set/dev_dataset.csv": [fault]}
+    server.faults = {"/set/images/b.png": [fault, fault], "/set/images.csv": [fault]}
     run("neurips2017", "--url", server.url)
     assert len(images.load_neurips2017(places / "repository" / "data" / "neurips2017", side=SIDE)) == 3
     assert server.requests.count("/set/images/b.png") == 3
@@ -71,7 +79,7 @@ def test_image_that_cannot_be_had_is_reported_and_the_others_stay(server, places
         run("neurips2017", "--url", server.url)
     folder = places / "repository" / "data" / "neurips2017" / "images"
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "c.png"]
-    assert server.requests.count("/set/images/b.png") == (1 if content is None else fetch.TRIES)
+    assert server.requests.count("/set/images/b.png") == (1 if content is None else download.TRIES)
 
 
 @pytest.mark.parametrize(
@@ -82,8 +90,8 @@ def test_image_that_cannot_be_had_is_reported_and_the_others_stay(server, places
     ],
 )
 def test_a_wrong_table_is_refused(server, places, content, reason):
-    server.files["/set/dev_dataset.csv"] = content
-    with pytest.raises(ConnectionError, match=rf"dev_dataset\.csv: {reason}"):
+    server.files["/set/images.csv"] = content
+    with pytest.raises(ConnectionError, match=rf"images\.csv: {reason}"):
         run("neurips2017", "--url", server.url)
     assert not (places / "repository" / "data" / "neurips2017" / "images.csv").exists()
 
@@ -101,7 +109,7 @@ def test_assets_are_linked_not_copied(server, places, monkeypatch, name):
 
 
 def test_a_list_of_another_name_can_be_told(server, places):
-    server.files["/set/mine.csv"] = server.files.pop("/set/dev_dataset.csv")
+    server.files["/set/mine.csv"] = server.files.pop("/set/images.csv")
     fetch.get("neurips2017", url=server.url, listing="mine.csv")
     assert (places / "repository" / "data" / "neurips2017" / "images.csv").read_text() == TABLE
     with pytest.raises(ValueError, match=r"^camvid has 3 lists of images"):
@@ -187,15 +195,108 @@ def test_a_collection_without_a_folder_says_what_to_do(name, command):
     assert "\n" not in str(error.value)
 
 
-def test_list_shows_what_is_here_and_how_to_get_the_rest(places, capsys):
+def test_list_shows_what_is_here_and_how_to_get_the_rest(places):
     (places / "repository" / "data" / "neurips2017").mkdir(parents=True)
-    print(run(""))
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["data", "set", "found", "where", "how", "to", "get", "it"]
-    assert lines[2].split()[:2] == ["neurips2017", "yes"]
-    assert lines[3].split()[:3] == ["imagenet_val", "no", "-"]
-    assert any(line.split() == ["camvid", "no", "-", "companion", "data", "camvid"] for line in lines)
-    assert any(line.split() == ["coco", "no", "-", "companion", "data", "coco"] for line in lines)
-    for name in ("comics", "paintings"):
-        assert any(line.split()[:3] == [name, "no", "-"] for line in lines)
-    assert all(name in " ".join(lines) for name in ("comic-books-classification", "painter-by-numbers"))
+    text = run("")
+    lines = text.splitlines()
+    assert lines[0].split()[:3] == ["data", "set", "what"]
+    found = {name: " ".join(line for line in lines if line.split()[0] == name) for name in fetch.SETS}
+    assert all(" no " in line for name, line in found.items() if name != "neurips2017")
+    assert "incomplete:" in found["neurips2017"] and "CC BY 2.0" in found["neurips2017"]
+    assert "companion fetch camvid" in found["camvid"]
+    assert all(name in text for name in ("competitions download", "--from FOLDER", "image-net.org"))
+
+
+def test_half_a_set_is_incomplete(server, places):
+    run("neurips2017", "--url", server.url)
+    assert fetch.state("neurips2017") == "incomplete: 3 of 1,000 files"
+    assert fetch.state("neurips2017", {"a": [], "c": []}) == "yes"
+    folder = places / "repository" / "data" / "neurips2017"
+    (folder / "images" / "c.png").unlink()
+    assert fetch.state("neurips2017", {"a": [], "c": []}) == "incomplete: 1 of 2 files"
+    (folder / "images.csv").unlink()
+    assert fetch.state("neurips2017").startswith("incomplete: ")
+
+
+def test_only_the_chosen_images_are_fetched_and_of_their_pixels(server, places):
+    server.files["/set/images/b.png"] = png(colour=(1, 2, 3))
+    pixels = {name: content_sha256(image(places, colour)) for name, colour in (("a", (10, 20, 30)), ("b", (1, 2, 3)))}
+    fetch.get("neurips2017", url=server.url, chosen={"b": [pixels["b"]]})
+    assert sorted(server.requests) == ["/set/images.csv", "/set/images/b.png"]
+    with pytest.raises(ConnectionError, match=r"b\.png: is another file than it was: SHA-256 is .*, expected "):
+        fetch.get("neurips2017", url=server.url, chosen={"b": [pixels["a"]]})
+    with pytest.raises(ValueError, match=r"^neurips2017 has no image 'x' \(1 of 2 chosen images are not in it\)$"):
+        fetch.get("neurips2017", url=server.url, chosen={"b": [], "x": []})
+
+
+def image(folder, colour):
+    """The same picture, compressed by another method."""
+    path = folder / f"{colour}.webp"
+    Image.new("RGB", (SIDE, SIDE), colour).save(path, lossless=True)
+    return path
+
+
+def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(server, places):
+    fetch.get("neurips2017", url=server.url)
+    today = date.today().isoformat()
+    assert fetch.get("neurips2017", url=server.url).endswith(f" (unverified, first seen {today})")
+    (places / "repository" / "data" / "neurips2017" / "images" / "a.png").unlink()
+    server.files["/set/images/a.png"] = png(colour=(1, 1, 1))
+    with pytest.raises(ConnectionError, match=rf"a\.png: has changed: SHA-256 is .*, first seen {today} as "):
+        fetch.get("neurips2017", url=server.url)
+    assert not (places / "repository" / "data" / "neurips2017" / "images" / "a.png").exists()
+    server.files["/set/images/a.png"] = png()
+    fetch.get("neurips2017", url=server.url)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(server, places, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    with pytest.raises(OSError, match=r"^needs 176 MB, but the disk of .* has 0 MB"):
+        fetch.get("neurips2017", url=server.url)
+    assert not leftovers(places) and server.requests == ["/set/images.csv"]
+
+
+def test_a_disk_that_fills_up_is_no_reason_to_try_again(server, places, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    with pytest.raises(ConnectionError, match=r"images\.csv: needs 0 MB, but the disk of "):
+        fetch.get("neurips2017", url=server.url)
+    assert server.requests == ["/set/images.csv"]
+
+
+@pytest.mark.parametrize(
+    ("url", "mirror", "message"),
+    [
+        ("http://example.org/x", False, "only https is taken"),
+        ("http://example.org/x", True, "only https is taken"),
+        ("http://127.0.0.1:1/x", False, "the host is none of raw"),
+        ("https://example.org/x", False, "the host is none of raw"),
+        ("https://raw.githubusercontent.com.example.org/x", False, "the host is none of raw"),
+        ("ftp://raw.githubusercontent.com/x", False, "only https is taken"),
+    ],
+)
+def test_other_hosts_and_open_connections_are_refused(places, url, mirror, message):
+    with pytest.raises(ValueError, match=message):
+        download.download(places, url, {"a": download.File("a", Path.exists)}, mirror=mirror)
+
+
+def test_a_redirection_to_another_host_is_refused(server, places):
+    server.redirects = {"/set/images/b.png": server.url.replace("127.0.0.1", "localhost") + "/images/a.png"}
+    with pytest.raises(ConnectionError, match=r"^1 of 3 files are missing .*: the host is none of .*127\.0\.0\.1"):
+        fetch.get("neurips2017", url=server.url)
+    assert not (places / "repository" / "data" / "neurips2017" / "images" / "b.png").exists()
+
+
+def test_every_set_comes_over_https_from_a_host_of_the_list():
+    for data in fetch.SETS.values():
+        if data.url:
+            download.permitted(data.url)
+
+
+def test_a_host_that_does_not_answer_is_said_within_three_seconds(places):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        start = time.monotonic()
+        with pytest.raises(ConnectionError, match=r"^no connection to 127\.0\.0\.1 \(.*\); offline, or a proxy"):
+            fetch.get("neurips2017", url=f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - start < 3

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lib.data import fetch, images
+from lib import download
+from lib.data import images
 from lib.data.detection import load_coco
 from lib.data.segmentation import load_camvid
 from tests.data.conftest import leftovers, run
@@ -120,7 +121,7 @@ def annotations(names=NAMES):
 @pytest.fixture
 def coco(server, monkeypatch):
     """Two images of COCO and the archive of annotations, as COCO's server has them; blocks of 10 bytes."""
-    monkeypatch.setattr(fetch, "BLOCK", 10)
+    monkeypatch.setattr(download, "BLOCK", 10)
     server.files = {ARCHIVE: annotations(), **{f"/set/val2017/{name}": PHOTOGRAPH for name in NAMES}}
     return server
 
@@ -166,9 +167,9 @@ def test_a_killed_download_goes_on_where_it_ended(coco, partial):
 
 
 def test_a_connection_that_ends_early_is_taken_up_again(coco, places):
-    coco.faults = {ARCHIVE: ["short"] * (fetch.TRIES - 1)}
+    coco.faults = {ARCHIVE: ["short"] * (download.TRIES - 1)}
     run("coco", "--url", coco.url)
-    assert coco.ranges[: fetch.TRIES] == [None, *[f"bytes={20 * k}-" for k in range(1, fetch.TRIES)]]
+    assert coco.ranges[: download.TRIES] == [None, *[f"bytes={20 * k}-" for k in range(1, download.TRIES)]]
     assert contents(places / "repository" / "data" / "coco") == EVERYTHING
 
 
@@ -191,7 +192,7 @@ def test_a_download_killed_while_it_was_unpacked_starts_anew(coco, partial):
 
 
 def test_a_server_that_is_down_leaves_what_has_come(coco, places):
-    coco.faults = {ARCHIVE: ["short", *[503] * fetch.TRIES]}
+    coco.faults = {ARCHIVE: ["short", *[503] * download.TRIES]}
     with pytest.raises(ConnectionError, match=r"^1 of 1 files are missing \(.*2017\.zip: 503 .*\); run it again$"):
         run("coco", "--url", coco.url)
     root = places / "repository" / "data" / "coco"

@@ -53,6 +53,20 @@ def test_imagenet_is_sorted_and_keeps_its_labels(imagenet):
     assert torch.equal(data.images[0], pixels(Image.open(imagenet / "images" / "v1.jpeg")))
 
 
+def test_a_list_of_ids_says_which_images_and_in_which_order(neurips, imagenet):
+    data = images.load_neurips2017(neurips, side=20, ids=["c", "b"])
+    assert data.ids == ["c", "b"] and data.labels.tolist() == [388, 0]
+    assert torch.equal(data.images[0], pixels(picture(2, 20)))
+    assert images.load_neurips2017(neurips, side=20, count=1, ids=["c", "b"]).ids == ["c"]
+    assert images.load_imagenet_val(imagenet, side=16, ids=["v2"]).labels.tolist() == [999]
+    with pytest.raises(
+        ValueError, match=r"images\.csv has no image 'x' \(2 of the 3 images .*\); run: companion fetch"
+    ):
+        images.load_neurips2017(neurips, side=20, ids=["a", "x", "y"])
+    with pytest.raises(ValueError, match=r"^neurips2017: 3 images asked for, but .*images\.csv lists 2$"):
+        images.load_neurips2017(neurips, side=20, count=3, ids=["c", "b"])
+
+
 @pytest.mark.parametrize("side", [8, 33])
 def test_other_sizes_are_squashed_as_pillow_does_bilinearly(neurips, side):
     data = images.load_neurips2017(neurips, side=side, count=1)

@@ -45,6 +45,13 @@ def test_a_count_is_spread_over_the_whole_list(camvid):
     assert load_camvid(camvid, "test", SIDES, 6).ids == load_camvid(camvid, "test", SIDES).ids
 
 
+def test_a_list_of_ids_says_which_pairs_and_in_which_order(camvid):
+    data = load_camvid(camvid, "test", SIDES, ids=["f4", "f1"])
+    assert data.ids == ["f4", "f1"] and data.labels[:, 1, 1].tolist() == [4, 1]
+    with pytest.raises(ValueError, match=r"test\.txt has no image 'f9' \(1 of the 2 images"):
+        load_camvid(camvid, "test", SIDES, ids=["f1", "f9"])
+
+
 def test_the_tutorials_own_list_is_understood(camvid):
     text = (camvid / "test.txt").read_text()
     (camvid / "test.txt").write_text(
