@@ -23,15 +23,15 @@ class OnnxYolox(nn.Module):
 
     categories: the data set's id of each class. A box counts for every class whose score, objectness times class
     probability, reaches THRESHOLD; non-maximum suppression within each class at NMS_IOU follows, and the best LIMIT
-    remain. It runs on the CPU, with as many threads as torch has when the file is loaded. ValueError in one line for a
-    file that cannot be read or whose shapes are not those of a YOLOX with this many classes.
+    remain. It runs on the CPU, with one thread. ValueError in one line for a file that cannot be read or whose shapes
+    are not those of a YOLOX with this many classes.
     """
 
     def __init__(self, path: Path, categories: Sequence[int] = COCO_CATEGORIES):
         super().__init__()
-        self.name = path.name
+        self.path, self.name = path, path.name
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = 1
         options.log_severity_level = 4  # what goes wrong is raised, not printed
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -47,6 +47,10 @@ class OnnxYolox(nn.Module):
         # A state dict cannot show an ONNX file's weights; stored results are keyed by this digest instead.
         sha256 = hashlib.sha256(path.read_bytes()).digest()
         self.register_buffer("sha256", torch.frombuffer(bytearray(sha256), dtype=torch.uint8))
+
+    def __reduce__(self) -> tuple:
+        """As a worker gets it: from the file."""
+        return reopened, (self.path, self.categories.tolist())
 
     def forward(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Images of any sizes; what is found comes best first. RuntimeError where a gradient is asked for."""
@@ -91,3 +95,8 @@ def decode(output: Tensor, side: int) -> tuple[Tensor, Tensor]:
     rows, columns, strides = cells.split(1, 1)
     boxes = torch.cat([(output[:, :2] + torch.cat([columns, rows], 1)) * strides, output[:, 2:4].exp() * strides], 1)
     return box_convert(boxes, "cxcywh", "xyxy"), output[:, 4:5] * output[:, 5:]
+
+
+def reopened(path: Path, categories: Sequence[int]) -> OnnxYolox:
+    """The detector, as `lib.zoo` gives it."""
+    return OnnxYolox(path, categories).eval().requires_grad_(False)

@@ -73,6 +73,16 @@ def test_its_digest_is_a_buffer(tmp_path):
     assert bytes(state["sha256"].numpy()).hex() == hashlib.sha256((tmp_path / "tiny.onnx").read_bytes()).hexdigest()
 
 
+def test_a_worker_gets_the_same_network_from_the_file(tmp_path):
+    output = quiet_output()
+    put(output, 0, (8, 8, 24, 24), 8, (0, 0), 0.9, (0.9, 0.1))
+    network = yolox(tmp_path, output)
+    torch.save(network, tmp_path / "sent.pt")
+    sent = torch.load(tmp_path / "sent.pt", weights_only=False)
+    image = [torch.zeros(3, SIDE, SIDE)]
+    assert all(torch.equal(a, b) for a, b in zip(network(image)[0].values(), sent(image)[0].values(), strict=True))
+
+
 def test_a_gradient_through_a_black_box_is_refused(tmp_path):
     detector, x = yolox(tmp_path, quiet_output()), torch.rand(3, 32, 32, requires_grad=True)
     with pytest.raises(RuntimeError, match=r"^tiny\.onnx is a black box: no gradient passes"):
