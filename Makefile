@@ -32,9 +32,12 @@ lab: data/world/world.json  ## JupyterLab on the notebooks, which run there cell
 	$(if $(wildcard models/mini/*.safetensors),,@echo "No trained networks in models/mini yet: run 'make repro' first.")
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
-bench: .venv/installed  ## speed against the plain loop and against peers, as ratios measured in one run
-	$(BIN)/python benchmarks/attacks.py
-	$(BIN)/python benchmarks/transforms.py
+bench: .venv/installed  ## speed against the plain loop and against peers, as ratios measured in one run: docs/performance.md
+	echo "# Speed, as make bench measured it" > docs/performance.md.part
+	$(BIN)/python benchmarks/attacks.py >> docs/performance.md.part
+	$(BIN)/python benchmarks/transforms.py >> docs/performance.md.part
+	mv docs/performance.md.part docs/performance.md
+	cat docs/performance.md
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from tabulate import tabulate
 
+from lib import machine
 from lib.attacks import decision, features
 from lib.attacks.transport import GRADIENTS, fsa, scattering
 from lib.networks.wrappers import Bf16, Normalised, Tap
@@ -63,7 +64,7 @@ def against_floor(x: torch.Tensor, y: torch.Tensor) -> str:
     }
     base = seconds(lambda: floor(network, x))
     rows = [[name, seconds(run) / base] for name, run in runs.items()]
-    return tabulate(rows, ["attack on ResNet-18", "time / floor"], floatfmt=".2f")
+    return tabulate(rows, ["attack on ResNet-18", "time / floor"], tablefmt="github", floatfmt=".2f")
 
 
 def against_released_ssp(x: torch.Tensor) -> str:
@@ -81,7 +82,7 @@ def against_released_ssp(x: torch.Tensor) -> str:
     network.to(memory_format=torch.channels_last)
     measure("and channels_last", Tap(network, "15"))
     measure("and bf16", Bf16(Tap(network, "15")))
-    return tabulate(rows, ["SSP", "times faster"], floatfmt=".2f")
+    return tabulate(rows, ["SSP", "times faster"], tablefmt="github", floatfmt=".2f")
 
 
 def scattering_gradients(device: str) -> str:
@@ -96,15 +97,21 @@ def scattering_gradients(device: str) -> str:
 
     times = {gradient: run(gradient) for gradient in GRADIENTS}
     rows = [[name, times["unrolled"] / time] for name, time in times.items()]
-    return tabulate(rows, ["FSA's gradient", "times faster"], floatfmt=".2f")
+    return tabulate(rows, ["FSA's gradient", "times faster"], tablefmt="github", floatfmt=".2f")
 
 
 def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     x = (torch.randint(0, 256, (BATCH, 3, 224, 224)) / 255).to(device)
     y = torch.zeros(BATCH, dtype=torch.int64, device=device)
-    print(against_floor(x, y), against_released_ssp(x), scattering_gradients(device), sep="\n\n")
+    print(
+        __doc__.replace(": `make bench`", ""),
+        f"On {machine.describe()}, one thread on CPUs; the fastest of {REPEATS} runs.",
+        sep="\n",
+    )
+    print("", against_floor(x, y), against_released_ssp(x), scattering_gradients(device), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def compare(title: str, peer: Callable[[], Tensor], runs: dict[str, Callable[[],
         spent = seconds(run)
         rows.append([name, 1000 * spent, base / spent, rmse(run()[: len(reference)], reference)])
     headers = [title, "ms per image", "times faster", "RMSE in levels"]
-    return tabulate(rows, headers, floatfmt=("", ".2f", ".2f", ".5f"))
+    return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".2f", ".2f", ".5f"))
 
 
 def tvm_table(x: Tensor, on_gpu: dict[str, Tensor], weight: float) -> str:
@@ -108,13 +108,14 @@ def median_table(x: Tensor, on_gpu: dict[str, Tensor], window: int) -> str:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     x = photographs()
     on_gpu = {}
     if torch.cuda.is_available():
         on_gpu = {torch.cuda.get_device_name(): x.repeat(-(-GPU_BATCH // len(x)), 1, 1, 1).cuda()}
     tvms = [tvm_table(x, on_gpu, weight) for weight in (30, 10)]
     medians = [median_table(x, on_gpu, window) for window in (3, 5)]
-    print(*tvms, jpeg_table(x, on_gpu), *medians, sep="\n\n")
+    print(f"\n{__doc__}", *tvms, jpeg_table(x, on_gpu), *medians, sep="\n\n")
 
 
 if __name__ == "__main__":
