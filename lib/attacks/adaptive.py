@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 Defense = Callable[[Tensor], Tensor]
 
@@ -41,7 +42,13 @@ class Adaptive(nn.Module):
         self.training = victim.training
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([self.victim(self.defended(defense, x)) for defense in self.defenses]).mean(0)
+        # Of several draws one is in memory at a time: each is computed again when its gradient is due.
+        again = len(self.defenses) > 1 and torch.is_grad_enabled() and x.requires_grad
+        logits = functools.partial(checkpoint, self.logits, use_reentrant=False) if again else self.logits
+        return torch.stack([logits(defense, x) for defense in self.defenses]).mean(0)
+
+    def logits(self, defense: Defense, x: Tensor) -> Tensor:
+        return self.victim(self.defended(defense, x))
 
     def defended(self, defense: Defense, x: Tensor) -> Tensor:
         if self.bpda:

@@ -10,8 +10,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 RESIDUAL_SCALE = 0.2
+LARGE = 1 << 20  # 128x128 pixels of 64 channels
 conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
@@ -41,13 +43,19 @@ class DenseBlock(nn.Module):
 
 
 class RRDB(nn.Sequential):
-    """Residual in residual: three dense blocks; a fifth of what comes out is added to the input."""
+    """Residual in residual: three dense blocks; a fifth of what comes out is added to the input.
+
+    Where a gradient passes through a frozen one and its input has LARGE numbers or more, what is inside is computed
+    again on the way back instead of kept: a third more time, and 23 of them fit where one did.
+    """
 
     def __init__(self, width: int, growth: int):
         super().__init__(OrderedDict((f"RDB{number}", DenseBlock(width, growth)) for number in (1, 2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + RESIDUAL_SCALE * super().forward(x)
+        again = x.requires_grad and x.numel() >= LARGE and not self.RDB1.conv1.weight.requires_grad
+        inside = super().forward
+        return x + RESIDUAL_SCALE * (checkpoint(inside, x, use_reentrant=False) if again else inside(x))
 
 
 class NRP(nn.Sequential):

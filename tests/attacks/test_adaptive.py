@@ -215,3 +215,19 @@ def test_the_representation_says_mode_and_options_but_no_address():
         assert shown == f"bpda={mode == 'BPDA'}, defense=nrp(network=NRPResG, noise=0.05, seed=7)"
     assert Adaptive(network, coarse, bpda=True).extra_repr() == "bpda=True, defense=coarse"
     assert "defense=NRPResG" in repr(Adaptive(network, purifier()))
+
+
+def test_many_draws_take_the_memory_of_one_and_give_the_mean_s_gradient():
+    torch.manual_seed(0)
+    victim, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), torch.rand(2, 3, 2, 2)
+    draws = [functools.partial(torch.mul, other=torch.rand(3, 2, 2)) for _ in range(6)]
+
+    def gradient(network):
+        sizes, given = [], x.clone().requires_grad_(True)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            total = network(given).square().sum()
+        return torch.autograd.grad(total, given)[0], sum(sizes)
+
+    found, kept = gradient(Adaptive(victim, *draws))
+    expected, all_kept = gradient(lambda given: torch.stack([victim(draw(given)) for draw in draws]).mean(0))
+    assert torch.allclose(found, expected, atol=1e-6) and kept < all_kept / 2

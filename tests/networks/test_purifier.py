@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lib.networks import purifier
 from lib.networks.purifier import NRP, PURIFIERS, RRDB, Critic, NRPResG, ResidualBlock, begin_as_identity
 
 
@@ -113,3 +114,24 @@ def test_critic_has_the_layers_of_basicsr():
     assert kinds == "CL" + "CBL" * 9
     assert [(layer.in_features, layer.out_features) for layer in critic.head[::2]] == [(512 * 4 * 4, 100), (100, 1)]
     assert {module.negative_slope for module in critic.modules() if isinstance(module, nn.LeakyReLU)} == {0.2}
+
+
+def kept(network, x):
+    """The gradient of a sum of outputs, and the bytes that autograd keeps for it."""
+    sizes = []
+    x = x.clone().requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(4 * t.numel()) or t, lambda t: t):
+        total = network(x).sum()
+    return torch.autograd.grad(total, x)[0], sum(sizes)
+
+
+def test_a_gradient_through_a_large_frozen_purifier_is_the_same_from_a_fraction_of_the_memory(monkeypatch):
+    torch.manual_seed(0)
+    network = purifier.NRP(8, 4).requires_grad_(False)
+    x = torch.rand(1, 3, 24, 24)
+    whole, much = kept(network, x)
+    monkeypatch.setattr(purifier, "LARGE", 8 * 24 * 24)
+    again, little = kept(network, x)
+    assert torch.equal(whole, again) and little < much / 8
+    network.requires_grad_(True)
+    assert kept(network, x)[1] >= much  # a training keeps all
