@@ -165,7 +165,7 @@ def report(
 
     if part == "all":
         announce("report", scale)
-    print(writing.run(settings.load(scale), part, csv))
+    print(writing.report_part(settings.load(scale), part, csv))
 
 
 @app.command()

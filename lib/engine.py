@@ -144,12 +144,12 @@ def _work(parcel: bytes, own: Sequence[tuple[str, str]]) -> None:
             sys.modules[name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(sys.modules[name])
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
-    unpickler.persistent_load = _read
+    unpickler.persistent_load = _network_of
     for job in unpickler.load():
         job.run(_device)
 
 
-def _read(path: Path) -> nn.Module:
+def _network_of(path: Path) -> nn.Module:
     if path not in _networks:
         _networks[path] = torch.load(path, map_location=_device, weights_only=False)
     return _networks[path]

@@ -114,7 +114,7 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
         raise ValueError(f"{target}: the results would mix with the images they come from; name another folder")
     target.mkdir(parents=True, exist_ok=True)
     for path in tqdm(paths, unit="image"):
-        save(function(read_image(path), path), target / f"{path.stem}.png")
+        save_png(function(read_image(path), path), target / f"{path.stem}.png")
     return f"{target}: {len(paths)} images"
 
 
@@ -131,7 +131,7 @@ def find_images(folder: Path) -> list[Path]:
     return images
 
 
-def save(image: Tensor, path: Path) -> None:
+def save_png(image: Tensor, path: Path) -> None:
     """One image `[3,H,W]` in [0,1] as an 8-bit PNG, whole or not at all."""
     with replacing(path) as file:
         Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(file, format="PNG")

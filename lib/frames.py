@@ -83,7 +83,7 @@ def join(frames: Iterable[Frame]) -> Frame:
     return Frame(cells, [p for f in frames for p in f.parts], [i for f in frames for i in f.images])
 
 
-def save(frame: Frame, path: Path) -> None:
+def save_frame(frame: Frame, path: Path) -> None:
     """Write a frame as one compressed file; the same bytes for the same frame."""
     sets = list(dict.fromkeys(frame.images))
     about = frame.cells.assign(images=[sets.index(one) for one in frame.images], kind=[_kind(p) for p in frame.parts])
@@ -95,7 +95,7 @@ def save(frame: Frame, path: Path) -> None:
     np.savez_compressed(path, **arrays)
 
 
-def load(path: Path) -> Frame:
+def load_frame(path: Path) -> Frame:
     """The inverse of `save`."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)

@@ -76,7 +76,7 @@ def keep_record(name: str, scale: str, root: Path, results: Path, seconds: float
     Seconds are of that run: what the store had already was not computed again.
     """
     command = f"companion run {name} --scale {scale}"
-    record = {"stage": name, "command": command, "parameters": parameters(name, scale, root)}
+    record = {"stage": name, "command": command, "parameters": deciding_parameters(name, scale, root)}
     path = results / scale / name / "run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=2) + "\n")
@@ -89,7 +89,7 @@ def keep_record(name: str, scale: str, root: Path, results: Path, seconds: float
     timings.recorded(results / scale, f"run of {name}", measured)
 
 
-def parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
+def deciding_parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
     """What decides the run: params.yaml, and of the scale's file what all notebooks read and this one's own."""
     kept = ["like", "precision", "batch", "attacks", "data", name.split("_")[0]]
     constants, chosen = (yaml.safe_load((root / file).read_text()) for file in ("params.yaml", f"scales/{scale}.yaml"))

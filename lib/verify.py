@@ -35,7 +35,7 @@ def again(root: Path, folder: Path) -> Path:
     return work / "results"
 
 
-def compare(before: Path, after: Path) -> pd.DataFrame:
+def compare_folders(before: Path, after: Path) -> pd.DataFrame:
     """One row per committed table and figure: file, verdict (one of VERDICTS), the largest difference of a number."""
     kinds = ("*/tables/*.csv", "*/data/*.csv", "*/figures/*.svg")
     files = sorted(path for kind in kinds for path in before.glob(kind) if path.parts[-3] != "site")
@@ -90,7 +90,7 @@ def _ends(table: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
 
 def verify(root: Path, scale: str, folder: Path, keep: bool = False) -> tuple[str, bool]:
     """`again` and `compare`: what to print, and whether nothing differs. keep: leave the folder there."""
-    table = compare(root / "results" / scale, again(root, folder) / scale)
+    table = compare_folders(root / "results" / scale, again(root, folder) / scale)
     if not keep:
         shutil.rmtree(folder)
     counts = table["verdict"].value_counts()

@@ -191,7 +191,7 @@ def test_an_interrupted_write_leaves_no_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Image.Image, "save", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        folders.save(torch.zeros(3, 4, 4), tmp_path / "x.png")
+        folders.save_png(torch.zeros(3, 4, 4), tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lib.frames import join, load, save
+from lib.frames import join, load_frame, save_frame
 from lib.settings import ROOT
 from lib.tasks.precision import Detections, evaluate_boxes
 from tests.made import cell, found, frame, pixels
@@ -84,9 +84,9 @@ def test_a_frame_comes_back_as_it_was_and_as_the_same_bytes(attacked, tmp_path):
         cell({"psnr": np.array([np.inf, 31.25])}),
     ])  # fmt: skip
     for name in ("a.npz", "b.npz"):
-        save(whole, tmp_path / name)
+        save_frame(whole, tmp_path / name)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    again = load(tmp_path / "a.npz")
+    again = load_frame(tmp_path / "a.npz")
     assert again.cells.equals(whole.cells) and again.images == whole.images
     for part, other in zip(whole.parts, again.parts, strict=True):
         if isinstance(part, dict):
@@ -99,7 +99,7 @@ def test_a_frame_comes_back_as_it_was_and_as_the_same_bytes(attacked, tmp_path):
                 size = len(part.image_ids)
                 drawn = np.random.default_rng(0).multinomial(size, np.full(size, 1 / size), 50)
                 assert np.array_equal(part.resampled(drawn, iou), other.resampled(drawn, iou))
-    save(again, tmp_path / "c.npz")
+    save_frame(again, tmp_path / "c.npz")
     assert (tmp_path / "c.npz").read_bytes() == (tmp_path / "a.npz").read_bytes()
 
 

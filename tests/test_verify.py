@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lib import verify
-from lib.verify import compare, compare_tables
+from lib.verify import compare_folders, compare_tables
 
 OLD = {"attack": ["SSP", "FGSM"], "accuracy": [10.0, 40.0], "accuracy low": [5.0, 30.0], "accuracy high": [15.0, 50.0]}
 OLD |= {"n": [100, 100]}
@@ -36,17 +36,19 @@ def test_a_long_table_has_its_interval_in_low_and_high():
 
 def test_every_table_and_figure_has_its_verdict(tmp_path):
     for name in ("old", "new"):
-        (tmp_path / name / "tables").mkdir(parents=True)
+        for folder in ("c/tables", "c/figures", "site/tables"):
+            (tmp_path / name / folder).mkdir(parents=True)
         for number, content in {1: "a,b\nx,1\n", 2: "a,b\nx,1\n" if name == "old" else "a,b\nx,9\n"}.items():
-            (tmp_path / name / "tables" / f"table_{number}.csv").write_text(content)
-        (tmp_path / name / "figure.svg").write_text(name)
-    (tmp_path / "old" / "only.csv").write_text("a\n1\n")
-    found = compare(tmp_path / "old", tmp_path / "new").set_index("file")["verdict"].to_dict()
+            (tmp_path / name / "c/tables" / f"table_{number}.csv").write_text(content)
+        (tmp_path / name / "c/figures/figure.svg").write_text(name)
+        (tmp_path / name / "site/tables/table_1.csv").write_text(name)  # a copy, of which nothing is said
+    (tmp_path / "old" / "c/tables/only.csv").write_text("a\n1\n")
+    found = compare_folders(tmp_path / "old", tmp_path / "new").set_index("file")["verdict"].to_dict()
     assert found == {
-        "figure.svg": "different",
-        "only.csv": "missing",
-        "tables/table_1.csv": "identical",
-        "tables/table_2.csv": "different",
+        "c/figures/figure.svg": "different",
+        "c/tables/only.csv": "missing",
+        "c/tables/table_1.csv": "identical",
+        "c/tables/table_2.csv": "different",
     }
 
 

@@ -19,7 +19,7 @@ from lib.settings import ROOT
 BLOCK = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
-def pages() -> list[Path]:
+def documents() -> list[Path]:
     """The pages that may have blocks."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -36,10 +36,10 @@ def filled(text: str, root: Path = ROOT / "results") -> str:
     return BLOCK.sub(written, text)
 
 
-def write() -> list[str]:
+def renew() -> list[str]:
     """Bring every page up to date; the names of those that changed."""
     changed = []
-    for path in pages():
+    for path in documents():
         before = path.read_text()
         if (after := filled(before)) != before:
             path.write_text(after)
@@ -59,12 +59,12 @@ def _claims(root: Path, scale: str, letters: str) -> str:
     return effects[columns].to_markdown(index=False, disable_numparse=True)
 
 
-def _table(root: Path, scale: str, name: str, *starts: str) -> str:
+def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
     lines = Results(scale, root).find(f"tables/{name}.md").read_text().splitlines()
     return "\n".join(lines[:2] + [line for line in lines[2:] if not starts or line[2:].startswith(starts)])
 
 
-def _grid(root: Path, scale: str, name: str, *defenses: str) -> str:
+def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
     cells = Results(scale, root).load_table(name)
     found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].unique()
@@ -73,4 +73,4 @@ def _grid(root: Path, scale: str, name: str, *defenses: str) -> str:
     return table.reset_index().to_markdown(index=False, disable_numparse=True)
 
 
-KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _table, "grid": _grid}
+KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _stored, "grid": _accuracies}

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from lib.frames import Frame
 from lib.report.results import Results
 from lib.report.scores import Estimate, combined, point
-from lib.report.tables import Scored, Where, distinct, fields, text
+from lib.report.tables import Scored, Where, distinct, fields, label_text
 from lib.settings import ROOT
 from lib.settings.base import Strict, validated
 
@@ -160,7 +160,7 @@ def effects(claim: Claim, frame: Frame) -> Iterator[tuple[str, Estimate, float]]
             taken = combined(claim.score, [(1.0, clean), (-1.0, less)]).value
             if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
                 terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, clean)]
-        name = claim.case.format(**{key: text(value) for key, value in values.items()})
+        name = claim.case.format(**{key: label_text(value) for key, value in values.items()})
         yield name, combined(claim.score, terms, constant), taken
 
 
@@ -232,7 +232,7 @@ def _place(item: str) -> tuple[str, int]:
     return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
 
 
-def markdown(judged: pd.DataFrame, scale: str) -> str:
+def claims_page(judged: pd.DataFrame, scale: str) -> str:
     """claims.md: the counts, the figure, a table per appendix."""
     tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items())
     parts = [INTRODUCTION.format(scale=scale, counts=f"{judged['id'].nunique()} claims: {tally}")]

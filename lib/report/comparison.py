@@ -36,7 +36,8 @@ def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
         frame = results.load_frame(table.stage)
     except FileNotFoundError:
         return "its notebook has not run at this scale"
-    return {(tables.text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in tables.cells(table, frame)}
+    found = tables.cells(table, frame)
+    return {(tables.label_text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in found}
 
 
 def _beside(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[str, object]:
@@ -49,7 +50,7 @@ def _beside(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[
     return row | found._asdict() | {"ours": found.value, "difference": found.value - cell.value, "note": spread}
 
 
-def markdown(compared: pd.DataFrame, scale: str) -> str:
+def comparison_page(compared: pd.DataFrame, scale: str) -> str:
     """comparison.md: a section per table, then the numbers of the text."""
     parts = [INTRODUCTION.format(scale=scale)]
     for name, part in compared.groupby("table", sort=False):

@@ -32,7 +32,7 @@ SOURCES = {
 }
 
 
-def describe(scale: Scale, name: str) -> str:
+def played_by(scale: Scale, name: str) -> str:
     """What plays a network of the paper at this scale; a stand-in is called one."""
     spec = scale.networks[name]
     if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
@@ -44,7 +44,7 @@ def describe(scale: Scale, name: str) -> str:
     return f"{kind} {spec.architecture}"
 
 
-def record(name: str | None, records: Path) -> dict:
+def training_record(name: str | None, records: Path) -> dict:
     """What the training of a network recorded in results/<scale>/train/networks, and in how many seconds it ran
     (`lib.timings`); {} if it was not trained."""
     path = records / f"{name}.json"
@@ -54,11 +54,11 @@ def record(name: str | None, records: Path) -> dict:
 
 def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
     """Which network plays which of the paper's at this scale."""
-    rows = [{"name": name, "network": describe(scale, name), "role": scale.networks[name].role} for name in names]
+    rows = [{"name": name, "network": played_by(scale, name), "role": scale.networks[name].role} for name in names]
     return pd.DataFrame(rows)
 
 
-def parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
+def attack_parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
     """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
 
     own: params.yaml's custom attacks, which no scale changes.
@@ -98,8 +98,8 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
     ]
     purifiers = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
     for method, name in {**purifiers, **chosen.hardened}.items():
-        if facts := record(name, records):
-            title, source = f"{method} ({describe(scale, name)})", f"measured on {facts['machine']}"
+        if facts := training_record(name, records):
+            title, source = f"{method} ({played_by(scale, name)})", f"measured on {facts['machine']}"
             free = name in scale.purifiers
             images = f"{facts['images']:,}, no labels" if free else f"{labelled:,}, labelled"
             gpus = int(facts.get("device", "CPU") != "CPU")
@@ -125,14 +125,14 @@ def _hours(hours: float) -> str:
 
 def needs(chosen: AppendixC, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
     """What feature-scattering training and NRP ask for. records, labelled: see `training_cost`."""
-    scattered, purifier = (record(name, records) for name in (chosen.scattered, chosen.purifier))
+    scattered, purifier = (training_record(name, records) for name in (chosen.scattered, chosen.purifier))
     network, images = (
-        (describe(scale, chosen.scattered), f"{labelled:,}") if chosen.scattered else ("none at this scale", "-")
+        (played_by(scale, chosen.scattered), f"{labelled:,}") if chosen.scattered else ("none at this scale", "-")
     )
     protected = f"the {len({chosen.natural, *chosen.victims})} networks below, none of them changed"
     columns = {
         "defense": ("feature-scattering training", "NRP"),
-        "network": (network, describe(scale, chosen.purifier)),
+        "network": (network, played_by(scale, chosen.purifier)),
         "labels": ("yes", "no"),
         "training images": (images, f"{purifier['images']:,}" if purifier else "-"),
         "training": (_training(scattered), _training(purifier)),
@@ -152,11 +152,11 @@ def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, 
     ssp, device = took["SSP"]["seconds"], took["SSP"]["device"]
     rows = [("SSP", scale.precision, _span(ssp), "1", "-", "-")]
     for name, network in chosen.items():
-        seconds, facts = took[name]["seconds"], record(network, records)
+        seconds, facts = took[name]["seconds"], training_record(network, records)
         here = facts and facts.get("device", "CPU") == device and ssp > seconds
         times = f"{ssp / seconds:.0f}" if ssp >= 10 * seconds else f"{ssp / seconds:.2g}"
         paid = f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-"
-        title = f"{name} ({describe(scale, network)})"
+        title = f"{name} ({played_by(scale, network)})"
         rows.append((title, "fp32", _span(seconds), f"{times} times faster", _training(facts), paid))
     columns = ["attack", "precision", "per image", "against SSP", "training", "pays after"]
     return pd.DataFrame(rows, columns=columns).assign(device=device, **{"images timed": n})

@@ -43,7 +43,7 @@ class Site(NamedTuple):
         return sorted({path.stem for path in self.results.files(pattern)})
 
 
-def pages(site: Site) -> dict[str, str]:
+def markdown_pages(site: Site) -> dict[str, str]:
     """Path of a Markdown page -> its text, without the notebooks."""
     scale = site.results.scale
     written = {
@@ -69,12 +69,12 @@ def start(site: Site) -> str:
         "the search looks through all of it.",
         "## What the supplement says, and what was measured",
         tally(site),
-        figure(site, "claims"),
+        figure_block(site, "claims"),
     ]
     for name, printed in published.TABLES.items():
         stage = site.maker(f"tables/{name}.md")
         link = f"[{title(site, stage)}](notebooks/{stage}.md)" if stage in site.appendices else ""
-        parts += [f"## {_item(name)}: {printed['title']}", link, table(site, name)]
+        parts += [f"## {_item(name)}: {printed['title']}", link, table_block(site, name)]
     parts += [
         "## Redraw and run again",
         "From the stored results, in seconds, without attacking anything:",
@@ -96,7 +96,7 @@ def tally(site: Site) -> str:
     return f"| verdict | claims |\n|:--|--:|\n{rows}\n\n[Every claim with its measurements](claims.md)"
 
 
-def figure(site: Site, name: str, up: str = "") -> str:
+def figure_block(site: Site, name: str, up: str = "") -> str:
     """A figure with its files and how it came about. up: the way from the page to the start page's folder."""
     drawing = FIGURES.get(name)
     heading = f"{drawing.item}: {drawing.title}" if drawing else name.capitalize()
@@ -112,7 +112,7 @@ def figure(site: Site, name: str, up: str = "") -> str:
     return f"{picture}\n\n{_made(f'**{heading}.** {links}. Redraw: `{command}`. {ran(site, stage, up)}')}"
 
 
-def table(site: Site, name: str, up: str = "", shown: bool = True) -> str:
+def table_block(site: Site, name: str, up: str = "", shown: bool = True) -> str:
     """A table with its files and how it came about; without itself where `shown` is false."""
     stored = site.find(f"tables/{name}.md")
     if stored is None:
@@ -147,7 +147,7 @@ def absent(path: str, scale: str) -> str:
 def gallery(site: Site) -> str:
     """All figures; those of the paper also where they are missing."""
     others = [name for name in site.names("figures/*.*") if name not in FIGURES]
-    parts = [f"## {_item(name)}\n\n{figure(site, name)}" for name in [*FIGURES, *others]]
+    parts = [f"## {_item(name)}\n\n{figure_block(site, name)}" for name in [*FIGURES, *others]]
     return "\n\n".join(["# Figures", *parts]) + "\n"
 
 
@@ -163,7 +163,7 @@ def table_page(site: Site, name: str) -> str:
     """One table; in the search behind the pages that explain it."""
     heading = published.TABLES[name]["title"] if name in published.TABLES else ""
     heading = f"{_item(name)}: {heading}" if heading else _item(name)
-    return f"---\nsearch: {{boost: 0.5}}\n---\n\n# {heading}\n\n{table(site, name, '../')}\n"
+    return f"---\nsearch: {{boost: 0.5}}\n---\n\n# {heading}\n\n{table_block(site, name, '../')}\n"
 
 
 def provenance(site: Site) -> str:
@@ -171,7 +171,11 @@ def provenance(site: Site) -> str:
     columns = ["stage", "seconds", "machine", "commit", "changed", "finished", "command"]
     rows = [{key: run[key] for key in columns} | {"commit": run["commit"][:7]} for run in site.runs.values()]
     stored = "The seconds are those of the last run, which took from the store what it had computed before."
-    parts = ["# Provenance", "## Runs", *([stored, _grid(rows)] if rows else [absent("runs", site.results.scale)])]
+    parts = [
+        "# Provenance",
+        "## Runs",
+        *([stored, _plain_table(rows)] if rows else [absent("runs", site.results.scale)]),
+    ]
     path = site.find("provenance.json")
     parts += outline(json.loads(path.read_text())) if path else [absent("provenance.json", site.results.scale)]
     return "\n\n".join(parts) + "\n"
@@ -180,13 +184,13 @@ def provenance(site: Site) -> str:
 def outline(record: dict, level: int = 2) -> list[str]:
     """Nested values as headings and tables, in Markdown."""
     plain = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
-    parts = [_grid([{"": key, "value": value} for key, value in plain.items()])] if plain else []
+    parts = [_plain_table([{"": key, "value": value} for key, value in plain.items()])] if plain else []
     for key, value in record.items():
         if isinstance(value, dict) and value:
             parts += [f"{'#' * min(level, 6)} {key}", *outline(value, level + 1)]
         elif isinstance(value, list) and value:
             rows = value if all(isinstance(entry, dict) for entry in value) else [{key: entry} for entry in value]
-            parts += [f"{'#' * min(level, 6)} {key}", _grid(rows)]
+            parts += [f"{'#' * min(level, 6)} {key}", _plain_table(rows)]
     return parts
 
 
@@ -210,6 +214,6 @@ def _made(text: str) -> str:
     return f'<div class="made" markdown>\n\n{text}\n\n</div>'
 
 
-def _grid(rows: list[dict]) -> str:
+def _plain_table(rows: list[dict]) -> str:
     """Rows as a Markdown table, with everything as it was written."""
     return pd.DataFrame(rows).fillna("").astype(str).to_markdown(index=False, disable_numparse=True)

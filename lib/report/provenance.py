@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def text(scale: Scale, results: Results) -> str:
+def provenance_json(scale: Scale, results: Results) -> str:
     """provenance.json. Nothing in it depends on the time, or on what was stored before."""
     specs = scale.model_dump()
     facts = {

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=8)
 def _frame_of(path: Path, changed: int) -> Frame:
     """A frame, read once; changed: when the file was written."""
-    return frames.load(path)
+    return frames.load_frame(path)
 
 
 class Results:
@@ -105,7 +105,7 @@ class Results:
 
     def save_frame(self, frame: Frame) -> Frame:
         """Write what a notebook's cells came to, which tables and claims are made from."""
-        frames.save(frame, self.path("", "frame.npz"))
+        frames.save_frame(frame, self.path("", "frame.npz"))
         return frame
 
     def load_frame(self, stage: str) -> Frame:

@@ -20,7 +20,7 @@ from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 from lib import settings, timings
-from lib.report.pages import Site, absent, figure, pages, ran, table, title
+from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
 FILES = Path(__file__).parent / "site_files"
@@ -40,15 +40,15 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
     target = site.results.root / "site"
     with TemporaryDirectory() as folder:
         docs = Path(folder) / "docs"
-        for name, text in pages(site).items():
-            _place(docs / name).write_text(text)
+        for name, text in markdown_pages(site).items():
+            _with_folder(docs / name).write_text(text)
         for stage in site.appendices:
-            convert(site, stage, docs / "notebooks")
+            write_appendix(site, stage, docs / "notebooks")
         for pattern in COPIED:
             for path in site.results.files(pattern):
-                shutil.copyfile(path, _place(docs / path.parent.name / path.name))
+                shutil.copyfile(path, _with_folder(docs / path.parent.name / path.name))
         for name in ("site.css", "iframe-worker.js"):
-            shutil.copyfile(FILES / name, _place(docs / "assets" / name))
+            shutil.copyfile(FILES / name, _with_folder(docs / "assets" / name))
         html = run_mkdocs(site, docs, Path(folder))
         shutil.rmtree(target, ignore_errors=True)
         shutil.move(html, target)
@@ -68,7 +68,7 @@ def gather(scale: str, root: Path) -> Site:
     return Site(results, root / "notebooks", appendices, runs)
 
 
-def convert(site: Site, stage: str, folder: Path) -> None:
+def write_appendix(site: Site, stage: str, folder: Path) -> None:
     """Write an appendix's page, and the pictures in it that are no figures, into a folder."""
     path = site.results.root / stage / f"{stage}.ipynb"
     resources = {"unique_key": stage, "output_files_dir": f"{stage}_files"}
@@ -83,9 +83,9 @@ def convert(site: Site, stage: str, folder: Path) -> None:
         text, resources = exporter.from_notebook_node(notebook, resources)
     else:
         text = leftover(site, stage)
-    _place(folder / f"{stage}.md").write_text(f"{text}\n\n{closing(site, stage)}\n")
+    _with_folder(folder / f"{stage}.md").write_text(f"{text}\n\n{closing(site, stage)}\n")
     for name, content in resources.get("outputs", {}).items():
-        _place(folder / name).write_bytes(content)
+        _with_folder(folder / name).write_bytes(content)
 
 
 def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -96,9 +96,9 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
             drawn = re.search(r'shown\(results, "(\w+)"', cell.source)
             saved = re.search(r'(?:save_table\(|tables\.show\(results,)\s*"(\w+)"', cell.source)
             if "image/png" in data and drawn and site.find(f"figures/{drawn.group(1)}.*"):
-                output["data"] = {"text/markdown": figure(site, drawn.group(1), "../")}
+                output["data"] = {"text/markdown": figure_block(site, drawn.group(1), "../")}
             elif "text/markdown" in data and saved:
-                data["text/markdown"] += table(site, saved.group(1), "../", shown=False)
+                data["text/markdown"] += table_block(site, saved.group(1), "../", shown=False)
             elif "text/html" in data:
                 html = re.sub(r"<style scoped>.*?</style>", "", data["text/html"], flags=re.DOTALL)
                 data["text/html"] = html.replace(' border="1" class="dataframe"', "")
@@ -108,8 +108,8 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
 def leftover(site: Site, stage: str) -> str:
     """The page of an appendix whose notebook is missing: what there is of its tables and figures."""
     folder = site.results.root / stage
-    figures = [figure(site, path.stem, "../") for path in sorted(folder.glob("figures/*.svg"))]
-    tables = [table(site, path.stem, "../") for path in sorted(folder.glob("tables/*.md"))]
+    figures = [figure_block(site, path.stem, "../") for path in sorted(folder.glob("figures/*.svg"))]
+    tables = [table_block(site, path.stem, "../") for path in sorted(folder.glob("tables/*.md"))]
     missing = absent(f"{stage}/{stage}.ipynb", site.results.scale)
     return "\n\n".join([f"# {title(site, stage)}", missing, *figures, *tables])
 
@@ -154,6 +154,6 @@ def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
     return folder / "html"
 
 
-def _place(path: Path) -> Path:
+def _with_folder(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

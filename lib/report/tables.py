@@ -110,7 +110,7 @@ def cells(table: Table, frame: Frame) -> Iterator[Number]:
                     continue
                 if column.less is None and not np.isfinite(point(score, found)):
                     continue
-                names = {key: text(value) for key, value in (row | values).items()}
+                names = {key: label_text(value) for key, value in (row | values).items()}
                 title = heading.format(**names)
                 printed = published.value(table.paper, names[table.rows[0]], title) if table.paper else None
                 same = set(found.cells["victim"]) & {s for v in found.cells["surrogate"] for s in v.split(" + ")}
@@ -155,9 +155,9 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
     rows = []
     for row in distinct(frame.where(**table.where), table.rows):
         here = {cell.heading: cell for cell in found if cell.row == row}
-        labels = {name: text(value) or "-" for name, value in row.items()}
+        labels = {name: label_text(value) or "-" for name, value in row.items()}
         if table.network:
-            labels["network"] = facts.describe(scale, frame.where(**table.where | row).cells["victim"].iloc[0])
+            labels["network"] = facts.played_by(scale, frame.where(**table.where | row).cells["victim"].iloc[0])
         shown, paper = {}, {}
         for name in best:
             cell = here.get(name)
@@ -177,7 +177,7 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
     return pd.DataFrame(rows)
 
 
-def text(value: object) -> str:
+def label_text(value: object) -> str:
     """A label as it is shown: 8.0 is "8"."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -18,13 +18,13 @@ from lib.report.results import Results
 PARTS = ("all", "claims", "compare", "overview", "docs")
 
 
-def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
+def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
     """What to print. ValueError for another part than those of PARTS, FileNotFoundError (with the command) for a scale
     without results."""
     if part not in PARTS:
         raise ValueError(f"no part '{part}' of the report; there are {', '.join(PARTS)}")
     if part == "docs":
-        return "\n".join(blocks.write()) or "README and docs are up to date"
+        return "\n".join(blocks.renew()) or "README and docs are up to date"
     if part == "overview":
         here = [name for name in settings.SCALES if Results(name).files("tables/*.md")]
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
@@ -36,7 +36,9 @@ def run(scale: settings.Scale, part: str = "all", csv: bool = False) -> str:
     table = judged if part == "claims" else compared
     if csv:
         return table.to_csv(index=False, float_format="%.4g").rstrip()
-    return claims.markdown(judged, scale.name) if part == "claims" else comparison.markdown(compared, scale.name)
+    return (
+        claims.claims_page(judged, scale.name) if part == "claims" else comparison.comparison_page(compared, scale.name)
+    )
 
 
 def write(scale: settings.Scale, results: Results, judged, compared) -> str:
@@ -50,8 +52,8 @@ def write(scale: settings.Scale, results: Results, judged, compared) -> str:
     results.save_table("comparison", compared)
     results.save_data("claims", judged)
     results.save_figure("claims", redraw(results, "claims"))
-    results.path("", "claims.md").write_text(claims.markdown(judged, scale.name))
-    results.path("", "comparison.md").write_text(comparison.markdown(compared, scale.name))
-    results.path("", "provenance.json").write_text(provenance.text(scale, results))
+    results.path("", "claims.md").write_text(claims.claims_page(judged, scale.name))
+    results.path("", "comparison.md").write_text(comparison.comparison_page(compared, scale.name))
+    results.path("", "provenance.json").write_text(provenance.provenance_json(scale, results))
     results.save_metrics(tables.headlines(results) | {"claims": claims.counts(judged)})
     return f"results/{scale.name}/report/claims.md: {found}"

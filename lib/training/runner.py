@@ -75,7 +75,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
 def train_all(scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Iterator[tuple[str, Facts]]:
     """`train` everything, several networks side by side; each name and its record, as they end."""
     jobs = {name: partial(train_named, name, scale.name, root, **changed) for name in names(scale)}
-    return in_order(jobs, needs(scale), workers)
+    return in_order(jobs, learns_from(scale), workers)
 
 
 def train_named(name: str, scale: str, root: Path, **changed: str) -> Facts:
@@ -83,7 +83,7 @@ def train_named(name: str, scale: str, root: Path, **changed: str) -> Facts:
     return train(name, settings.load(scale), root, **changed)
 
 
-def needs(scale: Scale) -> dict[str, list[str]]:
+def learns_from(scale: Scale) -> dict[str, list[str]]:
     """What each network of the scale that is trained learns from, of those that are trained too."""
     found = {name: spec.sources for name, spec in scale.stand_ins.items()}
     found |= {name: [spec.backbone] for name, spec in scale.detectors.items()}

@@ -61,7 +61,7 @@ def test_readme_and_docs_say_what_the_committed_results_say(tmp_path):
     subprocess.run(["git", "archive", "-o", str(archive), "HEAD", *names], cwd=ROOT, check=True)
     with tarfile.open(archive) as file:
         file.extractall(tmp_path, filter="data")
-    pages = {path.name: path.read_text() for path in blocks.pages()}
+    pages = {path.name: path.read_text() for path in blocks.documents()}
     assert {name for name, text in pages.items() if "<!-- report: " in text} == {"README.md", "results.md"}
     for name, text in pages.items():
         assert text.count("<!-- report: ") == len(blocks.BLOCK.findall(text)), f"{name} has a block without an end"

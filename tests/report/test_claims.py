@@ -158,7 +158,7 @@ def test_what_cannot_be_judged_says_why(results, claim, why):
     store(results, *moved((60, 20)))
     rows = judged(results, claim)
     assert rows["verdict"].tolist() == ["not judged"] and why in rows["why"].iloc[0]
-    assert why in claims.markdown(rows, "mini") and claims.counts(rows)["not judged"] == 1
+    assert why in claims.claims_page(rows, "mini") and claims.counts(rows)["not judged"] == 1
 
 
 # Images right of a hundred, without a defense and behind NRP.
@@ -266,7 +266,7 @@ def test_every_claim_meets_its_cells_in_the_committed_results():
 
 def test_the_committed_verdicts_are_those_of_the_committed_frames():
     results = Results("mini")
-    assert results.path(".", "claims.md").read_text() == claims.markdown(claims.judge(results), "mini")
+    assert results.path(".", "claims.md").read_text() == claims.claims_page(claims.judge(results), "mini")
 
 
 def test_a_scale_without_frames_keeps_its_stored_cases(results):
@@ -296,7 +296,7 @@ def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(resu
 def test_the_figure_has_a_dot_per_case_and_shades_where_the_claim_expects_it(results):
     store(results, *moved((60, 20), (0, 100)))
     rows = pd.concat([judged(results), judged(results, changed(id="C2", expected="stays"))])
-    axes = forest.claims(rows.assign(effect=[5, -150, 5, -150], low=[1, -160] * 2, high=[9, -140] * 2)).axes[0]
+    axes = forest.claims_forest(rows.assign(effect=[5, -150, 5, -150], low=[1, -160] * 2, high=[9, -140] * 2)).axes[0]
     dots = [line for line in axes.lines if line.get_marker() not in ("None", None, "")]
     assert [line.get_xdata()[0] for line in dots] == [5, -100, 5, -100]
     assert [line.get_marker() for line in dots] == ["o", "X", "X", "X"]
@@ -307,13 +307,13 @@ def test_the_figure_has_a_dot_per_case_and_shades_where_the_claim_expects_it(res
 def test_a_scale_without_any_result_has_no_figure():
     rows = pd.DataFrame([{"id": "A1", "verdict": "not judged"}])
     with pytest.raises(ValueError, match=r"can be judged .* run: dvc repro"):
-        forest.claims(rows)
+        forest.claims_forest(rows)
 
 
 def test_a_slide_holds_a_few_claims(results):
     store(results, *moved((60, 20)))
     few = judged(results)
     many = pd.concat([judged(results, changed(id=f"C{k}")) for k in range(40)])
-    assert forest.claims(few, SLIDES).get_size_inches()[1] <= SLIDES.height
+    assert forest.claims_forest(few, SLIDES).get_size_inches()[1] <= SLIDES.height
     with pytest.raises(ValueError, match="40 claims do not fit a slide; choose some, as in --only C0,C1,C2"):
-        forest.claims(many, SLIDES)
+        forest.claims_forest(many, SLIDES)

@@ -25,7 +25,7 @@ def records(tmp_path):
 def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
     paper = settings.params().attacks
     used = paper.model_copy(update={"fff": paper.fff.model_copy(update={"iterations": 7})})
-    table = facts.parameters(used, paper).set_index("attack")
+    table = facts.attack_parameters(used, paper).set_index("attack")
     for name, chosen in used:
         shown = table.loc[name.upper().replace("_", "-"), "parameters"]
         for key, value in chosen:

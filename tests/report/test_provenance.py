@@ -21,8 +21,8 @@ def facts(tmp_path):
     (tmp_path / "mini" / "train" / "networks").mkdir(parents=True)
     digest = hashlib.sha256(b"weights").hexdigest()
     (tmp_path / "mini" / "train" / "networks" / "VGG-16.json").write_text(json.dumps({"sha256": digest}))
-    text = provenance.text(settings.load("mini"), results)
-    assert text == provenance.text(settings.load("mini"), results)
+    text = provenance.provenance_json(settings.load("mini"), results)
+    assert text == provenance.provenance_json(settings.load("mini"), results)
     return json.loads(text) | {"digest": digest}
 
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.report.figures import pictures
 from lib.report.figures.charts import budgets, figure_01, figure_03, figure_06, purification, transfer
-from lib.report.figures.forest import claims
+from lib.report.figures.forest import claims_forest
 from lib.report.figures.pictures import Grid
 from lib.report.figures.style import LETTER, PAPER, Look, every
 from lib.report.results import Results
@@ -47,7 +47,7 @@ _TILES, _PURIFIED = (pictures.tiles, "column"), (pictures.purified, "attack", pi
 _DETECTED, _DEFENDED = (partial(pictures.detected, kinds) for kinds in (pictures.DETECTED, pictures.PURIFIED))
 
 FIGURES: dict[str, Drawing] = {
-    "claims": Drawing("All appendices", "every claim, judged", claims, "claim", "id"),
+    "claims": Drawing("All appendices", "every claim, judged", claims_forest, "claim", "id"),
     "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "line", "source"),
     "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", *_TILES, pictures.compared),
     "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "panel", "space"),

@@ -23,7 +23,7 @@ LETTERS = 58  # per line of a claim
 LINE, CASE, GAP, FRAME = 0.13, 0.055, 0.1, 1.0  # inches: a line of text, a case, between claims, around them all
 
 
-def claims(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """A row per claim of the supplement, a dot with a 95 % interval per case; shaded: where the claim expects it.
 
     data: of `lib.report.claims.judge`. Claims that this scale cannot judge are left out; claims.md lists them. On
