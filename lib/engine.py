@@ -6,6 +6,7 @@ another one repeats.
 """
 
 import contextlib
+import hashlib
 import importlib.util
 import io
 import itertools
@@ -24,6 +25,7 @@ import torch
 from torch import nn
 
 RETRIES = 3  # new pools after a worker was killed
+HELD = 8  # networks in the memory of a worker
 
 
 class Job(NamedTuple):
@@ -72,7 +74,8 @@ class Engine:
                     job.run(self.devices[0])
                 yield place
             return
-        left, broken = dict(enumerate(self.parcels(pieces))), 0
+        left, broken = dict(enumerate(pieces)), 0
+        self.networks.clear()
         while left:
             try:
                 for place in self._side_by_side(left):
@@ -83,29 +86,8 @@ class Engine:
                 if broken > RETRIES:
                     raise MemoryError(f"{broken} workers were killed, each by the system: is memory short?") from None
 
-    def parcels(self, pieces: Sequence[Sequence[Job]]) -> list[bytes]:
-        """The pieces, pickled; a network goes once into a file that workers read once."""
-        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="companion-")
-        return [self._parcel(piece) for piece in pieces]
-
-    def _parcel(self, piece: Sequence[Job]) -> bytes:
-        file = io.BytesIO()
-        pickler = pickle.Pickler(file)
-        pickler.persistent_id = self._kept
-        pickler.dump(list(piece))
-        return file.getvalue()
-
-    def _kept(self, value: object) -> Path | None:
-        if not isinstance(value, nn.Module):
-            return None
-        if id(value) not in self.networks:
-            path = Path(self.folder.name) / f"{len(self.networks)}.pt"
-            torch.save(value, path)
-            self.networks[id(value)] = (value, path)  # held, so that no other object gets its id
-        return self.networks[id(value)][1]
-
-    def _side_by_side(self, left: dict[int, bytes]) -> Iterator[int]:
-        """Hand the parcels out, a few ahead of the workers; the places of those that are done."""
+    def _side_by_side(self, left: dict[int, Sequence[Job]]) -> Iterator[int]:
+        """Hand the pieces out, a few ahead of the workers; the places of those that are done."""
         if self.pool is None:
             context = multiprocessing.get_context("spawn")
             devices = context.Queue()
@@ -115,8 +97,8 @@ class Engine:
         own = [(name, module.__file__) for name, module in sys.modules.items() if name.startswith("own.")]
         waiting, running = iter(list(left.items())), {}
         while True:
-            for place, parcel in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
-                running[self.pool.submit(_work, parcel, own)] = place
+            for place, piece in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
+                running[self.pool.submit(_work, self._parcel(piece), own)] = place
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -124,9 +106,42 @@ class Engine:
                 future.result()
                 yield running.pop(future)
 
+    def _parcel(self, piece: Sequence[Job]) -> bytes:
+        file = io.BytesIO()
+        _Pickler(file, self._kept).dump(list(piece))
+        return file.getvalue()
+
+    def _kept(self, network: nn.Module) -> Path:
+        """The file of a network as it is in this run, called by its content."""
+        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="companion-")
+        if id(network) not in self.networks:
+            content = io.BytesIO()
+            torch.save(network, content)
+            path = Path(self.folder.name) / hashlib.sha256(content.getbuffer()).hexdigest()
+            if not path.exists():
+                path.write_bytes(content.getbuffer())
+            self.networks[id(network)] = (network, path)  # held, so that no other object gets its id
+        return self.networks[id(network)][1]
+
+
+class _Pickler(pickle.Pickler):
+    """Networks by their files, which a worker reads once; of a part of a tensor not the whole."""
+
+    def __init__(self, file: io.BytesIO, kept: Callable[[nn.Module], Path]):
+        super().__init__(file)
+        self.kept = kept
+
+    def persistent_id(self, value: object) -> Path | None:
+        return self.kept(value) if isinstance(value, nn.Module) else None
+
+    def reducer_override(self, value: object) -> object:
+        if type(value) is torch.Tensor and value.untyped_storage().nbytes() > value.nbytes:
+            return value.clone(memory_format=torch.contiguous_format).__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return NotImplemented
+
 
 _device = "cpu"  # of this worker
-_networks: dict[Path, nn.Module] = {}  # that it has read
+_networks: dict[Path, nn.Module] = {}  # that it has read, the last HELD
 
 
 def _begin(devices: multiprocessing.Queue) -> None:
@@ -150,8 +165,10 @@ def _work(parcel: bytes, own: Sequence[tuple[str, str]]) -> None:
 
 
 def _network_of(path: Path) -> nn.Module:
-    if path not in _networks:
-        _networks[path] = torch.load(path, map_location=_device, weights_only=False)
+    network = _networks.pop(path, None)
+    _networks[path] = torch.load(path, map_location=_device, weights_only=False) if network is None else network
+    while len(_networks) > HELD:
+        del _networks[next(iter(_networks))]
     return _networks[path]
 
 

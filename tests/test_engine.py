@@ -1,8 +1,10 @@
 """lib/engine.py: the same results from one process and from several, also when one of them is killed."""
 
 import functools
+import io
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -70,6 +72,31 @@ def test_several_processes_give_what_one_gives_and_each_has_one_thread(tmp_path,
     assert [r["made"].tolist() for r in one] == [r["made"].tolist() for r in several] and len(one) == 4
     assert {int(r["threads"]) for r in one + several} == {1}
     assert {int(r["process"]) for r in one} == {os.getpid()} and os.getpid() not in {int(r["process"]) for r in several}
+
+
+def test_a_network_that_was_changed_is_sent_anew(tmp_path, two):
+    network = nn.Linear(1, 1, bias=False)
+    for value in (2.0, 3.0):
+        network.weight.data.fill_(value)
+        keeps = [functools.partial(keep, tmp_path / f"{k}.npz") for k in (0, 1)]
+        jobs = [Job(scaled, (network, torch.ones(1)), {"factor": 1}, done) for done in keeps]
+        assert sorted(two.run([[job] for job in jobs])) == [0, 1]
+        assert [found["made"].item() for found in results(tmp_path)] == [value, value]
+
+
+def test_a_shard_travels_without_the_other_images():
+    images = torch.zeros(1000, 3, 8, 8, dtype=torch.uint8)
+    job = Job(scaled, (nn.Identity(), images[3:5]), {}, print)
+    engine = Engine()
+    parcel = engine._parcel([job])
+    (sent,) = pickle_of(parcel)
+    assert torch.equal(sent.arguments[1], images[3:5]) and len(parcel) < 3000
+
+
+def pickle_of(parcel):
+    unpickler = pickle.Unpickler(io.BytesIO(parcel))
+    unpickler.persistent_load = lambda path: torch.load(path, weights_only=False)
+    return unpickler.load()
 
 
 def test_a_killed_worker_costs_nothing_but_its_piece(tmp_path, two):
