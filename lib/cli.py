@@ -293,6 +293,49 @@ def size() -> None:
     print(f"{root}: {len(sizes)} results, {sum(sizes) / 1e6:.1f} MB")
 
 
+@store.command()
+def prune() -> None:
+    """Delete the results that the present code cannot ask for; other checkouts that share the store may want them."""
+    from lib.store import Store, folder
+
+    stale = Store(folder(settings.ROOT)).stale()
+    taken = sum(path.stat().st_size for path in stale)
+    for path in stale:
+        path.unlink()
+    print(f"{folder(settings.ROOT)}: {len(stale)} results deleted, {taken / 1e6:.1f} MB")
+
+
+@store.command()
+def export(cell: Annotated[str, typer.Argument(help="a pattern such as 'SSP on VGG-16*'")], target: Target) -> None:
+    """Write stored adversaries as PNG files, named by the first image of their shard and their number in it."""
+    from PIL import Image
+
+    from lib.store import Store, folder
+
+    count = 0
+    for name, image, pixels in Store(folder(settings.ROOT)).adversaries(cell):
+        place = target / name.partition(",")[0].replace("/", "_") / f"{image.replace('/', '_')}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(place)
+        count += 1
+    if not count:
+        raise ValueError(f"no adversaries of '{cell}' in the store; companion store why '{cell}' lists what there is")
+    print(f"{target}: {count} images")
+
+
+@store.command()
+def move(target: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder")]) -> None:
+    """Move the stored results to another disk; COMPANION_STORE then names the place."""
+    import shutil
+
+    from lib.store import folder
+
+    if target.exists():
+        raise ValueError(f"{target} is there already; name a new folder")
+    shutil.move(folder(settings.ROOT), target)
+    print(f"moved; set COMPANION_STORE={target.resolve()}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status. What is wrong with the user's input ends in one line."""
     try:

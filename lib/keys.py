@@ -74,6 +74,13 @@ def record(function: Callable, arguments: tuple, device: str) -> dict:
     }
 
 
+def current(made_from: dict) -> bool:
+    """Can the present code and packages still ask for what this record is of?"""
+    files = {ROOT / name: known for name, known in made_from.get("code", {}).items()}
+    same = all(file.is_file() and digest(source(file))[:16] == known for file, known in files.items())
+    return same and all(version_of(name) == known for name, known in made_from.get("packages", {}).items())
+
+
 def described(value: object, reached: set[Callable]) -> object:
     """An argument as JSON-able data; the functions and classes in it are added to `reached`.
 

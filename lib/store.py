@@ -132,6 +132,21 @@ class Store:
         """Where the entry of a key lies."""
         return self.root / key[:2] / f"{key}.bin"
 
+    def stale(self) -> list[Path]:
+        """The entries that the present code and packages can no longer ask for."""
+        paths = sorted(self.root.rglob("*.bin"))
+        return [path for path in paths if not ((made := read_record(path)) and keys.current(made))]
+
+    def adversaries(self, pattern: str) -> Iterator[tuple[str, str, np.ndarray]]:
+        """The adversaries of the cells that fit a pattern: the cell, the image's name and snapshot, uint8 `[3,H,W]`."""
+        for path in sorted(self.root.rglob("*.bin")):
+            made = read_record(path) or {}
+            if fnmatchcase(made.get("cell", ""), pattern) and "images" in (arrays := read(path) or {}):
+                first = made["cell"].rpartition(", from image ")[2]
+                for snapshot, images in enumerate(arrays["images"]):
+                    for number, image in enumerate(images):
+                        yield made["cell"], f"{first}+{number:03d}_{snapshot}", image
+
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
         differs from the nearest earlier entry of the same function.

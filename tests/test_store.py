@@ -10,12 +10,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
 from lib.keys import code_of, digest, imports_of
 from lib.store import Store, read
-from tests.conftest import tiny_network
+from tests.conftest import companion, refused, tiny_network
 
 CALLS = []
 
@@ -358,3 +359,27 @@ def test_an_edit_while_a_run_goes_on_does_not_pass_as_what_ran(package):
     before = digest_of(package)
     (package / "near.py").write_text("x = 3\n")
     assert code_of(sys.modules["pkg.work"].run) == before != digest_of(package)
+
+
+def test_results_of_code_that_has_changed_are_stale_and_pruned(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.cached(doubled, np.arange(3), {})
+    assert store.stale() == []
+    old = keys.record(doubled, (np.arange(4), {}), "cpu")
+    store.write(old | {"packages": {"numpy": "0.1"}}, "", {"a": np.arange(1)})
+    store.write(old | {"code": {"tests/test_store.py": "0" * 16}}, "", {"a": np.arange(1)})
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path))
+    status, printed, _ = companion("store", "prune")
+    assert status == 0 and "2 results deleted" in printed and len(list(tmp_path.rglob("*.bin"))) == 1
+
+
+def test_adversaries_are_written_as_png_and_the_store_moves(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 8, 8), np.uint8)
+    Store(tmp_path / "old").write({"device": "cpu"}, "SSP on VGG-16, from image a", {"images": images})
+    monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "old"))
+    assert "6 images" in companion("store", "export", "SSP on*", str(tmp_path / "out"))[1]
+    found = np.asarray(Image.open(tmp_path / "out" / "SSP on VGG-16" / "a+002_1.png"))
+    assert np.array_equal(found.transpose(2, 0, 1), images[1, 2])
+    assert refused("store", "export", "DIM*", str(tmp_path / "out")).startswith("no adversaries of 'DIM*'")
+    assert companion("store", "move", str(tmp_path / "new"))[0] == 0
+    assert len(list((tmp_path / "new").rglob("*.bin"))) == 1 and not (tmp_path / "old").exists()
