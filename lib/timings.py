@@ -4,8 +4,10 @@ results/<scale>/timings.json holds what the recording run took, with its machine
 again.
 """
 
+import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,8 @@ def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) ->
     if name not in known or os.environ.get("COMPANION_TIMINGS") == "renew":
         facts = measure() | {"machine": machine.describe()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):  # trainings run side by side
+        lock = f"companion-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
+        with FileLock(Path(tempfile.gettempdir()) / lock):  # trainings run side by side
             known = read(results) | {name: facts}
             write_bytes(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return known[name]

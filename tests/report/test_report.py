@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lib.report import claims, tables
@@ -35,7 +36,9 @@ def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch):
     assert {path.parts[0] for path in first.keys() - before.keys()} == {"report"}
     assert Path("report/provenance.json") in first and Path("report/figures/claims.svg") in first
     metrics = json.loads(first[Path("report/metrics.json")])
-    assert metrics["claims"] == counts and metrics["table_05"] == 99.12
+    numbers = pd.read_csv(results.find("tables/table_05.csv"))
+    top1 = numbers.loc[numbers["column"] == "T-1", "value"].mean()
+    assert metrics["claims"] == counts and metrics["table_05"] == round(top1, 2)
     assert companion("report", "--scale", "mini")[0] == 0
     assert files(results) == first
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.store import read, write
+from lib.store import Store, read
 from lib.tasks.precision import Detections
 from lib.tasks.predictions import detect, detections_from, packed
 
@@ -89,8 +89,9 @@ def random_detections(count):
 def test_detections_survive_the_store(tmp_path, counts):
     found = [random_detections(count) for count in counts]
     arrays = packed(found)
-    write(tmp_path / "entry.bin", arrays)
-    back = detections_from(read(tmp_path / "entry.bin"))
+    Store(tmp_path).write({}, "", arrays)
+    (entry,) = tmp_path.rglob("*.bin")
+    back = detections_from(read(entry))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):
