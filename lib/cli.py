@@ -308,19 +308,9 @@ def prune() -> None:
 @store.command()
 def export(cell: Annotated[str, typer.Argument(help="a pattern such as 'SSP on VGG-16*'")], target: Target) -> None:
     """Write stored adversaries as PNG files, named by the first image of their shard and their number in it."""
-    from PIL import Image
+    from lib import folders
 
-    from lib.store import Store, folder
-
-    count = 0
-    for name, image, pixels in Store(folder(settings.ROOT)).adversaries(cell):
-        place = target / name.partition(",")[0].replace("/", "_") / f"{image.replace('/', '_')}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(place)
-        count += 1
-    if not count:
-        raise ValueError(f"no adversaries of '{cell}' in the store; companion store why '{cell}' lists what there is")
-    print(f"{target}: {count} images")
+    print(folders.export_adversaries(cell, target))
 
 
 @store.command()

@@ -28,6 +28,7 @@ from lib.download import File, download, no_text, online
 from lib.networks import raw
 from lib.networks.weights import check_sha256
 from lib.settings import Data, Scale, Scenes
+from lib.units import unit_images
 
 GITHUB = "https://raw.githubusercontent.com"
 HUB = "https://huggingface.co"  # its own client downloads timm's networks, and says late that there is no connection
@@ -156,9 +157,8 @@ def accuracies(chosen: Scale, count: int) -> Iterator[dict[str, object]]:
         device = zoo.device_here()
         victim = zoo.load(name, chosen, device)
         with torch.inference_mode():
-            found = torch.cat(
-                [victim(part.to(device) / 255).argmax(1).cpu() for part in images.images.split(chosen.batch)]
-            )
+            parts = images.images.split(chosen.batch)
+            found = torch.cat([victim(unit_images(part, device)).argmax(1).cpu() for part in parts])
         here = 100 * (found == images.labels).float().mean().item()
         error = (spec.top1 * (100 - spec.top1) / len(images)) ** 0.5
         as_known = abs(here - spec.top1) <= 3 * error + 1

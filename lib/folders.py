@@ -18,6 +18,7 @@ from lib.data.images import ImageSet, image_files, read_image
 from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
 from lib.experiment import NONE, Study, adversaries, explore
+from lib.experiment.study import here
 from lib.networks import weights as files
 from lib.units import to_bytes, unit_images
 
@@ -135,3 +136,20 @@ def save_png(image: Tensor, path: Path) -> None:
     """One image `[3,H,W]` in [0,1] as an 8-bit PNG, whole or not at all."""
     with replacing(path) as file:
         Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(file, format="PNG")
+
+
+def export_adversaries(pattern: str, target: Path) -> str:
+    """Write the stored adversaries of the cells that fit a pattern as `target`/CELL/IMAGE.png; how many, in words.
+
+    ValueError in one line where none fits.
+    """
+    count = 0
+    for cell, image, pixels in here().adversaries(pattern):
+        name = f"{image.replace('/', '_')}.png"
+        save_png(unit_images(torch.from_numpy(pixels)), target / cell.partition(",")[0].replace("/", "_") / name)
+        count += 1
+    if not count:
+        raise ValueError(
+            f"no adversaries of '{pattern}' in the store; companion store why '{pattern}' lists what there is"
+        )
+    return f"{target}: {count} images"

@@ -85,15 +85,16 @@ class Store:
             asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
         pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:
-            missing = [(call, made) for call, made in group if made and not self.path(keys.digest(made)).is_file()]
-            keeps = [functools.partial(self.write, made, call.cell) for call, made in missing]
-            jobs = [Job(call[0], call[1], call.how, keep) for (call, _), keep in zip(missing, keeps, strict=True)]
-            pieces |= {self.path(keys.digest(missing[-1][1])): jobs} if missing else {}
-        engine, part, there = (
-            self.engine or Engine([device]),
-            os.environ.get("COMPANION_PART"),
-            len(groups) - len(pieces),
-        )
+            jobs = []
+            for call, made in group:
+                if made and not (path := self.path(keys.digest(made))).is_file():
+                    keep = functools.partial(self.write, made, call.cell)
+                    jobs.append(Job(call.function, call.arguments, call.how, keep))
+                    last = path
+            if jobs:
+                pieces[last] = jobs
+        engine, part = self.engine or Engine([device]), os.environ.get("COMPANION_PART")
+        there = len(groups) - len(pieces)
         done = together(pieces, engine, part) if part else engine.run(list(pieces.values()))
         for _ in tqdm(done, words, len(groups), initial=there, disable=not words):
             pass
@@ -132,15 +133,18 @@ class Store:
         """Where the entry of a key lies."""
         return self.root / key[:2] / f"{key}.bin"
 
+    def records(self) -> list[tuple[Path, dict]]:
+        """Every entry and what it was made from, the oldest first; nothing where that cannot be read."""
+        paths = sorted(self.root.rglob("*.bin"), key=lambda path: path.stat().st_mtime)
+        return [(path, read_record(path) or {}) for path in paths]
+
     def stale(self) -> list[Path]:
         """The entries that the present code and packages can no longer ask for."""
-        paths = sorted(self.root.rglob("*.bin"))
-        return [path for path in paths if not ((made := read_record(path)) and keys.current(made))]
+        return [path for path, made in self.records() if not (made and keys.current(made))]
 
     def adversaries(self, pattern: str) -> Iterator[tuple[str, str, np.ndarray]]:
         """The adversaries of the cells that fit a pattern: the cell, the image's name and snapshot, uint8 `[3,H,W]`."""
-        for path in sorted(self.root.rglob("*.bin")):
-            made = read_record(path) or {}
+        for path, made in self.records():
             if fnmatchcase(made.get("cell", ""), pattern) and "images" in (arrays := read(path) or {}):
                 first = made["cell"].rpartition(", from image ")[2]
                 for snapshot, images in enumerate(arrays["images"]):
@@ -153,8 +157,7 @@ class Store:
 
         ValueError where no entry fits.
         """
-        paths = sorted(self.root.rglob("*.bin"), key=lambda path: path.stat().st_mtime)
-        entries = [made for path in paths if (made := read_record(path))]
+        entries = [made for _, made in self.records() if made]
         fits = [place for place, made in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
         if not fits:
             cells = sorted({made.get("cell", "") for made in entries} - {""})
