@@ -36,7 +36,7 @@ from lib.data.world import (
 )
 
 SEED = 0
-SPLITS = ("train", "test")
+SPLITS = ("train", "val", "test")  # each a stream of random numbers of its own
 STYLES = ("natural", "comic", "painted")
 OVERSAMPLE = 4  # outlines are drawn this much larger, so that their edges are smooth and their masks exact
 ZOOM = 2  # of the contact sheet
@@ -408,8 +408,8 @@ def _boxed(tile: np.ndarray, boxes: np.ndarray) -> Image.Image:
 
 
 def contact_sheet(root: Path, path: Path) -> None:
-    """One test scene per class in every style, with boxes and masks, as a picture at `path`. Errors as `load`."""
-    worlds = {style: load("test", style, root=root) for style in STYLES}
+    """One training scene per class in every style, with boxes and masks, as a picture. Errors as `load`."""
+    worlds = {style: load("train", style, root=root) for style in STYLES}
     natural = worlds["natural"]
     objects, classes = _palette([0], 4), _palette([210, 150, 90], len(CLASSES))
     sheet = Image.new("RGB", (LEFT + CELL * len(CLASSES), TOP + CELL * len(ROWS_SHOWN)), "white")

@@ -13,10 +13,10 @@ from lib.settings import ROOT, Data, Scenes
 
 def load_set(source: Data | Scenes, split: str = "test", count: int | None = None) -> ImageSet | DetectionSet:
     """The first `count` images (default: the source's own count, or all): `Data` with one label each, `source.side`
-    pixels square; `Scenes` with labelled pixels or boxes, of one split.
+    pixels square; `Scenes` with labelled pixels or boxes.  split: train, val or test, of the sets that are split.
 
     FileNotFoundError in one line names the command that gets missing data; ValueError for a count or a size that the
-    data set does not have.
+    data set does not have, and for a split that it lacks.
     """
     count = source.count if count is None else count
     ids = read_ids(source.ids)
@@ -32,6 +32,8 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
             return detection.coco_format(scenes)
         names = world.PIXEL_CLASSES, segmentation.WORLD_COLOURS
         return SegmentationSet(scenes.images, scenes.pixels, scenes.ids, *names)
+    if split != "test" and source.name != "camvid":
+        raise ValueError(f"{source.name} has no {split} images of its own; name some by a list (ids)")
     folder = _folder(source)
     if source.name == "coco":
         return detection.load_coco(folder, count, ids)

@@ -19,11 +19,11 @@ SIDE = 48
 BACKGROUNDS = ("sky", "hills", "ground")
 CLASSES = ("ball", "crate", "tent", "star", "ring", "moon", "heart", "leaf", "cross", "flower", "house", "fish")
 PIXEL_CLASSES = BACKGROUNDS + CLASSES
-# The comic and painted scenes are the first ones of the natural split.
+# The comic and painted scenes are the first ones of the natural split. Settings are chosen on "val" (docs/method.md).
 COUNTS = {("train", "natural"): 3000, ("train", "comic"): 500, ("train", "painted"): 500}
-COUNTS |= {("test", "natural"): 400, ("test", "comic"): 400, ("test", "painted"): 400}
+COUNTS |= {("val", "natural"): 400, ("test", "natural"): 400}
 FOLDER = ROOT / "data" / "world"
-VERSION = 1
+VERSION = 2
 TILES = 50  # per row of a sheet
 FETCH = "fetch it with `.venv/bin/dvc pull data.dvc`"
 

@@ -41,7 +41,8 @@ def open_images(scale: str | None = None, folder: str | Path | None = None, coun
     if count < 1:
         raise ValueError(f"count must be 1 or more, got {count}")
     chosen = settings.load(scale)
-    images = load_set(chosen.data, count=count) if folder is None else from_folder(folder, chosen.data.side, count)
+    source = chosen.data
+    images = load_set(source, chosen.split, count) if folder is None else from_folder(folder, source.side, count)
     return Study(settings.params_at(chosen), chosen, images, batch=1)
 
 

@@ -104,7 +104,7 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     for spec in params.defenses.values():
         defense(**spec)
     source = source or chosen.data
-    images = load_set(source, count=count)
+    images = load_set(source, chosen.split, count)
     return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
 
 

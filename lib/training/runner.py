@@ -116,20 +116,20 @@ def cached_training(
 
 
 def begin_stand_in(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
-    train, test = world.load("train"), world.load("test")
+    train, val = world.load("train"), world.load("val")
     sources = [zoo.load(source, scale, device) for source in spec.sources]
     training = classifiers.training(spec, network, train.images, train.labels, sources, device)
-    return training, lambda _: classifiers.accuracies(training.state["victim"], test.images, test.labels, test.ids)
+    return training, lambda _: classifiers.accuracies(training.state["victim"], val.images, val.labels, val.ids)
 
 
 def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
-    train, test = (load_set(spec.data, split) for split in ("train", "test"))
+    train, val = (load_set(spec.data, split) for split in ("train", "val"))
     training = segmenter.training(spec, network, train.images, train.labels, train.classes, device)
 
     def evaluate(_: pd.DataFrame) -> Facts:
-        predicted = segment(training.network, test.images, batch=spec.batch, device=device)["labels"]
-        scores = confusion.scores(confusion.confusions(predicted, test.labels.numpy(), len(test.classes)).sum(0))
-        counts = {"images": len(test), "side": list(test.images.shape[2:]), "steps": training.steps}
+        predicted = segment(training.network, val.images, batch=spec.batch, device=device)["labels"]
+        scores = confusion.scores(confusion.confusions(predicted, val.labels.numpy(), len(val.classes)).sum(0))
+        counts = {"images": len(val), "side": list(val.images.shape[2:]), "steps": training.steps}
         return scores._asdict() | counts
 
     return training, evaluate
@@ -138,11 +138,11 @@ def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
 def begin_detector(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     from lib.training import detectors
 
-    train, test = world.load("train"), boxes.coco_format(world.load("test"))
+    train, val = world.load("train"), boxes.coco_format(world.load("val"))
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
     backbone = load_file(zoo.fetch(spec.backbone, scale))
     training = detectors.training(spec, network, train.images, truth, backbone, device)
-    return training, lambda _: average_precisions(training.network, test, device)
+    return training, lambda _: average_precisions(training.network, val, device)
 
 
 def average_precisions(network: nn.Module, data: boxes.DetectionSet, device: str = "cpu") -> Facts:

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from lib import settings
 from lib.data import sets, world
 from lib.data.sets import load_set
+from lib.experiment.study import open_study
 from lib.settings import Data
 
 
@@ -42,3 +44,18 @@ def test_a_list_of_images_is_there_and_names_each_once(tmp_path, monkeypatch):
 def test_the_embedded_data_set_takes_no_list():
     with pytest.raises(ValueError, match=r"taken in its own order, not by a list \(scales/lists/coco_sample\.txt\)$"):
         load_set(Data(name="world", side=48, ids="scales/lists/coco_sample.txt"))
+
+
+def test_validation_and_test_scenes_are_other_scenes_and_only_split_sets_have_both():
+    source = Data(name="world", side=48)
+    val, test = (load_set(source, split) for split in ("val", "test"))
+    assert not {image.numpy().tobytes() for image in val.images} & {image.numpy().tobytes() for image in test.images}
+    with pytest.raises(ValueError, match=r"^neurips2017 has no val images of its own"):
+        load_set(Data(name="neurips2017", side=299), "val")
+
+
+def test_the_scale_of_the_choices_is_mini_on_the_validation_scenes():
+    mini, validation = settings.load("mini"), settings.load("validation")
+    assert (mini.split, validation.split) == ("test", "val")
+    assert validation.b == mini.b and validation.networks["NRP"].weights == "models/mini/NRP.safetensors"
+    assert open_study("validation", count=1).images.ids == ["val-00000"]

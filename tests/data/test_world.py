@@ -19,7 +19,8 @@ from lib.settings import ROOT
 from tools import draw_world
 from tools.draw_world import OUTLINES, STYLES, TEXTURES, draw
 
-COUNTS = {(split, style): 60 if style == "natural" else 55 for split in ("train", "test") for style in STYLES}
+COUNTS = {("train", style): 60 if style == "natural" else 55 for style in STYLES}
+COUNTS |= {("val", "natural"): 60, ("test", "natural"): 60}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_same_arguments_draw_the_same_scene_and_others_another():
     first = draw(0, "train", 7)
     for field, again in zip(first, draw(0, "train", 7), strict=True):
         assert np.array_equal(field, again)
-    for other in (draw(1, "train", 7), draw(0, "test", 7), draw(0, "train", 19)):
+    for other in (draw(1, "train", 7), draw(0, "test", 7), draw(0, "val", 7), draw(0, "train", 19)):
         assert (other.image != first.image).mean() > 0.5
 
 
@@ -103,11 +104,11 @@ def test_an_unknown_style_or_split_is_named():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_what_is_loaded_is_what_was_drawn(stored, style):
-    loaded = world.load("test", style, root=stored)
-    assert loaded.images.shape == (COUNTS["test", style], 3, SIDE, SIDE) and loaded.images.dtype == torch.uint8
-    assert loaded.ids[17] == "test-00017" and len(set(loaded.ids)) == len(loaded.images)
+    loaded = world.load("train", style, root=stored)
+    assert loaded.images.shape == (COUNTS["train", style], 3, SIDE, SIDE) and loaded.images.dtype == torch.uint8
+    assert loaded.ids[17] == "train-00017" and len(set(loaded.ids)) == len(loaded.images)
     for index in (0, 49, 50, 54):  # both sides of the end of a row of tiles
-        scene = draw(5, "test", index, style)
+        scene = draw(5, "train", index, style)
         assert np.array_equal(loaded.images[index].permute(1, 2, 0), scene.image)
         assert np.array_equal(loaded.instances[index], scene.instances)
         assert np.array_equal(loaded.pixels[index], scene.pixels)
@@ -127,7 +128,7 @@ def _repaint(path: Path, pixels: int, levels: int) -> None:
     Image.fromarray(sheet).save(path, **options)
 
 
-@pytest.mark.parametrize("name", ["train_natural.webp", "test_painted.webp", "test_instances.png", "train_pixels.png"])
+@pytest.mark.parametrize("name", ["train_natural.webp", "train_painted.webp", "test_instances.png", "train_pixels.png"])
 def test_a_changed_sheet_fails_the_check_by_name(copy, name):
     _repaint(copy / name, pixels=1, levels=4)
     with pytest.raises(ValueError, match=name) as caught:
@@ -168,7 +169,7 @@ def test_a_missing_or_truncated_sheet_is_one_clear_error(copy):
 
 
 def test_an_unknown_split_lists_the_known_ones(stored):
-    with pytest.raises(ValueError, match=r"no holdout/natural.*test/comic"):
+    with pytest.raises(ValueError, match=r"no holdout/natural.*train/comic.*val/natural"):
         world.load("holdout", root=stored)
 
 

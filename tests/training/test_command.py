@@ -152,7 +152,7 @@ def test_a_detector_and_a_segmenter_score_as_the_loaded_networks_do(command):
     data = runner.boxes.coco_format(scenes(12))
     scores = runner.average_precisions(zoo.load("Mask-R-CNN", scale), data)
     assert scores == pytest.approx({key: command.record("Mask-R-CNN")[key] for key in scores}) and scores["map_50"] > 0
-    data = runner.load_set(scale.segmenters["SegNet-Basic"].data)
+    data = runner.load_set(scale.segmenters["SegNet-Basic"].data, "val")
     predicted = runner.segment(zoo.load("SegNet-Basic", scale), data.images)["labels"]
     found = runner.confusion.scores(runner.confusion.confusions(predicted, data.labels.numpy(), 15).sum(0))
     assert found.pixels == pytest.approx(command.record("SegNet-Basic")["pixels"])
