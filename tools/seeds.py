@@ -33,7 +33,7 @@ def reseeded(text: str, number: int) -> str:
 
 
 def repeated(number: int, place: Path) -> Path:
-    """The claims as the pipeline judges them in a clone at `place` with other seeds. ChildProcessError where it fails."""
+    """The claims as judged in a clone at `place` with other seeds. ChildProcessError where a step fails."""
     work, store = place / f"seed-{number}", os.environ.get("COMPANION_STORE") or str(folder(ROOT))
     environment = os.environ | {"COMPANION_STORE": store, "PYTHONPATH": str(work)}
     shutil.rmtree(work, ignore_errors=True)
