@@ -12,7 +12,12 @@ from lib.settings.base import Count, Strict
 ASCENT = {"eps": float, "step": float, "steps": int}
 MOMENTUM = ASCENT | {"decay": float}
 DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
-TRANSPORT = {"batch": Count, "reg": Annotated[float, Field(gt=0)], "iterations": Count}
+TRANSPORT = {
+    "batch": Count,
+    "reg": Annotated[float, Field(gt=0)],
+    "iterations": Count,
+    "tolerance": Annotated[float, Field(ge=0)],
+}
 SECTIONS: dict[str, dict[str, Any]] = {
     "noise": {"eps": float},
     "fgsm": {"eps": float, "step": float},

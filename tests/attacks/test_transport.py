@@ -59,6 +59,21 @@ def test_the_gradient_is_that_of_pot_on_torch(iterations):
     assert torch.allclose(ours, theirs, rtol=1e-7, atol=1e-10)
 
 
+@pytest.mark.parametrize("count, classes", [(8, 10), (60, 10), (60, 100)])
+def test_the_released_stop_ends_the_iterations_early(count, classes):
+    cost, done = cosine_cost(logits(count, classes), logits(count, classes, seed=7)), 0
+    # ot.py's potentials, in units of the cost, in the plain domain: u = reg * log(scaling of a row).
+    kernel, columns, before = torch.exp(-cost / 0.01), torch.ones(count).double(), torch.zeros(count)
+    moved = math.inf
+    while moved >= 0.1:
+        rows, done = 1 / count / (kernel @ columns), done + 1
+        columns = 1 / count / (kernel.T @ rows)
+        moved, before = (0.01 * rows.log() - before).abs().sum(), 0.01 * rows.log()
+    assert 2 <= done < 100
+    assert torch.allclose(sinkhorn(cost, 0.01, 100, 0.1), pot_plan(cost, 0.01, done), rtol=1e-8, atol=1e-14)
+    assert not torch.allclose(sinkhorn(cost, 0.01, 100), pot_plan(cost, 0.01, done), rtol=1e-8, atol=1e-14)
+
+
 def test_the_gradient_is_that_of_finite_differences():
     clean, perturbed = logits(4, 3, 1), logits(3, 3, 2).requires_grad_(True)
     assert torch.autograd.gradcheck(lambda z: scattering(clean, z, reg=0.1, iterations=8), perturbed)
@@ -122,7 +137,7 @@ def test_shares_sum_to_the_distance():
     cost = cosine_cost(clean, perturbed)
     expected = (pot_plan(cost, 0.01, 100) * cost).sum()
     for spelling in ("unrolled", "envelope"):
-        shares = scattering(clean, perturbed, gradient=spelling)
+        shares = scattering(clean, perturbed, tolerance=0, gradient=spelling)
         assert shares.shape == (4,) and torch.allclose(shares.sum(), expected, rtol=1e-9)
 
 
@@ -161,7 +176,7 @@ def test_the_envelope_holds_the_plan_constant():
     clean, perturbed = logits(6), logits(6, seed=1).requires_grad_(True)
     cost = cosine_cost(clean, perturbed)
     (expected,) = torch.autograd.grad(cost, perturbed, grad_outputs=pot_plan(cost.detach(), 0.01, 100))
-    assert torch.allclose(gradients(clean, perturbed.detach())[1], expected, atol=1e-10)
+    assert torch.allclose(gradients(clean, perturbed.detach(), tolerance=0)[1], expected, atol=1e-10)
 
 
 def test_the_envelope_is_the_gradient_of_the_distance_with_its_entropy():
@@ -227,7 +242,8 @@ def test_fsa_is_the_released_loop(spelling, reg, iterations):
     def plan(cost):
         return pot_plan(cost if spelling == "unrolled" else cost.detach(), reg, iterations)
 
-    result = fsa(network, x, ids=IDS, steps=4, batch=4, reg=reg, iterations=iterations, gradient=spelling)
+    options = {"reg": reg, "iterations": iterations, "tolerance": 0, "gradient": spelling}
+    result = fsa(network, x, ids=IDS, steps=4, batch=4, **options)
     expected = torch.cat([reference(network, x[part], IDS[part], plan) for part in (slice(4), slice(4, 6))])
     # A gradient of almost zero may change its sign with the order of additions.
     assert ((result - expected).abs() > 1e-6).double().mean() < 1e-3
@@ -363,6 +379,7 @@ def test_an_ensemble_averages_logits():
         ({"gradient": "implicit"}, "gradient must be 'unrolled' or 'envelope', got 'implicit'"),
         ({"reg": 0}, "reg must be positive, got 0"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
+        ({"tolerance": -0.1}, "tolerance must be 0 or more, got -0.1"),
         ({"eps": -LEVEL}, "eps must be 0 or more"),
         ({"steps": 0}, "steps must be 1 or more, got 0"),
         ({"snapshots": [11]}, r"snapshots must ascend within 1\.\.10"),
