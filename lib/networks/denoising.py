@@ -14,8 +14,8 @@ class Denoising(nn.Module):
 
     The weight of position j in the mean at position i is, with softmax (Gaussian), that over j of
     theta(x_i) . phi(x_j) / sqrt(channels of theta), else theta(x_i) . phi(x_j) / (H * W), so that time and memory grow
-    with (H * W)^2. embed: theta and phi are 1x1 convolutions to C/2 channels, else x itself. Fresh weights leave x as it
-    is: the norm begins at zero.
+    with (H * W)^2. embed: theta and phi are 1x1 convolutions to C/2 channels, else x itself. Fresh weights leave x as
+    it is: the norm begins at zero.
     """
 
     def __init__(self, channels: int, embed: bool = True, softmax: bool = True):

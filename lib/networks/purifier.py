@@ -18,7 +18,7 @@ conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
 def small_conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """3x3, with the released blocks' initial weights: a tenth of He's, no bias (modules/module_util.py)."""
+    """3x3, begun as the released residual blocks are: a tenth of He's weights, biases zero (modules/module_util.py)."""
     layer = conv3x3(inputs, outputs)
     nn.init.kaiming_normal_(layer.weight)
     nn.init.zeros_(layer.bias)
