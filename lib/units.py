@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # commands that need no network need no torch
 
 LEVELS = 255
 # Options that are numbers of levels in params.yaml.
-OF_ATTACKS = frozenset({"eps", "step", "alpha"})
+OF_ATTACKS = frozenset({"eps", "step", "alpha", "delta"})
 OF_DEFENSES = frozenset({"eps", "noise"})
 
 

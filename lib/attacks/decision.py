@@ -12,6 +12,8 @@ The result is `[B,3,H,W]`, rounded to 8 bits, within eps. The released Inception
 of the auxiliary head; timm's and torchvision's networks have none at inference, so it is left out.
 """
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -107,29 +109,65 @@ def pgd(
     step=STEP,
     steps=10,
     start="uniform",
+    loss="cross-entropy",
     target: Tensor | str | None = None,
     snapshots=None,
 ) -> Tensor:
     """Projected gradient: away from y, or towards `target`.
 
-    target: classes `[B]`, or "random", a random wrong class of each image (Table 1; supplement, Appendix B.1).
+    loss: of LOSSES.  target: classes `[B]`, or one of TARGETS: a random wrong class of each image (Table 1; supplement,
+    Appendix B.1), the wrong class that is least or most likely ("runner-up") on the clean image.
     Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
     clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
     """
     x = checked_images(x)
     if start not in ("uniform", "clean"):
         raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
+    if loss not in LOSSES:
+        raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got '{loss}'")
+    if loss == "dlr" and target is not None:
+        raise ValueError("the loss dlr takes no target")
     if isinstance(target, str):
-        if target != "random":
-            raise ValueError(f"target must be classes or 'random', got '{target}'")
-        if y is None:
-            raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
-        with torch.no_grad(), evaluating(*members(surrogate)):
-            classes = members(surrogate)[0](x[:1]).shape[1]
-        target = random_targets(y, classes, ids=ids, seed=seed)
+        target = wrong_classes(surrogate, x, y, target, ids=ids, seed=seed)
     first = uniform_start(x, eps, draws(x, ids, seed, "pgd")) if start == "uniform" else None
-    schedule = {"eps": eps, "step": step, "steps": steps, "start": first, "snapshots": snapshots}
+    schedule = {"eps": eps, "step": step, "steps": steps, "start": first, "snapshots": snapshots, "loss": LOSSES[loss]}
     return _ascend_loss(surrogate, x, y if target is None else target, sign=1 if target is None else -1, **schedule)
+
+
+def wrong_classes(surrogate: Surrogate, x: Tensor, y: Labels, which: str, *, ids: Sequence, seed=0) -> Tensor:
+    """The targets `[B]` of these names, TARGETS; ValueError for another name, and without the true labels."""
+    if which not in TARGETS:
+        raise ValueError(f"target must be classes or one of {', '.join(TARGETS)}, got '{which}'")
+    if y is None:
+        raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
+    networks = members(surrogate)
+    with torch.no_grad(), evaluating(*networks):
+        logits = mean_logits(networks)(x)
+    if which == "random":
+        return random_targets(y, logits.shape[1], ids=ids, seed=seed)
+    own = F.one_hot(y, logits.shape[1]).bool()
+    return logits.masked_fill(own, math.inf).argmin(1) if which == "least likely" else _without(logits, y).argmax(1)
+
+
+def margin(logits: Tensor, y: Tensor) -> Tensor:
+    """The highest other logit less that of y, `[B]` (Carlini and Wagner 2017, without their constant)."""
+    return _without(logits, y).amax(1) - logits.gather(1, y[:, None]).flatten()
+
+
+def dlr(logits: Tensor, y: Tensor) -> Tensor:
+    """The margin divided by the distance from the first to the third logit: not changed by the logits' scale or shift
+    (difference of logits ratio; Croce and Hein 2020). Three classes or more."""
+    first, _, third = logits.topk(3, dim=1).values.unbind(1)
+    return margin(logits, y) / (first - third + 1e-12)
+
+
+def _without(logits: Tensor, y: Tensor) -> Tensor:
+    """The logits with that of y out of the running."""
+    return logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -math.inf)
+
+
+TARGETS = ("random", "least likely", "runner-up")
+LOSSES = {"cross-entropy": functools.partial(F.cross_entropy, reduction="none"), "margin": margin, "dlr": dlr}
 
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
@@ -149,13 +187,21 @@ def mean_logits(networks: Sequence[Network]) -> Network:
 
 
 def _ascend_loss(
-    surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, views: Sequence[Network] | None = None, **schedule
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Labels,
+    *,
+    sign=1,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+    views: Sequence[Network] | None = None,
+    **schedule,
 ) -> Tensor:
-    """Ascend `sign` times the cross-entropy of y; views: the networks as the loss sees them."""
+    """Ascend `sign` times the loss of y (default: the cross-entropy); views: the networks as the loss sees them."""
     x, networks = checked_images(x), members(surrogate)
     logits = mean_logits(views or networks)
     with evaluating(*networks):
         if y is None:
             with torch.no_grad():
                 y = mean_logits(networks)(x).argmax(1)
-        return ascend(lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none"), x, **schedule)
+        loss = loss or LOSSES["cross-entropy"]
+        return ascend(lambda x_adv: sign * loss(logits(x_adv), y), x, **schedule)

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from lib.attacks import decision, features, generators, transport
+from lib.attacks import decision, features, generators, search, transport
 from lib.attacks.own import own_attack
 from lib.own import check_options, load
 from lib.settings import OwnAttack
@@ -22,13 +22,15 @@ class Attack(NamedTuple):
 
     run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what its first argument is (the
     surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals, or nothing).
-    coupled: attacks the images in batches of its parameter `batch`, which their ids determine.
+    coupled: attacks the images in batches of its parameter `batch`, which their ids determine.  transfers: is tried on
+    other victims too; one that queries its victim is not.
     """
 
     run: Callable
     section: str
     on: Literal["logits", "features", "responses", "generator", "nothing"] = "logits"
     coupled: bool = False
+    transfers: bool = True
 
     @property
     def parameters(self) -> set[str]:
@@ -47,7 +49,10 @@ ATTACKS: dict[str, Attack] = {
     "DIM": Attack(decision.dim, "dim"),
     "DIM-TI": Attack(functools.partial(decision.dim, kernel=15), "dim_ti"),
     "PGD": Attack(decision.pgd, "pgd"),
-    "PGD (targeted)": Attack(functools.partial(decision.pgd, target="random"), "pgd"),
+    "PGD (targeted)": Attack(decision.pgd, "pgd_targeted"),
+    "Square": Attack(search.square, "square", transfers=False),
+    "SPSA": Attack(search.spsa, "spsa", transfers=False),
+    "Random corners": Attack(search.corners, "corners", transfers=False),
     "FFF": Attack(features.fff, "fff", "responses"),
     "SSP": Attack(features.ssp, "ssp", "features"),
     "FSA": Attack(transport.fsa, "fsa", coupled=True),

@@ -108,7 +108,7 @@ def adversaries(
 def all_attacks(
     study: Study, surrogate: str, feature_surrogate: str, done: Sequence[Adversaries] = ()
 ) -> list[Adversaries]:
-    """Every attack of `lib.attacks.registry.ATTACKS` but CDA, then the user's own; the clean images first.
+    """Every attack that transfers but CDA, then the user's own; the clean images first.
 
     CDA needs a generator, trained for a source domain; its cells are made with `adversaries`.  done: cells of the same
     study, made without overrides, that are taken as they are where attack, surrogate, budget and steps agree: a run
@@ -117,7 +117,7 @@ def all_attacks(
     known = {(cell.attack, cell.surrogate, cell.eps, cell.steps): cell for cell in done}
     cells = [clean(study)]
     for name, attack in attacks(study.params.own_attacks).items():
-        if attack.on != "generator":
+        if attack.on != "generator" and attack.transfers:
             chosen = {"nothing": None, "logits": surrogate}.get(attack.on, feature_surrogate)
             values = _values(study, name, attack)
             ready = known.get((name, chosen, values.eps, getattr(values, "steps", None)))

@@ -12,6 +12,7 @@ from lib.settings.base import Count, Strict
 ASCENT = {"eps": float, "step": float, "steps": int}
 MOMENTUM = ASCENT | {"decay": float}
 DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
+PGD = ASCENT | {"start": Literal["uniform", "clean"], "loss": Literal["cross-entropy", "margin", "dlr"]}
 TRANSPORT = {
     "batch": Count,
     "reg": Annotated[float, Field(gt=0)],
@@ -26,7 +27,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "mi_fgsm": MOMENTUM,
     "dim": DIVERSE,
     "dim_ti": DIVERSE | {"kernel": int, "edge": float},
-    "pgd": ASCENT | {"start": Literal["uniform", "clean"]},
+    "pgd": PGD,
+    "pgd_targeted": PGD | {"target": Literal["random", "least likely", "runner-up"]},
+    "square": {"eps": float, "queries": Count, "share": Annotated[float, Field(gt=0, le=1)]},
+    "spsa": ASCENT | {"samples": Count, "delta": Annotated[float, Field(gt=0)]},
+    "corners": {"eps": float, "queries": Count},
     "ssp": ASCENT | {"start": Literal["noise", "perturbed"]},
     "fff": {"eps": float, "iterations": int, "lr": float, "halve_every": int},
     "fsa": ASCENT | TRANSPORT | {"gradient": Literal["unrolled", "envelope"]},

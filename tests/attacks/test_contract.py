@@ -11,6 +11,7 @@ from lib.networks.wrappers import Tap
 from tests.conftest import eight_bit_images, tiny_network
 
 IDS = list("abcdef")
+FEW = {"queries": 12, "samples": 2}  # of the attacks without gradients
 LABELLED = ["FGSM", "I-FGSM", "MI-FGSM"]
 
 
@@ -33,7 +34,8 @@ def run(name, network, x, y, ids=IDS, **parameters):
     labels = [y] if "y" in attack.parameters else []
     keyed = {"ids": ids} if "ids" in attack.parameters else {}
     steps = {"steps": 5, "step": 4 / 255} if "snapshots" in attack.parameters else {}
-    return attack.run(*first, x, *labels, **keyed, **steps, **parameters)
+    few = {name: count for name, count in FEW.items() if name in attack.parameters}
+    return attack.run(*first, x, *labels, **keyed, **steps, **few, **parameters)
 
 
 class Normal(nn.Module):

@@ -61,7 +61,8 @@ def test_every_attack_runs_with_the_parameters_of_params_yaml(study):
     study.params = settings.params().with_attacks(ssp={"steps": 2}, fff={"iterations": 2})
     cells = all_attacks(study, "VGG-16", "VGG-16")
     # CDA needs a generator, which no scale need have.
-    assert [cell.attack for cell in cells] == ["none", *(name for name in ATTACKS if name != "CDA")]
+    tried = [name for name, attack in ATTACKS.items() if attack.transfers and name != "CDA"]
+    assert [cell.attack for cell in cells] == ["none", *tried]
     clean_images = study.images.images.int()
     for cell in cells[1:]:
         assert (cell.images.int() - clean_images).abs().max() <= cell.eps == 16
