@@ -72,26 +72,15 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
     """
     weights, chosen = np.array([weight for weight, _ in terms]), SCORES[score]
     ends = chosen.factor * np.array([weights[weights < 0].sum(), weights[weights > 0].sum()]) - constant
-    single = chosen.share and list(weights) == [1.0] and not constant
-    found = derived(score, [frame for _, frame in terms], lambda scores: weights @ scores - constant, ends, single)
-    return found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1])) if single else found
+    found = over_cells(chosen, shared([frame for _, frame in terms]), lambda scores: weights @ scores - constant, ends)
+    if chosen.share and list(weights) == [1.0] and not constant:
+        found = found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1]))
+    return found
 
 
-def derived(
-    score: str,
-    frames: Sequence[Frame],
-    function: Callable[[np.ndarray], np.ndarray],
-    ends: Sequence[float] = (),
-    single: bool = False,
-) -> Estimate:
-    """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`.
-
-    ends: the least and the most that the function can be, for a rate whose function is linear.  single: is it the score
-    of one cell?
-    """
-    chosen = SCORES[score]
-    value, others = left_out(chosen, shared(frames), function)
-    return interval(value, others, ends if chosen.rate else (), chosen.factor, single and chosen.kind == "precision")
+def derived(score: str, frames: Sequence[Frame], function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`."""
+    return over_cells(SCORES[score], shared(frames), function)
 
 
 def shared(frames: Sequence[Frame]) -> list[Contributions]:
@@ -127,12 +116,21 @@ def _one(frame: Frame) -> Contributions:
     return {name: np.mean([part[name] for part in frame.parts], 0) for name in frame.parts[0]}
 
 
-def left_out(
-    score: Score, cells: Sequence[Contributions], function: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, np.ndarray]:
-    """A function of the scores of all images, and of all but one, `[n]`: NaN where what is left has no score."""
-    all_images, others = zip(*[_with_and_without(score, cell) for cell in cells], strict=True)
-    return float(function(np.array(all_images))), function(np.array(others))
+def over_cells(
+    score: Score,
+    cells: Sequence[Contributions],
+    function: Callable[[np.ndarray], np.ndarray],
+    ends: Sequence[float] = (),
+) -> Estimate:
+    """`derived` of contributions. ends: the least and the most that the function can be, where it is linear.
+
+    Average precision of one cell, or with a cell within ten points of 0 or 100, is never given an interval narrower
+    than the exact bound of as many images that agree: there leaving out single images says too little.
+    """
+    values, others = map(np.array, zip(*[_with_and_without(score, cell) for cell in cells], strict=True))
+    at_an_end = (np.minimum(values, 100 - values) < 10).any()
+    floor = score.kind == "precision" and (len(cells) == 1 or bool(at_an_end))
+    return interval(float(function(values)), function(others), ends if score.rate else (), score.factor, floor)
 
 
 def _with_and_without(score: Score, cell: Contributions) -> tuple[float, np.ndarray]:
