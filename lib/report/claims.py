@@ -167,11 +167,12 @@ def judge(results: Results) -> pd.DataFrame:
 
 def _again(claim: Claim, stored: pd.DataFrame, scale: str) -> list[dict[str, object]]:
     """The rows of one claim from stored cases, which answer it only where it compared and expected the same."""
-    same = (stored["id"] == claim.id) & (stored["compares"] == claim.compares) & (stored["expected"] == claim.expected)
+    ids = stored["id"].isin([claim.id, claim.id.partition("-")[0]])  # a reading may have been the claim itself
+    same = ids & (stored["compares"] == claim.compares) & (stored["expected"] == claim.expected)
     found = stored[same & (stored["verdict"] != "not judged")]
     numbers = found[["effect", "low", "high"]].astype(float).assign(n=found["n"].astype(int))
     changes = zip(found["case"], (Estimate(*row) for row in numbers.itertuples(index=False)), strict=True)
-    why = stored[same]["why"].iloc[0] if same.any() else f"measured before it was read so; dvc repro (scale: {scale})"
+    why = stored[same]["why"].iloc[0] if same.any() else f"computed before it was read so: dvc repro (scale: {scale})"
     return _rows(claim, [Case(name, change) for name, change in changes], claim.why or why)
 
 

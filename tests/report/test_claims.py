@@ -367,7 +367,7 @@ def test_a_scale_without_frames_judges_its_stored_cases_anew(results, monkeypatc
     )
     monkeypatch.setattr(claims, "claims", lambda: [changed(compares="A less the stronger of B and C")])
     (row,) = claims.judge(results).to_dict("records")
-    assert row["verdict"] == "not judged" and "before it was read so; dvc repro (scale: mini)" in row["why"]
+    assert row["verdict"] == "not judged" and "before it was read so: dvc repro (scale: mini)" in row["why"]
 
 
 def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(results):

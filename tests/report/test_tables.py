@@ -81,6 +81,15 @@ def test_the_csv_has_a_row_per_number(tmp_path):
     assert tables.headlines(results) == {"table_03": rows.loc[rows["attack"] == "SSP", "value"].mean()}
 
 
+def test_what_a_scale_does_otherwise_stands_below_the_table(tmp_path):
+    results = Results("sample", tmp_path)
+    labels = {"experiment": "table_07", "task": "detection", "victim": "YOLOX-nano"}
+    shown = frame(cell(found(5), attack="none", eps=0.0, **labels), cell(found(2), attack="SSP", steps=10, **labels))
+    text = tables.show(results, "table_07", shown).data
+    assert text == results.path("tables", "table_07.md").read_text()
+    assert "Not as in the paper: SSP runs 10 of 100 steps in detection; YOLOX-nano, not RetinaNet" in text
+
+
 def test_a_table_whose_cells_a_frame_has_not_is_empty(tmp_path):
     results = Results("mini", tmp_path)
     tables.show(results, "cda_recovered", frame(cell((1, 4), experiment="transfer")))
