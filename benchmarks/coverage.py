@@ -1,6 +1,6 @@
 """How often the 95 % intervals of lib/report/scores.py hold the truth, simulated: the tables of docs/method.md.
 
-    .venv/bin/python benchmarks/coverage.py            about three minutes; prints the tables
+    .venv/bin/python benchmarks/coverage.py            about two minutes; prints the tables
     .venv/bin/python benchmarks/coverage.py write      and puts them into docs/method.md
 
 A population of many images is made up, whose score is the truth; then images are drawn from it again and again.

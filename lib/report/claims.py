@@ -337,20 +337,23 @@ def _counted(judged: pd.DataFrame, readings: bool = False) -> str:
 
 
 def overview(scales: dict[str, pd.DataFrame]) -> str:
-    """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`."""
+    """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`.
+
+    Without the stricter and looser readings, and without the sentences that no number can judge: claims.md has both.
+    """
     columns = {}
     for name, judged in scales.items():
-        found = summary(judged)
+        found = summary(judged[(judged["reading"] == "") & (judged["source"] != "")])
         words = found["id"] + " " + found["verdict"].replace("not reproduced", "**not reproduced**")
         columns[name] = words.groupby(found["item"], sort=False).agg(", ".join)
     table = pd.DataFrame(columns).fillna("-").rename_axis("paper").reset_index()
     return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
 
 
-def _place(item: str) -> tuple[str, int]:
-    """Tables first, then figures by number, then the text."""
+def _place(item: str) -> tuple[str, int, str]:
+    """Tables first, then figures by number, then the text by appendix."""
     kind, _, number = item.partition(" ")
-    return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
+    return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0, item
 
 
 def claims_page(judged: pd.DataFrame, scale: str) -> str:
