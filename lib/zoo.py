@@ -59,6 +59,22 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     else:
         network = family.build(spec)
         files.load_state(network, family.convert(files.read_state(path)), path.name)
+    return _ready(network, spec, device)
+
+
+def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
+    """The network called `name` as `load` gives it, but with weights as they are initialised. ValueError for one whose
+    family only loads."""
+    spec = _spec(name, settings)
+    if not (build := family_of(spec).build):
+        raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _ready(build(spec), spec, device)
+
+
+def _ready(network: nn.Module, spec: NetworkSpec, device: str | torch.device) -> nn.Module:
+    """Frozen, in eval mode, for images in [0,1]."""
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)

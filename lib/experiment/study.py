@@ -108,12 +108,13 @@ def open_study(scale: str | None = None, count: int | None = None, source: Data 
     return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
 
 
-def outputs(study: Study, name: str, images: Sequence[int], *, features: bool) -> np.ndarray:
+def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, trained: bool = True) -> np.ndarray:
     """A network's logits, or its features at the tap that the scale names, `[n,...]` float32.
 
-    images: the indices of the study's images to compute them of.
+    images: the indices of the study's images to compute them of.  trained: false for its weights as initialised.
     """
-    network = study.network(name)
+    seed = study.params.seed
+    network = study.network(name) if trained else zoo.untrained(name, study.scale, seed, study.device)
     module = zoo.cut(network, name, study.scale) if features else network
     parts = study.images.images[list(images)].split(study.batch)
     with torch.no_grad(), one_thread(study.device):

@@ -1,22 +1,26 @@
 """Every checkable claim of the supplement (claims.yaml, own/claims.yaml), judged from frames: the only judge.
 
-A claim compares one or more pairs of cells (its cases). It is reproduced where every case is, not reproduced where one
-is not, and inconclusive otherwise; one that cannot be judged at a scale says why.
+A claim compares one or more pairs of cells (its cases). A case holds, is contradicted, or is open; a claim of several
+says how many of each, and one that no number can judge says why. docs/method.md has the rules.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import pandas as pd
 import yaml
 from pydantic import Field, model_validator
+from scipy.stats import norm
 
+from lib import settings
 from lib.frames import Frame
+from lib.report import facts
 from lib.report.results import Results
-from lib.report.scores import Estimate, combined, point
+from lib.report.scores import Estimate, combined, derived, point
 from lib.report.tables import Scored, Where, distinct, fields, label_text
 from lib.settings import ROOT
 from lib.settings.base import Strict, validated
@@ -26,27 +30,34 @@ if TYPE_CHECKING:
 
 FILES = (ROOT / "lib" / "report" / "claims.yaml", ROOT / "own" / "claims.yaml")
 MARGIN = 5.0  # points: a change within it counts as none, and an attack that takes less has left nothing to win back
+EDGE = 10.0  # points from an end of the scale: where both cells lie there, a comparison cannot tell them apart
 # Where a claim expects a change, in points.
 RANGES = {
     "rises": (0.0, math.inf),
     "falls": (-math.inf, 0.0),
     "stays": (-MARGIN, MARGIN),
     "at most 5 points up": (-math.inf, MARGIN),
+    "at most 5 points down": (-MARGIN, math.inf),
+    "at most 2 points down": (-2.0, math.inf),
     "a little up": (0.0, MARGIN),
 }
-VERDICTS = ("reproduced", "not reproduced", "inconclusive", "not judged")
-ABOUT = ["id", "appendix", "item", "lines", "says", "compares"]
-COLUMNS = [*ABOUT, "expected", "source", "case", "effect", "low", "high", "unit", "n", "verdict", "why"]
+VERDICTS = ("reproduced", "in part", "not reproduced", "inconclusive", "underpowered", "not judged")
+ABOUT = ["id", "appendix", "item", "lines", "reading", "says", "compares"]
+MEASURED = ["effect", "low", "high", "unit", "n", "verdict", "p", "needs"]
+COLUMNS = [*ABOUT, "expected", "source", "case", *MEASURED, "why"]
 FEW = 4  # cases that the overview shows one by one
 
 INTRODUCTION = """# What the supplement claims, and what was measured
 
-Scale `{scale}`. {counts}. Effects are differences in percentage points over the same images, with 95 % intervals of a
-paired bootstrap. A claim with several cases is *reproduced* where the whole interval of every case lies where it is
-expected, *not reproduced* where that of one case lies elsewhere, and *inconclusive* otherwise. Intervals are about
-images, not about training the networks again, and nothing is corrected for their number. C2, E4 and E8 are stricter
-readings that the supplement does not make. Computed by `companion report` from the frames named;
-`tables/claims.csv` has every case.
+Scale `{scale}`. {counts}. Effects are differences in percentage points over the same images, with 95 % intervals. A
+case is *reproduced* where its whole interval lies where the claim expects it, *not reproduced* where all of it lies
+elsewhere, and *inconclusive* otherwise; *underpowered* where it is so wide that it could not lie inside a margin
+wherever it lay, with the number of images that it would take at least. A claim with several cases is *reproduced* where
+every case is, *not reproduced* where none is and one is contradicted, *in part* where some are and others are
+contradicted. Contradictions are counted after Holm's correction for the claim's cases; both counts stand beside it.
+A *stricter* or *looser* reading asks for more or less than the claim above it and is not counted as a claim. Intervals
+are about images, not about training the networks again, and nothing is corrected for the number of claims: see
+docs/method.md. Computed by `companion report` from the frames named; `tables/claims.csv` has every case.
 """
 
 
@@ -56,6 +67,7 @@ class Claim(Strict):
     id: str
     item: str
     lines: str
+    reading: Literal["", "stricter", "looser"] = ""
     says: str
     compares: str = ""
     stage: str = ""
@@ -67,6 +79,9 @@ class Claim(Strict):
     beyond: float = 0.0
     taken: Where | None = None
     share: float = 0.0
+    bare: Where | None = None
+    by: Literal["points", "share"] = "points"
+    edges: bool = False
     transferred: bool = False
     expected: Literal[*RANGES] = "rises"
     why: str = ""
@@ -76,6 +91,8 @@ class Claim(Strict):
         """A claim is judged from a frame, or says why it is not."""
         if bool(self.stage) == bool(self.why):
             raise ValueError("a claim needs a stage (whose frame judges it) or a why (no number can), not both")
+        if self.by == "share" and (self.bare is None or self.taken is None):
+            raise ValueError("by: share needs bare (the cell without the defense) and taken (that without the attack)")
         return self
 
     @property
@@ -95,73 +112,149 @@ def claims() -> list[Claim]:
 
 
 def verdict(change: Estimate, expected: str) -> str:
-    """reproduced, not reproduced, or inconclusive, from the 95 % interval of a change in percentage points.
+    """reproduced, not reproduced, inconclusive or underpowered, from the 95 % interval of a change.
 
     Reproduced when the whole interval lies where the claim expects the change (RANGES), not reproduced when all of it
-    lies elsewhere.
+    lies elsewhere, underpowered when it is too wide to lie inside the margin at all.
     """
     low, high = RANGES[expected]
     first, last = round(change.low, 9), round(change.high, 9)  # -1e-17 is no effect
     if low < first and last < high:
         return "reproduced"
-    return "not reproduced" if last < low or high < first else "inconclusive"
+    if last < low or high < first:
+        return "not reproduced"
+    return "underpowered" if needed(change, expected) > change.n else "inconclusive"
+
+
+def needed(change: Estimate, expected: str) -> int:
+    """From how many images on an interval fits into the margin, its width falling with the square root of n; 0 for a
+    claim of a mere rise or fall, which a large effect decides at any n.
+
+    Of a margin on one side ("at most 5 points up") the middle that counts is no change at all.
+    """
+    ends = [abs(end) for end in RANGES[expected] if math.isfinite(end)]
+    room = max(ends) / 2 if 0.0 in ends and len(ends) == 2 else max(ends)
+    return math.ceil(change.n * ((change.high - change.low) / 2 / room) ** 2) if room else 0
+
+
+def p_value(change: Estimate, expected: str) -> float:
+    """Two-sided, of the direction (holds or is contradicted) that is the likelier one: below 0.05 where the interval
+    decides, as it inverts that interval."""
+    low, high = RANGES[expected]
+    middle, error = (change.low + change.high) / 2, max((change.high - change.low) / 2 / norm.ppf(0.975), 1e-12)
+    above_low, above_high = (float(norm.sf((middle - end) / error)) for end in (low, high))  # p of "not above it"
+    return min(2 * min(max(above_low, 1 - above_high), min(1 - above_low, above_high)), 1.0)
+
+
+def holm(values: Sequence[float]) -> np.ndarray:
+    """Holm's adjusted p-values: compared with 0.05 they keep the chance of any false decision below it."""
+    order, adjusted = np.argsort(values), np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(np.sort(values) * np.arange(len(values), 0, -1))
+    return np.minimum(adjusted, 1.0)
 
 
 def judge(results: Results) -> pd.DataFrame:
     """One row per case (one for a claim that is not judged), with COLUMNS; effects in points.
 
-    From the frames of the scale; where it has none, from the cases that were stored with its tables.
+    From the frames of the scale; where it has none, from the cases that were stored with its tables, judged anew.
     """
-    if not results.has_frames():
-        return results.load_table("claims")
-    return pd.DataFrame([row for claim in claims() for row in cases(claim, results)], columns=COLUMNS)
+    if results.has_frames():
+        return pd.DataFrame([row for claim in claims() for row in cases(claim, results)], columns=COLUMNS)
+    stored = results.load_table("claims")
+    rows = [row for claim in claims() for row in _again(claim, stored, results.scale)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _again(claim: Claim, stored: pd.DataFrame, scale: str) -> list[dict[str, object]]:
+    """The rows of one claim from stored cases, which answer it only where it compared and expected the same."""
+    ids = stored["id"].isin([claim.id, claim.id.partition("-")[0]])  # a reading may have been the claim itself
+    same = ids & (stored["compares"] == claim.compares) & (stored["expected"] == claim.expected)
+    found = stored[same & (stored["verdict"] != "not judged")]
+    numbers = found[["effect", "low", "high"]].astype(float).assign(n=found["n"].astype(int))
+    changes = zip(found["case"], (Estimate(*row) for row in numbers.itertuples(index=False)), strict=True)
+    why = stored[same]["why"].iloc[0] if same.any() else f"computed before it was read so: dvc repro (scale: {scale})"
+    return _rows(claim, [Case(name, change) for name, change in changes], claim.why or why)
+
+
+class Case(NamedTuple):
+    """One pair of cells. out: why it cannot be judged, or ""."""
+
+    name: str
+    change: Estimate
+    out: str = ""
 
 
 def cases(claim: Claim, results: Results) -> list[dict[str, object]]:
     """The rows of one claim."""
-    shared = {name: getattr(claim, name) for name in ABOUT} | {"source": claim.stage, "unit": "points", "why": ""}
-    shared["expected"] = claim.expected if claim.stage else ""
     try:
         found = [] if claim.why else list(effects(claim, results.load_frame(claim.stage)))
-        why = (
-            claim.why
-            or f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
-        )
+        why = f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
     except FileNotFoundError:
         found, why = [], f"frames/{claim.stage} is not there: its notebook has not run at this scale"
     except KeyError as error:
         found, why = [], f"frames/{claim.stage} has no column {error}: older than the code; run its notebook"
-    rows = [
-        shared | {"case": name, **change._asdict(), "effect": change.value, "verdict": verdict(change, claim.expected)}
-        for name, change, taken in found
-        if taken >= MARGIN
-    ]
-    if found and not rows:
-        most = max(taken for _, _, taken in found)
-        why = f"the attack takes {most:.1f} points here (frames/{claim.stage}): nothing to win back"
-    blank = dict.fromkeys(["case", "effect", "low", "high", "n"], "")
+    kept, out = [case for case in found if not case.out], [case for case in found if case.out]
+    if out:
+        why = f"{'; '.join(dict.fromkeys(case.out for case in out))} (frames/{claim.stage})"
+    names = ", ".join(case.name for case in out) if len(out) <= FEW else f"{len(out)} cases"
+    return _rows(claim, kept, claim.why or why, f"left out: {names}: {why}" if kept and out else "")
+
+
+def _rows(claim: Claim, found: Sequence[Case], why: str, left: str = "") -> list[dict[str, object]]:
+    """A row per case, or one that says why there is none. left: which cases are left out, and why."""
+    shared = {name: getattr(claim, name) for name in ABOUT} | {"source": claim.stage, "why": left}
+    shared |= {"expected": claim.expected if claim.stage else "", "unit": "%" if claim.by == "share" else "points"}
+    rows = []
+    for name, change, _ in found:
+        judged, needs = verdict(change, claim.expected), needed(change, claim.expected)
+        row = {"case": name, "effect": change.value, "low": change.low, "high": change.high, "n": change.n}
+        row |= {"verdict": judged, "p": p_value(change, claim.expected)}
+        rows.append(shared | row | {"needs": needs if judged == "underpowered" else ""})
+    blank = dict.fromkeys(["case", "effect", "low", "high", "n", "p", "needs"], "")
     return rows or [shared | blank | {"verdict": "not judged", "why": why}]
 
 
-def effects(claim: Claim, frame: Frame) -> Iterator[tuple[str, Estimate, float]]:
-    """Each case: its name, the effect, and how many points the attack takes (inf where the claim does not ask)."""
+def effects(claim: Claim, frame: Frame) -> Iterator[Case]:
+    """Each case that the frame has the cells of, with its effect."""
     for values in distinct(frame.where(**claim.where), fields(claim.case)):
         where = claim.where | values
-        terms, constant, taken = [(1.0, _cell(claim, frame, where | claim.of))], claim.beyond, math.inf
-        if isinstance(claim.less, float):
-            constant += claim.less
-        else:
-            terms.append((-1.0, _cell(claim, frame, where | claim.less)))
-        if not all(len(cell) for _, cell in terms):
+        sides = [claim.of] if isinstance(claim.less, float) else [claim.of, claim.less]
+        compared = [_cell(claim, frame, where | side) for side in sides]
+        bare = [_cell(claim, frame, where | side | claim.bare) for side in sides] if claim.bare is not None else []
+        clean = [_cell(claim, frame, where | claim.taken)] if claim.taken is not None else []
+        if not all(map(len, [*compared, *bare, *clean])):
             continue
-        if claim.taken is not None:
-            (_, of), (_, less) = terms
-            clean = _cell(claim, frame, where | claim.taken)
-            taken = combined(claim.score, [(1.0, clean), (-1.0, less)]).value
-            if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
-                terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, clean)]
         name = claim.case.format(**{key: label_text(value) for key, value in values.items()})
-        yield name, combined(claim.score, terms, constant), taken
+        yield Case(name, _change(claim, compared, bare, clean), _left_out(claim, compared, bare, clean))
+
+
+def _change(claim: Claim, compared: list[Frame], bare: list[Frame], clean: list[Frame]) -> Estimate:
+    """The effect of one case."""
+    if claim.by == "share":
+
+        def shares(x: np.ndarray) -> np.ndarray:
+            of, less, bare_of, bare_less, unattacked = x
+            return 100 * (of - bare_of) / (unattacked - bare_of) - 100 * (less - bare_less) / (unattacked - bare_less)
+
+        return derived(claim.score, [*compared, *bare, *clean], shares)
+    constant = claim.beyond + (claim.less if isinstance(claim.less, float) else 0.0)
+    terms = list(zip((1.0, -1.0), compared, strict=False)) + list(zip((-1.0, 1.0), bare, strict=False))
+    if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
+        (_, of), (_, less) = terms
+        terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, *clean)]
+    return combined(claim.score, terms, constant)
+
+
+def _left_out(claim: Claim, compared: list[Frame], bare: list[Frame], clean: list[Frame]) -> str:
+    """Why a case cannot be judged: nothing was taken, or both cells lie at one end of the scale; "" if it can."""
+    if clean:
+        left = max(point(claim.score, cell) for cell in bare or compared[1:])
+        if (taken := point(claim.score, clean[0]) - left) < MARGIN:
+            return f"the attack takes {taken:.1f} points here: nothing to win back"
+    found = [point(claim.score, cell) for cell in compared]
+    if claim.edges and (max(found) <= EDGE or min(found) >= 100 - EDGE):
+        return f"both are at the same end of the scale: {found[0]:.1f} and {found[-1]:.1f} %"
+    return ""
 
 
 def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
@@ -177,19 +270,30 @@ def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
     return (max if choose == "highest" else min)(single, key=lambda cell: point(claim.score, cell))
 
 
-def overall(verdicts: Sequence[str]) -> str:
-    """The verdict on a claim from those on its cases."""
-    for verdict in ("not judged", "not reproduced", "inconclusive"):
-        if verdict in verdicts:
-            return verdict
-    return "reproduced"
+def overall(part: pd.DataFrame) -> str:
+    """The verdict on a claim from those on its cases, contradictions after Holm's correction."""
+    if len(part) == 1:
+        return part["verdict"].iloc[0]
+    holds, _, _, contradicted = tally(part)
+    if holds == len(part):
+        return "reproduced"
+    if contradicted:
+        return "in part" if holds else "not reproduced"
+    return "underpowered" if set(part["verdict"]) <= {"reproduced", "underpowered"} else "inconclusive"
+
+
+def tally(part: pd.DataFrame) -> tuple[int, int, int, int]:
+    """How many cases hold and are contradicted, and how many of each are left by Holm's correction."""
+    holds, against = part["verdict"] == "reproduced", part["verdict"] == "not reproduced"
+    sure = holm(pd.to_numeric(part["p"], errors="coerce").fillna(0).to_numpy()) < 0.05
+    return int(holds.sum()), int(against.sum()), int((holds & sure).sum()), int((against & sure).sum())
 
 
 def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim: id, appendix, item, lines, says, compares, source, effect (in words), n, verdict."""
+    """One row per claim: of ABOUT, source, effect (in words), n, verdict."""
     rows = []
     for _, part in judged.groupby("id", sort=False):
-        first, found = part.iloc[0], overall(part["verdict"].tolist())
+        first, found = part.iloc[0], overall(part)
         effect, n = first["why"], "-"
         if found != "not judged":
             counts = sorted({int(n) for n in part["n"]})
@@ -199,53 +303,78 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _effects(part: pd.DataFrame) -> str:
-    """The effects of a few cases, or how many there are of which verdict."""
+    """The effects of a few cases, or their range; of several how many there are of which verdict."""
     part = part.astype(dict.fromkeys(["effect", "low", "high"], float))
-    if len(part) > FEW:
-        tally = ", ".join(f"{count} {name}" for name in VERDICTS if (count := (part["verdict"] == name).sum()))
-        return f"{len(part)} cases, {part['effect'].min():+.1f} to {part['effect'].max():+.1f}: {tally}"
-    return "; ".join(
-        f"{row.effect:+.1f} [{row.low:.1f}, {row.high:.1f}]" + (f" ({row.case})" if row.case else "")
-        for row in part.itertuples()
-    )
+    shown = f"{part['effect'].min():+.1f} to {part['effect'].max():+.1f}"
+    if len(part) <= FEW:
+        shown = "; ".join(
+            f"{row.effect:+.1f} [{row.low:.1f}, {row.high:.1f}]"
+            + (f" ({row.case})" if row.case else "")
+            + (f", would take {row.needs} images" if row.needs else "")
+            for row in part.itertuples()
+        )
+    elif (needs := pd.to_numeric(part["needs"]).max()) > 0:
+        shown += f", would take up to {needs:.0f} images"
+    left = f"; {why}" if (why := part["why"].iloc[0]) else ""
+    if len(part) == 1:
+        return shown + left
+    counted = ", ".join(f"{count} {name}" for name in VERDICTS if (count := (part["verdict"] == name).sum()))
+    *_, holds, contradicted = tally(part)
+    return f"{shown}: {len(part)} cases, {counted} (after Holm {holds} hold, {contradicted} contradicted){left}"
 
 
-def counts(judged: pd.DataFrame) -> dict[str, int]:
-    """How many claims have each verdict."""
-    return summary(judged)["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
+def counts(judged: pd.DataFrame, readings: bool = False) -> dict[str, int]:
+    """How many claims have each verdict; readings: how many of their stricter and looser readings."""
+    found = summary(judged)
+    found = found[(found["reading"] != "") == readings]
+    return found["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
+
+
+def _counted(judged: pd.DataFrame, readings: bool = False) -> str:
+    found = counts(judged, readings)
+    kind = "stricter or looser readings" if readings else "claims"
+    return f"{sum(found.values())} {kind}: " + ", ".join(f"{count} {name}" for name, count in found.items() if count)
 
 
 def overview(scales: dict[str, pd.DataFrame]) -> str:
-    """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`."""
+    """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`.
+
+    Without the stricter and looser readings, and without the sentences that no number can judge: claims.md has both.
+    """
     columns = {}
     for name, judged in scales.items():
-        found = summary(judged)
+        found = summary(judged[(judged["reading"] == "") & (judged["source"] != "")])
         words = found["id"] + " " + found["verdict"].replace("not reproduced", "**not reproduced**")
         columns[name] = words.groupby(found["item"], sort=False).agg(", ".join)
     table = pd.DataFrame(columns).fillna("-").rename_axis("paper").reset_index()
     return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
 
 
-def _place(item: str) -> tuple[str, int]:
-    """Tables first, then figures by number, then the text."""
+def _place(item: str) -> tuple[str, int, str]:
+    """Tables first, then figures by number, then the text by appendix."""
     kind, _, number = item.partition(" ")
-    return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0
+    return {"Table": "1", "Figure": "2"}.get(kind, "3"), int(number) if number.isdigit() else 0, item
 
 
 def claims_page(judged: pd.DataFrame, scale: str) -> str:
-    """claims.md: the counts, the figure, a table per appendix."""
-    tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items())
-    parts = [INTRODUCTION.format(scale=scale, counts=f"{judged['id'].nunique()} claims: {tally}")]
-    parts.append(overview({"claims": judged}))
+    """claims.md: the counts, the figure, a table per appendix, and what has no verdict."""
+    said = "; ".join(_counted(judged, readings) for readings in (False, True))
+    parts = [INTRODUCTION.format(scale=scale, counts=said), overview({"claims": judged})]
     parts.append("![Every effect, beside where the claim expects it](figures/claims.svg)\n")
-    for appendix, part in summary(judged).groupby("appendix", sort=False):
-        parts.append(f"## Appendix {appendix}\n\n{_table(part)}\n")
+    found = summary(judged)
+    unjudged = found["verdict"] == "not judged"
+    for appendix, part in found[~unjudged].groupby("appendix", sort=False):
+        notes = facts.differences(settings.load(scale), sorted(set(part["source"])))
+        parts.append(f"## Appendix {appendix}\n\n{_table(part)}\n\n{facts.listed(notes)}\n")
+    if unjudged.any():
+        parts.append(f"## Sentences without a verdict here, and why\n\n{_table(found[unjudged])}\n")
     return "\n".join(parts)
 
 
 def _table(found: pd.DataFrame) -> str:
+    reading = found["reading"].map(lambda word: f"*{word} reading:* " if word else "")
     shown = found.assign(
-        claim=found["says"] + " (line " + found["lines"] + ")",
+        claim=reading + found["says"] + " (line " + found["lines"] + ")",
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
         verdict="**" + found["verdict"] + "**",
     )[["id", "claim", "verdict", "measured", "n"]]
@@ -259,5 +388,4 @@ def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
 
     chosen = [claim for claim in claims() if claim.stage == stage or (claim.why and claim.appendix == only)]
     judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=COLUMNS)
-    tally = ", ".join(f"{count} {name}" for name, count in counts(judged).items() if count)
-    return Markdown(f"{len(chosen)} claims: {tally}.\n\n{_table(summary(judged))}")
+    return Markdown(f"{_counted(judged)}.\n\n{_table(summary(judged))}")

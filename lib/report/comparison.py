@@ -11,7 +11,7 @@ COLUMNS = ["table", "row", "column", "unit", "line", "paper", "ours", "low", "hi
 INTRODUCTION = """# The paper's numbers and ours
 
 Scale `{scale}`. The supplement's numbers are ImageNet's, CamVid's and COCO's; at a scale of stand-ins on drawn scenes
-ours are not meant to agree with them, and `claims.md` says which comparisons do. Ours with 95 % bootstrap intervals
+ours are not meant to agree with them, and `claims.md` says which comparisons do. Ours with 95 % intervals
 over n images; difference: ours less the paper's. Written by `companion report`, also as `tables/comparison.csv`.
 """
 

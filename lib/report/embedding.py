@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_samples, silhouette_score
 
@@ -43,3 +44,38 @@ def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) ->
 def silhouettes(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """One silhouette per image `[n]`, -1 to 1, of `vectors` `[n,...]` (flattened)."""
     return silhouette_samples(vectors.reshape(len(vectors), -1).astype(np.float64), classes)
+
+
+def projected(vectors: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first principal components of `vectors` `[n,...]`, `[n,dimensions]`; at most n - 1, which keep every
+    distance."""
+    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
+    return PCA(min(dimensions, len(flat) - 1, flat.shape[1]), svd_solver="full").fit_transform(flat)
+
+
+def figure_03(
+    logits: dict[str, np.ndarray],
+    features: dict[str, np.ndarray],
+    untrained: np.ndarray,
+    classes: Sequence[str],
+    seed: int,
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """The silhouettes of the logits (one entry) and the features of one network, and of three controls that could
+    contradict Figure 3: experiment -> space -> outcomes.
+
+    projected: features with as many dimensions as there are logits.  untrained: the logits of the same network with
+    weights as initialised.  random labels: the classes shuffled among the images.
+    """
+    (name, vectors), spaces = next(iter(logits.items())), logits | features
+    shuffled = np.random.default_rng(seed).permutation(np.asarray(classes))
+    few = {space: projected(found, vectors.shape[1]) for space, found in features.items()}
+    experiments = {
+        "figure_03": (spaces, classes),
+        "figure_03 projected": (logits | few, classes),
+        "figure_03 untrained": ({name: untrained}, classes),
+        "figure_03 random labels": (spaces, shuffled),
+    }
+    return {
+        experiment: {space: {"silhouette": silhouettes(found, of)} for space, found in chosen.items()}
+        for experiment, (chosen, of) in experiments.items()
+    }

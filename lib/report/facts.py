@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from lib import timings
+from lib import settings, timings
+from lib.frames import Frame
 from lib.report import published
 from lib.settings import AppendixB, AppendixC, Attacks, OwnAttack, Scale
 
@@ -44,6 +46,113 @@ def played_by(scale: Scale, name: str) -> str:
     return f"{kind} {spec.architecture}"
 
 
+class Difference(NamedTuple):
+    """What differs from the paper's setting.
+
+    about: the attack, network or defense whose cells it concerns ("": all).  task: of those cells ("": any).
+    """
+
+    says: str
+    about: str = ""
+    task: str = ""
+
+
+ROLES = ("surrogate", "feature_surrogate", "victim", "victims", "robust", "classifier", "logits", "ensemble")
+
+
+def differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
+    """In what the stages of a scale differ from the paper's settings (scales/paper.yaml, params.yaml); none at the
+    scale paper. Counts of images stand beside every number, so they are not listed."""
+    paper, found = settings.load("paper"), []
+    if scale.name == paper.name or scale.like == paper.name:
+        return []
+    for letter in dict.fromkeys(stage[0] for stage in stages):
+        ours, theirs = getattr(scale, letter, None), getattr(paper, letter, None)
+        if ours is not None:
+            purified = {spec["network"] for spec in settings.params().defenses.values() if "network" in spec}
+            named = _names(ours.model_dump()) | (purified if letter == "e" else set())
+            found += [*_roles(ours, theirs), *_tests(ours, theirs), *_networks(scale, named)]
+            found += [*_changed(scale), *_layers(scale, paper)] if letter in "fg" else []
+    return list(dict.fromkeys(found))
+
+
+def _roles(ours: object, theirs: object) -> list[Difference]:
+    """Networks that play a role for which the paper takes another; lists: the first, or how many."""
+    found = []
+    for role in ROLES:
+        mine, printed = getattr(ours, role, None), getattr(theirs, role, None)
+        if role == "ensemble" and mine and len(mine) != len(printed):
+            found.append(Difference(f"an ensemble of {len(mine)}, not {len(printed)}", " + ".join(mine)))
+        elif isinstance(mine, str) and mine != printed:
+            found.append(Difference(f"{role.replace('_', ' ')} {mine}, not {printed}", mine))
+    return found
+
+
+def _tests(ours: object, theirs: object) -> list[Difference]:
+    """Of segmentation and detection: SSP's steps and the victim."""
+    found = []
+    for task in ("segmentation", "detection"):
+        mine, printed = getattr(ours, task, None), getattr(theirs, task, None)
+        if mine and mine.steps != printed.steps:
+            found.append(Difference(f"SSP runs {mine.steps} of {printed.steps} steps in {task}", "SSP", task))
+        if mine and mine.victims[0] not in printed.victims:
+            found.append(Difference(f"{mine.victims[0]}, not {printed.victims[0]}", mine.victims[0], task))
+    return found
+
+
+def _names(values: object) -> set[str]:
+    """Every text in a section of a scale."""
+    if isinstance(values, dict | list):
+        return set().union(*map(_names, values.values() if isinstance(values, dict) else values))
+    return {values} if isinstance(values, str) else set()
+
+
+def _networks(scale: Scale, named: set[str]) -> list[Difference]:
+    """What is known of these networks."""
+    found = []
+    for name, spec in ((name, spec) for name, spec in scale.networks.items() if name in named):
+        if spec.family in ("small", "small_detector"):
+            found.append(Difference(f"small {STAND_IN} networks, trained here on drawn scenes"))
+        elif STAND_IN in (played := played_by(scale, name)):
+            found.append(Difference(f"{name} is a {played}", name))
+        elif spec.note:
+            found.append(Difference(f"{name}: {spec.note}", name))
+    return found
+
+
+def _changed(scale: Scale) -> list[Difference]:
+    """Parameters of attacks that the scale changes."""
+    found, constants = [], settings.params().attacks
+    for section, changes in scale.attacks.model_dump(exclude_unset=True).items():
+        name, before = section.upper().replace("_", "-"), getattr(constants, section)
+        says = ", ".join(f"{key} {value}, not {getattr(before, key)}" for key, value in changes.items())
+        found.append(Difference(f"{name}: {says}", name))
+    return found
+
+
+def _layers(scale: Scale, paper: Scale) -> list[Difference]:
+    """Whether FFF drives fewer layers."""
+    ours, theirs = (len(one.networks[one.f.feature_surrogate].activations) for one in (scale, paper))
+    return [Difference(f"FFF drives {ours} of {theirs} layers", "FFF")] if ours != theirs else []
+
+
+def concerning(found: Sequence[Difference], frame: Frame) -> list[Difference]:
+    """The differences that concern some of a frame's cells."""
+    cells, kept = frame.cells, []
+    for one in found:
+        here = cells[cells["task"] == one.task] if one.task else cells
+        values = here[["attack", "surrogate", "victim", "defense"]].astype(str).to_numpy().ravel()
+        named = {part for value in values for part in (value, *value.split(" + "), value.split(" ")[0])}
+        if len(here) and (not one.about or one.about in named):
+            kept.append(one)
+    return kept
+
+
+def listed(found: Sequence[Difference]) -> str:
+    """The differences as a line below a table; "" for none."""
+    return f"Not as in the paper: {'; '.join(one.says for one in found)}." if found else ""
+
+
 def training_record(name: str | None, records: Path) -> dict:
     """What the training of a network recorded in results/<scale>/train/networks, and in how many seconds it ran
     (`lib.timings`); {} if it was not trained."""
@@ -58,17 +167,26 @@ def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def attack_parameters(used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None) -> pd.DataFrame:
+def attack_parameters(
+    used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None, scale: Scale | None = None
+) -> pd.DataFrame:
     """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
 
-    own: params.yaml's custom attacks, which no scale changes.
+    own: params.yaml's custom attacks, which no scale changes.  scale: whose appendices D and E may run SSP for fewer
+    steps, and whose networks FFF drives.
     """
+    elsewhere: dict[str, list[str]] = {}
+    if scale:
+        paper_scale = settings.load("paper")
+        for one in [*_tests(scale.d, paper_scale.d), *_tests(scale.e, paper_scale.e), *_layers(scale, paper_scale)]:
+            elsewhere.setdefault(one.about.lower(), []).append(one.says)
     rows = []
     for name, chosen in used:
         values, original = dict(chosen), dict(getattr(paper, name))
         differ = {key: original[key] for key in values if values[key] != original[key]}
         row = {"attack": name.upper().replace("_", "-"), "parameters": _listed(values)}
-        rows.append(row | {"paper scale": _listed(differ) or "same", "source": SOURCES[name]})
+        says = "; ".join(dict.fromkeys([_listed(differ) or "same", *elsewhere.get(name, [])]))
+        rows.append(row | {"paper scale": says, "source": SOURCES[name]})
     for name, spec in (own or {}).items():
         source = f"own: {spec.file}, on {spec.looks_at}"
         rows.append({"attack": name, "parameters": _listed(spec.options), "paper scale": "same", "source": source})

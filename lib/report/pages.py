@@ -12,7 +12,7 @@ import nbformat
 import pandas as pd
 
 from lib.report import published
-from lib.report.claims import VERDICTS, overall
+from lib.report.claims import COLUMNS, counts
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
 
@@ -90,9 +90,8 @@ def tally(site: Site) -> str:
     """How many claims of the supplement have which verdict, as a table."""
     if not site.find("tables/claims.csv"):
         return absent("tables/claims.csv", site.results.scale)
-    cases = site.results.load_table("claims").groupby("id")["verdict"].agg(list)
-    found = [overall(verdicts) for verdicts in cases]
-    rows = "\n".join(f"| {verdict} | {found.count(verdict)} |" for verdict in VERDICTS)
+    found = counts(site.results.load_table("claims").reindex(columns=COLUMNS, fill_value=""))
+    rows = "\n".join(f"| {verdict} | {count} |" for verdict, count in found.items())
     return f"| verdict | claims |\n|:--|--:|\n{rows}\n\n[Every claim with its measurements](claims.md)"
 
 

@@ -31,7 +31,7 @@ def provenance_json(scale: Scale, results: Results) -> str:
         "machine": {"description": machine.describe(), "system": platform.system()},
         "threads of PyTorch": torch.get_num_threads(),
         "precision of the surrogates": scale.precision,
-        "seeds": {"attacks, defenses and t-SNE": settings.params().seed, "bootstrap": 0}
+        "seeds": {"attacks, defenses and t-SNE": settings.params().seed}
         | {f"training of {name}": spec["seed"] for section in TRAININGS for name, spec in specs[section].items()},
         "data": _data(),
         "weights": weights(scale, results),

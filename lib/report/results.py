@@ -66,12 +66,12 @@ class Results:
         return FileNotFoundError(f"{name} is not there yet in results/{self.scale}; {command}")
 
     def save_table(
-        self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1
+        self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1, note: str = ""
     ) -> Markdown:
         """Write a table as Markdown and CSV; returns it for the notebook to show.
 
         numbers: what the CSV holds instead, where the table is a condensed view (one row per cell).
-        digits: behind the point, in the Markdown.
+        digits: behind the point, in the Markdown.  note: a line below the table there.
         """
         from IPython.display import Markdown
 
@@ -80,6 +80,7 @@ class Results:
         # What is text already stays as it is: "+3.4" would lose its sign.
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
         text = table.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
+        text += f"\n{note}\n" if note else ""
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 

@@ -1,22 +1,20 @@
-"""From contributions to numbers: scores by name, each with a 95 % bootstrap interval over images.
+"""From contributions to numbers: scores by name, each with a 95 % interval over images.
 
-A number is a weighted sum of the score in several cells over the same images: one cell for a value, two for a paired
-difference, three where a part of what an attack took is asked for. All cells share the resamples.
+A number is a function of the score in several cells over the same images: one cell for a value, two for a paired
+difference, more where a part of what an attack took is asked for. Its interval comes from leaving out one image after
+the other (the jackknife), which keeps the pairing; benchmarks/coverage.py measures how often it holds the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from lib.frames import Contributions, Frame
 from lib.tasks import confusion
-from lib.tasks.precision import Evaluation
-
-RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
@@ -35,19 +33,21 @@ class Score(NamedTuple):
     """How contributions become a number.
 
     kind: "mean" of an outcome per image; "sums", a statistic of summed counts; "precision", average precision.
-    name: of the outcome, the statistic or the IoU.  factor: 100 for a rate.  share: does a rate lie in 0 to 100?
+    name: of the outcome, the statistic or the IoU.  factor: 100 for a rate.  rate: is each image's outcome 0 or 1 (or
+    the mean of several such)?  share: does the score lie in 0 to 100?
     """
 
     kind: str
     name: str
     factor: float = 100.0
+    rate: bool = False
     share: bool = True
 
 
 SCORES = {
-    "accuracy": Score("mean", "top1"),
-    "top-5 accuracy": Score("mean", "top5"),
-    "fooling rate": Score("mean", "fooled"),
+    "accuracy": Score("mean", "top1", rate=True),
+    "top-5 accuracy": Score("mean", "top5", rate=True),
+    "fooling rate": Score("mean", "fooled", rate=True),
     "silhouette": Score("mean", "silhouette", share=False),
     "PSNR (dB)": Score("mean", "psnr", 1.0, share=False),
     "features (%)": Score("mean", "features", share=False),
@@ -70,13 +70,27 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
 
     terms: weight and cell (a `Frame` of one cell, or of its seeds). ValueError where the images differ.
     """
-    cells = [_one(frame) for _, frame in terms]
-    if len({frame.images[0] for _, frame in terms}) > 1:
+    weights, chosen = np.array([weight for weight, _ in terms]), SCORES[score]
+    ends = chosen.factor * np.array([weights[weights < 0].sum(), weights[weights > 0].sum()]) - constant
+    found = over_cells(chosen, shared([frame for _, frame in terms]), lambda scores: weights @ scores - constant, ends)
+    if chosen.share and list(weights) == [1.0] and not constant:
+        found = found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1]))
+    return found
+
+
+def derived(score: str, frames: Sequence[Frame], function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
+    """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`."""
+    return over_cells(SCORES[score], shared(frames), function)
+
+
+def shared(frames: Sequence[Frame]) -> list[Contributions]:
+    """The contributions of cells over the same images; ValueError where the images differ."""
+    cells = [_one(frame) for frame in frames]
+    if len({frame.images[0] for frame in frames}) > 1:
         raise ValueError("the cells do not share their images: their difference is not paired")
-    chosen, weights = SCORES[score], [weight for weight, _ in terms]
-    if chosen.kind == "sums":
-        return of_sums(lambda counts: getattr(confusion.scores(counts), chosen.name), weights, cells, constant)
-    return (_mean if chosen.kind == "mean" else _precision)(chosen, weights, cells, constant)
+    if not frames[0].images[0]:
+        raise ValueError("no images: a score over nothing has no value")
+    return cells
 
 
 def point(score: str, frame: Frame) -> float:
@@ -102,64 +116,56 @@ def _one(frame: Frame) -> Contributions:
     return {name: np.mean([part[name] for part in frame.parts], 0) for name in frame.parts[0]}
 
 
-def _mean(score: Score, weights: Sequence[float], cells: Sequence[dict], constant: float) -> Estimate:
-    """The mean over images with the percentile bootstrap's interval.
-
-    Where all images agree the bootstrap has no width. Then the exact binomial bound stands in: with 95 % confidence at
-    most 1 - 0.025^(1/n) of all images differ from them.
-    """
-    values = sum(w * np.asarray(cell[score.name], dtype=float) for w, cell in zip(weights, cells, strict=True))
-    values, n = values - constant / score.factor, len(values)
-    if not n:
-        raise ValueError("no images: a mean over nothing has no value")
-    if np.ptp(values) == 0:
-        margin = 1 - 0.025 ** (1 / n)
-        low, high = float(values[0]) - margin, float(values[0]) + margin
-    else:
-        low, high = np.percentile(drawn(n) @ values / n, [2.5, 97.5]).tolist()
-    if score.share and list(weights) == [1.0] and not constant:
-        low, high = max(low, 0.0), min(high, 1.0)
-    return Estimate(score.factor * values.mean(), score.factor * low, score.factor * high, n)
-
-
-def of_sums(
-    statistic: Callable[[np.ndarray], np.ndarray], weights: Sequence[float], cells: Sequence[np.ndarray], constant=0.0
+def over_cells(
+    score: Score,
+    cells: Sequence[Contributions],
+    function: Callable[[np.ndarray], np.ndarray],
+    ends: Sequence[float] = (),
 ) -> Estimate:
-    """A statistic of what all images add up to. cells: counts per image `[n,...]`; statistic: sums `[B,...]` -> `[B]`.
+    """`derived` of contributions. ends: the least and the most that the function can be, where it is linear.
 
-    Where all images change alike the interval has no width: it says nothing of images of another kind.
+    Average precision of one cell, or with a cell within ten points of 0 or 100, is never given an interval narrower
+    than the exact bound of as many images that agree: there leaving out single images says too little.
     """
-    size = len(cells[0])
-    if not size:
-        raise ValueError("no images: a sum over nothing has no value")
-    values = np.full(RESAMPLES + 1, -constant)
-    for weight, cell in zip(weights, cells, strict=True):
-        flat = cell.reshape(size, -1).astype(float)
-        sums = np.vstack([flat.sum(0), drawn(size) @ flat]).reshape(-1, *cell.shape[1:])
-        values += weight * statistic(sums)
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return Estimate(float(values[0]), float(low), float(high), size)
+    values, others = map(np.array, zip(*[_with_and_without(score, cell) for cell in cells], strict=True))
+    at_an_end = (np.minimum(values, 100 - values) < 10).any()
+    floor = score.kind == "precision" and (len(cells) == 1 or bool(at_an_end))
+    return interval(float(function(values)), function(others), ends if score.rate else (), score.factor, floor)
 
 
-def _precision(score: Score, weights: Sequence[float], cells: Sequence[Evaluation], constant: float) -> Estimate:
-    """Average precision; of one cell with the basic bootstrap, which reflects the percentiles about the value.
+def _with_and_without(score: Score, cell: Contributions) -> tuple[float, np.ndarray]:
+    """The score of a cell, and without one image after the other, `[n]`."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if score.kind == "precision":
+            n = len(cell.image_ids)
+            return cell.ap(score.name), cell.resampled(1 - np.eye(n, dtype=int), score.name)
+        if score.kind == "sums":
+            sums, place = cell.sum(0), score.name
+            return tuple(getattr(confusion.scores(counts), place) for counts in (sums, sums - cell))
+        values = score.factor * np.asarray(cell[score.name], dtype=float)
+        n = len(values)
+        return values.mean(), (values.sum() - values) / (n - 1)
 
-    Average precision is higher on fewer images, and a bootstrap sample has fewer different ones; the reflection takes
-    that lean off. In trials with 200 images it held the truth in 83 to 91 % of the cases, the percentiles themselves in
-    10 to 69 %; so it is still somewhat too narrow. In a difference the lean is much the same on both sides and cancels.
+
+def interval(
+    value: float, others: np.ndarray, ends: Sequence[float] = (), span: float = 100.0, floor: bool = False
+) -> Estimate:
+    """The 95 % interval of a score from its values without one image after the other (Tukey's pseudo-values).
+
+    ends: the least and the most that one image of a rate can give. Two made-up images, one at each end, are then added
+    (Bonett and Price 2012), without which the interval of a rate close to an end is too narrow; its middle is then not
+    the value.  Where all images agree, nothing but the exact binomial bound says how many may not: with 95 % confidence
+    at most 1 - 0.025^(1/n) of all. floor: never narrower than that.  span: between the ends of the scale.
     """
-    size = len(cells[0].image_ids)
-    value = sum(w * cell.ap(score.name) for w, cell in zip(weights, cells, strict=True)) - constant
-    resampled = sum(w * cell.resampled(drawn(size), score.name) for w, cell in zip(weights, cells, strict=True))
-    low, high = np.nanpercentile(resampled - constant, (2.5, 97.5))
-    if len(cells) == 1 and not constant:
-        low, high = max(2 * value - high, 0), min(2 * value - low, 100)
-    return Estimate(float(value), float(low), float(high), size)
-
-
-@lru_cache(maxsize=8)
-def drawn(size: int) -> np.ndarray:
-    """The bootstrap of all scores: how often each of `size` images is drawn, `[RESAMPLES,size]`, from a fixed seed."""
-    images = np.random.default_rng(0).integers(0, size, (RESAMPLES, size))
-    places = images + size * np.arange(RESAMPLES)[:, None]
-    return np.bincount(places.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
+    n = len(others)
+    images = n * value - (n - 1) * others[np.isfinite(others)]
+    margin, alike = span * (1 - 0.025 ** (1 / n)), len(images) < 2 or np.ptp(images) < 1e-9 * span
+    if alike:
+        return Estimate(value, value - margin, value + margin, n)
+    if len(ends):
+        images = np.append(images, ends)
+        middle, half = images.mean(), stats.norm.ppf(0.975) * images.std() / np.sqrt(n + 2)
+    else:
+        middle, half = value, stats.t.ppf(0.975, n - 1) * images.std(ddof=1) / np.sqrt(n)
+    half = max(half, margin) if floor else half
+    return Estimate(value, float(middle - half), float(middle + half), n)

@@ -13,7 +13,7 @@ import yaml
 from pydantic import AfterValidator, Field
 
 from lib import settings
-from lib.frames import Frame
+from lib.frames import Frame, join
 from lib.report import facts, published
 from lib.report.scores import SCORES, Estimate, combined, estimate, point
 from lib.settings import ROOT
@@ -185,8 +185,10 @@ def label_text(value: object) -> str:
 def show(results: Results, name: str, frame: Frame) -> Markdown:
     """Build a table of tables.yaml, write it as Markdown and CSV, and return it for a notebook to show."""
     table = tables()[name]
-    found = list(cells(table, frame))
-    return results.save_table(name, wide(table, found, frame, settings.load(results.scale)), long(found))
+    scale, found = settings.load(results.scale), list(cells(table, frame))
+    shown = [frame.where(**table.where | column.where) for column in table.columns.values()]
+    differ = facts.concerning(facts.differences(scale, [table.stage]), join(shown))
+    return results.save_table(name, wide(table, found, frame, scale), long(found), note=facts.listed(differ))
 
 
 def headlines(results: Results) -> dict[str, float]:

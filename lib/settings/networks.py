@@ -65,6 +65,7 @@ class NetworkSpec(Strict):
     maps: int = 64  # of a SegNet-Basic
     width: int = 64  # of a purifier or a generator
     blocks: int = 23
+    note: str = ""  # in what it differs from the network that the paper calls so; printed below every table with it
     licence: str = ""  # of weights that somebody else published
     megabytes: float | None = None
     top1: float | None = None  # known accuracy on the scale's images (published, or measured here), in percent

@@ -62,3 +62,24 @@ def test_too_few_points_for_the_usual_perplexity_still_work():
 def test_one_class_has_no_silhouette():
     with pytest.raises(ValueError):
         embedding.embed("s", np.random.default_rng(0).normal(size=(20, 4)), ["a"] * 20, 0)
+
+
+def test_the_controls_of_figure_3_can_contradict_it():
+    """Features that separate the classes in two of their hundred dimensions, and do so as well as the logits."""
+    rng, classes = np.random.default_rng(0), np.repeat(list("abc"), 20)
+    apart = 60 * np.eye(3)[np.arange(60) // 20]
+    logits, noise = {"logits": apart + rng.normal(size=(60, 3))}, rng.normal(size=(60, 97))
+    features = {"features": np.hstack([apart + rng.normal(size=(60, 3)), 10 * noise]).reshape(60, 100, 1, 1)}
+    found = embedding.figure_03(logits, features, rng.normal(size=(60, 3)), classes, 0)
+    mean = {name: {space: one["silhouette"].mean() for space, one in spaces.items()} for name, spaces in found.items()}
+    assert mean["figure_03"]["logits"] > 0.9 and mean["figure_03"]["features"] < 0.3
+    assert mean["figure_03 projected"]["features"] > mean["figure_03"]["features"] + 0.3  # here the dimension did it
+    assert abs(mean["figure_03 untrained"]["logits"]) < 0.1
+    assert abs(mean["figure_03 random labels"]["logits"]) < 0.1 and len(mean["figure_03 random labels"]) == 2
+
+
+def test_a_projection_keeps_distances_where_it_keeps_every_dimension():
+    vectors = np.random.default_rng(0).normal(size=(20, 3, 4))
+    assert embedding.projected(vectors, 5).shape == (20, 5)
+    flat, kept = vectors.reshape(20, -1), embedding.projected(vectors, 1000)
+    assert np.allclose(np.linalg.norm(flat[0] - flat[1:], axis=1), np.linalg.norm(kept[0] - kept[1:], axis=1))

@@ -7,6 +7,7 @@ from lib import settings
 from lib.report import facts
 from lib.report.published import TABLES
 from tests.conftest import record_training
+from tests.made import cell, pixels
 
 MINI = settings.load("mini")
 GENERATORS = ["CDA-ImageNet", "CDA-Comics", "CDA-Paintings"]
@@ -88,3 +89,50 @@ def test_the_runs_say_how_many_images_of_which_size_and_how_many_steps():
 @pytest.mark.parametrize(("name", "text"), [("VGG-16", "stand-in vgg16"), ("NRP", "stand-in nrp_resg of width ")])
 def test_a_stand_in_is_called_one(name, text):
     assert facts.networks(MINI, [name])["network"].iloc[0].startswith(text)
+
+
+def said(scale, stages):
+    return facts.listed(facts.differences(settings.load(scale), stages))
+
+
+@pytest.mark.parametrize(
+    ("scale", "stage", "difference"),
+    [
+        ("sample", "e_transforms", "SSP runs 10 of 100 steps in detection"),
+        ("sample", "e_transforms", "SSP runs 50 of 100 steps in segmentation"),
+        ("sample", "e_transforms", "YOLOX-nano, not RetinaNet"),
+        ("sample", "d_cda", "YOLOX-nano, not Mask-R-CNN"),
+        ("sample", "f_attack_parameters", "FFF drives 7 of 15 layers"),
+        ("sample", "f_attack_parameters", "surrogate ResNet-50, not VGG-16"),
+        ("sample", "f_attack_parameters", "victim MobileNetV2, not Inc-v3"),
+        ("sample", "g_visual_purification", "an ensemble of 2, not 4"),
+        ("sample", "g_visual_purification", "robust ResNet-50, not ResNet50-AT"),
+        ("sample", "b_at_comparison", "ResNet-50: pruned to 18 %, 8-bit weights"),
+        ("sample", "b_at_comparison", "NRP is a stand-in nrp_resg of width 32, 8 blocks"),
+        ("mini", "f_attack_parameters", "FFF: iterations 2000, not 10000"),
+        ("mini", "a_why_ssp_works", "small stand-in networks, trained here on drawn scenes"),
+    ],
+)
+def test_what_a_scale_does_otherwise_follows_from_its_settings(scale, stage, difference):
+    assert difference in said(scale, [stage])
+
+
+def test_the_papers_own_scale_differs_in_nothing():
+    assert said("paper", [f"{letter}_" for letter in "abcdefg"]) == ""
+
+
+def test_a_table_says_only_what_concerns_its_cells():
+    found = facts.differences(settings.load("sample"), ["e_transforms"])
+    jpeg = cell(pixels(30), task="segmentation", attack="none", defense="JPEG 75", victim="SegNet-Basic")
+    ssp = cell(pixels(30), task="segmentation", attack="SSP", surrogate="VGG-16", victim="SegNet-Basic")
+    assert facts.listed(facts.concerning(found, jpeg)) == "Not as in the paper: SegNet-Basic: trained here at 180x240."
+    assert "50 of 100 steps in segmentation" in facts.listed(facts.concerning(found, ssp))
+    assert "detection" not in facts.listed(facts.concerning(found, ssp))
+
+
+def test_the_parameters_say_where_ssp_runs_fewer_steps():
+    sample = settings.load("sample")
+    table = facts.attack_parameters(settings.params_at(sample).attacks, settings.params().attacks, None, sample)
+    shown = table.set_index("attack")["paper scale"]
+    assert shown["SSP"] == "same; SSP runs 10 of 100 steps in detection; SSP runs 50 of 100 steps in segmentation"
+    assert shown["FFF"] == "iterations 10000; FFF drives 7 of 15 layers" and shown["DIM"] == "same"

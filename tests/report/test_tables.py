@@ -81,6 +81,15 @@ def test_the_csv_has_a_row_per_number(tmp_path):
     assert tables.headlines(results) == {"table_03": rows.loc[rows["attack"] == "SSP", "value"].mean()}
 
 
+def test_what_a_scale_does_otherwise_stands_below_the_table(tmp_path):
+    results = Results("sample", tmp_path)
+    labels = {"experiment": "table_07", "task": "detection", "victim": "YOLOX-nano"}
+    shown = frame(cell(found(5), attack="none", eps=0.0, **labels), cell(found(2), attack="SSP", steps=10, **labels))
+    text = tables.show(results, "table_07", shown).data
+    assert text == results.path("tables", "table_07.md").read_text()
+    assert "Not as in the paper: SSP runs 10 of 100 steps in detection; YOLOX-nano, not RetinaNet" in text
+
+
 def test_a_table_whose_cells_a_frame_has_not_is_empty(tmp_path):
     results = Results("mini", tmp_path)
     tables.show(results, "cda_recovered", frame(cell((1, 4), experiment="transfer")))
@@ -125,13 +134,14 @@ def transformed(part, experiment):
 
 
 def test_table_6_puts_ours_beside_the_papers_and_the_best_in_bold():
+    """All twelve images are alike, so each interval is the exact bound."""
     made = transformed(pixels, "table_06")
     _, table = built("table_06", made)
     table = table.set_index("defense")
     assert list(table.index) == DEFENSES and (table["n"] == "12").all()
-    assert table.loc["none", "no attack"] == "**90.0 [90.0, 90.0]**"
-    assert table.loc["JPEG 75", "no attack"] == "85.0 [85.0, 85.0]"
-    assert table.loc["MF 3", "no attack (paper)"] == "75.65" and table.loc["MF 3", "eps 8"] == "40.0 [40.0, 40.0]"
+    assert table.loc["none", "no attack"] == "**90.0 [63.5, 100.0]**"
+    assert table.loc["JPEG 75", "no attack"] == "85.0 [58.5, 100.0]"
+    assert table.loc["MF 3", "no attack (paper)"] == "75.65" and table.loc["MF 3", "eps 8"] == "40.0 [13.5, 66.5]"
     assert table.loc["my own", "no attack (paper)"] == "-" and table.loc["my own", "no attack"].startswith("85.0")
 
 

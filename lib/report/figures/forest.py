@@ -16,6 +16,7 @@ SIGNS = {
     "reproduced": {"color": COLOURS[0], "marker": "o"},
     "not reproduced": {"color": COLOURS[3], "marker": "X"},
     "inconclusive": {"color": "0.45", "marker": "D"},
+    "underpowered": {"color": "0.7", "marker": "s"},
 }
 LIMIT = 100.0  # points; an effect beyond is drawn at the edge
 SMALLEST = 0.9  # of the type in print
@@ -54,7 +55,7 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     axes.grid(axis="y", visible=False)
     signs = [Line2D([], [], linestyle="", label=name, **sign) for name, sign in SIGNS.items()]
     signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
-    figure.legend(handles=signs, loc="outside lower center", ncols=4, frameon=False, fontsize=8 * look.scale)
+    figure.legend(handles=signs, loc="outside lower center", ncols=5, frameon=False, fontsize=8 * look.scale)
     return figure
 
 
