@@ -57,6 +57,20 @@ class Bf16(nn.Module):
             return self.network(x).float()
 
 
+class Tf32(nn.Module):
+    """`network`, which `lib.attacks.shards` attacks with a GPU's TF32: products of ten bits, sums in float32."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+SURROGATES = {"float32": lambda network: network, "tf32": Tf32, "bf16": Bf16}  # as a scale's `precision` says
+
+
 class Tap(nn.Module):
     """`Tap(network, "features.15")(x)` is the output of that submodule for images x `[B,3,H,W]`.
 
