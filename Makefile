@@ -6,7 +6,7 @@ WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify test lint lab bench seeds lock
+.PHONY: repro verify test test-gpu lint lab bench growth seeds lock
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
@@ -32,12 +32,19 @@ lab: data/world/world.json  ## JupyterLab on the notebooks, which run there cell
 	$(if $(wildcard models/mini/*.safetensors),,@echo "No trained networks in models/mini yet: run 'make repro' first.")
 	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
-bench: .venv/installed  ## speed against the plain loop and against peers, as ratios measured in one run: docs/performance.md
-	echo "# Speed, as make bench measured it" > docs/performance.md.part
-	$(BIN)/python benchmarks/attacks.py >> docs/performance.md.part
-	$(BIN)/python benchmarks/transforms.py >> docs/performance.md.part
-	mv docs/performance.md.part docs/performance.md
-	cat docs/performance.md
+# The libraries that the attacks and transforms are compared with, beside the installed packages, not among them.
+PEERS := torchattacks==3.5.1 foolbox==3.3.4 eagerpy==0.30.0 adversarial-robustness-toolbox==1.20.1 kornia==0.9.0 \
+	kornia-rs==0.2.0
+bench: .venv/installed  ## speed beside other libraries, as ratios measured in one run: docs/performance.md
+	test -d .venv/peers || $(BIN)/uv pip install --quiet --no-deps --target .venv/peers $(PEERS)
+	PYTHONPATH=.venv/peers $(BIN)/python benchmarks/attacks.py
+	PYTHONPATH=.venv/peers $(BIN)/python benchmarks/transforms.py
+
+growth: .venv/installed  ## time and memory against images, side, steps and batch: docs/performance.md, docs/growth.svg
+	$(BIN)/python benchmarks/growth.py
+
+test-gpu:  ## the tests that need a GPU; lib and torch are enough, DVC and notebooks are not needed
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests
 
 seeds: data/world/world.json  ## train every network with two other seeds and judge the claims again: results/mini/seeds.csv
 	$(BIN)/python tools/seeds.py 1 2

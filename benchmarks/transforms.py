@@ -1,42 +1,33 @@
-"""How fast the transforms are, as ratios to their peers measured in one run, and how far they are from them.
+"""How fast the transforms are beside other libraries, as ratios measured in one run, and how far they are from them:
+`make bench`.
 
-Peers: Pillow in a loop, scikit-image's and scipy's functions plane by plane, torch's median over unfolded windows.
-Images: crops of photographs in scikit-image's wheel, 224x224. Where there is a GPU, also there, against the same peers
-on the CPU. Distances are in grey levels, RMSE.
+Peers: Pillow in a loop, the functions of scikit-image and scipy plane by plane, kornia's, torch's median over unfolded
+windows. Crops of three photographs in scikit-image's wheel, 224x224; one thread, CPU time, in turns. Where there is a
+GPU, also there, against the same peers on the CPU. Distances are from the first peer, in grey levels.
 """
 
 import functools
 import io
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kornia.enhance import jpeg_codec_differentiable
+from kornia.filters import median_blur
 from PIL import Image
 from scipy import ndimage
+from section import medians, write
 from skimage import data
+from skimage.filters import median as skimage_median
 from skimage.restoration import denoise_tv_bregman
 from tabulate import tabulate
 from torch import Tensor
 
-from lib.defenses import bregman
+from lib import machine
 from lib.defenses.transforms import jpeg, median, tvm
 
-SIDE, REPEATS, GPU_BATCH = 224, 5, 32
-
-
-def seconds(run: Callable[[], Tensor]) -> float:
-    """Per image, the fastest of a few runs after one to warm up; `run` returns its images."""
-    run()
-    times = []
-    for _ in range(REPEATS):
-        begun = time.perf_counter()
-        count = len(run())
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - begun) / count)
-    return min(times)
+SIDE, REPEATS, GPU_BATCH = 224, 9, 32
 
 
 def rmse(a: Tensor, b: Tensor) -> float:
@@ -71,51 +62,58 @@ def torch_median(x: Tensor, window: int) -> Tensor:
     return padded.unfold(2, window, 1).unfold(3, window, 1).flatten(-2).median(-1).values
 
 
-def compare(title: str, peer: Callable[[], Tensor], runs: dict[str, Callable[[], Tensor]]) -> str:
-    """Each run's time per image, as a speed-up over the peer, and its distance from it on the photographs."""
-    base, reference = seconds(peer), peer()
-    rows = [["the peer", 1000 * base, 1.0, 0.0]]
-    for name, run in runs.items():
-        spent = seconds(run)
-        rows.append([name, 1000 * spent, base / spent, rmse(run()[: len(reference)], reference)])
-    headers = [title, "ms per image", "times faster", "RMSE in levels"]
+def compare(title: str, peers: dict[str, Callable[[], Tensor]], runs: dict[str, Callable[[], Tensor]]) -> str:
+    """Times per image, as shares of the best peer's, and distances from the first peer's images."""
+    reference = next(iter(peers.values()))()
+    spent = medians(peers | runs, REPEATS)
+    best = min(spent[name] for name in peers)
+    rows = []
+    for name, run in (peers | runs).items():
+        made = run()
+        rows.append([name, 1000 * spent[name] / len(made), spent[name] / best * len(reference) / len(made)])
+        rows[-1].append(rmse(made[: len(reference)], reference))
+    headers = [title, "ms per image", "time / best peer", "RMSE in levels"]
     return tabulate(rows, headers, tablefmt="github", floatfmt=("", ".2f", ".2f", ".5f"))
 
 
 def tvm_table(x: Tensor, on_gpu: dict[str, Tensor], weight: float) -> str:
-    """TVM and, on the CPU, both of its forms."""
-    runs = {
-        "tvm": lambda: tvm(x, weight=weight),
-        "batched, CPU": lambda: bregman.batched(x.flatten(0, 1), weight, 100, 1e-3).view_as(x),
-    }
-    runs |= {name: lambda y=y: tvm(y, weight=weight) for name, y in on_gpu.items()}
     peer = functools.partial(denoise_tv_bregman, weight=weight)
-    return compare(f"TVM {weight} against scikit-image", lambda: per_plane(peer, x), runs)
+    runs = {"ours": x} | on_gpu
+    runs = {name: functools.partial(tvm, images, weight=weight) for name, images in runs.items()}
+    return compare(f"TVM {weight}", {"scikit-image": lambda: per_plane(peer, x)}, runs)
 
 
 def jpeg_table(x: Tensor, on_gpu: dict[str, Tensor]) -> str:
-    """JPEG at quality 75."""
-    runs = {"jpeg": lambda: jpeg(x)} | {name: lambda y=y: jpeg(y) for name, y in on_gpu.items()}
-    return compare("JPEG 75 against Pillow", lambda: pillow(x), runs)
+    """At quality 75; kornia's is differentiable."""
+    quality = torch.full((len(x),), 75.0)
+    peers = {"Pillow": lambda: pillow(x), "kornia": lambda: jpeg_codec_differentiable(x, quality)}
+    runs = {"ours": x} | on_gpu
+    return compare("JPEG 75", peers, {name: functools.partial(jpeg, images) for name, images in runs.items()})
 
 
 def median_table(x: Tensor, on_gpu: dict[str, Tensor], window: int) -> str:
-    """Ours and torch's selection, whose replicated border differs from scipy's for window 5."""
-    runs = {"median": lambda: median(x, window=window), "torch.median": lambda: torch_median(x, window)}
-    runs |= {name: lambda y=y: median(y, window=window) for name, y in on_gpu.items()}
+    """kornia and torch fill the border differently."""
     peer = functools.partial(ndimage.median_filter, size=window, mode="reflect")
-    return compare(f"median {window} against scipy", lambda: per_plane(peer, x), runs)
+    peers = {
+        "scipy": lambda: per_plane(peer, x),
+        "scikit-image": lambda: per_plane(functools.partial(skimage_median, footprint=np.ones((window, window))), x),
+        "kornia": lambda: median_blur(x, (window, window)),
+        "torch.median": lambda: torch_median(x, window),
+    }
+    runs = {"ours": x} | on_gpu
+    runs = {name: functools.partial(median, images, window=window) for name, images in runs.items()}
+    return compare(f"median {window}", peers, runs)
 
 
 def main() -> None:
     torch.set_num_threads(1)
-    x = photographs()
-    on_gpu = {}
+    x, on_gpu = photographs(), {}
     if torch.cuda.is_available():
         on_gpu = {torch.cuda.get_device_name(): x.repeat(-(-GPU_BATCH // len(x)), 1, 1, 1).cuda()}
-    tvms = [tvm_table(x, on_gpu, weight) for weight in (30, 10)]
-    medians = [median_table(x, on_gpu, window) for window in (3, 5)]
-    print(f"\n{__doc__}", *tvms, jpeg_table(x, on_gpu), *medians, sep="\n\n")
+    tables = [tvm_table(x, on_gpu, weight) for weight in (30, 10)] + [jpeg_table(x, on_gpu)]
+    tables += [median_table(x, on_gpu, window) for window in (3, 5)]
+    head = f"## Transforms\n\n{__doc__}\nOn {machine.describe()}; medians of {REPEATS}."
+    write("benchmarks/transforms.py", head, *tables)
 
 
 if __name__ == "__main__":

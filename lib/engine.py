@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lib.precision import stated
+
 RETRIES = 3  # new pools after a worker was killed
 HELD = 8  # networks in the memory of a worker
 
@@ -44,12 +46,13 @@ class Job(NamedTuple):
 
 @contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Within it PyTorch computes with one thread on a CPU."""
+    """Within it PyTorch computes with one thread on a CPU, and float32 is float32 (`lib.precision`)."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
     try:
-        yield
+        with stated(device):
+            yield
     finally:
         torch.set_num_threads(threads)
 

@@ -22,6 +22,11 @@ def generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(key(*parts))
 
 
+def moved(tensor: Tensor, like: Tensor) -> Tensor:
+    """A tensor of the CPU on the device of another one; no GPU is waited for."""
+    return tensor.pin_memory().to(like.device, non_blocking=True) if like.is_cuda else tensor.to(like.device)
+
+
 class Streams:
     """One generator per image of a batch; each call draws the next values of every image.
 

@@ -18,8 +18,9 @@ from lib import keys, own
 from lib.digests import FirstSeen
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
+from lib.networks.frozen import folded, is_folded
 from lib.networks.raw import RAW
-from lib.networks.wrappers import Normalised, Tap
+from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
 
@@ -42,8 +43,11 @@ def device_here(asked: str | None = None) -> str:
     return asked
 
 
-def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.Module:
+def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast: bool = False) -> nn.Module:
     """The network called `name`, frozen, in eval mode, for images in [0,1].
+
+    fast: with each BatchNorm folded into its convolution and channels last in memory, which changes rounding alone; the
+    layers that the scale taps keep their own output, and a network of own/ is as its file makes it.
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
     a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do; a purifier gives
@@ -78,7 +82,13 @@ def _ready(network: nn.Module, spec: NetworkSpec, device: str | torch.device) ->
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)
-    return network.eval().requires_grad_(False).to(device)
+    network = network.eval().requires_grad_(False).to(device)
+    if not fast:
+        return network
+    if not spec.family.endswith(".py"):
+        taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
+        folded(network, [module for path, module in inner_modules(network).items() if path in taps])
+    return network.to(memory_format=torch.channels_last)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -124,7 +134,10 @@ def cut(network: nn.Module, name: str, settings: Scale, tap: str | None = None) 
     tap = tap or _spec(name, settings).tap
     if tap is None:
         raise ValueError(f"{name}: no tap given, and none in scales/{settings.name}.yaml")
-    return Tap(network, layer(name, settings, tap))
+    path = layer(name, settings, tap)
+    if is_folded(inner_modules(network).get(path)):  # its own output is gone
+        network = load(name, settings, next(network.parameters()).device)
+    return Tap(network, path)
 
 
 def layer(name: str, settings: Scale, tap: str) -> str:

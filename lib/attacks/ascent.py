@@ -43,24 +43,27 @@ def ascend(
     if wanted != sorted(set(wanted)) or not 1 <= wanted[0] <= wanted[-1] <= steps:
         raise ValueError(f"snapshots must ascend within 1..{steps}, got {wanted}")
     x_adv = x if start is None else start.detach()
-    recorded = []
+    low, high = (linf.project(bound, x, eps) for bound in (x - 1, x + 1))
+    recorded, finite = [], torch.ones(len(x), dtype=torch.bool, device=x.device)
     for done in range(1, steps + 1):
         direction = gradient(objective, x_adv)
+        finite &= direction.flatten(1).sum(1).isfinite()
+        # To look at a number waits for the GPU, which then waits for the next step's commands: there not in each step.
+        if (x.device.type == "cpu" or done in wanted) and not finite.all():
+            bad = (~finite).nonzero().flatten().tolist()
+            raise FloatingPointError(f"the gradient is not finite for images {bad} of the batch; check the network")
         direction = direction if rule is None else rule(direction)
-        x_adv = linf.project(x_adv + step * direction.sign(), x, eps)
+        x_adv = (x_adv + step * direction.sign()).clamp(low, high)
         if done in wanted:
             recorded.append(linf.quantise(x_adv, x, eps))
     return torch.stack(recorded) if snapshots else recorded[0]
 
 
 def gradient(objective: Objective, x: Tensor) -> Tensor:
-    """d(sum of objective)/dx; parameters collect nothing. Errors as of `ascend`."""
+    """d(sum of objective)/dx; parameters collect nothing."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
         (grad,) = torch.autograd.grad(objective(x).sum(), x)
-    if not torch.isfinite(grad).all():
-        bad = (~torch.isfinite(grad)).flatten(1).any(1).nonzero().flatten().tolist()
-        raise FloatingPointError(f"the gradient is not finite for images {bad} of the batch; check the network")
     return grad.detach()
 
 
@@ -110,7 +113,9 @@ def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
 def convolved(x: Tensor, kernel: Tensor) -> Tensor:
     """Every channel of x `[B,C,H,W]` convolved with `kernel` `[k,k]`, zeros beyond the edge."""
     channels, size = x.shape[1], kernel.shape[-1]
-    return F.conv2d(x, kernel.to(x).expand(channels, 1, size, size), padding=size // 2, groups=channels)
+    last = x.contiguous(memory_format=torch.channels_last)  # on CPUs four times as fast
+    kernels = kernel.to(x).expand(channels, 1, size, size)
+    return F.conv2d(last, kernels, padding=size // 2, groups=channels).contiguous()
 
 
 @contextlib.contextmanager

@@ -3,16 +3,18 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from lib.rng import Streams
+from lib.rng import Streams, moved
 
 RATIO = 330 / 299  # the released code resizes 299-pixel images to 299..329 and pads to 330
 FILL = 0.5  # mid-grey, zero in the released code's [-1,1] input space
 
 
-def resize_and_pad(x: Tensor, streams: Streams) -> Tensor:
-    """Each image `[C,H,W]` enlarged (nearest neighbour) to a random size and padded to `[C,RATIO*H,RATIO*W]`.
+def resize_and_pad(x: Tensor, streams: Streams, chosen: Tensor | None = None) -> Tensor:
+    """Each image `[C,H,W]` enlarged (nearest neighbour) to a random size and padded to `[C,RATIO*H,RATIO*W]`; chosen:
+    bool `[B]`, those to return (default all).
 
     Size uniform over the whole numbers from H to RATIO*H - 1, offset uniform over what is left; the result stays
     enlarged, as in the released code (Translation-Invariant-Attacks and DI-2-FGSM, attack_iter.py, `input_diversity`).
@@ -25,8 +27,30 @@ def resize_and_pad(x: Tensor, streams: Streams) -> Tensor:
         raise ValueError(f"images of {height}x{width} are too small for input diversity")
     new_height = streams.integers(height, tall)
     new_width = (width + (new_height - height) * (wide - width) // (tall - height)).clamp(max=wide - 1)
-    rows = selection(height, new_height, streams.integers(0, tall - new_height), tall).to(x)
-    columns = selection(width, new_width, streams.integers(0, wide - new_width), wide).to(x)
+    top, left = streams.integers(0, tall - new_height), streams.integers(0, wide - new_width)
+    drawn = torch.stack([new_height, new_width, top, left], 1)
+    if chosen is not None:
+        x, drawn = x[moved(chosen.nonzero().flatten(), x)], drawn[chosen]
+    return (placed if x.device.type == "cpu" else placed_at_once)(x, drawn, tall, wide)
+
+
+def placed(x: Tensor, drawn: Tensor, tall: int, wide: int) -> Tensor:
+    """Each image enlarged to its size and put at its place, `[B,C,tall,wide]`; drawn: `[B,4]`, the height, width, top
+    and left of each."""
+    height, width = x.shape[-2:]
+    images = []
+    for image, (new_height, new_width, top, left) in zip(x, drawn.tolist(), strict=True):
+        rows, columns = (torch.arange(n) * size // n for n, size in ((new_height, height), (new_width, width)))
+        around = (left, wide - new_width - left, top, tall - new_height - top)
+        images.append(F.pad(image.index_select(2, columns).index_select(1, rows), around, value=FILL))
+    return torch.stack(images) if images else x.new_empty(0, x.shape[1], tall, wide)
+
+
+def placed_at_once(x: Tensor, drawn: Tensor, tall: int, wide: int) -> Tensor:
+    """The same for all images at once, as a GPU wants it."""
+    new_height, new_width, top, left = moved(drawn, x).T
+    rows = selection(x.shape[-2], new_height, top, tall).to(x.dtype)
+    columns = selection(x.shape[-1], new_width, left, wide).to(x.dtype)
     inside = rows.sum(-1)[:, None, :, None] * columns.sum(-1)[:, None, None, :]
     return rows[:, None] @ x @ columns[:, None].mT + FILL * (1 - inside)
 
@@ -34,10 +58,10 @@ def resize_and_pad(x: Tensor, streams: Streams) -> Tensor:
 def selection(size: int, new_size: Tensor, offset: Tensor, out: int) -> Tensor:
     """0/1 matrices `[B,out,size]`: row i picks the source of output position i, or nothing in the padding. The product
     with them is an exact nearest-neighbour resize and pad of images that are all resized differently."""
-    position = torch.arange(out)[None] - offset[:, None]
+    position = torch.arange(out, device=offset.device)[None] - offset[:, None]
     source = position * size // new_size[:, None]
     valid = (position >= 0) & (position < new_size[:, None])
-    return ((torch.arange(size) == source[..., None]) & valid[..., None]).float()
+    return ((torch.arange(size, device=offset.device) == source[..., None]) & valid[..., None]).float()
 
 
 def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: float) -> Callable[[Tensor], Tensor]:
@@ -45,11 +69,11 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
 
     def forward(x: Tensor) -> Tensor:
         chosen = streams.uniform() < probability
-        moved = resize_and_pad(x, streams)
-        groups = [(moved, chosen), (x, ~chosen)]
-        outputs = [network(images[mask.to(x.device)]) for images, mask in groups if mask.any()]
-        order = torch.cat([mask.nonzero().flatten() for _, mask in groups]).argsort()
-        return torch.cat(outputs)[order.to(x.device)]
+        resized = resize_and_pad(x, streams, chosen)
+        others = (~chosen).nonzero().flatten()
+        groups = [group for group in (resized, x[moved(others, x)]) if len(group)]
+        order = torch.cat([chosen.nonzero().flatten(), others]).argsort()
+        return torch.cat([network(group) for group in groups])[moved(order, x)]
 
     return forward
 

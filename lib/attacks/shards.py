@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from torch import Tensor, nn
 
+from lib.networks.wrappers import Tf32
+from lib.precision import stated
 from lib.units import to_bytes, unit_images
 
 
@@ -27,7 +29,8 @@ def attack_shard(
     made = [network() if isinstance(network, functools.partial) else network for network in networks]
     first = [made[0] if len(made) == 1 else made] if made else []
     labels = {"y": given["y"].to(device)} if "y" in given else {}
-    result = attack(*first, unit_images(images, device), **given | labels, **options)
+    with stated(device, tf32=any(isinstance(network, Tf32) for network in made)):
+        result = attack(*first, unit_images(images, device), **given | labels, **options)
     return {"images": to_bytes(result if options.get("snapshots") else result[None]).numpy()}
 
 

@@ -15,6 +15,7 @@ from lib.defenses.batches import require_images
 from lib.rng import Streams
 
 NOISE = 0.05  # standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55)
+HALF = torch.float16, torch.bfloat16
 MAX_HALO = 64  # tiles overlap by no more than this on each side
 
 
@@ -39,6 +40,10 @@ def nrp(
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
     if not 0 <= noise < math.inf or not eps >= 0:
         raise ValueError(f"noise and eps of nrp must be 0 or more, got noise {noise}, eps {eps}")
+    if torch.is_autocast_enabled(x.device.type) or any(p.dtype in HALF for p in network.parameters()):
+        raise ValueError(
+            "nrp computes in float32: half precision would round what it purifies; leave it out of autocast"
+        )
     if noise:
         normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
         x = linf.project(x + noise * normal.to(x), x, eps)

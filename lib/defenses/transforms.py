@@ -51,8 +51,8 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
         raise ValueError(f"TVM needs max_iterations >= 1 and tolerance >= 0, got {given}")
     if min(x.shape[-2:]) < 2:
         raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
-    solve = bregman.batched if x.is_cuda else bregman.scikit_image
-    return solve(x.flatten(0, 1), weight, max_iterations, tolerance).clamp(0, 1).view_as(x)
+    parts = [bregman.batched(part, weight, max_iterations, tolerance) for part in pieces(x)]
+    return torch.cat(parts).clamp_(0, 1).view_as(x)
 
 
 def median(x: Tensor, *, window: int = 3) -> Tensor:
@@ -63,17 +63,21 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
     x = validated_images(x)
     if window not in (3, 5):
         raise ValueError(f"the window of the median must be 3 or 5, got {window}")
-    planes = x.flatten(0, 1)
-    piece = len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel())
     height, width = x.shape[-2:]
     reflected = [np.pad(np.arange(size), window // 2, mode="symmetric") for size in (height, width)]
     rows, columns = (torch.from_numpy(index).to(x.device) for index in reflected)
     medians = []
-    for part in planes.split(piece):
+    for part in pieces(x):
         padded = part.index_select(1, rows).index_select(2, columns)
         places = itertools.product(range(window), repeat=2)
         medians.append(elementwise_median([padded[:, i : i + height, j : j + width] for i, j in places]))
     return torch.cat(medians).view_as(x)
+
+
+def pieces(x: Tensor) -> Sequence[Tensor]:
+    """The planes of all images, on a CPU so many at a time that they stay in its cache."""
+    planes = x.flatten(0, 1)
+    return planes.split(len(planes) if x.is_cuda else max(1, PIECE // planes[0].numel()))
 
 
 def elementwise_median(values: Sequence[Tensor]) -> Tensor:

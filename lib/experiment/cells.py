@@ -21,7 +21,7 @@ from lib.attacks.shards import attack_shard, universal_perturbation
 from lib.attacks.transport import grouped
 from lib.engine import one_thread
 from lib.experiment.study import NONE, Images, Study
-from lib.networks.wrappers import Bf16
+from lib.networks.wrappers import SURROGATES
 from lib.settings import OwnAttack, validated
 from lib.store import Call
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
@@ -176,10 +176,8 @@ def _target(
         return [functools.partial(Adaptive, net, *defenses, bpda=through.mode == "BPDA") for net in networks]
     if on == "features":
         networks = [zoo.cut(net, name, study.scale, tap) for net, name in zip(networks, names, strict=True)]
-    # Half precision would round the purifier's output: a weaker attack, and a defense that looks better than it is.
-    if on in ("logits", "features") and study.scale.precision == "bf16":
-        networks = [Bf16(net) for net in networks]
-    return networks
+    # Only here: half precision would round a purifier's output, a weaker attack and a defense that looks better.
+    return [SURROGATES[study.scale.precision](net) if on in ("logits", "features") else net for net in networks]
 
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:

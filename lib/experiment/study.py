@@ -59,8 +59,7 @@ class Study:
     def network(self, name: str) -> nn.Module:
         """A network of the scale, loaded once, on the study's device."""
         if name not in self.networks:
-            network = zoo.load(name, self.scale, self.device)
-            self.networks[name] = network.to(memory_format=torch.channels_last)
+            self.networks[name] = zoo.load(name, self.scale, self.device, fast=True)
         return self.networks[name]
 
     def defense(self, name: str, **changed: object) -> Defense | None:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.networks.frozen import is_folded
+
 
 class Normalised(nn.Module):
     """`network((x - mean) / std)` for images x `[B,3,H,W]`, RGB, in [0,1].
@@ -55,6 +57,20 @@ class Bf16(nn.Module):
             return self.network(x).float()
 
 
+class Tf32(nn.Module):
+    """`network`, which `lib.attacks.shards` attacks with a GPU's TF32: products of ten bits, sums in float32."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+SURROGATES = {"float32": lambda network: network, "tf32": Tf32, "bf16": Bf16}  # as a scale's `precision` says
+
+
 class Tap(nn.Module):
     """`Tap(network, "features.15")(x)` is the output of that submodule for images x `[B,3,H,W]`.
 
@@ -84,12 +100,22 @@ def tapped_modules(network: nn.Module, taps: Sequence[str]) -> dict[str, nn.Modu
     if not taps:
         raise ValueError("at least one tap is needed")
     inner = network.network if isinstance(network, Normalised) else network
-    modules = {name: module for name, module in inner.named_modules() if name}
+    modules = inner_modules(network)
     for tap in taps:
         if tap not in modules:
             close = difflib.get_close_matches(tap, modules, n=3, cutoff=0.0)
             raise ValueError(f"{type(inner).__name__} has no tap '{tap}'; close names: {', '.join(close) or 'none'}")
+        if is_folded(modules[tap]):
+            raise ValueError(
+                f"'{tap}' has a BatchNorm folded in, and no output of its own; tap a network without, of lib.zoo.load"
+            )
     return {tap: modules[tap] for tap in taps}
+
+
+def inner_modules(network: nn.Module) -> dict[str, nn.Module]:
+    """All submodules by name, of a `Normalised` those of the network within."""
+    inner = network.network if isinstance(network, Normalised) else network
+    return {name: module for name, module in inner.named_modules() if name}
 
 
 class _Reached(Exception):

@@ -275,7 +275,7 @@ def generator_cost(took: dict[str, dict], chosen: dict[str, str], scale: Scale, 
         times = f"{ssp / seconds:.0f}" if ssp >= 10 * seconds else f"{ssp / seconds:.2g}"
         paid = f"{facts['seconds'] / (ssp - seconds):,.0f} images" if here else "-"
         title = f"{name} ({played_by(scale, network)})"
-        rows.append((title, "fp32", _span(seconds), f"{times} times faster", _training(facts), paid))
+        rows.append((title, "float32", _span(seconds), f"{times} times faster", _training(facts), paid))
     columns = ["attack", "precision", "per image", "against SSP", "training", "pays after"]
     return pd.DataFrame(rows, columns=columns).assign(device=device, **{"images timed": n})
 

@@ -4,10 +4,10 @@ import json
 import platform
 from importlib import metadata
 
-import torch
 import yaml
 
-from lib import machine, settings
+from lib import machine, precision, settings, zoo
+from lib.engine import one_thread
 from lib.report.results import Results
 from lib.settings import ROOT, Scale
 
@@ -29,7 +29,7 @@ def provenance_json(scale: Scale, results: Results) -> str:
         "scale": scale.name,
         "versions": versions(),
         "machine": {"description": machine.describe(), "system": platform.system()},
-        "threads of PyTorch": torch.get_num_threads(),
+        "PyTorch": arithmetic(),
         "precision of the surrogates": scale.precision,
         "seeds": {"attacks, defenses and t-SNE": settings.params().seed}
         | {f"training of {name}": spec["seed"] for section in TRAININGS for name, spec in specs[section].items()},
@@ -37,6 +37,12 @@ def provenance_json(scale: Scale, results: Results) -> str:
         "weights": weights(scale, results),
     }
     return json.dumps(facts, indent=2) + "\n"
+
+
+def arithmetic() -> dict[str, object]:
+    """How PyTorch computes on this machine's device while a result is computed."""
+    with one_thread(zoo.device_here()):
+        return precision.facts()
 
 
 def _data() -> dict[str, str]:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from lib.attacks import decision
 from lib.attacks.ascent import convolved
-from lib.attacks.diversity import diverse, resize_and_pad, selection, translation_kernel
+from lib.attacks.diversity import diverse, placed, placed_at_once, resize_and_pad, selection, translation_kernel
 from lib.rng import Streams
 from tests.conftest import eight_bit_images
 
@@ -78,6 +78,15 @@ def test_offsets_reach_every_place_that_the_released_code_reaches():
     rows = selection(4, torch.tensor([4, 4]), torch.tensor([0, 2]), 6)
     assert rows[0].argmax(1).tolist()[:4] == [0, 1, 2, 3] and rows[1].argmax(1).tolist()[2:] == [0, 1, 2, 3]
     assert rows[1, :2].sum() == 0
+
+
+def test_a_gpu_s_way_to_resize_gives_the_same_pixels_and_gradients():
+    x, drawn = eight_bit_images(20, 48).requires_grad_(True), torch.tensor([[48, 52, 0, 1], [50, 49, 3, 2]] * 10)
+    here, there = placed(x, drawn, 53, 53), placed_at_once(x, drawn, 53, 53)
+    assert torch.equal(here, there)
+    weights = torch.rand(here.shape, generator=torch.Generator().manual_seed(1))
+    here, there = (torch.autograd.grad(images, x, weights)[0] for images in (here, there))
+    assert torch.allclose(here, there, atol=1e-6) and here.std() > 0.1
 
 
 def test_the_gradient_through_the_resize_is_exact():

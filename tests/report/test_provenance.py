@@ -47,6 +47,12 @@ def test_seeds_and_data_are_there(facts):
     assert name == "data/world (md5)" and digest.endswith(".dir")
 
 
+def test_how_pytorch_computes_is_recorded_and_not_what_the_caller_set(facts):
+    said = {"threads": 1, "float32 products": "highest", "TF32 in cuDNN": False, "cuDNN picks by trial": False}
+    assert said.items() <= facts["PyTorch"].items() or torch.cuda.is_available()
+    assert facts["precision of the surrogates"] == "float32"
+
+
 def test_the_machine_is_described_without_torch():
     assert facts_of("import lib.machine as m, sys; print(m.describe()); print('torch' in sys.modules)")[1] == "False"
     text = machine.describe()
