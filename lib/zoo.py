@@ -46,8 +46,8 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     """The network called `name`, frozen, in eval mode, for images in [0,1].
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
-    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do; a purifier gives
-    images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
+    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do, but no masks; a
+    purifier gives images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
 
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
@@ -59,6 +59,9 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     else:
         network = family.build(spec)
         files.load_state(network, family.convert(files.read_state(path)), path.name)
+    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
+        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
+        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)
