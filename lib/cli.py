@@ -332,7 +332,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         print(f"companion: {error}", file=sys.stderr)
         return 1
     return 0

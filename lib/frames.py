@@ -8,7 +8,6 @@ contributions are outcomes per image (top1, top5, fooled, psnr ...), confusion c
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.tasks.precision import Evaluation, Matches
+from lib.tasks.precision import Evaluation, evaluations_from, packed_evaluations, split
 
 KEYS = ["experiment", "task", "attack", "surrogate", "knowledge", "eps", "steps", "defense", "victim", "seed"]
 LAST = "max"  # in a selection: the largest value that there is
@@ -120,43 +119,16 @@ def _packed(kind: str, parts: Sequence[Contributions]) -> dict[str, np.ndarray]:
     """The contributions of all cells of one kind, one after the other."""
     if kind == "confusions":
         return {"counts": np.concatenate(parts).astype(np.int32)}
-    if kind != "matches":
-        return {name: np.concatenate([part[name] for part in parts]) for name in kind.split()}
-    classes = [one for part in parts for one in part.matches]
-    # Precision is read at hits only, so what comes after the last hit at any threshold says nothing.
-    ends = [np.append(0, one.hits.any(0).nonzero()[0] + 1)[-1] for one in classes]
-    kept = [(one.images[:n], one.hits[:, :n], one.counted[:, :n]) for one, n in zip(classes, ends, strict=True)]
-    images, hits, counted = zip(*kept, strict=True)
-    return {
-        "ids": np.concatenate([part.image_ids for part in parts]),
-        "classes": np.array([len(part.matches) for part in parts]),
-        "lengths": np.array(ends),
-        "images": np.concatenate(images).astype(np.int32),
-        "hits": np.packbits(np.concatenate(hits, 1), axis=0),
-        "counted": np.packbits(np.concatenate(counted, 1), axis=0),
-        "objects": np.concatenate([one.objects for one in classes]).astype(np.int32),
-    }
+    if kind == "matches":
+        return packed_evaluations(parts)
+    return {name: np.concatenate([part[name] for part in parts]) for name in kind.split()}
 
 
 def _unpacked(kind: str, stored: dict[str, np.ndarray], counts: Sequence[int]) -> list[Contributions]:
     """The inverse of `_packed`; counts: of the images of each cell."""
     if kind == "confusions":
-        return _split(stored["counts"].astype(np.int64), counts)
-    if kind != "matches":
-        several = {name: _split(stored[name], counts) for name in kind.split()}
-        return [dict(zip(several, part, strict=True)) for part in zip(*several.values(), strict=True)]
-    hits, counted = (np.unpackbits(stored[name], axis=0)[:10].astype(bool) for name in ("hits", "counted"))
-    fields = (
-        _split(stored["images"].astype(np.int64), stored["lengths"]),
-        _split(hits, stored["lengths"], 1),
-        _split(counted, stored["lengths"], 1),
-        _split(stored["objects"].astype(np.int64), np.repeat(counts, stored["classes"])),
-    )
-    classes = iter([Matches(*one) for one in zip(*fields, strict=True)])
-    matches = [tuple(itertools.islice(classes, count)) for count in stored["classes"]]
-    ids = [tuple(part.tolist()) for part in _split(stored["ids"], counts)]
-    return [Evaluation(one, several) for one, several in zip(ids, matches, strict=True)]
-
-
-def _split(array: np.ndarray, lengths: Sequence[int], axis: int = 0) -> list[np.ndarray]:
-    return np.split(array, np.cumsum(lengths)[:-1], axis)
+        return split(stored["counts"].astype(np.int64), counts)
+    if kind == "matches":
+        return evaluations_from(stored, counts)
+    several = {name: split(stored[name], counts) for name in kind.split()}
+    return [dict(zip(several, part, strict=True)) for part in zip(*several.values(), strict=True)]

@@ -13,8 +13,9 @@ import importlib.metadata
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = __name__.split(".")[0]
 # Their versions are looked up under another name than they are imported by.
 DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+T = TypeVar("T")
 Imports = tuple[frozenset[Path], frozenset[str]]  # files of the project, and other packages by their imported names
 
 
@@ -45,7 +47,7 @@ def digest(*parts: object) -> str:
     for part in parts:
         if isinstance(part, np.ndarray):
             total.update(f"array {part.dtype} {part.shape}".encode())
-            total.update(np.ascontiguousarray(part).tobytes())
+            total.update(np.ascontiguousarray(part).reshape(-1).view(np.uint8))  # its own bytes, no copy
         elif isinstance(part, bytes):
             total.update(b"bytes")
             total.update(part)
@@ -62,16 +64,18 @@ def record(function: Callable, arguments: tuple, device: str) -> dict:
     reached: set[Callable] = set()
     given = [described(argument, reached) for argument in arguments]
     name = described(function, reached)
+    code, packages = known(frozenset(reached), lambda: code_and_packages(reached))
+    about = {"function": name, "arguments": given, "code": code, "packages": packages}
+    return about | {"device": machine(device)}
+
+
+def code_and_packages(reached: set[Callable]) -> tuple[dict[str, str], dict[str, str]]:
+    """The digests of all files of the project that these functions and classes reach, and the versions of packages."""
     imports = [imports_of(each) for each in reached]
     files = {file for found, _ in imports for file in found}
     names = {each.__module__.split(".")[0] for each in reached}.union(*(packages for _, packages in imports))
-    return {
-        "function": name,
-        "arguments": given,
-        "code": {label(file): digest(source(file))[:16] for file in sorted(files)},
-        "packages": {one: version for one in sorted(names) if (version := version_of(one))},
-        "device": machine(device),
-    }
+    code = {label(file): digest(source(file))[:16] for file in sorted(files)}
+    return code, {one: version for one in sorted(names) if (version := version_of(one))}
 
 
 def current(made_from: dict) -> bool:
@@ -101,9 +105,13 @@ def described(value: object, reached: set[Callable]) -> object:
     if hasattr(value, "__wrapped__"):
         return described(value.__wrapped__, reached)
     if hasattr(value, "named_modules"):
-        return network_record(value, reached)
+        found, inner = known(value, lambda: network_record(value))
+        reached |= inner
+        return found
     if hasattr(value, "detach"):
-        return described(value.detach().cpu().numpy(), reached)
+        # A view of a shard is a new object each time, of the same numbers; `value` is held, so that they stay there.
+        place = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+        return known(place, lambda: (described(value.detach().cpu().numpy(), reached), value))[0]
     raise Unkeyed(f"a {type(value).__name__} says nothing by which a stored result could be found again")
 
 
@@ -116,33 +124,40 @@ def named(function: Callable, reached: set[Callable]) -> str:
     return f"{function.__module__}.{function.__qualname__}"
 
 
-_read: dict[object, str] | None = None  # the digests of networks' weights, while these do not change
+_known: dict[object, object] | None = None  # what was found out of arguments, while these do not change
 
 
 @contextlib.contextmanager
-def networks_unchanged() -> Iterator[None]:
-    """Within this block no network changes, so the weights of each are read once."""
-    global _read
-    before, _read = _read, {} if _read is None else _read
+def unchanged() -> Iterator[None]:
+    """Within this block no network and no tensor changes, nor any code, so each is read once."""
+    global _known
+    before, _known = _known, {} if _known is None else _known
     try:
         yield
     finally:
-        _read = before
+        _known = before
 
 
-def network_record(module, reached: set[Callable]) -> dict:
-    """A network by its structure and its tensors; its classes, and what says in `built_by` that it built a part, are
-    reached code."""
+def known(of: Hashable, find: Callable[[], T]) -> T:
+    """What `find` gives, within `unchanged` only once."""
+    if _known is None:
+        return find()
+    if of not in _known:
+        _known[of] = find()
+    return _known[of]
+
+
+def network_record(module) -> tuple[dict, set[Callable]]:
+    """A network by its structure and its tensors; and the code that it reaches: its classes, and what says in
+    `built_by` that it built a part."""
+    reached: set[Callable] = set()
     for kind in {type(part) for part in module.modules()}:
         named(kind, reached)
     built_by = [described(part.built_by, reached) for part in module.modules() if hasattr(part, "built_by")]
-    known = {} if _read is None else _read
-    if module not in known:
-        tensors = sorted([*module.named_parameters(), *module.named_buffers()])
-        parts = [part for name, tensor in tensors for part in (name, tensor.detach().cpu().numpy())]
-        known[module] = digest(*parts)
-    found = {"network": type(module).__name__, "structure": digest(repr(module)), "weights": known[module]}
-    return found | ({"built by": built_by} if built_by else {})
+    tensors = sorted([*module.named_parameters(), *module.named_buffers()])
+    parts = [part for name, tensor in tensors for part in (name, tensor.detach().cpu().numpy())]
+    found = {"network": type(module).__name__, "structure": digest(repr(module)), "weights": digest(*parts)}
+    return found | ({"built by": built_by} if built_by else {}), reached
 
 
 def imports_of(function: Callable) -> Imports:

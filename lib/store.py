@@ -81,7 +81,7 @@ class Store:
         """
         from lib.engine import Engine, Job
 
-        with keys.networks_unchanged():
+        with keys.unchanged():
             asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
         pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:

@@ -50,8 +50,8 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     layers that the scale taps keep their own output, and a network of own/ is as its file makes it.
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
-    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do; a purifier gives
-    images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
+    a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do, but no masks; a
+    purifier gives images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
 
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
@@ -79,6 +79,9 @@ def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.dev
 
 def _ready(network: nn.Module, spec: NetworkSpec, device: str | torch.device) -> nn.Module:
     """Frozen, in eval mode, for images in [0,1]."""
+    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
+        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
+        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)

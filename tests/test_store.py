@@ -109,7 +109,7 @@ def test_weights_are_read_once_where_they_do_not_change(monkeypatch):
     network, seen = tiny_network(), []
     real = keys.digest
     monkeypatch.setattr(keys, "digest", lambda *parts: seen.append(len(parts)) or real(*parts))
-    with keys.networks_unchanged():
+    with keys.unchanged():
         records = [keys.record(decision.fgsm, (network,), "cpu") for _ in range(3)]
     whole = len([*network.parameters(), *network.buffers()]) * 2
     assert seen.count(whole) == 1 and records[0] == records[2]

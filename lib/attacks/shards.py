@@ -4,8 +4,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
+from lib.halving import halved
 from lib.networks.wrappers import Tf32
 from lib.precision import stated
 from lib.units import to_bytes, unit_images
@@ -14,24 +16,35 @@ from lib.units import to_bytes, unit_images
 def attack_shard(
     attack: Callable[..., Tensor],
     networks: Sequence[nn.Module | functools.partial],
-    images: Tensor,
+    images: Sequence[Tensor],
     given: Mapping[str, object],
     options: Mapping[str, object],
     *,
     device: str,
+    coupled: bool = False,
 ) -> dict[str, np.ndarray]:
     """The adversaries of one shard: images, uint8 `[S,B,3,H,W]`, for S snapshots (1 without).
 
     networks: none, one, or an ensemble; a `functools.partial` makes one, such as `partial(Adaptive, victim, defense)`.
-    images: uint8 `[B,3,H,W]`.  given: of y `[B]`, ids and seed, those that the attack names.  options: budgets and
-    steps in [0,1].
+    images: uint8, B of `[3,H,W]`.  given: of y `[B]`, ids and seed, those that the attack names.  options: budgets and
+    steps in [0,1].  coupled: the images are attacked together, whatever memory that takes; others a part at a time
+    where memory is short.
     """
     made = [network() if isinstance(network, functools.partial) else network for network in networks]
     first = [made[0] if len(made) == 1 else made] if made else []
-    labels = {"y": given["y"].to(device)} if "y" in given else {}
+
+    def attacked(places: Sequence[int]) -> np.ndarray:
+        part = {name: [value[k] for k in places] if name == "ids" else value for name, value in given.items()}
+        part |= {"y": given["y"][list(places)].to(device)} if "y" in given else {}
+        x = unit_images(torch.stack([images[k] for k in places]), device)
+        result = attack(*first, x, **part, **options)
+        return to_bytes(result if options.get("snapshots") else result[None]).numpy()
+
+    places = range(len(images))
     with stated(device, tf32=any(isinstance(network, Tf32) for network in made)):
-        result = attack(*first, unit_images(images, device), **given | labels, **options)
-    return {"images": to_bytes(result if options.get("snapshots") else result[None]).numpy()}
+        if coupled:
+            return {"images": attacked(places)}
+        return {"images": np.concatenate(halved(attacked, places, len(images), attack, *made), 1)}
 
 
 def universal_perturbation(

@@ -99,7 +99,7 @@ def adversaries(
         made = [_with_universal(study, attack, recipe, values, names[0])]
     else:
         shards = _shards(study, attack, recipe, values, _target(study, recipe.on, names, tap, through))
-        made = _per_image(study, shards, cell)
+        made = _per_image(study, shards, cell, recipe.coupled)
     counts = snapshots or [values.get("steps", values.get("iterations", 1))]
     cells = zip(counts, made, strict=True)
     return [Adversaries(attack, label, values["eps"], steps, images, knowledge) for steps, images in cells]
@@ -138,7 +138,7 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
         begun = time.perf_counter()
         with one_thread(study.device):
             for _, arguments in shards:  # each ends with the images on the CPU, so a GPU has finished too
-                attack_shard(*arguments, device=study.device)
+                attack_shard(*arguments, device=study.device, coupled=recipe.coupled)
         times.append(time.perf_counter() - begun)
     return min(times) / count
 
@@ -193,20 +193,30 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
         given = {"ids": [data.ids[k] for k in group], "seed": study.params.seed}
         given |= {"y": data.labels[group]} if "y" in recipe.parameters else {}
         given = {name: value for name, value in given.items() if name in recipe.parameters}
-        images = torch.stack([data.images[k] for k in group])
+        # Views: nothing is copied before its turn.
+        alike = isinstance(data.images, Tensor) and not recipe.coupled
+        images = data.images[group[0] : group[-1] + 1] if alike else [data.images[k] for k in group]
         found.append((group, (recipe.run, target, images, given, options)))
     return found
 
 
-def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str) -> list[Images]:
+def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str, coupled: bool) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
-    made: dict[int, Tensor] = {}  # index of the image -> its snapshots `[S,3,H,W]`
+    made, images = [], study.images.images
     cells = [f"{name}, from image {study.images.ids[group[0]]}" for group, _ in shards]
-    calls = [[Call(attack_shard, asked, cell)] for (_, asked), cell in zip(shards, cells, strict=True)]
+    how = {"coupled": coupled}
+    calls = [[Call(attack_shard, asked, cell, how)] for (_, asked), cell in zip(shards, cells, strict=True)]
     for (group, _), (found,) in zip(shards, study.cached_all(calls, name), strict=True):
-        made |= zip(group, torch.from_numpy(found["images"]).unbind(1), strict=True)
-    snapshots = zip(*(made[k] for k in range(len(made))), strict=True)
-    return [torch.stack(each) if isinstance(study.images.images, Tensor) else list(each) for each in snapshots]
+        made = made or [_like(images) for _ in found["images"]]
+        for snapshot, shard in zip(made, torch.from_numpy(found["images"]), strict=True):
+            for place, image in zip(group, shard, strict=True):
+                snapshot[place].copy_(image)
+    return made
+
+
+def _like(images: Images) -> Images:
+    """Room for as many images of the same sizes."""
+    return torch.empty_like(images) if isinstance(images, Tensor) else [torch.empty_like(image) for image in images]
 
 
 def _with_universal(study: Study, name: str, recipe: Attack, values: dict, network: str) -> Images:
@@ -217,4 +227,7 @@ def _with_universal(study: Study, name: str, recipe: Attack, values: dict, netwo
     taps = [zoo.layer(network, study.scale, tap) for tap in study.scale.networks[network].activations]
     asked = (recipe.run, study.network(network), taps, list(images.shape[1:]), options | {"seed": study.params.seed})
     perturbation = study.cached(universal_perturbation, *asked, cell=f"{name} on {network}")["perturbation"]
-    return to_bytes(add_perturbation(unit_images(images), torch.from_numpy(perturbation), options["eps"]))
+    made, perturbation = torch.empty_like(images), torch.from_numpy(perturbation)
+    for part in study.shards():
+        made[part] = to_bytes(add_perturbation(unit_images(images[part]), perturbation, options["eps"]))
+    return made

@@ -14,7 +14,7 @@ from lib.experiment.study import NONE, Images, Study
 from lib.frames import KEYS, Contributions, Frame
 from lib.store import Arrays, Call
 from lib.tasks.confusion import confusions
-from lib.tasks.precision import Detections, evaluate_boxes
+from lib.tasks.precision import Detections, evaluations_from, scored_boxes
 from lib.tasks.predictions import TASKS, Prediction, fidelity_of, top_k
 
 Predictions = Prediction | np.ndarray | list[Detections]
@@ -27,7 +27,8 @@ def predictions(study: Study, victim: str, images: Images, defense: str = NONE, 
     changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
     """
     calls = [[call] for call in _calls(study, victim, images, defense, study.defense(defense, **changed))]
-    return _read(study, victim, [found for (found,) in study.cached_all(calls, victim)])
+    shards = [found for (found,) in study.cached_all(calls, victim)]
+    return TASKS[study.scale.networks[victim].task][1](joined(shards))
 
 
 def _calls(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> list[Call]:
@@ -35,10 +36,6 @@ def _calls(study: Study, victim: str, images: Images, name: str, defense: Defens
     compute, network = TASKS[study.scale.networks[victim].task][0], study.network(victim)
     cell, how = f"{victim} with {name}", {"batch": study.batch}
     return [Call(compute, (network, images[part], defense), cell, how) for part in study.shards()]
-
-
-def _read(study: Study, victim: str, shards: Sequence[Arrays]) -> Predictions:
-    return TASKS[study.scale.networks[victim].task][1](joined(shards))
 
 
 def joined(shards: Sequence[Arrays]) -> Arrays:
@@ -75,20 +72,24 @@ def evaluate(
     made = study.cached_all(groups, "evaluating")
     for name, seed, place in cases:
         for victim, shards in zip(victims, zip(*itertools.islice(made, len(study.shards())), strict=True), strict=True):
-            predicted = _read(study, victim, shards)
-            found[victim, name, place, seed] = _contributions(study, tasks[victim], predicted, clean.get(victim))
+            found[victim, name, place, seed] = _contributions(study, victim, joined(shards), clean.get(victim))
+    scores = {key: [part] for key, part in found.items() if isinstance(part, Call)}
+    for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring"), strict=True):
+        (found[key],) = evaluations_from(arrays, [len(study.images)])
     keys = [*itertools.product(victims, defenses, places, several)]
     rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
 
 
-def _contributions(study: Study, task: str, predicted: Predictions, clean: Prediction | None) -> Contributions:
-    """What scoring needs of what a victim predicted; clean: its predictions on the clean images."""
-    if task == "segmentation":
-        return confusions(predicted, study.images.labels.numpy(), len(study.images.classes))
+def _contributions(study: Study, victim: str, found: Arrays, clean: Prediction | None) -> Contributions | Call:
+    """What scoring needs of what a victim predicted, of boxes how to compute it; clean: of the clean images."""
+    task, data = study.scale.networks[victim].task, study.images
     if task == "detection":
-        return evaluate_boxes(study.images.truth, study.images.image_ids, predicted)
-    labels, fooled = study.images.labels.numpy(), predicted.classes[:, 0] != clean.classes[:, 0]
+        return Call(scored_boxes, (data.boxes, np.array(data.image_ids), found), f"scores of {victim}")
+    predicted = TASKS[task][1](found)
+    if task == "segmentation":
+        return confusions(predicted, data.labels.numpy(), len(data.classes))
+    labels, fooled = data.labels.numpy(), predicted.classes[:, 0] != clean.classes[:, 0]
     return {"top1": top_k(predicted, labels, 1), "top5": top_k(predicted, labels, 5), "fooled": fooled}
 
 

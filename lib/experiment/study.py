@@ -16,6 +16,7 @@ from lib.data.segmentation import SegmentationSet
 from lib.data.sets import load_set
 from lib.defenses import Defense, defense
 from lib.engine import Engine, one_thread
+from lib.halving import halved
 from lib.settings import Data, Params, Scale, Scenes
 from lib.store import Arrays, Call, Store
 from lib.units import OF_DEFENSES, in_unit, unit_images
@@ -115,6 +116,9 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, t
     seed = study.params.seed
     network = study.network(name) if trained else zoo.untrained(name, study.scale, seed, study.device)
     module = zoo.cut(network, name, study.scale) if features else network
-    parts = study.images.images[list(images)].split(study.batch)
+
+    def computed(places: Sequence[int]) -> Tensor:
+        return module(unit_images(study.images.images[list(places)], study.device)).float().cpu()
+
     with torch.no_grad(), one_thread(study.device):
-        return torch.cat([module(unit_images(part, study.device)).float().cpu() for part in parts]).numpy()
+        return torch.cat(halved(computed, images, study.batch, module)).numpy()

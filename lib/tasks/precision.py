@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+Arrays = dict[str, np.ndarray]
 LIMIT = 100  # detections per image, COCO's
 IOUS = {"0.5": slice(0, 1), "0.5:0.95": slice(0, 10)}  # positions among pycocotools' thresholds 0.5, 0.55 ... 0.95
 RECALLS = np.linspace(0, 1, 101)  # where pycocotools reads precision; equals COCOeval's recThrs to the bit
@@ -151,3 +154,60 @@ def _matches(entries: list[dict], place: dict[int, int]) -> Matches:
     for entry in entries:
         objects[place[entry["image_id"]]] = np.count_nonzero(entry["gtIgnore"] == 0)
     return Matches(images[order].astype(np.int64), matched & ~ignored, ~ignored, objects)
+
+
+def packed(detections: Sequence[Detections]) -> Arrays:
+    """Detections as flat arrays; `counts` says how many belong to each image."""
+    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    flat = {name: np.concatenate([getattr(d, name) for d in [empty, *detections]]) for name in Detections._fields}
+    return flat | {"counts": np.array([len(d.scores) for d in detections], np.int64)}
+
+
+def detections_from(arrays: Arrays) -> list[Detections]:
+    """The inverse of `packed`."""
+    stops = np.cumsum(arrays["counts"])[:-1]
+    fields = [np.split(arrays[name], stops) for name in Detections._fields]
+    return [Detections(*one) for one, _ in zip(zip(*fields, strict=True), arrays["counts"], strict=False)]
+
+
+def packed_evaluations(parts: Sequence[Evaluation]) -> Arrays:
+    """Evaluations as flat arrays, one after the other."""
+    classes = [one for part in parts for one in part.matches]
+    # Precision is read at hits only, so what comes after the last hit at any threshold says nothing.
+    ends = [np.append(0, one.hits.any(0).nonzero()[0] + 1)[-1] for one in classes]
+    kept = [(one.images[:n], one.hits[:, :n], one.counted[:, :n]) for one, n in zip(classes, ends, strict=True)]
+    images, hits, counted = zip(*kept, strict=True)
+    return {
+        "ids": np.concatenate([part.image_ids for part in parts]),
+        "classes": np.array([len(part.matches) for part in parts]),
+        "lengths": np.array(ends),
+        "images": np.concatenate(images).astype(np.int32),
+        "hits": np.packbits(np.concatenate(hits, 1), axis=0),
+        "counted": np.packbits(np.concatenate(counted, 1), axis=0),
+        "objects": np.concatenate([one.objects for one in classes]).astype(np.int32),
+    }
+
+
+def evaluations_from(arrays: Arrays, counts: Sequence[int]) -> list[Evaluation]:
+    """The inverse of `packed_evaluations`; counts: of the images of each."""
+    hits, counted = (np.unpackbits(arrays[name], axis=0)[:10].astype(bool) for name in ("hits", "counted"))
+    fields = (
+        split(arrays["images"].astype(np.int64), arrays["lengths"]),
+        split(hits, arrays["lengths"], 1),
+        split(counted, arrays["lengths"], 1),
+        split(arrays["objects"].astype(np.int64), np.repeat(counts, arrays["classes"])),
+    )
+    classes = iter([Matches(*one) for one in zip(*fields, strict=True)])
+    matches = [tuple(itertools.islice(classes, count)) for count in arrays["classes"]]
+    ids = [tuple(part.tolist()) for part in split(arrays["ids"], counts)]
+    return [Evaluation(one, several) for one, several in zip(ids, matches, strict=True)]
+
+
+def scored_boxes(truth: np.ndarray, image_ids: np.ndarray, found: Arrays, *, device: str) -> Arrays:
+    """`evaluate_boxes` as arrays, for the store. truth: its JSON, uint8.  found: packed detections."""
+    return packed_evaluations([evaluate_boxes(json.loads(truth.tobytes()), image_ids.tolist(), detections_from(found))])
+
+
+def split(array: np.ndarray, lengths: Sequence[int], axis: int = 0) -> list[np.ndarray]:
+    """An array in parts of these lengths."""
+    return np.split(array, np.cumsum(lengths)[:-1], axis)

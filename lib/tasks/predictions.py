@@ -1,9 +1,12 @@
 """What is computed of 8-bit images, as arrays for `lib.store`: a victim's predictions, and how near they are to others.
 
-They pass the defense first: images in [0,1] -> images, None for no defense.
+They pass the defense first: images in [0,1] -> images, None for no defense. At most `batch` images are computed at a
+time, fewer where memory is short (`lib.halving`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from inspect import unwrap
+from itertools import chain
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -11,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.tasks.precision import LIMIT, Detections
+from lib.halving import halved
+from lib.tasks.precision import LIMIT, Detections, detections_from, packed
 from lib.units import same_size, unit_images
 
 Arrays = dict[str, np.ndarray]
@@ -31,9 +35,8 @@ def classify(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 50, device: str = "cpu"
 ) -> Arrays:
     """The fields of a `Prediction` of images `[N,3,H,W]`."""
-    top = [logits.softmax(1).topk(5) for logits in _logits(victim, images, defense, batch, device)]
-    parts = {"classes": [t.indices for t in top], "confidence": [t.values for t in top]}
-    return {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
+    values, classes = _of_logits(lambda logits: logits.softmax(1).topk(5), victim, images, defense, batch, device)
+    return {"classes": classes, "confidence": values}
 
 
 @torch.no_grad()
@@ -41,14 +44,21 @@ def segment(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 4, device: str = "cpu"
 ) -> Arrays:
     """labels: the most likely class of every pixel, uint8 `[N,H,W]`, of images `[N,3,H,W]`."""
-    parts = [logits.argmax(1).to(torch.uint8).cpu() for logits in _logits(victim, images, defense, batch, device)]
-    return {"labels": torch.cat(parts).numpy()}
+    (labels,) = _of_logits(lambda logits: [logits.argmax(1).byte()], victim, images, defense, batch, device)
+    return {"labels": labels}
 
 
-def _logits(victim: nn.Module, images: Tensor, defense: Transform, batch: int, device: str) -> Iterator[Tensor]:
-    for part in images.split(batch):
-        x = unit_images(part, device)
-        yield victim(defense(x) if defense else x)
+def _of_logits(
+    read: Callable, victim: nn.Module, images: Tensor, defense: Transform, batch: int, device: str
+) -> list[np.ndarray]:
+    """What `read` gives of a victim's logits, several arrays, of all images."""
+
+    def predicted(places: range) -> list[Tensor]:
+        x = unit_images(images[places.start : places.stop], device)
+        return read(victim(defense(x) if defense else x))
+
+    found = halved(predicted, range(len(images)), batch, victim, unwrap(defense))
+    return [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
 
 
 @torch.no_grad()
@@ -60,29 +70,20 @@ def detect(
     detector: called as torchvision's are.  defense: takes images `[B,3,H,W]` of equal size.
     """
     found: list[Detections] = [None] * len(images)
+
+    def in_group(group: Sequence[int]) -> list[dict[str, Tensor]]:
+        x = torch.stack([unit_images(images[index], device) for index in group])
+        return detector(list(defense(x) if defense else x))
+
     # A detector pads a mixed batch to its largest image, so what it finds would depend on an image's neighbours.
     for group in same_size(images, batch):
-        x = torch.stack([unit_images(images[index], device) for index in group])
-        for index, result in zip(group, detector(list(defense(x) if defense else x)), strict=True):
+        results = chain.from_iterable(halved(in_group, group, batch, detector, unwrap(defense)))
+        for index, result in zip(group, results, strict=True):
             order = result["scores"].argsort(descending=True, stable=True)[:LIMIT]
             boxes, scores, labels = (result[name][order].cpu().numpy() for name in ("boxes", "scores", "labels"))
             boxes = boxes.astype(np.float32).reshape(-1, 4)
             found[index] = Detections(boxes, scores.astype(np.float32), labels.astype(np.int64))
     return packed(found)
-
-
-def packed(detections: Sequence[Detections]) -> Arrays:
-    """Detections as flat arrays; `counts` says how many belong to each image."""
-    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
-    flat = {name: np.concatenate([getattr(d, name) for d in [empty, *detections]]) for name in Detections._fields}
-    return flat | {"counts": np.array([len(d.scores) for d in detections], np.int64)}
-
-
-def detections_from(arrays: Arrays) -> list[Detections]:
-    """The inverse of `packed`."""
-    stops = np.cumsum(arrays["counts"])[:-1]
-    fields = [np.split(arrays[name], stops) for name in Detections._fields]
-    return [Detections(*one) for one, _ in zip(zip(*fields, strict=True), arrays["counts"], strict=False)]
 
 
 def top_k(prediction: Prediction, labels: np.ndarray, k: int) -> np.ndarray:
@@ -99,18 +100,22 @@ def fidelity_of(
 
     clean, images: 8-bit, `[N,3,H,W]` or a list of `[3,H,W]`.  defense: applied to `images` first.
     """
-    found: dict[str, list[Tensor]] = {"psnr": []} | ({"features": []} if tap else {})
-    groups = same_size(clean, batch)
-    for group in groups:
+
+    def measured(group: Sequence[int]) -> list[Tensor]:
         x, other = (unit_images(torch.stack([of[index] for index in group]), device) for of in (clean, images))
         other = defense(other) if defense else other
-        found["psnr"].append(-10 * (other - x).square().flatten(1).mean(1).log10())
-        if tap:
-            features = tap(x)
-            away = (tap(other) - features).square().flatten(1).sum(1)
-            found["features"].append(away / features.square().flatten(1).sum(1))
+        psnr = -10 * (other - x).square().flatten(1).mean(1).log10()
+        if not tap:
+            return [psnr]
+        features = tap(x)
+        away = (tap(other) - features).square().flatten(1).sum(1)
+        return [psnr, away / features.square().flatten(1).sum(1)]
+
+    groups = same_size(clean, batch)
+    found = [part for group in groups for part in halved(measured, group, batch, tap, unwrap(defense))]
     order = np.argsort(np.concatenate(groups))
-    return {name: torch.cat(parts).cpu().numpy()[order] for name, parts in found.items()}
+    numbers = [torch.cat(parts).cpu().numpy()[order] for parts in zip(*found, strict=True)]
+    return dict(zip(("psnr", "features"), numbers, strict=False))
 
 
 # How each task predicts, and reads its stored arrays: a `Prediction`, uint8 `[N,H,W]`, or a list of `Detections`.

@@ -1,0 +1,37 @@
+"""Batches that fit into memory, where the batch changes no result (imports nothing of lib)."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+SHORT = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA and MPS, of CPUs, of cuDNN and cuBLAS
+
+_fitting: dict[str, int] = {}  # by the function and its networks, the batch that memory was found to hold
+
+
+def halved(compute: Callable[[Sequence[int]], T], places: Sequence[int], batch: int, *of: object) -> list[T]:
+    """What `compute` gives of these places, at most `batch` at a time; half as many wherever memory ends.
+
+    of: the function and the networks, which are known by their structure: what did not fit is not tried again in this
+    process. MemoryError in one line where a single place does not fit.
+    """
+    made, first = [], 0
+    while first < len(places):
+        batch = min(batch, _fitting.get(repr(of), batch)) if _fitting else batch
+        part = places[first : first + batch]
+        try:
+            made.append(compute(part))
+            first += len(part)
+            continue
+        except (MemoryError, RuntimeError) as error:  # its traceback holds what was allocated until the block ends
+            short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(w in str(error) for w in SHORT)
+            if not short:
+                raise
+            if len(part) == 1:
+                line = " ".join(str(error).split())[:200]
+                raise MemoryError(f"memory is too small for one image in this network ({line})") from None
+            _fitting[repr(of)] = len(part) // 2
+        torch.cuda.empty_cache()
+    return made
