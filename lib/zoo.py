@@ -9,6 +9,7 @@ the repository, or else to $COMPANION_ASSETS), or nothing for models/<scale>/NAM
 """
 
 import os
+import shlex
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from lib import keys, own
 from lib.digests import FirstSeen
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
-from lib.networks.raw import RAW
+from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
@@ -52,17 +53,19 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
     """
-    spec, path = _spec(name, settings), fetch(name, settings)
-    family = family_of(spec)
-    if family.load and (tagged(spec) or not family.build):
-        network = family.load(spec, path)
-    else:
-        network = family.build(spec)
-        files.load_state(network, family.convert(files.read_state(path)), path.name)
+    spec, network = _spec(name, settings), filled(_spec(name, settings), fetch(name, settings))
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)
     return network.eval().requires_grad_(False).to(device)
+
+
+def filled(spec: NetworkSpec, path: Path) -> nn.Module:
+    """The network of an entry with the weights in a file; ValueError in one line if they are not its."""
+    family = family_of(spec)
+    if family.load and (tagged(spec) or not family.build):
+        return family.load(spec, path)
+    return files.load_state(family.build(spec), family.convert(files.read_state(path)), path.name)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -129,7 +132,7 @@ def status(settings: Scale) -> list[dict]:
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
         if made := RAW.get(Path(source).name):
-            source = f"github.com/{made.repository} at {made.commit[:10]}"
+            source = where(made)
         facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
@@ -139,7 +142,7 @@ def fetch(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
     if path is None and not tagged(spec):
-        raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}")
+        raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}{_others(source, settings)}")
     try:
         path = path or family_of(spec).file(spec, True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -149,15 +152,22 @@ def fetch(name: str, settings: Scale) -> Path:
     return path
 
 
+def _others(source: str, settings: Scale) -> str:
+    """The files in a weights file's folder that no network of the scale asks for: one of them may be it."""
+    target, asked = ROOT / source, {Path(spec.weights or "").name for spec in settings.networks.values()}
+    found = sorted(path.name for path in target.parent.glob(f"*{target.suffix}") if path.name not in asked)
+    return f" (or is it one of these, in {target.parent}: {', '.join(found)}?)" if found else ""
+
+
 def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
-    family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
+    family, how = family_of(spec), f"companion fetch {shlex.quote(name)} --scale {settings.name}"
     if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
-    if family.trained:
+    if family.trained and Path(source).name not in RAW:
         how = "trained by the pipeline: dvc repro"
     elif Path(source).name not in RAW:
         how = "set COMPANION_ASSETS to the folder that holds it"
