@@ -181,7 +181,8 @@ def site(scale: ScaleName = None) -> None:
 def fetch(
     what: Annotated[str, typer.Argument(help="a scale (sample, paper), one of its networks, or a data set")],
     scale: ScaleName = None,
-    url: Annotated[str | None, typer.Option(help="another place to download from, of the same layout")] = None,
+    url: Annotated[str | None, typer.Option(help="another folder to download the same files from")] = None,
+    file: Annotated[Path | None, typer.Option(help="of a network: what is published, if you have it already")] = None,
 ) -> None:
     """Download what a scale needs, or one network or data set, and check it; can be interrupted and run again.
 
@@ -190,7 +191,7 @@ def fetch(
     from lib import fetch
 
     missing = 0
-    for here, line in fetch.fetch_all(what, scale, url):
+    for here, line in fetch.fetch_all(what, scale, url, file):
         print(line, flush=True)
         missing += not here
     if missing:

@@ -38,6 +38,11 @@ def content_sha256(path: Path, suffix: str | None = None) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def git_object(path: Path) -> str:
+    """The id that git gives a file: what a commit on a public server says of a file whose SHA-256 nobody published."""
+    return hashlib.sha1(b"blob %d\0" % path.stat().st_size + path.read_bytes()).hexdigest()
+
+
 def _add(total: "hashlib._Hash", array: np.ndarray, name: str = "") -> None:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     total.update(f"{name} {little.dtype.str} {list(array.shape)} ".encode())

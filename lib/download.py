@@ -24,6 +24,8 @@ from lib.digests import LOSSLESS, FirstSeen, content_sha256
 from lib.settings import ROOT
 
 HOSTS = ("raw.githubusercontent.com", "s3.amazonaws.com", "download.pytorch.org", "huggingface.co")
+HOSTS += ("storage.googleapis.com", "andrewilyas.com", "robustmodels.s3.amazonaws.com")
+HOSTS += ("github.com", "objects.githubusercontent.com", "release-assets.githubusercontent.com")  # releases lie there
 LOOPBACK = ("127.0.0.1", "localhost", "::1")  # without encryption, but only where the user names it
 WORKERS = 8
 TRIES = 4

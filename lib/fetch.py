@@ -23,36 +23,37 @@ from lib.data import fetch as sets
 from lib.data.images import find_folder
 from lib.data.sets import load_set, read_ids
 from lib.data.unlabelled import STYLES
-from lib.digests import FirstSeen, content_sha256
+from lib.digests import FirstSeen, content_sha256, git_object
 from lib.download import File, download, no_text, online
 from lib.networks import raw
 from lib.networks.weights import check_sha256
-from lib.settings import Data, Scale, Scenes
+from lib.settings import Data, NetworkSpec, Scale, Scenes
 from lib.units import unit_images
 
-GITHUB = "https://raw.githubusercontent.com"
 HUB = "https://huggingface.co"  # its own client downloads timm's networks, and says late that there is no connection
 
 Job = Callable[[], str]  # gets one thing and says what was done; OSError or ValueError in one line
 
 
-def fetch_all(what: str, scale: str | None = None, url: str | None = None) -> Iterator[tuple[bool, str]]:
+def fetch_all(
+    what: str, scale: str | None = None, url: str | None = None, file: Path | None = None
+) -> Iterator[tuple[bool, str]]:
     """Whether each thing is here now, and a line on it: of a scale, a data set, or a network of a scale.
 
-    url: another place to download from: of a data set its folder, of a network what has GitHub's layout. ValueError for
-    a name that is none of these.
+    url: another place to download from: the folder of a data set, or of the files that a network is made from.  file:
+    of a network, one that the user has.  ValueError for a name that is none of these.
     """
-    for name, job in _jobs(what, scale, url).items():
+    for name, job in _jobs(what, scale, url, file).items():
         try:
             yield True, f"{name}: {job()}"
         except (OSError, ValueError) as error:
             yield False, f"{name}: not fetched: {' '.join(str(error).split()).removeprefix(f'{name}: ')}"
 
 
-def _jobs(what: str, scale: str | None, url: str | None) -> dict[str, Job]:
+def _jobs(what: str, scale: str | None, url: str | None, file: Path | None) -> dict[str, Job]:
     scales = {path.stem for path in (settings.ROOT / "scales").glob("*.yaml")}
-    if what in scales and url:
-        raise ValueError("another address belongs to one network or data set, not to a scale")
+    if what in scales and (url or file):
+        raise ValueError("another address, or a file, belongs to one network or data set, not to a scale")
     if what in scales:
         chosen = settings.load(what)
         networks = {name: lambda name=name: get_network(name, chosen) for name in chosen.networks}
@@ -60,20 +61,32 @@ def _jobs(what: str, scale: str | None, url: str | None) -> dict[str, Job]:
             name: lambda name=name, ids=ids: get_data(name, ids) for name, ids in data_sets(chosen).items()
         }
     if what in sets.SETS:
+        if file:
+            raise ValueError(f"a data set is a folder: companion data {what} --from FOLDER")
         return {what: lambda: get_data(what, None, url)}
     chosen = settings.load(scale)
     if what not in chosen.networks:
         known = own.choices(what, [*sorted(scales), *sets.SETS, *chosen.networks])
         raise ValueError(f"'{what}' is no scale, no data set and no network of scales/{chosen.name}.yaml; {known}")
-    return {what: lambda: get_network(what, chosen, url)}
+    return {what: lambda: get_network(what, chosen, url, file)}
 
 
-def get_network(name: str, chosen: Scale, url: str | None = None) -> str:
-    """Get a network's weights and check them; where they are, in words. OSError or ValueError in one line."""
+def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | None = None) -> str:
+    """Get a network's weights and check them; where they are, in words. OSError or ValueError in one line.
+
+    url: of the folder with the raw files.  file: a raw file, or the weights, that the user has already.
+    """
     spec, (source, path, how) = chosen.networks[name], zoo.weights_of(name, chosen)
     target = zoo.ROOT / source
-    if path is None and target.name in raw.RAW:
-        make(target, spec.sha256, url)
+    if file and zoo.tagged(spec):
+        raise ValueError(f"its library downloads {source}; no file is taken")
+    if file or (path is None and target.name in raw.RAW):
+        try:
+            make(spec, target, url, file)
+        except ConnectionError as error:
+            if spec.sha256:  # what is converted here is told by it, and made of many files
+                raise
+            raise ConnectionError(f"{error}; or, with a file that you have: {how} --file PATH") from None
     elif path is None and target.with_name(f"{target.name}.dvc").is_file():
         pull(f"{source}.dvc")
     elif path is None and spec.family == "timm" and zoo.tagged(spec):
@@ -89,29 +102,53 @@ def get_network(name: str, chosen: Scale, url: str | None = None) -> str:
 
 def remember(source: str, path: Path) -> str:
     """Record the digest of a file without a committed one; ValueError if it was another one at first."""
+    made = raw.RAW.get(path.name)
+    if made and made.git and git_object(path) == made.git:
+        return f"as in {raw.where(made)}"
     seen = FirstSeen(zoo.ROOT)
     seen.check(source, content_sha256(path))
     seen.save()
     return seen.note(source)
 
 
-def make(target: Path, sha256: str | None, url: str | None = None) -> None:
-    """Download the raw files of a network and make its file of them. ValueError if it is another network."""
-    made, folder = raw.RAW[target.name], zoo.ROOT / "data" / "raw" / Path(target.name).stem
-    address = "/".join([(url or GITHUB).rstrip("/"), made.repository, made.commit, *quote(made.folder).split("/")])
-    files = {name: File(quote(name), no_text) for name in raw.needed(made)}
-    download(folder, address.rstrip("/"), files, mirror=url is not None, record=not sha256, megabytes=made.megabytes)
+def make(spec: NetworkSpec, target: Path, url: str | None = None, file: Path | None = None) -> None:
+    """Make a network's file of its raw files, downloaded, or of one that the user has. ValueError if it is another
+    network's, OSError where the raw files cannot be had."""
+    made, folder = raw.RAW.get(target.name), zoo.ROOT / "data" / "raw" / Path(target.name).stem
+    paths = [file] if file else download_raw(made, folder, spec.sha256, url)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f"unchecked-{target.name}")
     try:
-        raw.convert(made, folder, whole)
-        check_sha256(whole, sha256)
+        if file and (made is None or file.suffix == target.suffix):
+            shutil.copyfile(file, whole)
+        else:
+            raw.convert(made, paths, whole)
+        check_sha256(whole, spec.sha256)
+        if not spec.sha256:
+            zoo.filled(spec, whole)
     except ValueError as error:
         whole.unlink(missing_ok=True)
-        shutil.rmtree(folder)
-        raise ValueError(f"{error}; the raw files are deleted again") from None
+        why = str(error).replace(whole.name, file.name if file else target.name)
+        if not file:
+            shutil.rmtree(folder)
+            why += "; the raw files are deleted again"
+        raise ValueError(why) from None
     whole.replace(target)
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def download_raw(made: raw.Raw, folder: Path, sha256: str | None, url: str | None) -> list[Path]:
+    """The raw files of a network, downloaded into a folder."""
+
+    def check(path: Path) -> None:
+        no_text(path)
+        if made.git and (found := git_object(path)) != made.git:
+            raise ValueError(f"is not the file of the commit: its object is {found}, expected {made.git}")
+
+    files = {name: File(quote(name), check) for name in raw.needed(made)}
+    address = (url or made.url).rstrip("/")
+    download(folder, address, files, mirror=url is not None, record=not sha256, megabytes=made.megabytes)
+    return [folder / name for name in files]
 
 
 def pull(pin: str) -> None:

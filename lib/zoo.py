@@ -9,6 +9,7 @@ the repository, or else to $COMPANION_ASSETS), or nothing for models/<scale>/NAM
 """
 
 import os
+import shlex
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from lib.digests import FirstSeen
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.frozen import folded, is_folded
-from lib.networks.raw import RAW
+from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.settings import ROOT, NetworkSpec, Scale, params
 
@@ -56,14 +57,8 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
     """
-    spec, path = _spec(name, settings), fetch(name, settings)
-    family = family_of(spec)
-    if family.load and (tagged(spec) or not family.build):
-        network = family.load(spec, path)
-    else:
-        network = family.build(spec)
-        files.load_state(network, family.convert(files.read_state(path)), path.name)
-    return _ready(network, spec, device)
+    network = filled(_spec(name, settings), fetch(name, settings))
+    return _ready(network, name, settings, device, fast)
 
 
 def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
@@ -74,11 +69,12 @@ def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.dev
         raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _ready(build(spec), spec, device)
+        return _ready(build(spec), name, settings, device)
 
 
-def _ready(network: nn.Module, spec: NetworkSpec, device: str | torch.device) -> nn.Module:
-    """Frozen, in eval mode, for images in [0,1]."""
+def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.device, fast: bool = False) -> nn.Module:
+    """Frozen, in eval mode, for images in [0,1]; fast: as of `load`."""
+    spec = _spec(name, settings)
     if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
         # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
         network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
@@ -92,6 +88,14 @@ def _ready(network: nn.Module, spec: NetworkSpec, device: str | torch.device) ->
         taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
         folded(network, [module for path, module in inner_modules(network).items() if path in taps])
     return network.to(memory_format=torch.channels_last)
+
+
+def filled(spec: NetworkSpec, path: Path) -> nn.Module:
+    """The network of an entry with the weights in a file; ValueError in one line if they are not its."""
+    family = family_of(spec)
+    if family.load and (tagged(spec) or not family.build):
+        return family.load(spec, path)
+    return files.load_state(family.build(spec), family.convert(files.read_state(path)), path.name)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -161,7 +165,7 @@ def status(settings: Scale) -> list[dict]:
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
         if made := RAW.get(Path(source).name):
-            source = f"github.com/{made.repository} at {made.commit[:10]}"
+            source = where(made)
         facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
@@ -171,7 +175,7 @@ def fetch(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
     if path is None and not tagged(spec):
-        raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}")
+        raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}{_others(source, settings)}")
     try:
         path = path or family_of(spec).file(spec, True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -181,15 +185,22 @@ def fetch(name: str, settings: Scale) -> Path:
     return path
 
 
+def _others(source: str, settings: Scale) -> str:
+    """The files in a weights file's folder that no network of the scale asks for: one of them may be it."""
+    target, asked = ROOT / source, {Path(spec.weights or "").name for spec in settings.networks.values()}
+    found = sorted(path.name for path in target.parent.glob(f"*{target.suffix}") if path.name not in asked)
+    return f" (or is it one of these, in {target.parent}: {', '.join(found)}?)" if found else ""
+
+
 def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
-    family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
+    family, how = family_of(spec), f"companion fetch {shlex.quote(name)} --scale {settings.name}"
     if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
-    if family.trained:
+    if family.trained and Path(source).name not in RAW:
         how = "trained by the pipeline: dvc repro"
     elif Path(source).name not in RAW:
         how = "set COMPANION_ASSETS to the folder that holds it"

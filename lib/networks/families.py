@@ -110,7 +110,14 @@ def timm_file(spec: Any, download: bool) -> Path | None:
 
     place = f"timm/{spec.architecture}.{spec.weights}", "model.safetensors"
     found = hf_hub_download(*place) if download else try_to_load_from_cache(*place)
-    return Path(found) if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    # The hub names a file by its SHA-256, and its client keeps it under that name.
+    kept = Path(found).resolve()
+    if download and len(kept.name) == 64 and (is_now := content_sha256(kept, ".safetensors")) != kept.name:
+        kept.unlink()
+        raise ValueError(f"its SHA-256 is {is_now}, not {kept.name}")
+    return Path(found)
 
 
 def vgg16_conv3_3() -> nn.Sequential:
@@ -173,6 +180,7 @@ FAMILIES = {
     "purifier": family("purifier.PURIFIERS", "width", "blocks", trained=True),
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
     "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
+    "inception_v3_slim": family("inception_v3.inception_v3", "classes"),
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
     "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),
     "resnet50_stride1": Family(lambda spec: resnet50_stride1(spec.classes)),

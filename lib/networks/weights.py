@@ -9,8 +9,11 @@ tensorpack's keys), into a safetensors file, in which no code can hide, and prin
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import safetensors
@@ -55,6 +58,58 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path.name}: cannot be read ({reason})") from None
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
+
+
+class Inert:
+    """In place of whatever a pickle names beside tensors: takes anything and does nothing."""
+
+    def __new__(cls, *_: object, **__: object) -> "Inert":
+        return super().__new__(cls)
+
+    def __getattr__(self, name: str) -> object:
+        if name in ("append", "extend", "__setstate__"):
+            return lambda *_: None
+        raise AttributeError(name)
+
+    def __call__(self, *_: object, **__: object) -> "Inert":
+        return self
+
+    def __setitem__(self, key: object, value: object) -> None:
+        pass
+
+
+class InertUnpickler(pickle.Unpickler):
+    """Makes tensors and plain containers; no other code is found, so none is run."""
+
+    ALLOWED: ClassVar = {
+        "collections.OrderedDict": OrderedDict,
+        "torch._utils._rebuild_tensor_v2": torch._utils._rebuild_tensor_v2,
+        "torch._utils._rebuild_parameter": torch._utils._rebuild_parameter,
+    }
+
+    def find_class(self, module: str, name: str) -> type | Callable:
+        return self.ALLOWED.get(f"{module}.{name}", Inert)
+
+
+def dilled_state(path: Path) -> dict[str, Tensor]:
+    """The network's state dict in a checkpoint of MadryLab's, pickled with dill: of all else nothing is run or kept.
+
+    ValueError in one line, naming the file, if it is another file or corrupt.
+    """
+
+    def load(file: BinaryIO, **options: object) -> object:
+        return InertUnpickler(file, **options).load()
+
+    unpickling = SimpleNamespace(__name__="inert", Unpickler=InertUnpickler, load=load)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickling)
+        state = inner_state(loaded if isinstance(loaded, dict) else {})
+        if state and all(isinstance(value, Tensor) for value in state.values()):
+            return state
+        reason = "no state dict in it"
+    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+    raise ValueError(f"{path.name}: cannot be read ({reason})")
 
 
 def inner_state(checkpoint: dict) -> dict[str, Tensor]:
