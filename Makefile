@@ -4,9 +4,10 @@ BIN := .venv/bin
 UV := uv==0.13.9
 WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
+STAGES := $(basename $(notdir $(wildcard notebooks/?_*.ipynb)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify test lint lab bench lock
+.PHONY: repro verify test lint lab bench dryrun lock
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
@@ -38,6 +39,13 @@ bench: .venv/installed  ## speed against the plain loop and against peers, as ra
 	$(BIN)/python benchmarks/transforms.py >> docs/performance.md.part
 	mv docs/performance.md.part docs/performance.md
 	cat docs/performance.md
+
+# A store of its own, so that all of it is computed; noise, which git ignores.
+dryrun: .venv/installed  ## every stage of the paper scale on untrained networks and generated images, in minutes
+	set -e; export COMPANION_WORKERS=2 COMPANION_STORE=$$(mktemp -d); trap 'rm -rf "$$COMPANION_STORE"' EXIT; \
+	rm -rf results/dryrun models/dryrun; $(BIN)/companion train --all --scale dryrun; \
+	for stage in $(STAGES); do $(BIN)/companion run $$stage --scale dryrun; done; \
+	$(BIN)/companion report --scale dryrun; $(BIN)/companion site --scale dryrun
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -5,7 +5,8 @@
 
 A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
 lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
-the repository, or else to $COMPANION_ASSETS), or nothing for models/<scale>/NAME.safetensors.
+the repository, or else to $COMPANION_ASSETS), `untrained` for random ones (a dry run), or nothing for
+models/<scale>/NAME.safetensors.
 """
 
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from lib import keys, own
 from lib.digests import FirstSeen
@@ -20,7 +22,9 @@ from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.raw import RAW
 from lib.networks.wrappers import Normalised, Tap
+from lib.rng import key
 from lib.settings import ROOT, NetworkSpec, Scale, params
+from lib.settings.networks import UNTRAINED
 
 
 def device_name(device: str) -> str:
@@ -52,9 +56,12 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
     """
-    spec, path = _spec(name, settings), fetch(name, settings)
+    spec = _spec(name, settings)
     family = family_of(spec)
-    if family.load and (tagged(spec) or not family.build):
+    path = None if spec.weights == UNTRAINED else fetch(name, settings)
+    if path is None:
+        network = untrained(name, spec)
+    elif family.load and (tagged(spec) or not family.build):
         network = family.load(spec, path)
     else:
         network = family.build(spec)
@@ -63,6 +70,20 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu") -> nn.M
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)
     return network.eval().requires_grad_(False).to(device)
+
+
+def untrained(name: str, spec: NetworkSpec) -> nn.Module:
+    """The network with random weights, the same each time, before a `Normalised`; for a dry run.
+
+    A classifier's batch normalisation takes the statistics of noise: with its initial ones the signal of a deep network
+    overflows.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(key(UNTRAINED, name))
+        network = family_of(spec).build(spec)
+        if spec.task == "classification":
+            update_bn([torch.randn(2, 3, 160, 160)], network)
+    return network
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -126,11 +147,12 @@ def status(settings: Scale) -> list[dict]:
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
+        found = path is not None or source == UNTRAINED
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
         if made := RAW.get(Path(source).name):
             source = f"github.com/{made.repository} at {made.commit[:10]}"
-        facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
+        facts = {"licence": licence, "MB": megabytes, "source": source, "found": found}
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
 
@@ -153,6 +175,8 @@ def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
     family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
+    if spec.weights == UNTRAINED:
+        return UNTRAINED, None, "nothing: random weights, for a dry run"
     if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
@@ -172,4 +196,5 @@ def _spec(name: str, settings: Scale) -> NetworkSpec:
 
 def tagged(spec: NetworkSpec) -> bool:
     """Whether `weights` is a library's tag and not a file."""
-    return bool(spec.weights) and not spec.weights.endswith(files.FORMATS) and family_of(spec).file is not None
+    named = spec.weights and spec.weights != UNTRAINED and not spec.weights.endswith(files.FORMATS)
+    return bool(named) and family_of(spec).file is not None

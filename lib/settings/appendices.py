@@ -72,6 +72,8 @@ class AppendixB(Strict):
     images: Annotated[dict[int, int], holding(10, why="the steps that Table 1 is about")]  # by steps of PGD
     seeds: int = Field(5, ge=2)  # of the dynamic defense
     draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
+    adaptive: int | None = None  # images of the attackers that are in no row of Table 1 (default: all)
+    most_steps: int | None = None  # of a dry run: fewer than `images` says
 
 
 class AppendixC(Transfer):
