@@ -82,7 +82,7 @@ def untrained(name: str, spec: NetworkSpec) -> nn.Module:
         torch.manual_seed(key(UNTRAINED, name))
         network = family_of(spec).build(spec)
         if spec.task == "classification":
-            update_bn([torch.randn(2, 3, 160, 160)], network)
+            update_bn([torch.randn(2, 3, 96, 96)], network)
     return network
 
 
