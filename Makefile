@@ -4,9 +4,10 @@ BIN := .venv/bin
 UV := uv==0.13.9
 WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
+STAGES := $(basename $(notdir $(wildcard notebooks/?_*.ipynb)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify test test-gpu lint lab bench growth seeds lock
+.PHONY: repro verify test test-gpu lint lab bench growth seeds dryrun lock
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
@@ -48,6 +49,13 @@ test-gpu:  ## the tests that need a GPU; lib and torch are enough, DVC and noteb
 
 seeds: data/world/world.json  ## train every network with two other seeds and judge the claims again: results/mini/seeds.csv
 	$(BIN)/python tools/seeds.py 1 2
+
+# A store of its own, so that all of it is computed; noise, which git ignores.
+dryrun: .venv/installed  ## every stage of the paper scale on untrained networks and generated images, in minutes
+	set -e; export COMPANION_WORKERS=2 COMPANION_STORE=$$(mktemp -d); trap 'rm -rf "$$COMPANION_STORE"' EXIT; \
+	rm -rf results/dryrun models/dryrun; $(BIN)/companion train --all --scale dryrun; \
+	for stage in $(STAGES); do $(BIN)/companion run $$stage --scale dryrun; done; \
+	$(BIN)/companion report --scale dryrun; $(BIN)/companion site --scale dryrun
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

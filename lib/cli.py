@@ -36,7 +36,10 @@ def announce(stage: str, scale: str | None) -> None:
     """Say on stderr which stage of the pipeline begins."""
     from lib import timings
 
-    print(timings.announcement(stage, settings.load(scale).name, settings.ROOT), file=sys.stderr)
+    chosen = settings.load(scale)
+    print(
+        timings.announcement(stage, chosen.name, settings.ROOT), *filter(None, [chosen.note]), sep="\n", file=sys.stderr
+    )
 
 
 @app.command()
@@ -245,6 +248,17 @@ def zoo(
         return
     rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
     print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
+
+
+@app.command()
+def plan(
+    scale: Annotated[str, typer.Argument(help="mini, sample, paper, dryrun, ...")],
+    device: Annotated[str | None, typer.Option(help="to measure on: cpu, cuda (default: params.yaml's)")] = None,
+) -> None:
+    """What a scale needs and costs on this device, before it runs: passes, hours, memory, disk, what is missing."""
+    from lib import costs, zoo
+
+    print(costs.report(scale, zoo.device_here(device)))
 
 
 @app.command()

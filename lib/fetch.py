@@ -28,6 +28,7 @@ from lib.download import File, download, no_text, online
 from lib.networks import raw
 from lib.networks.weights import check_sha256
 from lib.settings import Data, NetworkSpec, Scale, Scenes
+from lib.settings.networks import UNTRAINED
 from lib.units import unit_images
 
 HUB = "https://huggingface.co"  # its own client downloads timm's networks, and says late that there is no connection
@@ -78,6 +79,8 @@ def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | N
     """
     spec, (source, path, how) = chosen.networks[name], zoo.weights_of(name, chosen)
     target = zoo.ROOT / source
+    if spec.weights == UNTRAINED:
+        return how
     if file and zoo.tagged(spec):
         raise ValueError(f"its library downloads {source}; no file is taken")
     if file or (path is None and target.name in raw.RAW):
@@ -161,6 +164,8 @@ def pull(pin: str) -> None:
 
 def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
     """Get a data set, or these images of it; FileNotFoundError in one line if they are not all here afterwards."""
+    if name == "generated":
+        return "drawn from a seed: nothing to fetch"
     if name == "world":
         if not (settings.ROOT / "data" / "world" / "world.json").is_file():
             pull("data.dvc")
@@ -211,7 +216,7 @@ def data_sets(chosen: Scale) -> dict[str, sets.Chosen | None]:
     for source in _sources(chosen, chosen):
         name = source if isinstance(source, str) else source.name
         short = "world" if name in STYLES else name.removeprefix("data/")
-        name = short if short in ("world", *sets.SETS) else name
+        name = short if short in ("world", "generated", *sets.SETS) else name
         ids = None if isinstance(source, str) else read_ids(source.ids)
         found[name] = None if ids is None or found.get(name, ids) is None else {**(found.get(name) or {}), **ids}
     return found

@@ -135,13 +135,24 @@ def _plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
+def check(name: str, scale: str) -> None:
+    """ValueError with a line for all that a stage needs and that is not here; of mini the pipeline trains it itself."""
+    if scale != "mini":
+        from lib.plan import missing  # imports torch
+
+        if lines := missing(scale, name):
+            raise ValueError("\n".join([f"{name} at the scale {scale} needs what is not here:", *lines]))
+
+
 def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
-    """Execute one notebook; what was done, in words. ValueError in one line for a cell that fails.
+    """Execute one notebook; what was done, in words. ValueError in one line for a cell that fails, with a line
+    for each thing that the stage needs and that is not here.
 
     part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
     store, from which a run without `part` takes them.
     """
     scale = settings.load(scale).name
+    check(name, scale)
     try:
         if part is None:
             return f"wrote {execute(name, scale).relative_to(settings.ROOT)}"

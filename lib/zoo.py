@@ -5,7 +5,8 @@
 
 A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
 lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
-the repository, or else to $COMPANION_ASSETS), or nothing for models/<scale>/NAME.safetensors.
+the repository, or else to $COMPANION_ASSETS), `untrained` for random ones (a dry run), or nothing for
+models/<scale>/NAME.safetensors.
 """
 
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from lib import keys, own
 from lib.digests import FirstSeen
@@ -22,7 +24,9 @@ from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.frozen import folded, is_folded
 from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap, inner_modules
+from lib.rng import key
 from lib.settings import ROOT, NetworkSpec, Scale, params
+from lib.settings.networks import UNTRAINED
 
 
 def device_name(device: str) -> str:
@@ -57,19 +61,32 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
     line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
     """
-    network = filled(_spec(name, settings), fetch(name, settings))
+    spec = _spec(name, settings)
+    dry = spec.weights == UNTRAINED
+    network = _initialised(name, spec, key(UNTRAINED, name)) if dry else filled(spec, fetch(name, settings))
     return _ready(network, name, settings, device, fast)
 
 
 def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
-    """The network called `name` as `load` gives it, but with weights as they are initialised. ValueError for one whose
+    """The network called `name` as `load` gives it, but with the random weights of a seed. ValueError for one whose
     family only loads."""
-    spec = _spec(name, settings)
+    return _ready(_initialised(name, _spec(name, settings), seed), name, settings, device)
+
+
+def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
+    """A network with random weights, before a `Normalised`.
+
+    A classifier's batch normalisation takes the statistics of noise: with its initial ones the signal of a deep network
+    overflows.
+    """
     if not (build := family_of(spec).build):
         raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _ready(build(spec), name, settings, device)
+        network = build(spec)
+        if spec.task == "classification":
+            update_bn([torch.randn(2, 3, 96, 96)], network)
+    return network
 
 
 def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.device, fast: bool = False) -> nn.Module:
@@ -162,11 +179,17 @@ def status(settings: Scale) -> list[dict]:
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
+        found = path is not None or source == UNTRAINED
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
         if made := RAW.get(Path(source).name):
+<<<<<<< HEAD
             source = where(made)
         facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
+=======
+            source = f"github.com/{made.repository} at {made.commit[:10]}"
+        facts = {"licence": licence, "MB": megabytes, "source": source, "found": found}
+>>>>>>> plan
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
 
@@ -195,7 +218,13 @@ def _others(source: str, settings: Scale) -> str:
 def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
+<<<<<<< HEAD
     family, how = family_of(spec), f"companion fetch {shlex.quote(name)} --scale {settings.name}"
+=======
+    family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
+    if spec.weights == UNTRAINED:
+        return UNTRAINED, None, "nothing: random weights, for a dry run"
+>>>>>>> plan
     if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
@@ -215,4 +244,5 @@ def _spec(name: str, settings: Scale) -> NetworkSpec:
 
 def tagged(spec: NetworkSpec) -> bool:
     """Whether `weights` is a library's tag and not a file."""
-    return bool(spec.weights) and not spec.weights.endswith(files.FORMATS) and family_of(spec).file is not None
+    named = spec.weights and spec.weights != UNTRAINED and not spec.weights.endswith(files.FORMATS)
+    return bool(named) and family_of(spec).file is not None

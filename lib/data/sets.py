@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from lib.data import detection, images, segmentation, world
+from lib.data import detection, generated, images, segmentation, world
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, find_folder
 from lib.data.segmentation import SegmentationSet
@@ -16,7 +16,7 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
     pixels square; `Scenes` with labelled pixels or boxes.  split: train, val or test, of the sets that are split.
 
     FileNotFoundError in one line names the command that gets missing data; ValueError for a count or a size that the
-    data set does not have, and for a split that it lacks.
+    data set does not have, and for a split that it lacks.  "generated": images that a seed draws (`lib.data.generated`).
     """
     count = source.count if count is None else count
     ids = read_ids(source.ids)
@@ -32,6 +32,11 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
             return detection.coco_format(scenes)
         names = world.PIXEL_CLASSES, segmentation.WORLD_COLOURS
         return SegmentationSet(scenes.images, scenes.pixels, scenes.ids, *names)
+    if source.name == "generated":
+        if isinstance(source, Data):
+            return generated.classified(source.side, count)
+        make = generated.with_boxes if source.labels == "boxes" else generated.with_pixels
+        return make(source.sides or segmentation.CAMVID_SIDES, count)
     if split != "test" and source.name != "camvid":
         raise ValueError(f"{source.name} has no {split} images of its own; name some by a list (ids)")
     folder = _folder(source)
@@ -48,7 +53,7 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
 def not_fetched(source: Data | Scenes) -> str:
     """Nothing if a data set is here, else that it is not, and how to get it."""
     try:
-        if source.name != "world":
+        if source.name not in ("world", "generated"):
             _folder(source)
     except FileNotFoundError as error:
         return f"not fetched: {error}"

@@ -13,6 +13,7 @@ from lib import settings, timings
 from lib.frames import Frame
 from lib.report import published
 from lib.settings import AppendixB, AppendixC, Attacks, OwnAttack, Scale
+from lib.settings.networks import UNTRAINED
 
 STAND_IN = "stand-in"
 PUBLISHED_MAPS = 64  # of SegNet-Basic
@@ -37,6 +38,8 @@ SOURCES = {
 def played_by(scale: Scale, name: str) -> str:
     """What plays a network of the paper at this scale; a stand-in is called one."""
     spec = scale.networks[name]
+    if spec.weights == UNTRAINED:
+        return f"{UNTRAINED} {spec.architecture}"
     if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
         return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
     if spec.family in RELEASED:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from lib import frames, timings
 from lib.frames import Frame
-from lib.settings import ROOT
+from lib.settings import ROOT, note
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class Results:
     def __init__(self, scale: str, root: Path | None = None, stage: str = "report"):
         self.scale = scale
         self.stage = stage
+        self.note = note(scale)  # of a dry run
         self.root = Path(root or os.environ.get("COMPANION_RESULTS") or ROOT / "results") / scale
 
     def path(self, kind: str, name: str) -> Path:
@@ -81,8 +82,13 @@ class Results:
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
         text = table.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         text += f"\n{note}\n" if note else ""
+        text = self.noted(text)
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
+
+    def noted(self, text: str) -> str:
+        """Markdown of which a dry run says that it is one."""
+        return f"**{self.note}**\n\n{text}" if self.note else text
 
     def save_data(self, name: str, data: pd.DataFrame) -> pd.DataFrame:
         """Write what a figure shows."""
@@ -97,6 +103,8 @@ class Results:
         """Write a figure; byte-identical for equal content."""
         from lib.report.figures.style import write  # matplotlib, which a table need not wait for
 
+        if self.note:
+            figure.text(0.5, 0.5, "DRY RUN", ha="center", va="center", fontsize=40, color="red", alpha=0.3, rotation=30)
         return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
     def save_metrics(self, metrics: dict) -> None:

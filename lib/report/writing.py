@@ -52,8 +52,8 @@ def write(scale: settings.Scale, results: Results, judged, compared) -> str:
     results.save_table("comparison", compared)
     results.save_data("claims", judged)
     results.save_figure("claims", redraw(results, "claims"))
-    results.path("", "claims.md").write_text(claims.claims_page(judged, scale.name))
-    results.path("", "comparison.md").write_text(comparison.comparison_page(compared, scale.name))
+    results.path("", "claims.md").write_text(results.noted(claims.claims_page(judged, scale.name)))
+    results.path("", "comparison.md").write_text(results.noted(comparison.comparison_page(compared, scale.name)))
     results.path("", "provenance.json").write_text(provenance.provenance_json(scale, results))
     results.save_metrics(tables.headlines(results) | {"claims": claims.counts(judged)})
     return f"results/{scale.name}/report/claims.md: {found}"

@@ -4,6 +4,7 @@ Budgets and steps are in the paper's 0-255 levels here, as on screen (`lib.units
 error of one line that names the nearest valid key.
 """
 
+import functools
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +16,7 @@ from lib.settings import networks as recipes
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
-from lib.settings.networks import Data, NetworkSpec, Scenes
+from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")
 Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
@@ -68,6 +69,12 @@ class Scale(Strict):
     e: AppendixE
     g: AppendixG
 
+    @property
+    def note(self) -> str:
+        """What every output of a dry run says; else nothing."""
+        dry = self.data.name == "generated" or any(spec.weights == UNTRAINED for spec in self.networks.values())
+        return "DRY RUN: untrained networks, generated images; the numbers mean nothing." if dry else ""
+
 
 def _yaml(path: Path) -> dict:
     try:
@@ -108,6 +115,12 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
         named = {"networks": {key: {"weights": file} for key, file in weights.items()}}
         data = merged(merged(base.model_dump(exclude_unset=True), named), data)
     return validated(Scale, {**data, "name": name}, where, data.get("networks"))
+
+
+@functools.cache
+def note(scale: str) -> str:
+    """`Scale.note` of a scale by name; nothing where it has no file."""
+    return load(scale).note if (ROOT / "scales" / f"{scale}.yaml").is_file() else ""
 
 
 def records(scale: Scale, root: Path = ROOT) -> Path:

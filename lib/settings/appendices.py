@@ -6,7 +6,7 @@ and FFF.  images: per number.  examples: how many images a figure shows.  purifi
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lib.settings.base import Classifier, Generator, Network, Purifier, Strict, holding
 from lib.settings.networks import Data, Scenes
@@ -62,6 +62,10 @@ class AppendixE(Strict):
     detection: TransformTest
 
 
+def with_images(counts: dict[int, int]) -> dict[int, int]:
+    return {steps: count for steps, count in counts.items() if count}
+
+
 class AppendixB(Strict):
     """notebooks/b_at_comparison.ipynb: Table 1."""
 
@@ -69,9 +73,12 @@ class AppendixB(Strict):
     hardened: dict[str, Classifier]  # row -> adversarially trained network
     purifier: Purifier
     data: Data | None = None  # if not the scale's
-    images: Annotated[dict[int, int], holding(10, why="the steps that Table 1 is about")]  # by steps of PGD
+    # By steps of PGD; 0 images: not at all.
+    images: Annotated[dict[int, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
     seeds: int = Field(5, ge=2)  # of the dynamic defense
     draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
+    adaptive: int | None = None  # images of the attackers that are in no row of Table 1 (default: all)
+    most_steps: int | None = None  # of a dry run: fewer than `images` says
 
 
 class AppendixC(Transfer):

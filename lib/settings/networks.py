@@ -6,7 +6,8 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.settings.base import Classifier, Count, Strict
 
-SETS = ("world", "neurips2017", "imagenet_val")
+SETS = ("world", "neurips2017", "imagenet_val", "generated")
+UNTRAINED = "untrained"  # as weights: random ones, for a dry run
 
 
 class Data(Strict):
@@ -26,11 +27,11 @@ class Data(Strict):
 
 
 class Scenes(Strict):
-    """Images with labelled pixels (world, camvid) or boxes (world, coco)."""
+    """Images with labelled pixels (world, camvid) or boxes (world, coco); generated ones have either."""
 
-    name: Literal["world", "camvid", "coco"]
+    name: Literal["world", "camvid", "coco", "generated"]
     labels: Literal["pixels", "boxes"]
-    sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480)
+    sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480) and generated images
     count: int | None = None  # images (default: all)
     ids: str | None = None  # as of `Data`; without, CamVid's are spread over its streets
     batch: int | None = None  # images per step and per stored shard, where it is not the scale's

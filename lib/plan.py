@@ -1,0 +1,406 @@
+"""What a scale needs and computes, before anything is fetched or computed: companion plan paper
+
+Every stage's notebook is run on stubs: networks that compute nothing but count what passes through them, images of a
+few pixels, one shard in place of all, and nothing for tables and figures. So the counts are those of the notebooks as
+they stand, with the user's own attacks and defenses. What an earlier stage has stored already is not counted again. Not
+counted: the passes of Figure 3 (about a hundred images) and of D's timing (ten). What a pass costs: `lib.costs`.
+"""
+
+import builtins
+import functools
+import inspect
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib import experiment, keys, settings, timings, zoo
+from lib.data import fetch as sets
+from lib.data.detection import DetectionSet
+from lib.data.images import ImageSet, find_folder
+from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, SegmentationSet
+from lib.data.sets import read_ids
+from lib.engine import one_thread
+from lib.experiment import pictures
+from lib.fetch import data_sets
+from lib.rng import generator
+from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes
+from lib.settings.networks import UNTRAINED
+from lib.store import Arrays, Call
+
+SIDE, CLASSES = 12, 10  # of a stub's images, and how many classes it tells apart
+COUNTS = {"neurips2017": 1000, "imagenet_val": 50_000, "camvid": 233, "coco": 5000, "world": 400, "generated": 2}
+COCO_SIDES = (480, 580)  # about as many pixels as an image of val2017 has on average
+IGNORED = ("lib.report", "lib.frames", "lib.data.sets", "pandas")  # what a notebook does with its results
+BY_HAND = ("imagenet_val",)  # a notebook says itself that it is not fetched, and goes on
+
+
+class Pass(NamedTuple):
+    """An image through a network. tap: where that ends ("": at its output).  sides: of the image.  kind: "forward", or
+    "backward" to the image.  Of a transform, network is its name in params.yaml."""
+
+    network: str
+    tap: str
+    sides: tuple[int, int]
+    kind: str
+
+
+@dataclass
+class Work:
+    """What one question of a notebook to the store computes: passes in all, in `pieces` that can run side by side, and
+    the bytes and files that it stores. The notebook waits for all of it."""
+
+    stage: str
+    cell: str
+    passes: Counter
+    pieces: int = 0
+    stored: float = 0
+    files: int = 0
+
+
+class Stage(NamedTuple):
+    """What a stage computes and asks for; held: bytes of the images and adversaries that its notebook keeps."""
+
+    name: str
+    work: list[Work]
+    networks: list[str]
+    sources: list[Data | Scenes]
+    held: float
+
+
+def plan(scale: str, stages: Sequence[str] = ()) -> list[Stage]:
+    """The stages of a scale, one after another as the pipeline runs them; what one stored the next ones take.
+
+    stages: only these notebooks.
+    """
+    chosen = settings.load(scale)
+    counting = Counting(chosen)
+    return [counting.stage(name) for name in stages or notebooks()]
+
+
+def notebooks() -> list[str]:
+    """The stages that are notebooks, in the pipeline's order."""
+    there = sorted(path.stem for path in (ROOT / "notebooks").glob("?_*.ipynb"))
+    order = [name for name in timings.stages(ROOT) if name in there]
+    return order or there
+
+
+def missing(scale: str, stage: str) -> list[str]:
+    """A line, with the command, for each network and data set that a stage needs and that is not here."""
+    chosen = settings.load(scale)
+    networks, folders = absent_networks(chosen), absent_sources(data_sets(chosen))
+    if stage not in notebooks() or not (networks or folders):
+        return []
+    (needs,) = plan(scale, [stage])
+    names = {name_of(source): read_ids(source.ids) for source in needs.sources}
+    return [networks[name] for name in needs.networks if name in networks] + [*absent_sources(names).values()]
+
+
+def absent_networks(chosen: Scale) -> dict[str, str]:
+    """A line for each network of a scale whose weights are not here."""
+    found = {name: zoo.weights_of(name, chosen) for name in chosen.networks}
+    return {
+        name: f"network {name}: no weights ({source}); to get them: {how}"
+        for name, (source, path, how) in found.items()
+        if path is None and source != UNTRAINED
+    }
+
+
+def absent_sources(needed: Mapping[str, sets.Chosen | None]) -> dict[str, str]:
+    """A line for each data set, by name and the images that are taken, that is not here."""
+    lines = {}
+    for name, ids in needed.items():
+        if name in sets.SETS and name not in BY_HAND:
+            if (found := sets.state(name, ids)) != "yes":
+                lines[name] = f"data set {name}: {found}; to get it: {sets.SETS[name].how}"
+        elif "/" in name:
+            try:
+                find_folder(name)
+            except FileNotFoundError as error:
+                lines[name] = f"data set {error}"
+    return lines
+
+
+def name_of(source: Data | Scenes) -> str:
+    """What `lib.data.fetch` calls a data set."""
+    return source.name.removeprefix("data/")
+
+
+class Stub(nn.Module):
+    """Stands for a network of the scale: takes and gives what that does, for images of any size.
+
+    seen: called with what passes: where it ends, and the images.
+    """
+
+    remainder = 0  # of a generator that gives back any size unchanged
+
+    def __init__(self, name: str, spec: NetworkSpec, layers: Sequence[str], seen: Callable[[str, str, Tensor], None]):
+        super().__init__()
+        self.name, self.task, self.layers, self.seen = name, spec.task, {}, seen
+        for path in layers:
+            parent = self
+            *folders, last = path.split(".")
+            for folder in folders:
+                parent.add_module(folder, getattr(parent, folder, nn.Module()))
+                parent = getattr(parent, folder)
+            parent.add_module(last, nn.Identity())
+            self.layers[path] = getattr(parent, last)
+        classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else CLASSES
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
+        self.register_buffer("mix", torch.rand(3, classes, generator=generator("stub", name)))
+
+    def forward(self, x: Tensor) -> Tensor | list[dict[str, Tensor]]:
+        # A hook on a layer ends the pass there (`lib.networks.wrappers`): a cheaper pass than a whole one.
+        hooked = [path for path, layer in self.layers.items() if layer._forward_hooks]
+        self.seen(self.name, hooked[-1] if hooked else "", x)
+        for layer in self.layers.values():
+            x = layer(x)
+        if self.task == "detection":
+            none = torch.zeros(0)
+            return [{"boxes": none.reshape(0, 4), "scores": none, "labels": none.long()} for _ in x]
+        if self.task == "segmentation":
+            return torch.einsum("bchw,ck->bkhw", x, self.mix)
+        return x.mean((2, 3)) @ self.mix if self.task == "classification" else x
+
+
+class Watched:
+    """A transform that is counted; it changes no result, so its key is the transform's."""
+
+    def __init__(self, name: str, transform: Callable[[Tensor], Tensor], seen: Callable[[str, str, Tensor], None]):
+        self.__wrapped__, self.name, self.seen = transform, name, seen
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.seen(self.name, "", x)
+        return self.__wrapped__(x)
+
+
+class Few(experiment.Study):
+    """A study of one shard on stubs."""
+
+    def network(self, name: str) -> nn.Module:
+        self.store.asked[name] = None
+        return self.networks[name]
+
+    def defense(self, name: str, **changed: object) -> Any:
+        made = super().defense(name, **changed)
+        with_network = made is None or "network" in self.params.defenses[name]
+        return made if with_network else Watched(name, made, self.store.seen)
+
+
+class Images:
+    """The images of a source as a notebook sees them: `count` in all, of which `few` are there, of a few pixels."""
+
+    def __init__(self, source: Data | Scenes, count: int, batch: int):
+        self.source, self.count, self.batch = source, count, batch
+        number = min(count, source.batch or batch if isinstance(source, Scenes) else batch)
+        ids = [f"{source.name}-{k}" for k in range(number)]
+        drawn = generator("images of", source.name, *sides(source))
+        pixels = torch.randint(256, (number, 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
+        if isinstance(source, Data):
+            self.few = ImageSet(pixels, torch.arange(number) % CLASSES, ids)
+        elif source.labels == "pixels":
+            labels = torch.zeros(number, SIDE, SIDE, dtype=torch.uint8)
+            self.few = SegmentationSet(pixels, labels, ids, CAMVID_CLASSES, CAMVID_COLOURS)
+        else:
+            numbers = [*range(1, number + 1)]
+            box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
+            truth = {"images": [{"id": k, "width": SIDE, "height": SIDE} for k in numbers], "annotations": [box]}
+            truth["categories"] = [{"id": 1, "name": "thing"}]
+            self.few = DetectionSet(list(pixels), ids, numbers, truth)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.few, name)
+
+    def slice(self, start: int, stop: int) -> "Images":
+        return Images(self.source, len(range(self.count)[start:stop]), self.batch)
+
+
+@dataclass
+class Planned:
+    """A study as a notebook sees it."""
+
+    scale: Scale
+    params: Params
+    images: Images
+    device: str = "cpu"
+
+
+def sides(source: Data | Scenes) -> tuple[int, int]:
+    """Height and width of the images of a source; COCO's of an average one."""
+    if isinstance(source, Data):
+        return source.side, source.side
+    known = {"coco": COCO_SIDES, "world": (48, 48)}
+    return source.sides or known.get(source.name, CAMVID_SIDES)
+
+
+def number_of(source: Data | Scenes, count: int | None) -> int:
+    """How many images a study has; of a folder of one's own without a count as many as its labels.csv names."""
+    ids = read_ids(source.ids)
+    if count or source.count or ids:
+        return count or source.count or len(ids)
+    if source.name in COUNTS:
+        return COUNTS[source.name]
+    return len((find_folder(source.name) / "labels.csv").read_text(encoding="utf-8").splitlines()) - 1
+
+
+class Ignored:
+    """What becomes of results in a notebook, unless they decide what else is computed: nothing."""
+
+    def __call__(self, *arguments: object, **_: object) -> "Ignored":
+        for argument in arguments:
+            if isinstance(argument, Iterator):  # such as the cells that are joined
+                list(argument)
+        return self
+
+    def __getattr__(self, name: str) -> "Ignored":
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self
+
+    def __getitem__(self, _: object) -> "Ignored":
+        return self
+
+    def __setitem__(self, *_: object) -> None:
+        pass
+
+    def __iter__(self) -> Iterator:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+class Counting:
+    """Runs notebooks on stubs, and stands for their store: a call is computed for one shard and counted for all."""
+
+    def __init__(self, scale: Scale):
+        self.scale, self.params = scale, settings.params_at(scale)
+        self.passes: Counter = Counter()  # (network, tap, kind): images, since they were last taken away
+        self.known: dict[str, tuple[Arrays, Counter]] = {}  # by key: a call's result and passes on one shard
+        self.counted: Counter = Counter()  # by key: images for which it was counted
+        self.images: Images | None = None
+        self.networks = {}
+        for name, spec in scale.networks.items():
+            layers = [zoo.layer(name, scale, tap) for tap in dict.fromkeys([*spec.activations, spec.tap]) if tap]
+            self.networks[name] = Stub(name, spec, layers, self.seen).eval().requires_grad_(False)
+
+    def seen(self, network: str, tap: str, x: Tensor) -> None:
+        """Count images that enter a network, and those of which a gradient comes back."""
+        self.passes[network, tap, "forward"] += len(x)
+        if isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled():
+            x.register_hook(lambda _: self.passes.update({(network, tap, "backward"): len(x)}))
+
+    def stage(self, name: str) -> Stage:
+        """Run one notebook."""
+        self.name, self.work, self.asked, self.sources, self.held = name, [], {}, {}, 0.0
+        notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        given = {"__import__": self.imported, "print": lambda *_: None}
+        names = {"scale": self.scale.name, "__builtins__": vars(builtins) | given}
+        with one_thread("cpu"):  # so little work is slower with several
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", ()):
+                    exec("".join(cell["source"]), names)
+        return Stage(name, self.work, [*self.asked], [*self.sources.values()], self.held)
+
+    def imported(self, name: str, *rest: Any) -> Any:
+        """Python's import in a notebook."""
+        if name == "lib.experiment":
+            return SimpleNamespace(**vars(experiment) | self.functions(experiment))
+        return Ignored() if name.startswith(IGNORED) else builtins.__import__(name, *rest)
+
+    def functions(self, module: Any) -> dict[str, Any]:
+        """The functions of `lib.experiment`, or of its module `pictures`, for planned studies."""
+        public = {name: value for name, value in vars(module).items() if inspect.isfunction(value)}
+        found = {name: functools.partial(self.call, value) for name, value in public.items()}
+        if module is pictures:
+            return found
+        found |= {"open_study": self.open_study, "outputs": Ignored(), "measured": Ignored()}
+        return found | {"pictures": SimpleNamespace(**self.functions(pictures))}
+
+    def open_study(self, scale: str, count: int | None = None, source: Data | Scenes | None = None) -> Planned:
+        """As `lib.experiment.open_study`, without images."""
+        source = source or self.scale.data
+        self.sources[source.model_dump_json()] = source
+        images = Images(source, number_of(source, count), self.scale.batch)
+        self.held += len(images) * 3 * math.prod(sides(source))
+        return Planned(self.scale, self.params, images)
+
+    def call(self, function: Callable, study: Planned, *arguments: object, **named: object) -> Any:
+        """A function of `lib.experiment` on one shard of the study."""
+        self.images = study.images
+        few = Few(self.params, self.scale, study.images.few, self, "cpu", self.networks, len(study.images.few))
+        result = function(few, *arguments, **named)
+        if function in (experiment.adversaries, experiment.all_attacks):
+            made = [cell for cell in result if cell.attack != "none"]
+            self.held += len(made) * len(study.images) * 3 * math.prod(sides(study.images.source))
+        if self.passes:  # what is computed outside the store, such as the images of a figure
+            self.work.append(Work(self.name, function.__name__, self.sized(self.passes, 1), 1))
+            self.passes.clear()
+        return result
+
+    def sized(self, passes: Counter, times: float) -> Counter:
+        where = sides(self.images.source)
+        return Counter({Pass(net, tap, where, kind): n * times for (net, tap, kind), n in passes.items()})
+
+    def cached(self, function: Callable, *arguments: object, device: str, cell: str = "", **how: object) -> Arrays:
+        """As `Store.cached`."""
+        ((arrays,),) = self.cached_all([[Call(function, arguments, cell, how)]], device)
+        return arrays
+
+    def cached_all(
+        self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
+    ) -> Iterator[list[Arrays]]:
+        """As `Store.cached_all`: what is new of the calls is counted; those of a group are one piece."""
+        work, found = Work(self.name, words or groups[0][0].cell, Counter()), []
+        for group in groups:
+            made = [self.one(call, work) for call in group]
+            work.pieces += max(pieces for _, pieces in made)
+            found.append([arrays for arrays, _ in made])
+        self.work += [work] if work.pieces else []
+        yield from found
+
+    def one(self, call: Call, work: Work) -> tuple[Arrays, int]:
+        """What a call gives, and of how many shards it is new."""
+        key = keys.digest(keys.record(call.function, call.arguments, "cpu"))
+        fresh = key not in self.known
+        if fresh:
+            self.known[key] = self.computed(call, key)
+        arrays, passes = self.known[key]
+        once = "perturbation" in arrays  # one for all images
+        images = min(len(self.images), 1) if once else len(self.images)
+        new = max(0, images - self.counted[key])
+        if new:
+            self.counted[key] = images
+            times = new / (1 if once else len(self.images.few))
+            work.passes.update(self.sized(passes, times))
+            work.files += math.ceil(times)
+            growth = math.prod(sides(self.images.source)) / SIDE**2
+            large = {name: growth if array.shape[-2:] == (SIDE, SIDE) else 1 for name, array in arrays.items()}
+            work.stored += times * sum(array.nbytes * large[name] for name, array in arrays.items())
+        return arrays, math.ceil(new / (1 if once else len(self.images.few)))
+
+    def computed(self, call: Call, key: str) -> tuple[Arrays, Counter]:
+        """What a call gives on the stubs, and what passes through them. Images are as good as any others, and differ
+        from those of every other call, as stubs tell no network from another."""
+        before, arguments, times = self.passes, list(call.arguments), 1
+        self.passes = Counter()
+        if isinstance(options := arguments[-1], dict) and "iterations" in options:
+            # FFF takes as many passes, a transport plan none: one is enough.
+            times = options["iterations"] if call.function.__name__ == "universal_perturbation" else 1
+            arguments[-1] = options | {"iterations": 1}
+        arrays = call.function(*arguments, device="cpu", **call.how)
+        for name in {"images", "perturbation"} & set(arrays):
+            drawn = np.random.default_rng(int(key[:12], 16)).integers(0, 256, arrays[name].shape)
+            arrays[name] = (drawn if name == "images" else drawn / 255 / 16).astype(arrays[name].dtype)
+        passes, self.passes = Counter({name: n * times for name, n in self.passes.items()}), before
+        return arrays, passes
