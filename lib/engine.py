@@ -6,6 +6,7 @@ another one repeats. `lib.ray_engine` does the same on a cluster.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import itertools
@@ -14,13 +15,15 @@ import pickle
 import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import torch
+import torch.distributed
 from torch import nn
+from torch.multiprocessing import ProcessExitedException, spawn
 
 from lib import keys, own
 
@@ -88,7 +91,7 @@ class Engine:
             except BrokenProcessPool:
                 self.pool, broken = None, broken + 1
                 if broken > RETRIES:
-                    raise MemoryError(f"{broken} workers were killed, each by the system: is memory short?") from None
+                    raise _killed(broken) from None
 
     def _side_by_side(self, left: dict[int, Sequence[Job]]) -> Iterator[int]:
         """Hand the pieces out, a few ahead of the workers; the places of those that are done."""
@@ -109,6 +112,24 @@ class Engine:
             for future in finished:
                 future.result()
                 yield running.pop(future)
+
+    def group(self, function: Callable[[str], Any], count: int) -> Any:
+        """`function(device)` in so many processes at once, which share the work (`in_group`); what the first one gives.
+
+        After one was killed all begin again.
+        """
+        device = self.devices[0]
+        if device.startswith("cuda") and count > torch.cuda.device_count():
+            raise ValueError(f"{count} workers need as many GPUs; there are {torch.cuda.device_count()}")
+        for _ in range(RETRIES):
+            with tempfile.TemporaryDirectory(prefix="companion-") as folder:
+                try:
+                    spawn(_grouped, (count, folder, device, function), nprocs=count)
+                    return torch.load(f"{folder}/result", weights_only=False)
+                except ProcessExitedException as error:
+                    if not error.signal_name:
+                        raise
+        raise _killed(RETRIES)
 
     def _parcel(self, piece: Sequence[Job]) -> bytes:
         file = io.BytesIO()
@@ -131,6 +152,21 @@ class Engine:
         if not path.exists():
             path.write_bytes(content.getbuffer())
         return str(path)
+
+
+def _killed(count: int) -> ChildProcessError:
+    return ChildProcessError(f"{count} workers were killed, each by the system: is memory short?")
+
+
+@functools.cache
+def engine_of(kind: str, device: str, workers: int) -> Engine:
+    """The engine of this process: "local", a worker per core, or the one GPU (with "cuda", all of them); or "ray"."""
+    if kind == "ray":
+        from lib.ray_engine import RayEngine
+
+        return RayEngine(device, workers)
+    gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if device == "cuda" else []
+    return Engine(gpus or ([device] if device != "cpu" else ["cpu"] * workers))
 
 
 class _Pickler(pickle.Pickler):
@@ -166,7 +202,7 @@ def _begin(devices: multiprocessing.Queue) -> None:
 
 
 def _work(parcel: bytes, files: Sequence[tuple[str, str]]) -> None:
-    for job in unpacked(parcel, files, _device, lambda path: Path(path).open("rb")):
+    for job in unpacked(parcel, files, _device, functools.partial(open, mode="rb")):
         job.done(job.compute(_device))
 
 
@@ -191,23 +227,54 @@ def unpacked(
     return unpickler.load()
 
 
+def _grouped(rank: int, count: int, folder: str, device: str, function: Callable[[str], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    result = in_group(rank, count, f"file://{folder}/meet", device, function)
+    if rank == 0:
+        torch.save(result, f"{folder}/result")
+
+
+def in_group(rank: int, count: int, address: str, device: str, function: Callable[[str], Any]) -> Any:
+    """`function(device)` as one of `count` processes that can exchange tensors (torch.distributed).
+
+    address: where they meet.  On one machine with several GPUs ("cuda:0") the process takes that of its rank.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    if device.startswith("cuda"):
+        device = f"cuda:{rank}" if ":" in device else "cuda:0"
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=count)
+    try:
+        with one_thread(device):
+            return function(device)
+    finally:  # the others end too where this one fails
+        torch.distributed.destroy_process_group()
+
+
 def in_order(
-    jobs: Mapping[str, Callable[[], Any]], needs: Mapping[str, Sequence[str]], workers: int
+    jobs: Mapping[str, Callable[[], Any]],
+    needs: Mapping[str, Sequence[str]],
+    workers: int,
+    submit: Callable[[Callable[[], Any]], Future] | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """What every job gives, by name, as they end; one begins when all that it needs has ended.
 
-    With one worker they run in this process, in their order.
+    With one worker they run in this process, in their order; with several in a pool of processes, or where `submit`
+    puts them.
     """
-    if workers == 1:
+    if workers == 1 and not submit:
         for name, job in jobs.items():
             yield name, job()
         return
     left, running = dict(jobs), {}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with contextlib.ExitStack() as stack:
+        if not submit:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            submit = stack.enter_context(pool).submit
         while left or running:
             busy = {*left, *running.values()}
             for name in [name for name in left if busy.isdisjoint(needs[name])]:
-                running[pool.submit(left.pop(name))] = name
+                running[submit(left.pop(name))] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield running.pop(future), future.result()

@@ -107,7 +107,9 @@ def check(made_from: Mapping) -> None:
         _in_force.add((name, known))
     for name, known in made_from.get("packages", {}).items():
         if (found := version_of(name)) != known:
-            raise ValueError(f"{here} has {name} {found or 'not at all'}, this run began with {known}: install the same")
+            raise ValueError(
+                f"{here} has {name} {found or 'not at all'}, this run began with {known}: install the same"
+            )
     if (known := made_from.get("device")) and known != machine(known.split()[0]):
         raise ValueError(f"{here} computes on '{machine(known.split()[0])}', this run began on '{known}'")
 
