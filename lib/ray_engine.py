@@ -80,7 +80,8 @@ class RayEngine(Engine):
         self.networks.clear()
         self.actors = self.actors or [self._actor() for _ in self.devices]
         running = {actor.ready.remote(): (actor, None) for actor in self.actors}
-        waiting, left, lost, files = [*range(len(pieces))], len(pieces), Counter(), own.executed()
+        waiting, idle, left = [*range(len(pieces))], [], len(pieces)
+        lost, files = Counter(), own.executed()
         while left:
             (ended, *_), _ = ray.wait([*running])
             actor, place = running.pop(ended)
@@ -92,11 +93,14 @@ class RayEngine(Engine):
                     raise _lost(error) from None
                 waiting += [] if place is None else [place]
                 self.actors[self.actors.index(actor)] = new = self._actor()
-                running[new.ready.remote()] = new, None
+                running |= {one.ready.remote(): (one, None) for one in (new, *idle)}
+                idle.clear()
                 continue
             if waiting:
                 parcel = self._parcel([job._replace(done=None) for job in pieces[waiting[0]]])
                 running[actor.work.remote(parcel, files, self.content)] = actor, waiting.pop(0)
+            else:
+                idle.append(actor)
             if place is not None:
                 for job, result in zip(pieces[place], results, strict=True):
                     job.done(result)
@@ -105,6 +109,7 @@ class RayEngine(Engine):
 
     def submit(self, job: Callable[[], Any]) -> Future:
         """Run a job on a GPU or core that is free; a lost one is repeated."""
+        self._leave()
         task = ray.remote(max_retries=RETRIES, **self.needs)(_alone).remote(job, self.devices[0])
         future = Future()
 
@@ -122,22 +127,28 @@ class RayEngine(Engine):
         """As of `Engine`, on so many GPUs or cores of the cluster."""
         if count > len(self.devices):
             raise ValueError(f"{count} workers need as many GPUs or cores; the Ray cluster has {len(self.devices)}")
+        self._leave()
         for _ in range(RETRIES):
             actors = [self._actor() for _ in range(count)]
             try:
                 address = _result(actors[0].address.remote())
                 joined = [partial(in_group, rank, count, address, self.devices[0], function) for rank in range(count)]
                 return _result([actor.call.remote(part) for actor, part in zip(actors, joined, strict=True)])[0]
-            except Exception as error:
+            except Exception:
                 # Where one is lost the others fail because they miss it, and that may be heard of first.
-                gone = _gone(actors)
-                if not gone:
+                lost = _gone(actors)
+                if not lost:
                     raise
-                last = gone if isinstance(gone, RayActorError) else error
             finally:
                 for actor in actors:
                     ray.kill(actor)
-        raise _lost(last)
+        raise _lost(lost)
+
+    def _leave(self) -> None:
+        """Give the places of the actors of `run` to others."""
+        for actor in self.actors:
+            ray.kill(actor)
+        self.actors.clear()
 
     def _actor(self) -> Any:
         return ray.remote(**self.needs)(Worker).remote(self.devices[0])

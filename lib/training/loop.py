@@ -107,13 +107,12 @@ def average(tensors: Iterable[Tensor]) -> None:
 def agreed(state: dict[str, Any], losses: dict[str, float]) -> dict[str, float]:
     """The workers' mean losses, after a step whose batch statistics each took from its own share of the batch; the
     running ones become their mean, so that all workers, and one that goes on from a checkpoint, have the same."""
-    norms = [part for each in state.values() if isinstance(each, nn.Module) for part in each.modules()]
-    norms = [part for part in norms if isinstance(part, _BatchNorm) and part.track_running_stats]
-    average(value for norm in norms for value in (norm.running_mean, norm.running_var))
     if worker()[1] == 1:
         return losses
-    device = next(value.device for each in state.values() if isinstance(each, nn.Module) for value in each.parameters())
-    values = torch.tensor([*losses.values()], device=device, dtype=torch.float32)
+    parts = [part for each in state.values() if isinstance(each, nn.Module) for part in each.modules()]
+    average(part.running_mean for part in parts if isinstance(part, _BatchNorm))
+    average(part.running_var for part in parts if isinstance(part, _BatchNorm))
+    values = torch.tensor([*losses.values()]).to(next(parts[0].parameters()))
     average([values])
     return dict(zip(losses, values.tolist(), strict=True))
 
