@@ -63,6 +63,7 @@ def train(
     images: Annotated[str | None, typer.Option(help="purifiers, generators: a folder of images of your own")] = None,
     render: Annotated[str | None, typer.Option(help="generators: draw them as comic or painting, or none")] = None,
     root: Annotated[Path | None, typer.Option(help="where models/ and results/ are written")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="how many share each batch of one network's training")] = 1,
 ) -> None:
     """Train one network, or all; a killed training goes on with the same command, an unchanged one is not repeated.
 
@@ -76,11 +77,13 @@ def train(
     chosen = settings.load(scale)
     if everything:
         announce("train", scale)
-    place, changed = root or settings.ROOT, given(images=images, render=render)
+    place, changed, asked = root or settings.ROOT, given(images=images, render=render), settings.params()
     if everything:
-        trained = runner.train_all(chosen, place, settings.params().cores(), **changed)
+        if workers > 1:
+            raise ValueError("--workers share the training of one network; --all trains several side by side")
+        trained = runner.train_all(chosen, place, asked.cores(), asked.engine_here(), **changed)
     else:
-        trained = [(name, runner.train(name, chosen, place, **changed))]
+        trained = [(name, runner.train(name, chosen, place, workers, **changed))]
     for each, record in trained:
         facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
         print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)

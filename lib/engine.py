@@ -2,27 +2,30 @@
 
 On CPUs a computation has one thread, here and in every worker, so results do not depend on the machine's cores. A
 worker writes what it computes into the store and sends nothing back; one that is killed costs its present piece, which
-another one repeats.
+another one repeats. `lib.ray_engine` does the same on a cluster.
 """
 
 import contextlib
+import functools
 import hashlib
-import importlib.util
 import io
 import itertools
 import multiprocessing
 import pickle
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
+import torch.distributed
 from torch import nn
+from torch.multiprocessing import ProcessExitedException, spawn
+
+from lib import keys, own
 
 from lib.precision import stated
 
@@ -31,17 +34,21 @@ HELD = 8  # networks in the memory of a worker
 
 
 class Job(NamedTuple):
-    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled."""
+    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled.
+
+    made_from: its record (`lib.keys`), which must hold where it is computed.
+    """
 
     function: Callable
     arguments: tuple
     how: Mapping[str, object]
-    done: Callable[[Any], None]
+    done: Callable[[Any], None] | None
+    made_from: Mapping = {}
 
-    def run(self, device: str) -> None:
-        """Compute it here."""
-        with one_thread(device):
-            self.done(self.function(*self.arguments, device=device, **self.how))
+    def compute(self, device: str) -> Any:
+        """The result, computed here. ValueError in one line where the code is not what the record says."""
+        with keys.in_force(self.made_from), one_thread(device):
+            return self.function(*self.arguments, device=device, **self.how)
 
 
 @contextlib.contextmanager
@@ -67,14 +74,14 @@ class Engine:
         self.devices = list(devices)
         self.pool: ProcessPoolExecutor | None = None
         self.folder: tempfile.TemporaryDirectory | None = None
-        self.networks: dict[int, tuple[nn.Module, Path]] = {}
+        self.networks: dict[int, tuple[nn.Module, str]] = {}
 
     def run(self, pieces: Sequence[Sequence[Job]]) -> Iterator[int]:
         """Run every piece, the jobs of one in turns by the same worker; the places of the pieces, as they end."""
         if len(self.devices) == 1 or len(pieces) == 1:
             for place, piece in enumerate(pieces):
                 for job in piece:
-                    job.run(self.devices[0])
+                    job.done(job.compute(self.devices[0]))
                 yield place
             return
         left, broken = dict(enumerate(pieces)), 0
@@ -87,7 +94,7 @@ class Engine:
             except BrokenProcessPool:
                 self.pool, broken = None, broken + 1
                 if broken > RETRIES:
-                    raise MemoryError(f"{broken} workers were killed, each by the system: is memory short?") from None
+                    raise _killed(broken) from None
 
     def _side_by_side(self, left: dict[int, Sequence[Job]]) -> Iterator[int]:
         """Hand the pieces out, a few ahead of the workers; the places of those that are done."""
@@ -97,11 +104,11 @@ class Engine:
             for device in self.devices:
                 devices.put(device)
             self.pool = ProcessPoolExecutor(len(self.devices), context, _begin, (devices,))
-        own = [(name, module.__file__) for name, module in sys.modules.items() if name.startswith("own.")]
+        files = own.executed()
         waiting, running = iter(list(left.items())), {}
         while True:
             for place, piece in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
-                running[self.pool.submit(_work, self._parcel(piece), own)] = place
+                running[self.pool.submit(_work, self._parcel(piece), files)] = place
             if not running:
                 return
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -109,33 +116,75 @@ class Engine:
                 future.result()
                 yield running.pop(future)
 
+    def group(self, function: Callable[[str], Any], count: int) -> Any:
+        """`function(device)` in so many processes at once, which share the work (`in_group`); what the first one gives.
+
+        After one was killed all begin again.
+        """
+        device = self.devices[0]
+        if device.startswith("cuda") and count > torch.cuda.device_count():
+            raise ValueError(f"{count} workers need as many GPUs; there are {torch.cuda.device_count()}")
+        for _ in range(RETRIES):
+            with tempfile.TemporaryDirectory(prefix="companion-") as folder:
+                try:
+                    spawn(_grouped, (count, folder, device, function), nprocs=count)
+                    return torch.load(f"{folder}/result", weights_only=False)
+                except ProcessExitedException as error:
+                    if not error.signal_name:
+                        raise
+        raise _killed(RETRIES)
+
     def _parcel(self, piece: Sequence[Job]) -> bytes:
         file = io.BytesIO()
-        _Pickler(file, self._kept).dump(list(piece))
+        _Pickler(file, self._sent).dump(list(piece))
         return file.getvalue()
 
-    def _kept(self, network: nn.Module) -> Path:
-        """The file of a network as it is in this run, called by its content."""
-        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="companion-")
+    def _sent(self, network: nn.Module) -> str:
+        """The name of a network as it is in this run, by its content, under which the workers find it."""
         if id(network) not in self.networks:
             content = io.BytesIO()
             torch.save(network, content)
-            path = Path(self.folder.name) / hashlib.sha256(content.getbuffer()).hexdigest()
-            if not path.exists():
-                path.write_bytes(content.getbuffer())
-            self.networks[id(network)] = (network, path)  # held, so that no other object gets its id
+            name = hashlib.sha256(content.getbuffer()).hexdigest()
+            self.networks[id(network)] = (network, self._keep(name, content))  # held, so that no other gets its id
         return self.networks[id(network)][1]
+
+    def _keep(self, name: str, content: io.BytesIO) -> str:
+        """Put a network where the workers find it: here into a file, whose path this gives."""
+        self.folder = self.folder or tempfile.TemporaryDirectory(prefix="companion-")
+        path = Path(self.folder.name) / name
+        if not path.exists():
+            path.write_bytes(content.getbuffer())
+        return str(path)
+
+
+def _killed(count: int) -> ChildProcessError:
+    return ChildProcessError(f"{count} workers were killed, each by the system: is memory short?")
+
+
+@functools.cache
+def engine_of(kind: str, device: str, workers: int) -> Engine:
+    """The engine of this process: "local", a worker per core, or the one GPU (with "cuda", all of them); or "ray"."""
+    if kind == "ray":
+        from lib.ray_engine import RayEngine
+
+        return RayEngine(device, workers)
+    gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if device == "cuda" else []
+    return Engine(gpus or ([device] if device != "cpu" else ["cpu"] * workers))
 
 
 class _Pickler(pickle.Pickler):
-    """Networks by their files, which a worker reads once; of a part of a tensor not the whole."""
+    """Networks by their names, so that a worker reads each once; of a part of a tensor not the whole."""
 
-    def __init__(self, file: io.BytesIO, kept: Callable[[nn.Module], Path]):
+    def __init__(self, file: io.BytesIO, sent: Callable[[nn.Module], str]):
         super().__init__(file)
-        self.kept = kept
+        self.sent = sent
 
-    def persistent_id(self, value: object) -> Path | None:
-        return self.kept(value) if isinstance(value, nn.Module) else None
+    def persistent_id(self, value: object) -> str | None:
+        if not isinstance(value, nn.Module):
+            return None
+        # A wrapper is sent as it is, around the name of its network, which others wrap too or use as it is.
+        wrapper = len(value._modules) == 1 and not value._parameters and not value._buffers
+        return None if wrapper else self.sent(value)
 
     def reducer_override(self, value: object) -> object:
         if type(value) is torch.Tensor and value.untyped_storage().nbytes() > value.nbytes:
@@ -144,7 +193,7 @@ class _Pickler(pickle.Pickler):
 
 
 _device = "cpu"  # of this worker
-_networks: dict[Path, nn.Module] = {}  # that it has read, the last HELD
+_networks: dict[str, nn.Module] = {}  # that it has read, the last HELD
 
 
 def _begin(devices: multiprocessing.Queue) -> None:
@@ -155,43 +204,80 @@ def _begin(devices: multiprocessing.Queue) -> None:
         torch.set_num_threads(1)
 
 
-def _work(parcel: bytes, own: Sequence[tuple[str, str]]) -> None:
-    for name, file in own:
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, file)
-            sys.modules[name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+def _work(parcel: bytes, files: Sequence[tuple[str, str]]) -> None:
+    for job in unpacked(parcel, files, _device, functools.partial(open, mode="rb")):
+        job.done(job.compute(_device))
+
+
+def unpacked(
+    parcel: bytes, files: Sequence[tuple[str, str]], device: str, content: Callable[[str], IO[bytes]]
+) -> list[Job]:
+    """The jobs of a parcel, at a worker; content: opens a network that it does not hold yet, by its name."""
+
+    def network(name: str) -> nn.Module:
+        found = _networks.pop(name, None)
+        if found is None:
+            with content(name) as file:
+                found = torch.load(file, map_location=device, weights_only=False)
+        _networks[name] = found
+        while len(_networks) > HELD:
+            del _networks[next(iter(_networks))]
+        return found
+
+    own.execute(files)
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
-    unpickler.persistent_load = _network_of
-    for job in unpickler.load():
-        job.run(_device)
+    unpickler.persistent_load = network
+    return unpickler.load()
 
 
-def _network_of(path: Path) -> nn.Module:
-    network = _networks.pop(path, None)
-    _networks[path] = torch.load(path, map_location=_device, weights_only=False) if network is None else network
-    while len(_networks) > HELD:
-        del _networks[next(iter(_networks))]
-    return _networks[path]
+def _grouped(rank: int, count: int, folder: str, device: str, function: Callable[[str], Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    result = in_group(rank, count, f"file://{folder}/meet", device, function)
+    if rank == 0:
+        torch.save(result, f"{folder}/result")
+
+
+def in_group(rank: int, count: int, address: str, device: str, function: Callable[[str], Any]) -> Any:
+    """`function(device)` as one of `count` processes that can exchange tensors (torch.distributed).
+
+    address: where they meet.  On one machine with several GPUs ("cuda:0") the process takes that of its rank.
+    """
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    if device.startswith("cuda"):
+        device = f"cuda:{rank}" if ":" in device else "cuda:0"
+        torch.cuda.set_device(device)
+    torch.distributed.init_process_group(backend, init_method=address, rank=rank, world_size=count)
+    try:
+        with one_thread(device):
+            return function(device)
+    finally:  # the others end too where this one fails
+        torch.distributed.destroy_process_group()
 
 
 def in_order(
-    jobs: Mapping[str, Callable[[], Any]], needs: Mapping[str, Sequence[str]], workers: int
+    jobs: Mapping[str, Callable[[], Any]],
+    needs: Mapping[str, Sequence[str]],
+    workers: int,
+    submit: Callable[[Callable[[], Any]], Future] | None = None,
 ) -> Iterator[tuple[str, Any]]:
     """What every job gives, by name, as they end; one begins when all that it needs has ended.
 
-    With one worker they run in this process, in their order.
+    With one worker they run in this process, in their order; with several in a pool of processes, or where `submit`
+    puts them.
     """
-    if workers == 1:
+    if workers == 1 and not submit:
         for name, job in jobs.items():
             yield name, job()
         return
     left, running = dict(jobs), {}
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with contextlib.ExitStack() as stack:
+        if not submit:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            submit = stack.enter_context(pool).submit
         while left or running:
             busy = {*left, *running.values()}
             for name in [name for name in left if busy.isdisjoint(needs[name])]:
-                running[pool.submit(left.pop(name))] = name
+                running[submit(left.pop(name))] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield running.pop(future), future.result()

@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import platform
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from pathlib import Path
@@ -83,6 +84,38 @@ def current(made_from: dict) -> bool:
     files = {ROOT / name: known for name, known in made_from.get("code", {}).items()}
     same = all(file.is_file() and digest(source(file))[:16] == known for file, known in files.items())
     return same and all(version_of(name) == known for name, known in made_from.get("packages", {}).items())
+
+
+_in_force: set[tuple[str, str]] = set()  # files of the project, with the digests of what this process imported of them
+
+
+@contextlib.contextmanager
+def in_force(made_from: Mapping) -> Iterator[None]:
+    """Around a computation: ValueError in one line where this process computes with other code, other packages or on
+    another kind of device than the record says. It may have begun after an edit, or run in another checkout."""
+    check(made_from)
+    yield
+    check(made_from)  # what the computation itself has imported
+
+
+def check(made_from: Mapping) -> None:
+    """The check of `in_force`. A file counts once it is imported; what is edited later has not run."""
+    here = platform.node()
+    for name, known in made_from.get("code", {}).items():
+        module = sys.modules.get(".".join(Path(name).with_suffix("").parts).removesuffix(".__init__"))
+        file = ROOT / name
+        if (name, known) in _in_force or Path(getattr(module, "__file__", None) or "").resolve() != file:
+            continue
+        if not file.is_file() or digest(inspect.unwrap(source)(file))[:16] != known:
+            raise ValueError(f"{name} changed while it ran, or {here} has another version of it: run again")
+        _in_force.add((name, known))
+    for name, known in made_from.get("packages", {}).items():
+        if (found := version_of(name)) != known:
+            raise ValueError(
+                f"{here} has {name} {found or 'not at all'}, this run began with {known}: install the same"
+            )
+    if (known := made_from.get("device")) and known != machine(known.split()[0]):
+        raise ValueError(f"{here} computes on '{machine(known.split()[0])}', this run began on '{known}'")
 
 
 def described(value: object, reached: set[Callable]) -> object:

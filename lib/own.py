@@ -49,6 +49,20 @@ def _module(path: Path, file: str) -> ModuleType:
     return module
 
 
+def executed() -> list[tuple[str, str]]:
+    """The own files that this process has executed: where each lies (as seen from the checkout), and its name."""
+    names = [name for name in sys.modules if name.startswith(f"{FOLDER}.")]
+    paths = [Path(sys.modules[name].__file__) for name in names]
+    paths = [path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in paths]
+    return [(str(path), name.replace(".", "/") + ".py") for path, name in zip(paths, names, strict=True)]
+
+
+def execute(files: Iterable[tuple[str, str]]) -> None:
+    """Execute what `executed` named in another process, with which this one may share no disk."""
+    for path, name in files:
+        _module(ROOT / path, name)
+
+
 def file_of(function: Callable) -> str:
     """The own file that a function comes from, such as "own/blur.py"."""
     return function.__module__.replace(".", "/") + ".py"

@@ -89,7 +89,7 @@ class Store:
             for call, made in group:
                 if made and not (path := self.path(keys.digest(made))).is_file():
                     keep = functools.partial(self.write, made, call.cell)
-                    jobs.append(Job(call.function, call.arguments, call.how, keep))
+                    jobs.append(Job(call.function, call.arguments, call.how, keep, made))
                     last = path
             if jobs:
                 pieces[last] = jobs
@@ -119,7 +119,8 @@ class Store:
         """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
         arrays = read(self.path(keys.digest(made_from)))
         if arrays is None:
-            arrays = alone(compute, made_from["device"].split()[0])
+            with keys.in_force(made_from):
+                arrays = alone(compute, made_from["device"].split()[0])
             self.write(made_from, cell, arrays)
         return arrays
 

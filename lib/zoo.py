@@ -183,13 +183,8 @@ def status(settings: Scale) -> list[dict]:
         megabytes = round(path.stat().st_size / 1e6, 1) if path else spec.megabytes
         licence = spec.licence or ("MIT" if family_of(spec).trained else "not stated")
         if made := RAW.get(Path(source).name):
-<<<<<<< HEAD
             source = where(made)
-        facts = {"licence": licence, "MB": megabytes, "source": source, "found": path is not None}
-=======
-            source = f"github.com/{made.repository} at {made.commit[:10]}"
         facts = {"licence": licence, "MB": megabytes, "source": source, "found": found}
->>>>>>> plan
         rows.append({"name": name, "role": spec.role} | facts | {"how to get it": how})
     return rows
 
@@ -218,13 +213,9 @@ def _others(source: str, settings: Scale) -> str:
 def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
     """One network's weights: a library's tag or a file, where that lies on this machine, and how to get it."""
     spec = _spec(name, settings)
-<<<<<<< HEAD
     family, how = family_of(spec), f"companion fetch {shlex.quote(name)} --scale {settings.name}"
-=======
-    family, how = family_of(spec), f"companion fetch {name} --scale {settings.name}"
     if spec.weights == UNTRAINED:
         return UNTRAINED, None, "nothing: random weights, for a dry run"
->>>>>>> plan
     if tagged(spec):
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"

@@ -1,11 +1,13 @@
 """lib/engine.py: the same results from one process and from several, also when one of them is killed."""
 
 import functools
+import importlib
 import io
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -15,9 +17,12 @@ import pytest
 import torch
 from torch import nn
 
-from lib import store
+from lib import keys, store
 from lib.engine import Engine, Job, one_thread
+from lib.networks.wrappers import Bf16, Tap
+from lib.settings import ROOT
 from lib.store import Call, Store
+from tests.conftest import tiny_network
 
 
 def scaled(network, x, *, device, factor):
@@ -93,6 +98,15 @@ def test_a_shard_travels_without_the_other_images():
     assert torch.equal(sent.arguments[1], images[3:5]) and len(parcel) < 3000
 
 
+def test_a_network_travels_once_whatever_is_around_it(tmp_path):
+    network, x = tiny_network(), torch.zeros(1, 3, 8, 8)
+    engine = Engine()
+    parcel = engine._parcel([Job(scaled, (net, x), {}, print) for net in (network, Tap(network, "0"), Bf16(network))])
+    assert len(list(Path(engine.folder.name).iterdir())) == 1
+    plain, tap, half = (job.arguments[0] for job in pickle_of(parcel))
+    assert torch.equal(tap(x), network[0](x)) and torch.equal(plain(x), network(x)) and half.network is not half
+
+
 def pickle_of(parcel):
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
     unpickler.persistent_load = lambda path: torch.load(path, weights_only=False)
@@ -132,11 +146,11 @@ def share(root, part):
 
 
 def noted(network, x, *, device, factor, log):
-    """As `scaled`, slowly, and written down."""
+    """The network's output, slowly, and written down."""
     time.sleep(0.2)
     with log.open("a") as file:
         file.write(f"{factor}\n")
-    return scaled(network, x, device=device, factor=factor)
+    return {"made": scaled(network, x, device=device, factor=factor)["made"]}
 
 
 def test_processes_that_share_a_store_share_the_work_also_that_of_a_dead_one(tmp_path, monkeypatch):
@@ -155,6 +169,27 @@ def test_processes_that_share_a_store_share_the_work_also_that_of_a_dead_one(tmp
     assert not list(tmp_path.rglob("*.claim"))
 
 
+def test_eight_parts_in_any_order_store_the_bytes_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPANION_PART", "")
+    for name in ("one", "parts"):
+        (tmp_path / name).mkdir()
+    share(tmp_path / "one", "1/1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_engine"])  # what all eight import
+    parts = [(tmp_path / "parts", f"{part}/8") for part in (3, 8, 1, 6, 2, 7, 5, 4)]
+    processes = [context.Process(target=share, args=part) for part in parts]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8
+    one, several = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*.bin")} for name in ("one", "parts")
+    )
+    assert one == several and len(one) == 9
+    assert 9 <= len((tmp_path / "parts" / "log").read_text().split()) < 18  # next to nothing twice
+
+
 def died_at(claimed, root, path):
     """A process that died left a claim on the first entry, an hour and more ago."""
     mark = root / "dead"
@@ -163,3 +198,48 @@ def died_at(claimed, root, path):
         claimed(path)
         os.utime(path.with_suffix(".claim"), (0, 0))
     return claimed(path)
+
+
+@pytest.fixture
+def edited():
+    """Writes a file of this project with a function that gives a number, and imports it."""
+    name = f"edited_{os.getpid()}"
+    path = ROOT / "tests" / f"{name}.py"
+
+    def write(number, load=True):
+        path.write_text(
+            f"import numpy as np\n\n\ndef number(k, *, device):\n    return {{'made': np.array({number})}}\n"
+        )
+        return importlib.import_module(f"tests.{name}").number if load else None
+
+    yield write
+    path.unlink()
+    sys.modules.pop(f"tests.{name}", None)
+
+
+def numbers(root, engine, function):
+    return [found["made"].item() for (found,) in Store(root, engine).cached_all([[Call(function, (k,))] for k in "ab"])]
+
+
+def test_what_other_code_computes_than_the_key_names_is_not_stored(tmp_path, two, edited):
+    """The file is edited after it was read for the key, and before a worker imports it."""
+    function = edited(1)
+    keys.imports_of(function)
+    edited(2, load=False)
+    name = f"tests/{function.__module__.split('.')[1]}.py"
+    with pytest.raises(ValueError, match=f"^{name} changed while it ran, or .* has another version of it: run again$"):
+        numbers(tmp_path, two, function)
+    assert not list(tmp_path.rglob("*.bin"))
+
+
+def test_nor_in_this_process_but_an_edit_after_the_import_has_not_run(tmp_path, edited):
+    edited(1, load=False)
+    keys.source(ROOT / "tests" / f"edited_{os.getpid()}.py")
+    function = edited(2)
+    with pytest.raises(ValueError, match="changed while it ran"):
+        numbers(tmp_path, Engine(), function)
+    assert not list(tmp_path.rglob("*.bin"))
+    edited(1, load=False)  # as if this had run
+    assert numbers(tmp_path, Engine(), function) == [2, 2]
+    edited(3, load=False)
+    assert numbers(tmp_path / "later", Engine(), function) == [2, 2]

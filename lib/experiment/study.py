@@ -1,6 +1,5 @@
 """A study: images, networks, parameters and a store, which all cells of an experiment share."""
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +14,7 @@ from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.data.sets import load_set
 from lib.defenses import Defense, defense
-from lib.engine import Engine, one_thread
+from lib.engine import engine_of, one_thread
 from lib.halving import halved
 from lib.settings import Data, Params, Scale, Scenes
 from lib.store import Arrays, Call, Store
@@ -28,14 +27,8 @@ Images = Tensor | Sequence[Tensor]
 
 def here() -> Store:
     """The store of this checkout (`lib.store.folder`), with the workers that params.yaml asks for."""
-    return Store(store.folder(settings.ROOT), engine(zoo.device_here(), settings.params().cores()))
-
-
-@functools.cache
-def engine(device: str, workers: int) -> Engine:
-    """The pool of this process: a worker per core, or the one GPU (with "cuda", all of them)."""
-    gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if device == "cuda" else []
-    return Engine(gpus or ([device] if device != "cpu" else ["cpu"] * workers))
+    asked = settings.params()
+    return Store(store.folder(settings.ROOT), engine_of(asked.engine_here(), zoo.device_here(), asked.cores()))
 
 
 @dataclass

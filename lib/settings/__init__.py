@@ -29,6 +29,7 @@ class Params(Strict):
     seed: int
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    engine: Literal["local", "ray"] = "local"
     attacks: Attacks
     # A heading with nothing below it is None, as params.yaml comes.
     own_attacks: Annotated[dict[str, OwnAttack], BeforeValidator(lambda entries: entries or {})] = {}
@@ -38,6 +39,13 @@ class Params(Strict):
         """How many workers compute side by side on a CPU: $COMPANION_WORKERS, else as params.yaml says."""
         asked = os.environ.get("COMPANION_WORKERS") or self.workers
         return len(os.sched_getaffinity(0)) if asked == "auto" else int(asked)
+
+    def engine_here(self) -> str:
+        """Where they compute: $COMPANION_ENGINE, else as params.yaml says. ValueError for another than local or ray."""
+        asked = os.environ.get("COMPANION_ENGINE") or self.engine
+        if asked not in ("local", "ray"):
+            raise ValueError(f"COMPANION_ENGINE={asked} is none of: local, ray")
+        return asked
 
     def with_attacks(self, **changes: dict) -> "Params":
         """With other values of these parameters, by section; ValueError in one line for an unknown one."""

@@ -36,7 +36,7 @@ def adversarial_batch(
 ) -> Tensor:
     """The batch as the recipe wants it: unchanged, half of it attacked (fgsm, ensemble), or all of it (pgd, scatter).
 
-    done: the finished share of the training.
+    x, y: this worker's rows of the batch.  done: the finished share of the training.
     """
     # With the full budget from the start small networks learn next to nothing in a few epochs.
     begin, full = RAMP
@@ -44,12 +44,15 @@ def adversarial_batch(
     if spec.recipe == "natural" or share == 0:
         return x
     schedule = {"eps": unit(share * spec.eps), "step": unit(share * spec.step), "steps": spec.steps}
+    count = len(x) * loop.worker()[1]
+    rows = loop.share(range(count))
     if spec.recipe == "pgd":
-        return pgd(victim, x, y, ids=range(len(x)), seed=spec.seed + step, **schedule)
+        return pgd(victim, x, y, ids=rows, seed=spec.seed + step, **schedule)
     if spec.recipe == "scatter":
-        return fsa(victim, x, ids=range(len(x)), seed=spec.seed + step, batch=len(x), **schedule)
-    half = len(x) // 2
-    budgets = kurakin_eps(half, unit(share * spec.eps), generator(spec.seed, "eps", step)).to(x.device)
+        return fsa(victim, x, ids=rows, seed=spec.seed + step, batch=len(x), **schedule)
+    budgets = kurakin_eps(count // 2, unit(share * spec.eps), generator(spec.seed, "eps", step))
+    budgets = loop.share(budgets).to(x.device)
+    half = len(budgets)
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
     x_adv = fgsm(networks[step % len(networks)], x[:half], y[:half], eps=budgets)
@@ -74,7 +77,8 @@ def training(
     def advance(step: int) -> dict[str, float]:
         chosen, done = loop.shuffled(len(images), spec.batch, step, spec.seed), step / steps
         x = augmented(images[chosen], generator(spec.seed, "batch", step))
-        x, y = x.to(device).contiguous(memory_format=torch.channels_last), labels[chosen].to(device)
+        x, y = loop.share(x).to(device), loop.share(labels[chosen]).to(device)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16):
             x = adversarial_batch(spec, victim, sources, x, y, step, done)
             logits = victim(x)

@@ -52,9 +52,10 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
 
     def advance(step: int) -> dict[str, float]:
         chosen = loop.shuffled(len(data), spec.batch, step, spec.seed).tolist()
-        x = keyed_crops(spec, read, chosen, "crops", step).to(device, memory_format=torch.channels_last)
+        x = loop.share(keyed_crops(spec, read, chosen, "crops", step)).to(device, memory_format=torch.channels_last)
         # Dropout draws from the global generator: keyed by the step, so that a resumed run draws the same.
-        torch.manual_seed(key(spec.seed, "dropout", step))
+        others = [number] if (number := loop.worker()[0]) else []
+        torch.manual_seed(key(spec.seed, "dropout", step, *others))
         with torch.autocast(x.device.type, torch.bfloat16):
             proposed = proposal(generator, x).float()
         x_adv = linf.project(proposed, x, eps)

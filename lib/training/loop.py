@@ -2,20 +2,25 @@
 
 A step's random numbers are keyed by its number, so a run that is killed and started again ends with the same weights as
 one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
+
+Several workers can share each batch (data parallel, `lib.engine.in_group`): each makes the whole batch, keeps its
+`share`, and steps down the mean of all gradients. PyTorch's DistributedDataParallel does the same around one network's
+forward pass; here a step has attacks and two networks, and one place that steps down a gradient.
 """
 
 import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
@@ -56,14 +61,16 @@ def run_steps(
     between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
     """
     begin, before, losses = resume(training.state, checkpoint, identity)
-    begun = saved = time.monotonic()
-    with tqdm(total=training.steps, initial=begin, desc=checkpoint.stem, mininterval=1) as progress:
+    begun, first = (saved := time.monotonic()), worker()[0] == 0
+    with tqdm(total=training.steps, initial=begin, desc=checkpoint.stem, mininterval=1, disable=not first) as progress:
         for step in range(begin, training.steps):
-            now, done = training.advance(step), step + 1
+            now, done = agreed(training.state, training.advance(step)), step + 1
             for name, loss in now.items():
                 losses.setdefault(name, torch.zeros(training.steps, dtype=torch.float64))[step] = loss
             progress.set_postfix({name: f"{loss:.2f}" for name, loss in now.items()}, refresh=False)
             progress.update()
+            if not first:
+                continue
             if sheets and training.sheet and (done % training.epoch == 0 or done == training.steps):
                 save_sheet(training.sheet(), sheets / f"epoch_{math.ceil(done / training.epoch):04d}.png")
             if time.monotonic() - saved > every:
@@ -72,6 +79,42 @@ def run_steps(
     weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
     table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
     return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
+
+
+def worker() -> tuple[int, int]:
+    """Which of the workers that share each batch this process is, and how many they are; alone: (0, 1)."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def share(batch: Tensor | range) -> Tensor | range:
+    """This worker's rows of a batch: of four workers the second one has rows 1, 5, 9, ..."""
+    number, workers = worker()
+    return batch[number::workers]
+
+
+@torch.no_grad()
+def average(tensors: Iterable[Tensor]) -> None:
+    """Put the workers' mean into each tensor."""
+    if worker()[1] > 1 and (parts := list(tensors)):
+        total = torch.cat([part.flatten() for part in parts])
+        distributed.all_reduce(total)
+        for part, mean in zip(parts, (total / worker()[1]).split([part.numel() for part in parts]), strict=True):
+            part.copy_(mean.view_as(part))
+
+
+def agreed(state: dict[str, Any], losses: dict[str, float]) -> dict[str, float]:
+    """The workers' mean losses, after a step whose batch statistics each took from its own share of the batch; the
+    running ones become their mean, so that all workers, and one that goes on from a checkpoint, have the same."""
+    if worker()[1] == 1:
+        return losses
+    parts = [part for each in state.values() if isinstance(each, nn.Module) for part in each.modules()]
+    average(part.running_mean for part in parts if isinstance(part, _BatchNorm))
+    average(part.running_var for part in parts if isinstance(part, _BatchNorm))
+    values = torch.tensor([*losses.values()]).to(next(parts[0].parameters()))
+    average([values])
+    return dict(zip(losses, values.tolist(), strict=True))
 
 
 def means(losses: dict[str, Tensor]) -> dict[str, list]:
@@ -86,8 +129,15 @@ def means(losses: dict[str, Tensor]) -> dict[str, list]:
 def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float, dict[str, Tensor]]:
     """The steps and seconds already done and their losses, `state` brought there; nothing without a checkpoint that
     fits: one of another recipe, other data or other code is said to be left alone (on stderr), later written over."""
-    if checkpoint.is_file():
+    number, workers = worker()
+    stored = None
+    if number == 0 and checkpoint.is_file():
         stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if workers > 1:  # the others may not see the first one's disk
+        box = [stored]
+        distributed.broadcast_object_list(box, device=torch.device("cpu"))
+        (stored,) = box
+    if stored:
         if stored["identity"] == identity:
             for name, part in state.items():
                 part.load_state_dict(stored[name])
@@ -147,6 +197,7 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float | None = N
         group["lr"] = lr * group.get("factor", 1)
     optimiser.zero_grad()
     loss.backward()
+    average(weight.grad for group in optimiser.param_groups for weight in group["params"] if weight.grad is not None)
     optimiser.step()
     return loss.item()
 

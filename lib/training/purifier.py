@@ -46,11 +46,11 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         built.to(device, memory_format=torch.channels_last).train()
     optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
+    examples_adv = adversarial_batch(spec, extractor, examples, range(len(examples)), "sheet")
 
     def advance(step: int) -> dict[str, float]:
-        x = batch(spec, data, step).to(device, memory_format=torch.channels_last)
-        x_adv = adversarial_batch(spec, extractor, x, f"{step}/0")
+        x = loop.share(batch(spec, data, step)).to(device, memory_format=torch.channels_last)
+        x_adv = adversarial_batch(spec, extractor, x, loop.share(range(spec.batch)), f"{step}/0")
         return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -70,13 +70,14 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
-def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str) -> Tensor:
-    """SSP of the crops."""
+def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, rows: range, key: str) -> Tensor:
+    """SSP of the crops, which are these rows of a batch."""
     eps = unit(spec.eps)
     if spec.budgets == "uniform":
-        eps = eps * torch.rand(len(x), 1, 1, 1, generator=generator(spec.seed, "budgets", key)).to(x)
+        budgets = torch.rand(rows.stop, 1, 1, 1, generator=generator(spec.seed, "budgets", key))
+        eps = eps * budgets[rows.start :: rows.step].to(x)
     schedule = {"eps": eps, "step": unit(spec.step), "steps": spec.ssp_steps, "start": spec.ssp_start}
-    return ssp(extractor, x, ids=[f"{key}/{k}" for k in range(len(x))], seed=spec.seed, **schedule)
+    return ssp(extractor, x, ids=[f"{key}/{k}" for k in rows], seed=spec.seed, **schedule)
 
 
 def update(

@@ -22,26 +22,28 @@ from lib.data import detection as boxes
 from lib.data import world
 from lib.data.sets import load_set
 from lib.data.unlabelled import Photographs, unlabelled
-from lib.engine import in_order, one_thread
+from lib.engine import engine_of, in_order, one_thread
 from lib.settings import ROOT, NetworkSpec, Scale
-from lib.store import Store, folder
+from lib.store import Arrays, Store, folder
 from lib.tasks import confusion, precision
 from lib.tasks.predictions import detect, detections_from, segment
 from lib.training import classifiers, loop, purifier, segmenter
 from lib.training.loop import Training
 
 ON_GPU = {"segmenters", "purifiers", "generators"}  # the kinds that train on the device of params.yaml
+SHARED = {"stand_ins", "purifiers", "generators"}  # whose losses are means over the batch, so workers can share it
 
 Facts = dict[str, Any]
 # A training, and what evaluates its network afterwards, given the table of losses.
 Begun = tuple[Training, Callable[[pd.DataFrame], Facts]]
 
 
-def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
+def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Facts:
     """Train `name` of the scale; write its weights, record, losses and sheets below `root`; returns the record.
 
-    changed: fields of its spec (images, render). ValueError for a name or field that is not known or images smaller
-    than a crop, FileNotFoundError (with the command) for missing images or weights.
+    workers: how many share each batch (SHARED kinds): another network than one worker's.  changed: fields of its spec
+    (images, render). ValueError for a name or field that is not known, images smaller than a crop, or a batch that
+    does not come in equal shares; FileNotFoundError (with the command) for missing images or weights.
     """
     known = names(scale)
     if name not in known:
@@ -51,9 +53,16 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     device = zoo.device_here() if section in ON_GPU else "cpu"
     zoo.family_of(network).build(network)  # ValueError for an unknown architecture
     training, evaluate = KINDS[section](spec, network, scale, device)
+    if workers > 1 and section not in SHARED:
+        raise ValueError(f"{name}: only {', '.join(sorted(SHARED))} are trained by several workers")
+    if spec.batch % workers:
+        raise ValueError(f"{name}: a batch of {spec.batch} does not come in {workers} equal shares")
+    run = partial(in_group, workers, device, section, spec, network, scale)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
-    losses, seconds = cached_training(Store(folder(root)), name, spec, training, device, checkpoint, sheets)
+    losses, seconds = cached_training(
+        Store(folder(root)), name, spec, training, device, checkpoint, sheets, workers, run
+    )
     with one_thread(device):
         facts = evaluate(losses)
     took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
@@ -61,6 +70,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     took = timings.recorded(results, f"training of {name}", lambda: took)
     weights = save({key: value.cpu().contiguous() for key, value in training.network.state_dict().items()})
     facts |= {"parameters": sum(parameter.numel() for parameter in training.network.parameters())}
+    facts |= {"workers": workers} if workers > 1 else {}
     facts |= {"sha256": hashlib.sha256(weights).hexdigest()}
     if training.sheet:
         table = losses.to_csv(index=False, float_format="%.5g")
@@ -72,10 +82,29 @@ def train(name: str, scale: Scale, root: Path = ROOT, **changed: str) -> Facts:
     return facts | took
 
 
-def train_all(scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Iterator[tuple[str, Facts]]:
+def in_group(workers: int, device: str, *given: object) -> Arrays:
+    """What `train_share` gives, on so many workers of the engine of params.yaml."""
+    asked = settings.params()
+    return engine_of(asked.engine_here(), device, asked.cores()).group(partial(train_share, *given), workers)
+
+
+def train_share(section: str, spec: Any, network: NetworkSpec, scale: Scale, made_from: dict, *rest: Any) -> Arrays:
+    """What one of several workers does: all of a training with its share of every batch.
+
+    rest: as `loop.run_steps` takes it after the training, and the worker's device.
+    """
+    *how, device = rest
+    with keys.in_force(made_from):
+        return loop.run_steps(KINDS[section](spec, network, scale, device)[0], *how)
+
+
+def train_all(
+    scale: Scale, root: Path = ROOT, workers: int = 1, engine: str = "local", **changed: str
+) -> Iterator[tuple[str, Facts]]:
     """`train` everything, several networks side by side; each name and its record, as they end."""
     jobs = {name: partial(train_named, name, scale.name, root, **changed) for name in names(scale)}
-    return in_order(jobs, learns_from(scale), workers)
+    submit = engine_of(engine, zoo.device_here(), workers).submit if engine == "ray" else None
+    return in_order(jobs, learns_from(scale), workers, submit)
 
 
 def train_named(name: str, scale: str, root: Path, **changed: str) -> Facts:
@@ -99,15 +128,25 @@ def names(scale: Scale) -> dict[str, str]:
 
 
 def cached_training(
-    store: Store, name: str, spec: Any, training: Training, device: str, checkpoint: Path, sheets: Path | None = None
+    store: Store,
+    name: str,
+    spec: Any,
+    training: Training,
+    device: str,
+    checkpoint: Path,
+    sheets: Path | None = None,
+    workers: int = 1,
+    run: Callable[..., Arrays] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Train, or take from the store what this recipe, data and code gave before; the table of losses and the seconds.
 
-    A killed training goes on from its checkpoint.
+    A killed training goes on from its checkpoint.  workers, run: of several, how they train.
     """
     recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
     made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
-    run = partial(loop.run_steps, training, checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
+    made_from |= {"workers": workers} if workers > 1 else {}
+    how = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
+    run = partial(loop.run_steps, training, *how) if workers == 1 else partial(run, made_from, *how)
     found = store.entry(made_from, run, f"training of {name}")
     losses, seconds = (found.pop(key) for key in ("losses", "seconds"))
     training.network.load_state_dict({key: torch.from_numpy(value) for key, value in found.items()})
