@@ -3,6 +3,7 @@
 A function per command, thin over lib. What takes seconds to import is imported inside, so that `--help` is quick.
 """
 
+import contextlib
 import hashlib
 import sys
 import tempfile
@@ -32,11 +33,13 @@ def given(**options: object) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def announce(stage: str, scale: str | None) -> None:
-    """Say on stderr which stage of the pipeline begins."""
+def begin(stage: str, scale: str | None) -> str:
+    """Say on stderr which stage of the pipeline begins; the scale's name."""
     from lib import timings
 
-    print(timings.announcement(stage, settings.load(scale).name, settings.ROOT), file=sys.stderr)
+    name = settings.load(scale).name
+    print(timings.announcement(stage, name, settings.ROOT), file=sys.stderr)
+    return name
 
 
 @app.command()
@@ -48,7 +51,7 @@ def run(
     """Run one appendix: execute its notebook and write its results."""
     from lib import run
 
-    announce(notebook, scale)
+    begin(notebook, scale)
     print(run.stage(notebook, scale, part))
 
 
@@ -66,21 +69,22 @@ def train(
     Writes models/SCALE/NAME.safetensors and the record results/SCALE/train/networks/NAME.json; of a purifier or a
     generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
     """
-    from lib.training import runner
+    from lib import stages
 
     if bool(name) == everything:
         raise ValueError("name one network to train, or give --all")
     chosen = settings.load(scale)
-    if everything:
-        announce("train", scale)
     place, changed = root or settings.ROOT, given(images=images, render=render)
-    if everything:
-        trained = runner.train_all(chosen, place, settings.params().cores(), **changed)
-    else:
-        trained = [(name, runner.train(name, chosen, place, **changed))]
-    for each, record in trained:
-        facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
-        print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
+    with stages.unchanged("train", begin("train", scale)) if everything else contextlib.nullcontext():
+        from lib.training import runner
+
+        if everything:
+            trained = runner.train_all(chosen, place, settings.params().cores(), **changed)
+        else:
+            trained = [(name, runner.train(name, chosen, place, **changed))]
+        for each, record in trained:
+            facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
+            print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
 
 
 @app.command()
@@ -161,20 +165,27 @@ def report(
     scale: ScaleName = None,
 ) -> None:
     """Judge every claim of the supplement and compare every number, from the stored frames."""
-    from lib.report import writing
+    from lib import stages
 
-    if part == "all":
-        announce("report", scale)
-    print(writing.report_part(settings.load(scale), part, csv))
+    stage = stages.running("report", begin("report", scale)) if part == "all" else contextlib.nullcontext()
+    with stage:
+        from lib.report import writing
+
+        text = writing.report_part(settings.load(scale), part, csv)
+    print(text)
 
 
 @app.command()
 def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
-    from lib.report import site
+    from lib import stages
 
-    announce("site", scale)
-    print(f"wrote {site.build(settings.load(scale).name).relative_to(settings.ROOT)}: open it in a browser")
+    name = begin("site", scale)
+    with stages.running("site", name):
+        from lib.report import site
+
+        site.build(name)
+    print(f"wrote results/{name}/site/index.html: open it in a browser")
 
 
 @app.command()

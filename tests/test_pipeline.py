@@ -22,7 +22,7 @@ from lib.training import runner
 ORDER = [
     {"atomic", "engine", "machine", "rng", "keys", "units", "verify"},
     {"linf", "settings", "store", "timings"},
-    {"digests"},
+    {"digests", "stages"},
     {"download"},
     {"networks"},
     {"own"},
@@ -78,7 +78,7 @@ def stages() -> dict[str, dict]:
 def test_a_stage_depends_on_the_code_and_keeps_its_outputs_until_new_ones_are_written(name):
     stage = stages()[name]
     assert "lib" in stage["deps"]
-    notebook = re.fullmatch(r"companion run (\w+) --scale \$\{scale\}", stage["cmd"])
+    notebook = re.fullmatch(r"python -m lib run (\w+) --scale \$\{scale\}", stage["cmd"])
     if notebook:
         assert {"own", "data/world", "models/${scale}", f"notebooks/{notebook[1]}.ipynb"} <= set(stage["deps"])
     for out in stage["outs"]:
