@@ -77,12 +77,14 @@ def execute(
 
 
 class ThisPython(AsyncKernelManager):
-    """A kernel of the Python that runs this, whatever the user's machine calls python3."""
+    """A kernel of the Python that runs this, whatever the user's machine calls python3, with the `lib` of its folder: a
+    workspace of `dvc exp run --temp` has its own."""
 
     @property
     def kernel_spec(self) -> KernelSpec:
         """As ipykernel writes it; not looked up."""
-        return KernelSpec(**get_kernel_dict())
+        path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path})
 
 
 def keep_record(name: str, root: Path, results: Path, seconds: float) -> None:
