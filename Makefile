@@ -45,7 +45,9 @@ lock:  ## solve pyproject.toml again into requirements.lock
 
 # The embedded world and the weights trained here on real data, from the DVC remote inside this repository; again
 # whenever what pins them changes.
+# An archive of the source has no git, without which DVC stops unless it is told so.
 data/world/world.json: data.dvc $(WEIGHTS) | .venv/installed
+	git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --quiet --local core.no_scm true
 	$(BIN)/dvc pull --quiet --force data.dvc $(WEIGHTS)
 	touch $@
 
