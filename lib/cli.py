@@ -4,7 +4,9 @@ A function per command, thin over lib. What takes seconds to import is imported 
 """
 
 import contextlib
+import errno
 import hashlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -343,7 +345,22 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (OSError, ValueError) as error:
-        print(f"companion: {error}", file=sys.stderr)
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        if (line := in_words(error)) is None:
+            raise
+        print(f"companion: {line}", file=sys.stderr)
         return 1
     return 0
+
+
+def in_words(error: Exception) -> str | None:
+    """What went wrong, in one line; None for an error of the code, whose traceback is needed."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{said}: make room and run again; what was computed is in the store (companion store size, prune, move)"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS,):
+        return f"{said}: results and the store must be writable (COMPANION_STORE names another place for the store)"
+    if isinstance(error, MemoryError) or re.search("out of memory|alloc.* memory|memory.* alloc", said, re.IGNORECASE):
+        less = "fewer workers (COMPANION_WORKERS=1) or a smaller batch in scales/ need less"
+        return f"not enough memory: {said or type(error).__name__}; {less}; what was computed is in the store"
+    return None if isinstance(error, RuntimeError) else str(error)

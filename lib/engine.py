@@ -191,4 +191,7 @@ def in_order(
                 running[pool.submit(left.pop(name))] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                yield running.pop(future), future.result()
+                try:
+                    yield running.pop(future), future.result()
+                except BrokenProcessPool:
+                    raise MemoryError("a worker was killed, by the system?") from None

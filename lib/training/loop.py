@@ -4,6 +4,7 @@ A step's random numbers are keyed by its number, so a run that is killed and sta
 one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
 """
 
+import io
 import json
 import math
 import sys
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from lib.atomic import replacing
+from lib.atomic import replacing, write_bytes
 from lib.rng import generator
 from lib.units import to_bytes
 
@@ -102,8 +103,9 @@ def save_checkpoint(
 ) -> None:
     """Keep everything that the next step depends on."""
     facts = {"identity": identity, "step": step, "seconds": seconds, "losses": losses}
-    with replacing(checkpoint) as file:
-        torch.save(facts | {name: part.state_dict() for name, part in state.items()}, file)
+    content = io.BytesIO()  # torch.save says nothing clear of a file that cannot be written
+    torch.save(facts | {name: part.state_dict() for name, part in state.items()}, content)
+    write_bytes(checkpoint, content.getbuffer())
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path) -> None:
