@@ -19,7 +19,7 @@ import pandas as pd
 
 from lib import frames, timings
 from lib.frames import Frame
-from lib.settings import ROOT
+from lib.settings import ROOT, Missing
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Results:
 
     def _missing(self, name: str) -> FileNotFoundError:
         command = f"compute it with: dvc repro (scale: {self.scale})"
-        return FileNotFoundError(f"{name} is not there yet in results/{self.scale}; {command}")
+        return Missing(f"{name} is not there yet in results/{self.scale}; {command}")
 
     def save_table(
         self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1
