@@ -6,7 +6,7 @@ WEIGHTS := $(wildcard models/sample/*.dvc)
 SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify test lint lab bench lock
+.PHONY: repro verify test lint lab bench soak lock
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
@@ -38,6 +38,9 @@ bench: .venv/installed  ## speed against the plain loop and against peers, as ra
 	$(BIN)/python benchmarks/transforms.py >> docs/performance.md.part
 	mv docs/performance.md.part docs/performance.md
 	cat docs/performance.md
+
+soak: .venv/installed  ## stages killed, the disk filled, the clock set back: the table of docs/reliability.md (an hour)
+	$(BIN)/python benchmarks/soak.py --kills 30
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

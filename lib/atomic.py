@@ -61,6 +61,6 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def lock(path: Path) -> FileLock:
-    """A lock of this machine's processes on a path; its file lies in the temporary folder, so that none stays beside."""
+    """A lock of this machine's processes on a path; its file lies in the temporary folder."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
     return FileLock(Path(tempfile.gettempdir()) / f"companion-{name}.lock")

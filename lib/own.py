@@ -26,7 +26,9 @@ def load(file: str, name: str) -> Callable:
     if not (ROOT / file).is_file():
         there = sorted(path.name for path in (ROOT / file).parent.glob("*.py"))
         hint = f"; an experiment in a folder of its own has what git knows: git add {file}" * ("exps" in ROOT.parts)
-        raise FileNotFoundError(f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}{hint}")
+        raise FileNotFoundError(
+            f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}{hint}"
+        )
     module = _module(ROOT / file, file)
     function = getattr(module, name, None)
     if not callable(function):

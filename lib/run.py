@@ -51,7 +51,7 @@ def execute(
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    # Papermill warns at every start that a parameter or a language is unknown, nbclient of a dead kernel, which is said.
+    # Papermill warns at every start that a parameter or a language is unknown, and of a dead kernel, said below.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     with stages.running(name, scale, root, results) as folder:
         papermill.execute_notebook(
@@ -65,7 +65,7 @@ def execute(
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
             kernel_manager_class=ThisPython,
-            # The kernel warns at every start that its loopback connection is not encrypted, and again when a cell fails.
+            # The kernel warns at every start, and when a cell fails, that its loopback connection is not encrypted.
             extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
         )
         nbformat.write(stable(nbformat.read(failed, as_version=4)), folder / target.name)

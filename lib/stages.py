@@ -1,8 +1,8 @@
-"""A stage of dvc.yaml while it runs: it writes beside its old results, which stay until the new ones are whole, and they
-are replaced only if nothing that it depends on has changed meanwhile.
+"""A stage of dvc.yaml while it runs: it writes beside its old results, which stay until the new ones are whole and are
+replaced only if nothing that the stage depends on has changed meanwhile.
 
-DVC digests what a stage depends on when it has ended (its issue 11058): dvc.lock would tie a file that was edited during
-the run to the results of the old one, and `dvc repro` would skip the stage from then on.
+DVC digests what a stage depends on when it has ended (its issue 11058): dvc.lock would tie a file that was edited
+during the run to the results of the old one, and `dvc repro` would skip the stage from then on.
 """
 
 import contextlib
@@ -63,8 +63,8 @@ def dependencies(stage: str, scale: str, root: Path = ROOT) -> dict[str, str]:
 def staged(folder: Path, stage: str) -> Iterator[Path]:
     """An empty folder for what `stage` writes, which replaces `folder`/`stage` if the block ends without an error.
 
-    folder: of a scale's results.  Within the block, and in the processes that it starts, $COMPANION_RESULTS names a view
-    of all results in which that folder stands in the old one's place.  ValueError where the stage runs already.
+    folder: of a scale's results.  Within the block, and in the processes that it starts, $COMPANION_RESULTS names a
+    view of all results in which that folder stands in the old one's place.  ValueError where the stage runs already.
     """
     view = folder.parent / f"{folder.name}-{stage}.part"
     try:

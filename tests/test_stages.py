@@ -68,7 +68,7 @@ def test_a_stage_sees_the_results_of_the_others_and_records_its_seconds(scale):
 def test_a_stage_runs_once_at_a_time(scale):
     with (
         stages.staged(scale, "a"),
-        pytest.raises(ValueError, match="^a runs already at scale mini, in another process"),
+        pytest.raises(ValueError, match=r"^a runs already at scale mini, in another process"),
         stages.staged(scale, "a"),
     ):
         pass
@@ -82,7 +82,14 @@ def root(tmp_path):
     deps = ["lib", "params.yaml", "models/${scale}"]
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": {"deps": deps}}}))
     (tmp_path / ".dvcignore").write_text("__pycache__\n*.failed.ipynb\n")
-    for name in ("lib/x.py", "lib/report/y.py", "lib/__pycache__/x.pyc", "params.yaml", "models/mini/n", "models/big/n"):
+    for name in (
+        "lib/x.py",
+        "lib/report/y.py",
+        "lib/__pycache__/x.pyc",
+        "params.yaml",
+        "models/mini/n",
+        "models/big/n",
+    ):
         write_bytes(tmp_path / name, b"old")
     return tmp_path
 
@@ -105,9 +112,9 @@ def test_a_dependency_that_changes_while_its_stage_runs_ends_it(root, name, chan
         with stages.unchanged("a", "mini", root):
             change(root / name)
         return
-    with pytest.raises(ValueError, match=f"^{said} while a ran.*run it again") as caught:
-        with stages.unchanged("a", "mini", root):
-            change(root / name)
+    expected = pytest.raises(ValueError, match=f"^{said} while a ran.*run it again")
+    with expected as caught, stages.unchanged("a", "mini", root):
+        change(root / name)
     assert "\n" not in str(caught.value)
 
 
@@ -149,7 +156,10 @@ def raising(error):
         (OSError(28, "No space left on device", "results/x"), "No space left on device: 'results/x': make room"),
         (OSError(30, "Read-only file system", "results"), "results and the store must be writable"),
         (MemoryError("3 workers were killed"), "not enough memory: 3 workers were killed; fewer workers"),
-        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"), "not enough memory: CUDA out of memory. Tried"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),
+            "not enough memory: CUDA out of memory. Tried",
+        ),
     ],
 )
 def test_what_the_machine_lacks_is_one_line(monkeypatch, error, said):

@@ -14,6 +14,7 @@ import pandas as pd
 import yaml
 from pydantic import Field, model_validator
 
+from lib import markdown
 from lib.frames import Frame
 from lib.report.results import Results
 from lib.report.scores import Estimate, combined, point
@@ -249,7 +250,7 @@ def _table(found: pd.DataFrame) -> str:
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
         verdict="**" + found["verdict"] + "**",
     )[["id", "claim", "verdict", "measured", "n"]]
-    return shown.to_markdown(index=False, disable_numparse=True)
+    return markdown.table(shown)
 
 
 def conclusion(results: Results, stage: str, only: str = "") -> Markdown:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lib import frames, timings
+from lib import frames, markdown, timings
 from lib.frames import Frame
 from lib.settings import ROOT, Missing
 
@@ -79,7 +79,7 @@ class Results:
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         # What is text already stays as it is: "+3.4" would lose its sign.
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
-        text = table.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
+        text = markdown.table(table, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 
