@@ -7,7 +7,7 @@ SCALE = $(shell sed -n "s/^scale: //p" params.yaml)
 STAGES := $(basename $(notdir $(wildcard notebooks/?_*.ipynb)))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: repro verify test test-gpu lint lab bench growth seeds dryrun lock
+.PHONY: repro verify test test-gpu lint lab bench growth soak seeds dryrun lock
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
@@ -57,13 +57,18 @@ dryrun: .venv/installed  ## every stage of the paper scale on untrained networks
 	for stage in $(STAGES); do $(BIN)/companion run $$stage --scale dryrun; done; \
 	$(BIN)/companion report --scale dryrun; $(BIN)/companion site --scale dryrun
 
+soak: .venv/installed  ## stages killed, the disk filled, the clock set back: the table of docs/reliability.md (an hour)
+	$(BIN)/python benchmarks/soak.py --kills 30
+
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
 # The embedded world and the weights trained here on real data, from the DVC remote inside this repository; again
 # whenever what pins them changes.
+# An archive of the source has no git, without which DVC stops unless it is told so.
 data/world/world.json: data.dvc $(WEIGHTS) | .venv/installed
+	git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --quiet --local core.no_scm true
 	$(BIN)/dvc pull --quiet --force data.dvc $(WEIGHTS)
 	touch $@
 

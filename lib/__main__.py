@@ -2,6 +2,9 @@
 
 import sys
 
-from lib.cli import main
+try:
+    from lib.cli import main
+except ModuleNotFoundError as error:
+    sys.exit(f"companion: {sys.executable} has no {error.name}; first run: make repro, then: source .venv/bin/activate")
 
 sys.exit(main())

@@ -3,7 +3,10 @@
 A function per command, thin over lib. What takes seconds to import is imported inside, so that `--help` is quick.
 """
 
+import contextlib
+import errno
 import hashlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -32,14 +35,14 @@ def given(**options: object) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def announce(stage: str, scale: str | None) -> None:
-    """Say on stderr which stage of the pipeline begins."""
+def begin(stage: str, scale: str | None) -> str:
+    """Say on stderr which stage of the pipeline begins; the scale's name."""
     from lib import timings
 
     chosen = settings.load(scale)
-    print(
-        timings.announcement(stage, chosen.name, settings.ROOT), *filter(None, [chosen.note]), sep="\n", file=sys.stderr
-    )
+    announcement = timings.announcement(stage, chosen.name, settings.ROOT)
+    print(announcement, *filter(None, [chosen.note]), sep="\n", file=sys.stderr)
+    return chosen.name
 
 
 @app.command()
@@ -51,7 +54,7 @@ def run(
     """Run one appendix: execute its notebook and write its results."""
     from lib import run
 
-    announce(notebook, scale)
+    begin(notebook, scale)
     print(run.stage(notebook, scale, part))
 
 
@@ -70,23 +73,24 @@ def train(
     Writes models/SCALE/NAME.safetensors and the record results/SCALE/train/networks/NAME.json; of a purifier or a
     generator also its losses and sheets of samples. Segmenters, purifiers and generators use a GPU where there is one.
     """
-    from lib.training import runner
+    from lib import stages
 
     if bool(name) == everything:
         raise ValueError("name one network to train, or give --all")
     chosen = settings.load(scale)
-    if everything:
-        announce("train", scale)
     place, changed, asked = root or settings.ROOT, given(images=images, render=render), settings.params()
-    if everything:
-        if workers > 1:
-            raise ValueError("--workers share the training of one network; --all trains several side by side")
-        trained = runner.train_all(chosen, place, asked.cores(), asked.engine_here(), **changed)
-    else:
-        trained = [(name, runner.train(name, chosen, place, workers, **changed))]
-    for each, record in trained:
-        facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
-        print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
+    if everything and workers > 1:
+        raise ValueError("--workers share the training of one network; --all trains several side by side")
+    with stages.unchanged("train", begin("train", scale)) if everything else contextlib.nullcontext():
+        from lib.training import runner
+
+        if everything:
+            trained = runner.train_all(chosen, place, asked.cores(), asked.engine_here(), **changed)
+        else:
+            trained = [(name, runner.train(name, chosen, place, workers, **changed))]
+        for each, record in trained:
+            facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
+            print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
 
 
 @app.command()
@@ -167,20 +171,27 @@ def report(
     scale: ScaleName = None,
 ) -> None:
     """Judge every claim of the supplement and compare every number, from the stored frames."""
-    from lib.report import writing
+    from lib import stages
 
-    if part == "all":
-        announce("report", scale)
-    print(writing.report_part(settings.load(scale), part, csv))
+    stage = stages.running("report", begin("report", scale)) if part == "all" else contextlib.nullcontext()
+    with stage:
+        from lib.report import writing
+
+        text = writing.report_part(settings.load(scale), part, csv)
+    print(text)
 
 
 @app.command()
 def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
-    from lib.report import site
+    from lib import stages
 
-    announce("site", scale)
-    print(f"wrote {site.build(settings.load(scale).name).relative_to(settings.ROOT)}: open it in a browser")
+    name = begin("site", scale)
+    with stages.running("site", name):
+        from lib.report import site
+
+        site.build(name)
+    print(f"wrote results/{name}/site/index.html: open it in a browser")
 
 
 @app.command()
@@ -350,7 +361,22 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (OSError, ValueError, MemoryError) as error:
-        print(f"companion: {error}", file=sys.stderr)
+    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+        if (line := in_words(error)) is None:
+            raise
+        print(f"companion: {line}", file=sys.stderr)
         return 1
     return 0
+
+
+def in_words(error: Exception) -> str | None:
+    """What went wrong, in one line; None for an error of the code, whose traceback is needed."""
+    said = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{said}: make room and run again; what was computed is in the store (companion store size, prune, move)"
+    if isinstance(error, OSError) and error.errno in (errno.EROFS,):
+        return f"{said}: results and the store must be writable (COMPANION_STORE names another place for the store)"
+    if isinstance(error, MemoryError) or re.search("out of memory|alloc.* memory|memory.* alloc", said, re.IGNORECASE):
+        less = "fewer workers (COMPANION_WORKERS=1) or a smaller batch in scales/ need less"
+        return f"not enough memory: {said or type(error).__name__}; {less}; what was computed is in the store"
+    return None if isinstance(error, RuntimeError) else str(error)

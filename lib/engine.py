@@ -26,7 +26,6 @@ from torch import nn
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from lib import keys, own
-
 from lib.precision import stated
 
 RETRIES = 3  # new pools after a worker was killed
@@ -280,4 +279,7 @@ def in_order(
                 running[submit(left.pop(name))] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                yield running.pop(future), future.result()
+                try:
+                    yield running.pop(future), future.result()
+                except BrokenProcessPool:
+                    raise MemoryError("a worker was killed, by the system?") from None

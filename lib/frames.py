@@ -74,8 +74,9 @@ def _fits(value: object, wanted: object) -> bool:
 
 
 def join(frames: Iterable[Frame]) -> Frame:
-    """Several frames as one."""
-    frames = list(frames)
+    """Several frames as one; ValueError for none."""
+    if not (frames := list(frames)):
+        raise ValueError("no cells to join: did the cell of the notebook that evaluates them fail?")
     cells = pd.concat([frame.cells for frame in frames], ignore_index=True)
     texts = [name for name in cells if cells[name].map(lambda value: isinstance(value, str)).any()]
     cells = cells.fillna(dict.fromkeys(texts, ""))

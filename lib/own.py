@@ -25,7 +25,10 @@ def load(file: str, name: str) -> Callable:
         raise ValueError(f"{file}: write an own {name} into a Python file in {FOLDER}/, such as {FOLDER}/my_{name}.py")
     if not (ROOT / file).is_file():
         there = sorted(path.name for path in (ROOT / file).parent.glob("*.py"))
-        raise FileNotFoundError(f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}")
+        hint = f"; an experiment in a folder of its own has what git knows: git add {file}" * ("exps" in ROOT.parts)
+        raise FileNotFoundError(
+            f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}{hint}"
+        )
     module = _module(ROOT / file, file)
     function = getattr(module, name, None)
     if not callable(function):

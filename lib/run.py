@@ -21,9 +21,12 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
-from lib import settings, timings
+from lib import settings, stages, timings
 
 KERNEL = "python3"
 # What decides a result besides the data: the files whose changes a record of a run must not hide.
@@ -48,45 +51,54 @@ def execute(
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
-    # Without this, papermill warns at every start that a parameter or a language is unknown.
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    papermill.execute_notebook(
-        str(source),
-        str(failed),
-        parameters={"scale": scale, **parameters},
-        kernel_name=KERNEL,
-        language="python",
-        cwd=str(root),
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-        # The kernel warns at every start that its loopback connection is not encrypted, and again when a cell fails.
-        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-    )
-    notebook = stable(nbformat.read(failed, as_version=4))
-    nbformat.write(notebook, failed)
-    os.replace(failed, target)
-    keep_record(name, scale, root, results, time.monotonic() - begun)
+    # Papermill warns at every start that a parameter or a language is unknown, and of a dead kernel, said below.
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)
+    with stages.running(name, scale, root, results) as folder:
+        papermill.execute_notebook(
+            str(source),
+            str(failed),
+            parameters={"scale": scale, **parameters},
+            kernel_name=KERNEL,
+            language="python",
+            cwd=str(root),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            kernel_manager_class=ThisPython,
+            # The kernel warns at every start, and when a cell fails, that its loopback connection is not encrypted.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        )
+        nbformat.write(stable(nbformat.read(failed, as_version=4)), folder / target.name)
+        record = {"stage": name, "command": f"companion run {name} --scale {scale}"}
+        record |= {"parameters": deciding_parameters(name, scale, root)}
+        (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+    keep_record(name, root, results / scale, time.monotonic() - begun)
     return target
 
 
-def keep_record(name: str, scale: str, root: Path, results: Path, seconds: float) -> None:
-    """results/<scale>/<name>/run.json: with what the notebook ran; and in `lib.timings` when and how long, once.
+class ThisPython(AsyncKernelManager):
+    """A kernel of the Python that runs this, whatever the user's machine calls python3, with the `lib` of its folder: a
+    workspace of `dvc exp run --temp` has its own."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """As ipykernel writes it; not looked up."""
+        path = os.pathsep.join([os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path})
+
+
+def keep_record(name: str, root: Path, results: Path, seconds: float) -> None:
+    """In `lib.timings` of a scale's results when the notebook ran and how long, once.
 
     Seconds are of that run: what the store had already was not computed again.
     """
-    command = f"companion run {name} --scale {scale}"
-    record = {"stage": name, "command": command, "parameters": deciding_parameters(name, scale, root)}
-    path = results / scale / name / "run.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=2) + "\n")
 
     def measured() -> dict[str, object]:
         changed = _git(root, "status", "--porcelain", "--", *SOURCES)
         commit, now = _git(root, "rev-parse", "HEAD") or "unknown", datetime.now(UTC).isoformat(timespec="seconds")
         return {"seconds": round(seconds, 1), "commit": commit, "changed": bool(changed), "finished": now}
 
-    timings.recorded(results / scale, f"run of {name}", measured)
+    timings.recorded(results, f"run of {name}", measured)
 
 
 def deciding_parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
@@ -159,8 +171,16 @@ def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
         if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
             raise ValueError(f"--part {part} is no part such as 3/8")
         with tempfile.TemporaryDirectory() as folder:
-            os.environ |= {"COMPANION_PART": part, "COMPANION_RESULTS": folder}
+            os.environ["COMPANION_PART"] = part
             execute(name, scale, results=Path(folder))
         return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
     except PapermillExecutionError as error:
-        raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}") from None
+        raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}; {left(name, scale)}") from None
+    except RuntimeError as error:  # of nbclient and jupyter_client; not of a cell
+        died = f"the kernel ended before its cells ({error}): was it killed, is memory short?"
+        raise ValueError(f"notebooks/{name}.ipynb: {died} {left(name, scale)}") from None
+
+
+def left(name: str, scale: str) -> str:
+    """What a run that failed leaves, in words."""
+    return f"results/{scale}/{name} is as before, but for {name}.failed.ipynb; what was computed is in the store"

@@ -4,19 +4,16 @@ results/<scale>/timings.json holds what the recording run took, with its machine
 again.
 """
 
-import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock
 
 from lib import machine
-from lib.atomic import write_bytes
+from lib.atomic import lock, write_bytes
 
 
 def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -24,13 +21,12 @@ def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) ->
 
     The entry of a run has its machine beside it.
     """
-    path = results / "timings.json"
+    path = (results / "timings.json").resolve()  # a stage sees it through a link (`lib.stages.staged`)
     known = read(results)
     if name not in known or os.environ.get("COMPANION_TIMINGS") == "renew":
         facts = measure() | {"machine": machine.describe()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = f"companion-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}.lock"
-        with FileLock(Path(tempfile.gettempdir()) / lock):  # trainings run side by side
+        with lock(path):  # trainings run side by side
             known = read(results) | {name: facts}
             write_bytes(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
     return known[name]

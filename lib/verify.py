@@ -21,6 +21,8 @@ def again(root: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; name a new folder")
+    if not (root / ".git").exists():
+        raise ValueError(f"{root} has no git history to compute anew from; verify in a clone, not in an archive")
     work = folder / "companion"
     environment = os.environ | {"COMPANION_STORE": str(folder / "store"), "PYTHONPATH": str(work)}
     python = [sys.executable, "-m"]

@@ -25,7 +25,7 @@ from lib.networks.frozen import folded, is_folded
 from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.rng import key
-from lib.settings import ROOT, NetworkSpec, Scale, params
+from lib.settings import ROOT, Missing, NetworkSpec, Scale, params
 from lib.settings.networks import UNTRAINED
 
 
@@ -193,12 +193,12 @@ def fetch(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
     if path is None and not tagged(spec):
-        raise FileNotFoundError(f"{name}: no weights ({source}); to get them: {how}{_others(source, settings)}")
+        raise Missing(f"{name}: no weights ({source}); to get them: {how}{_others(source, settings)}")
     try:
         path = path or family_of(spec).file(spec, True)
     except (OSError, RuntimeError, ValueError) as error:
         failed = f"the download failed ({' '.join(str(error).split())[:240]})"
-        raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
+        raise Missing(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
     files.check_sha256(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
     return path
 

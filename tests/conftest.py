@@ -125,7 +125,11 @@ def y() -> torch.Tensor:
 @pytest.fixture(scope="session")
 def project(tmp_path_factory):
     """The code, the embedded world, and a scale "smoke" that takes seconds; who changes settings or code copies it."""
-    root = tmp_path_factory.mktemp("project")
+    return smoke_project(tmp_path_factory.mktemp("project"))
+
+
+def smoke_project(root: Path) -> Path:
+    """Such a project in an empty folder, which benchmarks/soak.py takes too."""
     for name in ("lib", "notebooks", "own"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "params.yaml", root)

@@ -13,6 +13,7 @@ from dvc_render import VegaRenderer
 from PIL import Image
 
 from lib import figures as command
+from lib import markdown
 from lib.report.figures import FIGURES
 from lib.report.latex import latex
 from lib.report.results import Results
@@ -98,6 +99,12 @@ def test_latex_escapes_what_it_must_and_keeps_bold():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_a_name_with_signs_is_one_cell_in_latex():
+    name = "a|b `c` *d* \\ & <e>"
+    printed = latex(markdown.table(pd.DataFrame({"x": [name], "y": ["1"]})))
+    assert r"a|b `c` *d* \textbackslash{} \& \ensuremath{<}e\ensuremath{>} & 1" in " ".join(printed.split())
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from lib import settings, zoo
 from lib.attacks import decision
+from lib.data import images
 from lib.data.sets import load_set
 from lib.experiment import Study, explore
 from lib.networks.wrappers import Normalised
@@ -72,6 +73,31 @@ def test_networks_that_are_not_trained_yet_name_the_command(tmp_path, monkeypatc
     assert str(caught.value) == (
         "VGG-16: no weights (models/mini/VGG-16.safetensors); to get them: trained by the pipeline: dvc repro"
     )
+
+
+@pytest.mark.parametrize("scale", ["sample", "paper"])
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_without_its_data_shows_one_line_with_the_command(name, scale, tmp_path, monkeypatch):
+    """In place of a traceback, in JupyterLab too; in explore also without the networks."""
+    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    for module in (images, zoo):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    commands = {"folder = None": "run: companion data", f"folder = {str(tmp_path)!r}": "to get them:"}
+    for given, command in commands.items():
+        names = {}
+        exec(parameters, names)
+        exec(f"scale = {scale!r}\n{given}", names)
+        with pytest.raises(FileNotFoundError, match=f"; {command} ") as caught:
+            for source in sources:
+                exec(source, names)
+        assert caught.value._render_traceback_() == [str(caught.value)] and "\n" not in str(caught.value)
+        if name != "explore":
+            return
 
 
 @pytest.fixture(scope="module")

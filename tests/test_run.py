@@ -1,5 +1,6 @@
 import json
 import subprocess
+import sys
 from datetime import datetime
 
 import nbformat
@@ -7,7 +8,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from lib import machine, run, timings
+from lib import machine, run, settings, timings
 
 
 @pytest.fixture
@@ -66,6 +67,63 @@ def test_a_failing_cell_does_not_replace_the_last_good_result(root):
     with pytest.raises(PapermillExecutionError):
         run.execute("a", "mini", root)
     assert (root / "results" / "mini" / "a" / "a.ipynb").read_bytes() == good
+
+
+def test_a_failing_cell_leaves_all_results_as_they_were(root):
+    """Also what its cells wrote before; the next good run leaves nothing of an older one."""
+    write = "import os, pathlib\nfolder = pathlib.Path(os.environ['COMPANION_RESULTS'], scale, 'a')\n"
+    write += "(folder / 'table.csv').write_text({!r})"
+    notebook(root, "a", write.format("old"), write.replace("table", "gone").format("x"))
+    run.execute("a", "mini", root)
+    old = written(root)
+    notebook(root, "a", write.format("new"), "1 / 0")
+    with pytest.raises(PapermillExecutionError):
+        run.execute("a", "mini", root)
+    failed = written(root)
+    assert failed.pop("a/a.failed.ipynb") and failed == old and set(old) >= {"a/table.csv", "a/gone.csv"}
+    notebook(root, "a", write.format("new"))
+    run.execute("a", "mini", root)
+    new = written(root)
+    assert new["a/table.csv"] == b"new" and set(new) == set(old) - {"a/gone.csv"}
+    assert [path.name for path in (root / "results").iterdir()] == ["mini"]
+
+
+def written(root):
+    """The results, by name."""
+    results = root / "results" / "mini"
+    return {str(file.relative_to(results)): file.read_bytes() for file in results.rglob("*") if file.is_file()}
+
+
+def test_a_notebook_edited_while_it_runs_keeps_the_old_results(root):
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": {"deps": ["notebooks/a.ipynb"]}}}))
+    notebook(root, "a", "print('old')")
+    good = run.execute("a", "mini", root).read_bytes()
+    notebook(root, "a", "open('notebooks/a.ipynb', 'a').write(' ')")
+    with pytest.raises(ValueError, match=r"^notebooks/a\.ipynb changed while a ran, .*: run it again [^\n]+$"):
+        run.execute("a", "mini", root)
+    assert written(root)["a/a.ipynb"] == good
+
+
+def test_a_kernel_that_is_killed_is_one_line(root, monkeypatch):
+    notebook(root, "a", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(settings, "ROOT", root)
+    monkeypatch.setattr(run.execute, "__defaults__", (root, None))
+    with pytest.raises(ValueError, match=r"^notebooks/a\.ipynb: the kernel ended .*was it killed") as caught:
+        run.stage("a", "mini")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, monkeypatch, tmp_path_factory):
+    foreign = tmp_path_factory.mktemp("jupyter")
+    (foreign / "kernels" / "python3").mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "another Python", "language": "python"}
+    (foreign / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(foreign))
+    (root / "lib").mkdir()
+    (root / "lib" / "__init__.py").write_text("here = 'of the root'")
+    notebook(root, "a", "import sys, lib\nprint(sys.executable, lib.here)")
+    executed = nbformat.read(run.execute("a", "mini", root), 4)
+    assert executed.cells[-1].outputs[0].text == f"{sys.executable} of the root\n"
 
 
 def test_an_unknown_notebook_lists_those_there_are(root):

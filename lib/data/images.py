@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.settings import ROOT
+from lib.settings import ROOT, Missing
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ def find_folder(source: str) -> Path:
     if there := [place for place in places if place.is_dir()]:
         return there[0]
     how = "name a folder of images" if name == source else f"run: companion data {name}"
-    raise FileNotFoundError(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
+    raise Missing(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
 
 def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lib.settings import ROOT
+from lib.settings import ROOT, Missing
 
 SIDE = 48
 BACKGROUNDS = ("sky", "hills", "ground")
@@ -79,7 +79,7 @@ def read_index(root: Path) -> dict:
     """The checked `world.json`. Errors as of `load`."""
     path = root / "world.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{root} holds no embedded data set; {FETCH}")
+        raise Missing(f"{root} holds no embedded data set; {FETCH}")
     index = json.loads(path.read_text())
     if index["version"] != VERSION:
         raise ValueError(f"{path} has version {index['version']}, this code reads {VERSION}")
@@ -89,7 +89,7 @@ def read_index(root: Path) -> dict:
 def read_sheet(path: Path) -> np.ndarray:
     """The pixels of a sheet. Errors as of `load`."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; {FETCH}")
+        raise Missing(f"{path} is missing; {FETCH}")
     try:
         return np.asarray(Image.open(path))
     except (OSError, SyntaxError) as error:

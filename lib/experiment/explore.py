@@ -15,7 +15,7 @@ from PIL import ImageOps
 from PIL.Image import Resampling
 from torch import Tensor
 
-from lib import settings
+from lib import markdown, settings
 from lib.attacks.registry import attack_named, attacks
 from lib.data.images import ImageSet, find_folder, image_files, middle, open_image
 from lib.data.sets import class_names, load_set
@@ -82,7 +82,7 @@ def choices_table(study: Study) -> Markdown:
         alike = ", ".join(name for name, attack in known.items() if attack.on == on)
         rows[f"surrogate of {alike}"] = fitting(study.scale, on)
     table = pd.DataFrame([{"choice": name, "among": ", ".join(names)} for name, names in rows.items()])
-    return Markdown(table.to_markdown(index=False))
+    return Markdown(markdown.table(table))
 
 
 def chosen_networks(

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from lib import markdown
 from lib.report import claims
 from lib.report.results import Results
 from lib.settings import ROOT
@@ -56,7 +57,7 @@ def _claims(root: Path, scale: str, letters: str) -> str:
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
     effects = shown.assign(**{"effect in points": shown["compares"] + ": " + shown["effect"]})
     columns = ["id", "effect in points", "n", "verdict"]
-    return effects[columns].to_markdown(index=False, disable_numparse=True)
+    return markdown.table(effects[columns])
 
 
 def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
@@ -70,7 +71,7 @@ def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].unique()
     shown = found.map(lambda several: " to ".join(f"{one:g}" for one in dict.fromkeys([min(several), max(several)])))
     table = shown.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
-    return table.reset_index().to_markdown(index=False, disable_numparse=True)
+    return markdown.table(table.reset_index())
 
 
 KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _stored, "grid": _accuracies}

@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, model_validator
 from scipy.stats import norm
 
-from lib import settings
+from lib import markdown, settings
 from lib.frames import Frame
 from lib.report import facts
 from lib.report.results import Results
@@ -378,7 +378,7 @@ def _table(found: pd.DataFrame) -> str:
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
         verdict="**" + found["verdict"] + "**",
     )[["id", "claim", "verdict", "measured", "n"]]
-    return shown.to_markdown(index=False, disable_numparse=True)
+    return markdown.table(shown)
 
 
 def conclusion(results: Results, stage: str, only: str = "") -> Markdown:

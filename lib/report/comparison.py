@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from lib import markdown
 from lib.report import published, tables
 from lib.report.published import Printed
 from lib.report.results import Results
@@ -56,9 +57,9 @@ def comparison_page(compared: pd.DataFrame, scale: str) -> str:
     for name, part in compared.groupby("table", sort=False):
         title = f"Table {int(name[-2:])}: {published.TABLES[name]['title']}"
         shown = pd.DataFrame([_formatted(row) for row in part.to_dict("records")])
-        parts.append(f"## {title}\n\n{shown.to_markdown(index=False, disable_numparse=True)}\n")
+        parts.append(f"## {title}\n\n{markdown.table(shown)}\n")
     text = pd.DataFrame(published.TEXT)[["line", "says", "value", "unit"]]
-    parts.append(f"## Numbers in the text\n\n{text.to_markdown(index=False, disable_numparse=True)}\n")
+    parts.append(f"## Numbers in the text\n\n{markdown.table(text)}\n")
     return "\n".join(parts)
 
 

@@ -4,12 +4,12 @@ import re
 
 from tabulate import tabulate
 
+from lib import markdown
 
-def latex(markdown: str) -> str:
+
+def latex(text: str) -> str:
     """A table of pipes (header, line of dashes, rows) as a tabular environment; needs the package booktabs."""
-    header, dashes, *rows = (
-        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in markdown.strip().splitlines()
-    )
+    header, dashes, *rows = markdown.rows(text)
     sides = ["right" if cell.endswith(":") else "left" for cell in dashes]
-    text = tabulate(rows, header, tablefmt="latex_booktabs", colalign=sides, disable_numparse=True)
-    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+    made = tabulate(rows, header, tablefmt="latex_booktabs", colalign=sides, disable_numparse=True)
+    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", made)

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import nbformat
 import pandas as pd
 
+from lib import markdown
+from lib.markdown import verbatim
 from lib.report import published
 from lib.report.claims import COLUMNS, counts
 from lib.report.figures import FIGURES, NOTES
@@ -135,7 +137,7 @@ def ran(site: Site, stage: str | None, up: str) -> str:
         return f"Stage `{stage}`; its run is not recorded."
     commit = f"commit `{record['commit'][:7]}`" + (" with uncommitted changes" if record["changed"] else "")
     linked = f", [parameters]({up}notebooks/{stage}.md#run)" if stage in site.appendices else ""
-    return f"Stage `{stage}`: {record['seconds']:.0f} s on {record['machine']}, {commit}{linked}."
+    return f"Stage `{stage}`: {record['seconds']:.0f} s on {verbatim(record['machine'])}, {commit}{linked}."
 
 
 def absent(path: str, scale: str) -> str:
@@ -186,10 +188,10 @@ def outline(record: dict, level: int = 2) -> list[str]:
     parts = [_plain_table([{"": key, "value": value} for key, value in plain.items()])] if plain else []
     for key, value in record.items():
         if isinstance(value, dict) and value:
-            parts += [f"{'#' * min(level, 6)} {key}", *outline(value, level + 1)]
+            parts += [f"{'#' * min(level, 6)} {verbatim(key)}", *outline(value, level + 1)]
         elif isinstance(value, list) and value:
             rows = value if all(isinstance(entry, dict) for entry in value) else [{key: entry} for entry in value]
-            parts += [f"{'#' * min(level, 6)} {key}", _plain_table(rows)]
+            parts += [f"{'#' * min(level, 6)} {verbatim(key)}", _plain_table(rows)]
     return parts
 
 
@@ -215,4 +217,4 @@ def _made(text: str) -> str:
 
 def _plain_table(rows: list[dict]) -> str:
     """Rows as a Markdown table, with everything as it was written."""
-    return pd.DataFrame(rows).fillna("").astype(str).to_markdown(index=False, disable_numparse=True)
+    return markdown.table(pd.DataFrame(rows).fillna("").astype(str))

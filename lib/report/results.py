@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from lib import frames, timings
+from lib import frames, markdown, timings
 from lib.frames import Frame
-from lib.settings import ROOT, note
+from lib.settings import ROOT, Missing, note
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Results:
 
     def _missing(self, name: str) -> FileNotFoundError:
         command = f"compute it with: dvc repro (scale: {self.scale})"
-        return FileNotFoundError(f"{name} is not there yet in results/{self.scale}; {command}")
+        return Missing(f"{name} is not there yet in results/{self.scale}; {command}")
 
     def save_table(
         self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1, note: str = ""
@@ -80,7 +80,7 @@ class Results:
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         # What is text already stays as it is: "+3.4" would lose its sign.
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
-        text = table.to_markdown(index=False, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
+        text = markdown.table(table, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         text += f"\n{note}\n" if note else ""
         text = self.noted(text)
         self.path("tables", f"{name}.md").write_text(text)

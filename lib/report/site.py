@@ -20,6 +20,7 @@ from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
 from lib import settings, timings
+from lib.atomic import replace_folder
 from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
@@ -38,7 +39,7 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
     """
     site = gather(scale, root)
     target = site.results.root / "site"
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory(dir=site.results.root, suffix=".part") as folder:
         docs = Path(folder) / "docs"
         for name, text in markdown_pages(site).items():
             _with_folder(docs / name).write_text(text)
@@ -49,15 +50,13 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
                 shutil.copyfile(path, _with_folder(docs / path.parent.name / path.name))
         for name in ("site.css", "iframe-worker.js"):
             shutil.copyfile(FILES / name, _with_folder(docs / "assets" / name))
-        html = run_mkdocs(site, docs, Path(folder))
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(html, target)
+        replace_folder(run_mkdocs(site, docs, Path(folder)), target)
     return target / "index.html"
 
 
 def gather(scale: str, root: Path) -> Site:
     """Everything that pages are made from; FileNotFoundError where the scale has no results."""
-    results = Results(scale, root / "results")
+    results = Results(scale, os.environ.get("COMPANION_RESULTS") or root / "results")
     if not results.files("*.ipynb") and not results.files("tables/*.md"):
         raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
@@ -92,6 +93,10 @@ def tables(own: bool = False) -> dict[str, Table]:
     for path in FILES[own:]:
         entries = yaml.safe_load(path.read_text()) if path.exists() else None
         for name, entry in (entries or {}).items():
+            if not re.fullmatch(r"\w[\w-]*", str(name)):
+                raise ValueError(
+                    f"{path.parent.name}/{path.name}: '{name}' becomes a file's name: take letters, digits, _ and -"
+                )
             found[name] = validated(Table, entry, f"{path.parent.name}/{path.name}: {name}")
     return found
 

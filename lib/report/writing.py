@@ -30,6 +30,8 @@ def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> 
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
     results = Results(scale.name)
     results.find("tables/*.md")
+    if part == "all" and not results.has_frames():
+        return f"results/{scale.name} has no frames: its report stays as it was computed"
     judged, compared = claims.judge(results), comparison.compare(results)
     if part == "all":
         return write(scale, results, judged, compared)
@@ -42,10 +44,8 @@ def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> 
 
 
 def write(scale: settings.Scale, results: Results, judged, compared) -> str:
-    """Write the whole report; how many claims have which verdict. What a scale without frames has stays as it is."""
+    """Write the whole report; how many claims have which verdict."""
     found = ", ".join(f"{count} {name}" for name, count in claims.counts(judged).items())
-    if not results.has_frames():
-        return f"results/{scale.name} has no frames: its report stays as it was computed ({found})"
     for name, table in tables.tables(own=True).items():
         tables.show(results, name, results.load_frame(table.stage))
     results.save_table("claims", judged)

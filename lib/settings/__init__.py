@@ -15,7 +15,18 @@ from pydantic import BeforeValidator, Field
 from lib.settings import networks as recipes
 from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
-from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
+from lib.settings.base import (
+    ROOT,
+    Classifier,
+    Detector,
+    Generator,
+    Missing,
+    Purifier,
+    Segmenter,
+    Strict,
+    holding,
+    validated,
+)
 from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")

@@ -10,6 +10,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Missing(FileNotFoundError):
+    """Data, weights or results that are not here; the message names the command that gets them."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in a notebook: the line alone."""
+        return [str(self)]
+
+
 def choices(name: object, known: Iterable[str]) -> str:
     """What there is, and which of it is nearest to `name`."""
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)

@@ -8,6 +8,7 @@ Several workers can share each batch (data parallel, `lib.engine.in_group`): eac
 forward pass; here a step has attacks and two networks, and one place that steps down a gradient.
 """
 
+import io
 import json
 import math
 import sys
@@ -24,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from lib.atomic import replacing
+from lib.atomic import replacing, write_bytes
 from lib.rng import generator
 from lib.units import to_bytes
 
@@ -152,8 +153,9 @@ def save_checkpoint(
 ) -> None:
     """Keep everything that the next step depends on."""
     facts = {"identity": identity, "step": step, "seconds": seconds, "losses": losses}
-    with replacing(checkpoint) as file:
-        torch.save(facts | {name: part.state_dict() for name, part in state.items()}, file)
+    content = io.BytesIO()  # torch.save says nothing clear of a file that cannot be written
+    torch.save(facts | {name: part.state_dict() for name, part in state.items()}, content)
+    write_bytes(checkpoint, content.getbuffer())
 
 
 def save_sheet(rows: Sequence[Tensor], path: Path) -> None:

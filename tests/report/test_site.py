@@ -15,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from lib import markdown
 from lib.report import site
 from tests.conftest import refused
 
@@ -38,6 +39,7 @@ stages:
 DRAWING = '<svg xmlns="http://www.w3.org/2000/svg" width="600" height="300"><circle r="90" fill="teal"/></svg>'
 WIDE = "| victim | " + " | ".join(f"network {n}" for n in range(30)) + " |\n|" + ":--|" * 31 + "\n"
 WIDE += "| VGG-19 |" + " 97.5 [93.8, 100.0] |" * 30 + "\n"
+NAME = "a|b <i>c</i> & `d` *e* __f__ [g](h) &lt; i_j \\| $k$"
 FRAME = pd.DataFrame({"name": ["Inc-v3"], "role": ["victim"]})
 RUN = {
     "stage": "c_fsa",
@@ -95,6 +97,7 @@ def root(tmp_path_factory) -> Path:
     for name in ("c_fsa/tables/table_03", "e_transforms/tables/table_06"):
         (results / f"{name}.md").write_text(WIDE)
         (results / f"{name}.csv").write_text("a\n1\n")
+    (results / "c_fsa/tables/names.md").write_text(markdown.table(pd.DataFrame({NAME: [NAME, f"**{NAME}**"]})))
     (results / "report/tables/claims.csv").write_text(
         "id,case,verdict\nA1,,reproduced\nA2,,reproduced\nB1,x,reproduced\nB1,y,inconclusive\n"
     )
@@ -174,6 +177,11 @@ def test_what_a_scale_has_not_computed_is_said_on_its_page(built):
     assert "results/mini/comparison.md" in Reader(built / "comparison.html").text
     assert "results/mini/tables/table_01.md" in Reader(built / "index.html").text
     assert "results/mini/figures/figure_01.svg" in Reader(built / "figures.html").text
+
+
+def test_a_name_stands_in_a_table_as_it_was_given(built):
+    assert Reader(built / "tables" / "names.html").text.count(NAME) == 3
+    assert "<i>c" not in (built / "tables" / "names.html").read_text()
 
 
 def test_provenance_lists_runs_and_versions(built):

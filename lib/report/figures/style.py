@@ -93,6 +93,7 @@ def style(look: Look = PAPER) -> None:
     """Set matplotlib up: colour-blind safe, white behind, byte-identical for equal content."""
     matplotlib.style.use(["default", "seaborn-v0_8-paper", "seaborn-v0_8-whitegrid"])
     matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True})
+    matplotlib.rcParams["text.parse_math"] = False  # a name may have two dollar signs
     matplotlib.rcParams.update(look.settings)
 
 
