@@ -16,7 +16,7 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
     pixels square; `Scenes` with labelled pixels or boxes.  split: train, val or test, of the sets that are split.
 
     FileNotFoundError in one line names the command that gets missing data; ValueError for a count or a size that the
-    data set does not have, and for a split that it lacks.  "generated": images that a seed draws (`lib.data.generated`).
+    data set does not have, and for a split that it lacks. The set "generated" is drawn (`lib.data.generated`).
     """
     count = source.count if count is None else count
     ids = read_ids(source.ids)
