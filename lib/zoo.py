@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from lib import keys, own
-from lib.digests import FirstSeen
+from lib.digests import FirstSeen, content_sha256
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.raw import RAW, where
@@ -148,7 +148,10 @@ def fetch(name: str, settings: Scale) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         failed = f"the download failed ({' '.join(str(error).split())[:240]})"
         raise FileNotFoundError(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
-    files.check_sha256(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
+    files.check_sha256(path, spec.sha256)
+    seen = FirstSeen(ROOT)
+    if not spec.sha256 and source in seen.known:
+        seen.check(source, content_sha256(path))
     return path
 
 

@@ -6,6 +6,7 @@ module takes the variable of its name (`resnet_v2`, `inception_v3`; names as in 
 
 import gzip
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-TENSORFLOW = "tensorflow-cpu==2.21.0"
+# The small wheel is for Linux and Windows on x86 alone.
+SMALL = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
+TENSORFLOW = f"tensorflow{'-cpu' if SMALL else ''}==2.21.0"
 READER = Path(__file__).parents[2] / "tools" / "checkpoint_to_npz.py"
 
 LAYER = {"weight": "weights", "bias": "biases"}
