@@ -31,13 +31,13 @@ NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "runni
 BESIDE = re.compile(r"global_step|.*/AuxLogits/.*|.*/(Momentum|RMSProp(_1)?|ExponentialMovingAverage)")
 
 
-def run_tensorflow(*arguments: str | Path, offline: bool = False) -> None:
-    """Run a Python script, the first argument, where TensorFlow is; OSError in one line. offline: out of uv's cache."""
+def run_tensorflow(*arguments: str | Path) -> None:
+    """Run a Python script, the first argument, where TensorFlow is; OSError in one line."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if not (uv := shutil.which("uv", path=places)):
         raise FileNotFoundError("TensorFlow reads this file, and uv runs it: pip install uv")
     command = [uv, "run", "--no-project", "--isolated", "--python", sys.executable, "--with", TENSORFLOW]
-    command += ["--offline"] * offline + ["python", *map(str, arguments)]
+    command += ["python", *map(str, arguments)]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | quiet, check=False)
     if done.returncode:
