@@ -51,11 +51,15 @@ def run(
     scale: ScaleName = None,
     part: Annotated[str | None, typer.Option(help="3/8: one of eight that share the work and the store")] = None,
 ) -> None:
-    """Run one appendix: execute its notebook and write its results."""
+    """Run one appendix: execute its notebook and write its results.
+
+    Where its images need an account and are not here, its tables say so instead.
+    """
     from lib import run
+    from lib.report import tables
 
     begin(notebook, scale)
-    print(run.stage(notebook, scale, part))
+    print(tables.not_fetched(settings.load(scale), notebook) or run.stage(notebook, scale, part))
 
 
 @app.command()

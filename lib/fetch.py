@@ -87,9 +87,10 @@ def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | N
         try:
             make(spec, target, url, file)
         except ConnectionError as error:
-            if spec.sha256:  # what is converted here is told by it, and made of many files
+            if spec.sha256:  # of the sample scale: most are made of many files
                 raise
-            raise ConnectionError(f"{error}; or, with a file that you have: {how} --file PATH") from None
+            made = raw.RAW[target.name]
+            raise ConnectionError(f"{error}; or, with {made.url}/{made.files([])[0]}: {how} --file PATH") from None
     elif path is None and target.with_name(f"{target.name}.dvc").is_file():
         pull(f"{source}.dvc")
     elif path is None and spec.family == "timm" and zoo.tagged(spec):

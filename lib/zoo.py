@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from lib import keys, own
-from lib.digests import FirstSeen
+from lib.digests import FirstSeen, content_sha256
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
 from lib.networks.frozen import folded, is_folded
@@ -199,7 +199,10 @@ def fetch(name: str, settings: Scale) -> Path:
     except (OSError, RuntimeError, ValueError) as error:
         failed = f"the download failed ({' '.join(str(error).split())[:240]})"
         raise Missing(f"{name}: no weights ({source}), and {failed}; to get them: {how}") from None
-    files.check_sha256(path, spec.sha256 or FirstSeen(ROOT).known.get(source, {}).get("sha256"))
+    files.check_sha256(path, spec.sha256)
+    seen = FirstSeen(ROOT)
+    if not spec.sha256 and source in seen.known:
+        seen.check(source, content_sha256(path))
     return path
 
 

@@ -6,6 +6,7 @@ module takes the variable of its name (`resnet_v2`, `inception_v3`; names as in 
 
 import gzip
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,7 +20,9 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-TENSORFLOW = "tensorflow-cpu==2.21.0"
+# The small wheel is for Linux and Windows on x86 alone.
+SMALL = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
+TENSORFLOW = f"tensorflow{'-cpu' if SMALL else ''}==2.21.0"
 READER = Path(__file__).parents[2] / "tools" / "checkpoint_to_npz.py"
 
 LAYER = {"weight": "weights", "bias": "biases"}
@@ -28,13 +31,13 @@ NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "runni
 BESIDE = re.compile(r"global_step|.*/AuxLogits/.*|.*/(Momentum|RMSProp(_1)?|ExponentialMovingAverage)")
 
 
-def run_tensorflow(*arguments: str | Path, offline: bool = False) -> None:
-    """Run a Python script, the first argument, where TensorFlow is; OSError in one line. offline: out of uv's cache."""
+def run_tensorflow(*arguments: str | Path) -> None:
+    """Run a Python script, the first argument, where TensorFlow is; OSError in one line."""
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     if not (uv := shutil.which("uv", path=places)):
         raise FileNotFoundError("TensorFlow reads this file, and uv runs it: pip install uv")
     command = [uv, "run", "--no-project", "--isolated", "--python", sys.executable, "--with", TENSORFLOW]
-    command += ["--offline"] * offline + ["python", *map(str, arguments)]
+    command += ["python", *map(str, arguments)]
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "PYTHONPATH": ""}
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | quiet, check=False)
     if done.returncode:

@@ -91,6 +91,9 @@ class InertUnpickler(pickle.Unpickler):
         return self.ALLOWED.get(f"{module}.{name}", Inert)
 
 
+MISTAKEN = (AttributeError, TypeError, ValueError)  # what a pickle raises whose objects are not what they seemed
+
+
 def dilled_state(path: Path) -> dict[str, Tensor]:
     """The network's state dict in a checkpoint of MadryLab's, pickled with dill: of all else nothing is run or kept.
 
@@ -102,12 +105,14 @@ def dilled_state(path: Path) -> dict[str, Tensor]:
 
     unpickling = SimpleNamespace(__name__="inert", Unpickler=InertUnpickler, load=load)
     try:
+        if zipfile.is_zipfile(path) and any("constants.pkl" in name for name in zipfile.ZipFile(path).namelist()):
+            raise ValueError("TorchScript, which is a program")  # torch would run it without the unpickler
         loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickling)
         state = inner_state(loaded if isinstance(loaded, dict) else {})
         if state and all(isinstance(value, Tensor) for value in state.values()):
             return state
         reason = "no state dict in it"
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError, TypeError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, LookupError, *MISTAKEN) as error:
         reason = " ".join(str(error).split())[:200]
     raise ValueError(f"{path.name}: cannot be read ({reason})")
 

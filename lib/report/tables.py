@@ -196,6 +196,24 @@ def show(results: Results, name: str, frame: Frame) -> Markdown:
     return results.save_table(name, wide(table, found, frame, scale), long(found), note=facts.listed(differ))
 
 
+def not_fetched(chosen: settings.Scale, stage: str) -> str:
+    """In one line, that a stage's images are not here, which need an account; its tables then say so. Else nothing.
+
+    Tables that were computed stay as they are.
+    """
+    from lib.data import sets
+    from lib.report.results import Results
+
+    data, results = getattr(getattr(chosen, stage.split("_")[0], None), "data", None), Results(chosen.name, stage=stage)
+    if data is None or data.name != "imagenet_val" or results.path("", "frame.npz").is_file():
+        return ""
+    if line := sets.not_fetched(data):
+        line += f", then: companion run {stage} --scale {chosen.name}"
+        for name in [name for name, table in tables().items() if table.stage == stage]:
+            results.path("tables", f"{name}.md").write_text(f"{line}\n")
+    return line
+
+
 def headlines(results: Results) -> dict[str, float]:
     """One number a table, for `dvc metrics`: the mean of the stored cells that the table's `headline` names."""
     found = {}

@@ -1,4 +1,5 @@
 import hashlib
+import zipfile
 
 import numpy as np
 import pytest
@@ -130,3 +131,16 @@ def test_a_key_that_holds_no_tensor_is_named():
         match=r"^odd\.pth: .* the parameter named \"bias\", expected torch\.Tensor .* received <class 'list'>",
     ):
         weights.load_state(torch.nn.Linear(2, 2), {"weight": torch.zeros(2, 2), "bias": [0, 0]}, "odd.pth")
+
+
+def test_a_program_and_a_damaged_file_are_no_checkpoint(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as file:
+        file.writestr("w/constants.pkl", b"")
+    whole = tmp_path / "whole.pt"
+    torch.save({"model": network().state_dict()}, whole)
+    for content in (None, b"", b"weights?", b"\x80\x02.", whole.read_bytes()[:500]):
+        if content is not None:
+            (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"^w\.pt: cannot be read \(") as error:
+            weights.dilled_state(tmp_path / "w.pt")
+        assert "\n" not in str(error.value) and (content is not None or "TorchScript" in str(error.value))

@@ -8,6 +8,7 @@ import yaml
 from lib import settings
 from lib.report import published, tables
 from lib.report.results import Results
+from tests.conftest import companion
 from tests.made import cell, found, frame, pixels, precision
 
 MINI = settings.load("mini")
@@ -299,3 +300,24 @@ def test_the_published_numbers_are_those_of_the_supplement():
 def test_every_published_row_has_all_its_columns():
     for table in published.TABLES.values():
         assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+
+
+def test_without_imagenet_the_tables_of_its_stage_say_so_and_a_computed_one_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("lib.data.images.ROOT", tmp_path)
+    monkeypatch.delenv("COMPANION_ASSETS", raising=False)
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path / "results"))
+    status, line, _ = companion("run", "b_at_comparison", "--scale", "paper")
+    assert status == 0 and line.startswith("not fetched: data/imagenet_val: ")
+    assert line.endswith(", then: companion run b_at_comparison --scale paper\n")
+    assert companion("table", "1", "--scale", "paper")[1] == line
+    stage = tmp_path / "results" / "paper" / "b_at_comparison"
+    assert (stage / "tables" / "adaptive.md").read_text() == line
+    paper = settings.load("paper")
+    assert not any(tables.not_fetched(paper, other) for other in ("c_fsa", "e_transforms", "explore"))
+    (stage / "frame.npz").touch()
+    (stage / "tables" / "table_01.md").write_text("numbers")
+    assert not tables.not_fetched(paper, "b_at_comparison")
+    (stage / "frame.npz").unlink()
+    (tmp_path / "data" / "imagenet_val").mkdir(parents=True)
+    assert not tables.not_fetched(paper, "b_at_comparison")
+    assert (stage / "tables" / "table_01.md").read_text() == "numbers"
