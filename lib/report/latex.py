@@ -6,10 +6,16 @@ from tabulate import tabulate
 
 
 def latex(markdown: str) -> str:
-    """A table of pipes (header, line of dashes, rows) as a tabular environment; needs the package booktabs."""
+    """A table of pipes (header, line of dashes, rows) as a tabular environment; needs the package booktabs.
+
+    What stands below the table comes below it, in small type.
+    """
+    lines = [line for line in markdown.strip().splitlines() if line.strip()]
     header, dashes, *rows = (
-        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in markdown.strip().splitlines()
+        [cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")
     )
+    notes = [re.sub(r"([&%$#_{}])", r"\\\1", line) for line in lines if not line.startswith("|")]
     sides = ["right" if cell.endswith(":") else "left" for cell in dashes]
     text = tabulate(rows, header, tablefmt="latex_booktabs", colalign=sides, disable_numparse=True)
-    return re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
+    return "\n".join([text, *(f"\\par{{\\footnotesize {note}}}" for note in notes)])
