@@ -83,8 +83,15 @@ def test_every_table_is_printed_in_three_formats(results, run, number):
     assert run(f"table {number} --format csv") == stored.with_suffix(".csv").read_text().rstrip()
     text = run(f"table {number} --format latex")
     rows = text[text.index("\\midrule") : text.index("\\bottomrule")].count("\\\\")
-    assert rows == len(stored.with_suffix(".md").read_text().splitlines()) - 2
+    shown = stored.with_suffix(".md").read_text().splitlines()
+    assert rows == sum(line.startswith("|") for line in shown) - 2
     assert "**" not in text and "|" not in text
+
+
+def test_what_stands_below_a_table_stands_below_it_in_latex():
+    text = latex("| a   |   n |\n|:----|----:|\n| b   |   2 |\n\nNot as in the paper: pruned to 18 %.\n")
+    assert text.endswith("\\end{tabular}\n\\par{\\footnotesize Not as in the paper: pruned to 18 \\%.}")
+    assert text.count("\\\\") == 2  # the header and one row
 
 
 def test_latex_escapes_what_it_must_and_keeps_bold():

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import yaml
 from pydantic import Field, model_validator
-from scipy.stats import norm
 
 from lib import markdown, settings
 from lib.frames import Frame
@@ -41,6 +41,7 @@ RANGES = {
     "at most 2 points down": (-2.0, math.inf),
     "a little up": (0.0, MARGIN),
 }
+NORMAL = NormalDist()
 VERDICTS = ("reproduced", "in part", "not reproduced", "inconclusive", "underpowered", "not judged")
 ABOUT = ["id", "appendix", "item", "lines", "reading", "says", "compares"]
 MEASURED = ["effect", "low", "high", "unit", "n", "verdict", "p", "needs"]
@@ -141,8 +142,8 @@ def p_value(change: Estimate, expected: str) -> float:
     """Two-sided, of the direction (holds or is contradicted) that is the likelier one: below 0.05 where the interval
     decides, as it inverts that interval."""
     low, high = RANGES[expected]
-    middle, error = (change.low + change.high) / 2, max((change.high - change.low) / 2 / norm.ppf(0.975), 1e-12)
-    above_low, above_high = (float(norm.sf((middle - end) / error)) for end in (low, high))  # p of "not above it"
+    middle, error = (change.low + change.high) / 2, max((change.high - change.low) / 2 / NORMAL.inv_cdf(0.975), 1e-12)
+    above_low, above_high = (NORMAL.cdf((end - middle) / error) for end in (low, high))  # p of "not above it"
     return min(2 * min(max(above_low, 1 - above_high), min(1 - above_low, above_high)), 1.0)
 
 
@@ -325,9 +326,9 @@ def _effects(part: pd.DataFrame) -> str:
 
 def counts(judged: pd.DataFrame, readings: bool = False) -> dict[str, int]:
     """How many claims have each verdict; readings: how many of their stricter and looser readings."""
-    found = summary(judged)
-    found = found[(found["reading"] != "") == readings]
-    return found["verdict"].value_counts().reindex(VERDICTS, fill_value=0).to_dict()
+    chosen = judged[(judged["reading"] != "") == readings]
+    found = [overall(part) for _, part in chosen.groupby("id", sort=False)]
+    return {name: found.count(name) for name in VERDICTS}
 
 
 def _counted(judged: pd.DataFrame, readings: bool = False) -> str:

@@ -66,8 +66,8 @@ ROLES = ("surrogate", "feature_surrogate", "victim", "victims", "robust", "class
 def differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
     """In what the stages of a scale differ from the paper's settings (scales/paper.yaml, params.yaml); none at the
     scale paper. Counts of images stand beside every number, so they are not listed."""
-    paper, found = settings.load("paper"), []
-    if scale.name == paper.name or scale.like == paper.name:
+    paper, found = _paper(scale), []
+    if paper is None:
         return []
     for letter in dict.fromkeys(stage[0] for stage in stages):
         ours, theirs = getattr(scale, letter, None), getattr(paper, letter, None)
@@ -77,6 +77,13 @@ def differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
             found += [*_roles(ours, theirs), *_tests(ours, theirs), *_networks(scale, named)]
             found += [*_changed(scale), *_layers(scale, paper)] if letter in "fg" else []
     return list(dict.fromkeys(found))
+
+
+def _paper(scale: Scale) -> Scale | None:
+    """The paper's settings to hold a scale against; None for the scale paper, and in a project without that file."""
+    if "paper" in (scale.name, scale.like) or not (settings.ROOT / "scales" / "paper.yaml").exists():
+        return None
+    return settings.load("paper")
 
 
 def _roles(ours: object, theirs: object) -> list[Difference]:
@@ -179,9 +186,8 @@ def attack_parameters(
     steps, and whose networks FFF drives.
     """
     elsewhere: dict[str, list[str]] = {}
-    if scale:
-        paper_scale = settings.load("paper")
-        for one in [*_tests(scale.d, paper_scale.d), *_tests(scale.e, paper_scale.e), *_layers(scale, paper_scale)]:
+    if scale and (at_paper := _paper(scale)):
+        for one in [*_tests(scale.d, at_paper.d), *_tests(scale.e, at_paper.e), *_layers(scale, at_paper)]:
             elsewhere.setdefault(one.about.lower(), []).append(one.says)
     rows = []
     for name, chosen in used:

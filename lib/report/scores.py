@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from lib.frames import Contributions, Frame
 from lib.tasks import confusion
@@ -157,6 +156,8 @@ def interval(
     the value.  Where all images agree, nothing but the exact binomial bound says how many may not: with 95 % confidence
     at most 1 - 0.025^(1/n) of all. floor: never narrower than that.  span: between the ends of the scale.
     """
+    from scipy import stats  # slow to import, and redrawing a figure needs no interval
+
     n = len(others)
     images = n * value - (n - 1) * others[np.isfinite(others)]
     margin, alike = span * (1 - 0.025 ** (1 / n)), len(images) < 2 or np.ptp(images) < 1e-9 * span

@@ -7,7 +7,7 @@ import tarfile
 import pandas as pd
 import pytest
 
-from lib.report import blocks
+from lib.report import blocks, claims
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.made import cell, frame
@@ -66,3 +66,18 @@ def test_readme_and_docs_say_what_the_committed_results_say(tmp_path):
     for name, text in pages.items():
         assert text.count("<!-- report: ") == len(blocks.BLOCK.findall(text)), f"{name} has a block without an end"
         assert blocks.filled(text, tmp_path / "results") == text, f"{name} is out of date"
+
+
+def test_what_readme_and_docs_say_was_found_is_what_the_verdicts_are():
+    """<!-- found: mini C1 reproduced --> beside a sentence names the verdicts that it puts into words."""
+    verdicts = {}
+    for scale in ("mini", "sample"):
+        found = claims.summary(claims.judge(Results(scale)))
+        verdicts |= {f"{scale} {name}": verdict for name, verdict in zip(found["id"], found["verdict"], strict=True)}
+    stated = 0
+    for page in blocks.documents():
+        for marker in re.findall(r"<!-- found: (.+?) -->", page.read_text(), re.DOTALL):
+            for scale, name, verdict in (one.split(maxsplit=2) for one in " ".join(marker.split()).split(", ")):
+                assert verdicts[f"{scale} {name}"] == verdict, f"{page.name}: {scale} {name}"
+                stated += 1
+    assert stated > 40

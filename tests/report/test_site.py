@@ -143,7 +143,7 @@ class Reader(HTMLParser):
 
 def test_the_start_page_counts_the_verdicts_and_shows_the_tables(built):
     page = Reader(built / "index.html")
-    assert "reproduced 2 not reproduced 0 inconclusive 1 not judged 0" in page.text
+    assert "reproduced 2 in part 0 not reproduced 0 inconclusive 1 underpowered 0 not judged 0" in page.text
     assert page.text.count("97.5 [93.8, 100.0]") == 60
     assert {"figures/claims.svg", "notebooks/c_fsa.html", "tables/table_03.csv"} <= set(page.links)
     assert "companion table 6 --scale mini" in page.text
