@@ -320,7 +320,9 @@ def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):
 
 
 def test_an_unknown_scale_lists_the_valid_ones():
-    with pytest.raises(FileNotFoundError, match=r"scales/huge.yaml not found; the scales are dryrun, lab, mini, paper, sample"):
+    with pytest.raises(
+        FileNotFoundError, match=r"scales/huge.yaml not found; the scales are dryrun, lab, mini, paper, sample"
+    ):
         settings.load("huge")
 
 
