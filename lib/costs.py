@@ -90,6 +90,7 @@ class Costs:
         self.known: dict[tuple, dict[str, Cost]] = {}
         self.weights: dict[str, int] = {}  # bytes, by `key`
         self.steps: dict[tuple, float] = {}
+        self.unmeasured: list[str] = []  # networks that cannot be made without their file
 
     def key(self, name: str) -> str:
         """What networks of the same architecture and sizes share; a transform has its name."""
@@ -109,9 +110,13 @@ class Costs:
     def network(self, one: Pass) -> dict[str, Cost]:
         """Forward, and backward to the image where that is asked for; of a pixel, or of an image of any size."""
         spec = self.scale.networks[one.network]
-        if zoo.family_of(spec).build is None:  # a file that is the network itself
+        by_file = zoo.family_of(spec).build is None  # the file is the network itself
+        if by_file and zoo.weights_of(one.network, self.scale)[1] is None:
+            self.unmeasured.append(one.network)
             return {kind: Cost(0.0) for kind in ("forward", "backward")}
-        network = zoo.load(one.network, self.bare, self.device).to(memory_format=torch.channels_last)
+        network = zoo.load(one.network, self.scale if by_file else self.bare, self.device).to(
+            memory_format=torch.channels_last
+        )
         self.weights[self.key(one.network)] = sum(part.nbytes for part in network.state_dict().values())
         module: nn.Module = Tap(network, one.tap) if one.tap else network
         if spec.task == "classification" and one.kind == "backward" and self.scale.precision == "bf16":
@@ -146,8 +151,9 @@ class Costs:
     def memory(self, stage: Stage) -> float:
         """Bytes on the device: a batch of the most expensive pass, and the weights of all networks of the stage."""
         weights = sum(self.weights.get(self.key(name), 0) for name in stage.networks)
-        most = max((self.of(one).memory for work in stage.work for one in work.passes), default=0.0)
-        return weights + self.scale.batch * most
+        return weights + max(
+            (work.batch * self.of(one).memory for work in stage.work for one in work.passes), default=0
+        )
 
     def of_stage(self, stage: Stage) -> list[float]:
         """Forward and backward passes, seconds, GB on the device and on the host, GB and files in the store."""
@@ -220,6 +226,7 @@ def report(name: str, device: str) -> str:
         tabulate(table, heads, floatfmt=formats, intfmt=",", tablefmt="github"),
         tabulate(most, ["stage", "what takes longest", "pieces", "time"], intfmt=",", tablefmt="github"),
         tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github") if names(scale) else "",
+        f"Without its file not measured, taken for nothing: {', '.join(costs.unmeasured)}." if costs.unmeasured else "",
         "\n".join(["Not here:", *(f"- {line}" for line in lines)]) if lines else "All that it needs is here.",
     ]
     return "\n\n".join(filter(None, parts))

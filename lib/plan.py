@@ -54,12 +54,13 @@ class Pass(NamedTuple):
 
 @dataclass
 class Work:
-    """What one question of a notebook to the store computes: passes in all, in `pieces` that can run side by side, and
-    the bytes and files that it stores. The notebook waits for all of it."""
+    """What one question of a notebook to the store computes: passes in all, in `pieces` of `batch` images that can run
+    side by side, and the bytes and files that it stores. The notebook waits for all of it."""
 
     stage: str
     cell: str
     passes: Counter
+    batch: int = 1
     pieces: int = 0
     stored: float = 0
     files: int = 0
@@ -344,7 +345,7 @@ class Counting:
             made = [cell for cell in result if cell.attack != "none"]
             self.held += len(made) * len(study.images) * 3 * math.prod(sides(study.images.source))
         if self.passes:  # what is computed outside the store, such as the images of a figure
-            self.work.append(Work(self.name, function.__name__, self.sized(self.passes, 1), 1))
+            self.work.append(Work(self.name, function.__name__, self.sized(self.passes, 1), pieces=1))
             self.passes.clear()
         return result
 
@@ -361,7 +362,7 @@ class Counting:
         self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
     ) -> Iterator[list[Arrays]]:
         """As `Store.cached_all`: what is new of the calls is counted; those of a group are one piece."""
-        work, found = Work(self.name, words or groups[0][0].cell, Counter()), []
+        work, found = Work(self.name, words or groups[0][0].cell, Counter(), len(self.images.few)), []
         for group in groups:
             made = [self.one(call, work) for call in group]
             work.pieces += max(pieces for _, pieces in made)

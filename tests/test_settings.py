@@ -320,7 +320,9 @@ def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):
 
 
 def test_an_unknown_scale_lists_the_valid_ones():
-    with pytest.raises(FileNotFoundError, match=r"scales/huge.yaml not found; the scales are lab, mini, paper, sample"):
+    with pytest.raises(
+        FileNotFoundError, match=r"scales/huge.yaml not found; the scales are dryrun, lab, mini, paper, sample"
+    ):
         settings.load("huge")
 
 
@@ -364,7 +366,7 @@ def test_a_scale_like_another_finds_its_networks_where_that_one_does(root):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"like": "minni"}, "scales/minni.yaml not found; the scales are few, lab, mini, paper, sample"),
+        ({"like": "minni"}, "scales/minni.yaml not found; the scales are dryrun, few, lab, mini, paper, sample"),
         ({"like": ["mini"]}, r"scales/\['mini'\].yaml not found"),
         ({"like": "few"}, "scales/few.yaml: like: few is itself like few; name a scale that stands alone"),
         ({"like": "lab"}, "scales/few.yaml: like: lab is itself like mini; name a scale that stands alone"),
