@@ -158,4 +158,11 @@ def _ascend_loss(
         if y is None:
             with torch.no_grad():
                 y = mean_logits(networks)(x).argmax(1)
-        return ascend(lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none"), x, **schedule)
+        return ascend(lambda x_adv: sign * cross_entropy(logits(x_adv), y), x, **schedule)
+
+
+def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """One loss per image `[B]` of logits `[B,K]`; of those of several draws of a defense `[D,B,K]` the draws' mean."""
+    if logits.ndim == 3:
+        return torch.stack([cross_entropy(draw, y) for draw in logits]).mean(0)
+    return F.cross_entropy(logits, y, reduction="none")

@@ -49,7 +49,8 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
         groups = [(moved, chosen), (x, ~chosen)]
         outputs = [network(images[mask.to(x.device)]) for images, mask in groups if mask.any()]
         order = torch.cat([mask.nonzero().flatten() for _, mask in groups]).argsort()
-        return torch.cat(outputs)[order.to(x.device)]
+        # Images are the last dimension but one, with several draws of a defense too.
+        return torch.cat(outputs, -2).index_select(-2, order.to(x.device))
 
     return forward
 

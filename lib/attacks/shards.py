@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.halving import halved
+from lib.memory import halved
 from lib.units import to_bytes, unit_images
 
 
