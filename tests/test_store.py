@@ -117,6 +117,27 @@ def test_weights_are_read_once_where_they_do_not_change(monkeypatch):
     assert seen.count(whole) == 2
 
 
+def test_a_tensor_is_read_once_where_it_does_not_change_and_its_parts_are_told_apart(monkeypatch):
+    images, seen = torch.arange(24.0).reshape(4, 2, 3), []
+    real = keys.digest
+    monkeypatch.setattr(keys, "digest", lambda *parts: seen.append(parts) or real(*parts))
+
+    def given(*arguments):
+        return keys.record(decision.fgsm, arguments, "cpu")["arguments"]
+
+    def arrays():
+        return len([parts for parts in seen if isinstance(parts[0], np.ndarray)])
+
+    with keys.unchanged():
+        parts = [images[:2], images[2:], images[:2].mT, images[0], images[:2].view(torch.int32)]
+        first = given(*parts)
+        assert len(set(first)) == 5 == arrays()
+        assert given(images[0:2], images[2:4], *parts[2:]) == first and arrays() == 5
+        assert len({given(torch.full((3,), float(k)))[0] for k in range(9)}) == 9  # freed ones leave their place
+    images.add_(1)
+    assert not set(given(*parts)) & set(first)
+
+
 def test_a_function_with_options_is_its_code_and_its_options():
     def made(**options):
         return keys.record(doubled, (functools.partial(defenses.DEFENSES["jpeg"], **options),), "cpu")

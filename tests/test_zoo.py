@@ -104,6 +104,24 @@ def test_extractor_without_a_tap_is_an_error(places):
         zoo.extractor("VGG-16", settings(**{"VGG-16": VGG}))
 
 
+def test_a_detector_gives_no_masks_and_the_same_boxes(places):
+    from lib.networks.detectors import DETECTORS
+
+    torch.manual_seed(0)
+    network = DETECTORS["mask_rcnn"](12).eval()
+    folder = places / "repository" / "models" / "sample"
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(network.state_dict(), folder / "Mask.safetensors")
+    spec = {"role": "Mask R-CNN", "family": "small_detector", "architecture": "mask_rcnn", "classes": 12}
+    loaded = zoo.load("Mask", settings(Mask=spec | {"task": "detection"}))
+    x = list(torch.rand(2, 3, 48, 48))
+    with torch.no_grad():
+        for found, expected in zip(loaded(x), network(x), strict=True):
+            assert found.keys() == {"boxes", "labels", "scores"} and len(found["boxes"])
+            assert all(torch.equal(found[name], expected[name]) for name in found)
+    assert not any("mask" in name for name, _ in loaded.named_parameters())
+
+
 def test_small_network_comes_from_the_models_of_its_scale(places):
     from lib.networks.small import ARCHITECTURES
 

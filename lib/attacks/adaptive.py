@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from lib.memory import recomputed
 
 Defense = Callable[[Tensor], Tensor]
 
@@ -22,7 +23,9 @@ class Adaptive(nn.Module):
     "straight through", back-propagates through the purifier itself, the static one (`nrp` with noise 0); what it makes
     is evaluated with the dynamic one.
 
-    Several draws: EOT (Athalye et al. 2018), for the dynamic `nrp` with several seeds, not the defender's.  bpda: the
+    Several draws: EOT (Athalye et al. 2018), for the dynamic `nrp` with several seeds, not the defender's.  losses: the
+    other reading of an expectation, the mean of the draws' losses instead of the loss of their mean logits: with a
+    gradient the result is every draw's logits `[D,B,K]`, as `decision.by_draw` takes them.  bpda: the
     gradient of the victim at defense(x), as if the defense were the identity (Athalye et al. 2018), for defenses that
     pass no gradient; what of x lies outside [0,1], as the first iterate of PGD does, reaches the defense clipped.
     Neither is an experiment of the paper.
@@ -30,11 +33,11 @@ class Adaptive(nn.Module):
     ValueError without a defense, and, unless bpda, where one passes no gradient, as the transforms of Appendix E.
     """
 
-    def __init__(self, victim: nn.Module, *defenses: Defense, bpda: bool = False):
+    def __init__(self, victim: nn.Module, *defenses: Defense, bpda: bool = False, losses: bool = False):
         if not defenses:
             raise ValueError("an adaptive attack needs the defense, and EOT at least one draw of it")
         super().__init__()
-        self.victim, self.defenses, self.bpda = victim, defenses, bpda
+        self.victim, self.defenses, self.bpda, self.losses = victim, defenses, bpda, losses
         # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
         parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
         self.inner = nn.ModuleList(dict.fromkeys(part for part in parts if isinstance(part, nn.Module)))
@@ -43,9 +46,11 @@ class Adaptive(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Of several draws one is in memory at a time: each is computed again when its gradient is due.
-        again = len(self.defenses) > 1 and torch.is_grad_enabled() and x.requires_grad
-        logits = functools.partial(checkpoint, self.logits, use_reentrant=False) if again else self.logits
-        return torch.stack([logits(defense, x) for defense in self.defenses]).mean(0)
+        ascending = torch.is_grad_enabled() and x.requires_grad
+        bound = [functools.partial(self.logits, defense) for defense in self.defenses]
+        again = ascending and len(bound) > 1
+        draws = torch.stack([recomputed(logits, x) if again else logits(x) for logits in bound])
+        return draws if ascending and self.losses else draws.mean(0)
 
     def logits(self, defense: Defense, x: Tensor) -> Tensor:
         return self.victim(self.defended(defense, x))
@@ -62,7 +67,9 @@ class Adaptive(nn.Module):
 
     def extra_repr(self) -> str:
         """Stored results are keyed by it."""
-        return ", ".join([f"bpda={self.bpda}", *(f"defense={name_of(defense)}" for defense in self.defenses)])
+        return ", ".join(
+            [f"bpda={self.bpda}, losses={self.losses}", *(f"defense={name_of(defense)}" for defense in self.defenses)]
+        )
 
 
 def bound_in(function: object) -> tuple:

@@ -204,4 +204,9 @@ def _ascend_loss(
             with torch.no_grad():
                 y = mean_logits(networks)(x).argmax(1)
         loss = loss or LOSSES["cross-entropy"]
-        return ascend(lambda x_adv: sign * loss(logits(x_adv), y), x, **schedule)
+        return ascend(lambda x_adv: sign * by_draw(loss, logits(x_adv), y), x, **schedule)
+
+
+def by_draw(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> Tensor:
+    """The loss `[B]` of logits `[B,K]`; of those of several draws of a defense, `[D,B,K]`, the mean over the draws."""
+    return torch.stack([loss(draw, y) for draw in logits]).mean(0) if logits.ndim == 3 else loss(logits, y)

@@ -73,7 +73,8 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
         others = (~chosen).nonzero().flatten()
         groups = [group for group in (resized, x[moved(others, x)]) if len(group)]
         order = torch.cat([chosen.nonzero().flatten(), others]).argsort()
-        return torch.cat([network(group) for group in groups])[moved(order, x)]
+        # Images are the last dimension but one, with several draws of a defense too.
+        return torch.cat([network(group) for group in groups], -2).index_select(-2, moved(order, x))
 
     return forward
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.halving import halved
+from lib.memory import halved
 from lib.networks.wrappers import Tf32
 from lib.precision import stated
 from lib.units import to_bytes, unit_images

@@ -26,7 +26,7 @@ from lib.settings import OwnAttack, validated
 from lib.store import Call
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 
-MODES = ("exact", "BPDA", "EOT")
+MODES = ("exact", "BPDA", "EOT", "EOT of losses")
 ATTACKER = 1000  # seeds of the attacker's own draws of a random defense begin here, away from the defender's
 
 
@@ -35,7 +35,8 @@ class Adversaries:
     """The images that one run of an attack gives, and what made them.
 
     images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.  knowledge: what the
-    attacker knows of a defense: unaware (nothing), BPDA, exact, or EOT (k draws); see `lib.attacks.adaptive`.
+    attacker knows of a defense: unaware (nothing), BPDA, exact, EOT (k draws) or EOT of losses (k draws); see
+    `lib.attacks.adaptive`.
     """
 
     attack: str
@@ -50,7 +51,7 @@ class Through(NamedTuple):
     """A defense that an attack knows of.
 
     defense: its name in params.yaml.  mode: one of MODES, how the attack sees it (`lib.attacks.adaptive`).  draws: of a
-    random defense, over which EOT averages.
+    random defense, over whose logits EOT averages, and EOT of losses over their losses.
     """
 
     defense: str
@@ -93,7 +94,11 @@ def adversaries(
     if through:
         if recipe.on != "logits":
             raise ValueError(f"only attacks on logits can go through a defense, not one on {recipe.on}")
-        knowledge = f"EOT ({through.draws} draws)" if through.mode == "EOT" else through.mode
+        if through.mode == "EOT of losses" and (recipe.coupled or not recipe.section):
+            raise ValueError(
+                f"{attack} ascends no cross-entropy, whose mean over draws is {through.mode}; there is EOT"
+            )
+        knowledge = f"{through.mode} ({through.draws} draws)" if through.mode.startswith("EOT") else through.mode
         cell += f" with {through.defense}, {through.mode}"
     if recipe.on == "responses":
         made = [_with_universal(study, attack, recipe, values, names[0])]
@@ -171,9 +176,10 @@ def _target(
             raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
         if through.defense == NONE:
             raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
-        draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode == "EOT" else [{}]
+        draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode.startswith("EOT") else [{}]
         defenses = [study.defense(through.defense, **changed) for changed in draws]
-        return [functools.partial(Adaptive, net, *defenses, bpda=through.mode == "BPDA") for net in networks]
+        how = {"bpda": through.mode == "BPDA", "losses": through.mode == "EOT of losses"}
+        return [functools.partial(Adaptive, net, *defenses, **how) for net in networks]
     if on == "features":
         networks = [zoo.cut(net, name, study.scale, tap) for net, name in zip(networks, names, strict=True)]
     # Only here: half precision would round a purifier's output, a weaker attack and a defense that looks better.

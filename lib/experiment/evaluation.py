@@ -74,7 +74,7 @@ def evaluate(
         for victim, shards in zip(victims, zip(*itertools.islice(made, len(study.shards())), strict=True), strict=True):
             found[victim, name, place, seed] = _contributions(study, victim, joined(shards), clean.get(victim))
     scores = {key: [part] for key, part in found.items() if isinstance(part, Call)}
-    for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring"), strict=True):
+    for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])
     keys = [*itertools.product(victims, defenses, places, several)]
     rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]

@@ -15,7 +15,7 @@ from lib.data.segmentation import SegmentationSet
 from lib.data.sets import load_set
 from lib.defenses import Defense, defense
 from lib.engine import engine_of, one_thread
-from lib.halving import halved
+from lib.memory import halved
 from lib.settings import Data, Params, Scale, Scenes
 from lib.store import Arrays, Call, Store
 from lib.units import OF_DEFENSES, in_unit, unit_images

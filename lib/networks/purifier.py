@@ -10,7 +10,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+
+from lib.memory import recomputed
 
 RESIDUAL_SCALE = 0.2
 LARGE = 1 << 20  # 128x128 pixels of 64 channels
@@ -54,8 +55,10 @@ class RRDB(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         again = x.requires_grad and x.numel() >= LARGE and not self.RDB1.conv1.weight.requires_grad
-        inside = super().forward
-        return x + RESIDUAL_SCALE * (checkpoint(inside, x, use_reentrant=False) if again else inside(x))
+        return recomputed(self.whole, x) if again else self.whole(x)
+
+    def whole(self, x: Tensor) -> Tensor:
+        return x + RESIDUAL_SCALE * super().forward(x)
 
 
 class NRP(nn.Sequential):

@@ -1,7 +1,7 @@
 """What is computed of 8-bit images, as arrays for `lib.store`: a victim's predictions, and how near they are to others.
 
 They pass the defense first: images in [0,1] -> images, None for no defense. At most `batch` images are computed at a
-time, fewer where memory is short (`lib.halving`).
+time, fewer where memory is short (`lib.memory`).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.halving import halved
+from lib.memory import halved
 from lib.tasks.precision import LIMIT, Detections, detections_from, packed
 from lib.units import same_size, unit_images
 

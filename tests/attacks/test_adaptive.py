@@ -110,6 +110,36 @@ def test_eot_is_the_mean_over_the_draws():
     assert not torch.allclose(gradient(draws[0], x), gradient(draws[1], x), rtol=1e-3)
 
 
+def test_eot_of_losses_ascends_the_mean_of_the_draws_losses():
+    victim, network = Linear().double(), purifier().double()
+    bound, x, y = dynamic(network), small_batch(), torch.tensor([3, 1])
+
+    def ascended(seen):
+        given = x.clone().requires_grad_(True)
+        return torch.autograd.grad(decision.by_draw(decision.LOSSES["cross-entropy"], seen(given), y).sum(), given)[0]
+
+    def loss(z, label):  # of one image's logits
+        return z.logsumexp(0) - z[label]
+
+    given = x.clone().requires_grad_(True)
+    draws = [victim(draw(given)) for draw in bound]
+    hand = sum(loss(z[k], y[k]) for z in draws for k in range(2)) / 3
+    (expected,) = torch.autograd.grad(hand, given)
+    found, of_mean_logits = (ascended(Adaptive(victim, *bound, losses=losses)) for losses in (True, False))
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-15)
+    assert not torch.allclose(found, of_mean_logits, rtol=1e-3)
+    # Without a gradient it predicts as the mean logits do.
+    assert torch.equal(Adaptive(victim, *bound, losses=True)(x), Adaptive(victim, *bound)(x))
+
+
+def test_eot_of_losses_of_one_draw_is_exact_and_of_many_another_attack(network, x, y):
+    one, many = dynamic(purifier(), seeds=[4]), dynamic(purifier(amount=0.3))
+    for run in (decision.pgd, decision.dim):
+        attack = functools.partial(run, x=x, y=y, ids=IDS, steps=3)
+        assert torch.equal(attack(Adaptive(network, *one, losses=True)), attack(Adaptive(network, *one)))
+        assert not torch.equal(attack(Adaptive(network, *many, losses=True)), attack(Adaptive(network, *many)))
+
+
 def test_eot_of_one_draw_is_exact(network, x):
     bound = dynamic(purifier(), seeds=[4])
     assert torch.equal(Adaptive(network, *bound)(x), Adaptive(network, bound[0])(x))
@@ -210,10 +240,10 @@ def test_a_network_may_be_the_defense_itself_or_bound_deeper(network, x):
 def test_the_representation_says_mode_and_options_but_no_address():
     network = tiny_network()
     bound = defense("nrp", network=purifier(), noise=0.05, seed=7)
-    for mode in MODES:
-        shown = Adaptive(network, bound, bpda=mode == "BPDA").extra_repr()
-        assert shown == f"bpda={mode == 'BPDA'}, defense=nrp(network=NRPResG, noise=0.05, seed=7)"
-    assert Adaptive(network, coarse, bpda=True).extra_repr() == "bpda=True, defense=coarse"
+    for how in ({"bpda": True, "losses": False}, {"bpda": False, "losses": True}):
+        shown = Adaptive(network, bound, **how).extra_repr()
+        assert shown == f"bpda={how['bpda']}, losses={how['losses']}, defense=nrp(network=NRPResG, noise=0.05, seed=7)"
+    assert Adaptive(network, coarse, bpda=True).extra_repr() == "bpda=True, losses=False, defense=coarse"
     assert "defense=NRPResG" in repr(Adaptive(network, purifier()))
 
 

@@ -63,6 +63,31 @@ def test_segmentation_has_confusions_and_detection_matches(study):  # noqa: F811
     assert made.images == [tuple(study.images.ids)] and made.cells["task"].tolist() == ["detection"]
 
 
+def test_the_scores_of_boxes_are_computed_once(study, monkeypatch):  # noqa: F811
+    annotations = [
+        {"id": k + 1, "image_id": k, "category_id": 1, "bbox": [0, 0, 48 - 3 * k, 48], "area": 99, "iscrowd": 0,
+         "segmentation": {"size": [48, 48], "counts": "none of this is needed for boxes"}}
+        for k in range(7)
+    ]  # fmt: skip
+    truth = {"images": [{"id": k} for k in range(7)], "categories": [{"id": 1}], "annotations": annotations}
+    objects = with_images(study, DetectionSet(list(study.images.images), study.images.ids, list(range(7)), truth))
+    noise = adversaries(objects, "Noise")
+    first = evaluate(objects, [clean(objects), *noise], "RetinaNet")
+    for part, images in zip(first.parts, (objects.images.images, noise[0].images), strict=True):
+        expected = evaluate_boxes(truth, range(7), predictions(objects, "RetinaNet", images))
+        assert [part.ap(iou) for iou in ("0.5", "0.5:0.95")] == [expected.ap(iou) for iou in ("0.5", "0.5:0.95")]
+        drawn = np.random.default_rng(0).multinomial(7, [1 / 7] * 7, 20)
+        assert np.array_equal(part.resampled(drawn), expected.resampled(drawn), equal_nan=True)
+    monkeypatch.setattr("lib.tasks.precision._evaluated", lambda *arguments: pytest.fail("scored again"))
+    again = evaluate(objects, [clean(objects), *noise], "RetinaNet")
+    assert [part.ap() for part in again.parts] == [part.ap() for part in first.parts]
+    monkeypatch.undo()
+    # Another truth is another score.
+    objects.images.truth["annotations"][0]["bbox"] = [30, 30, 9, 9]
+    moved = with_images(study, DetectionSet(list(study.images.images), study.images.ids, list(range(7)), truth))
+    assert evaluate(moved, [clean(moved)], "RetinaNet").parts[0].ap() < first.parts[0].ap()
+
+
 def test_nearness_is_the_fidelity_of_every_cell(study):  # noqa: F811
     lighter = Adversaries("SSP", "VGG-16", 16, 100, (study.images.images.int() + 3).clamp(0, 255).to(torch.uint8))
     made = nearness(study, [clean(study), lighter], ["none", "MF 3"], "VGG-16", experiment="quality")

@@ -1,15 +1,25 @@
-"""lib/halving.py: where memory ends fewer images are computed at a time, and every result is the same."""
+"""lib/memory.py: the same results from less memory, and the peak of a whole chain."""
+
+import re
+import subprocess
+import sys
+import weakref
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from lib import halving
+from lib import memory
 from lib.attacks import decision
+from lib.attacks.adaptive import Adaptive
 from lib.attacks.shards import attack_shard
 from lib.attacks.transport import fsa
 from lib.defenses import defense
-from lib.halving import halved
+from lib.memory import halved, recomputed
+from lib.networks import purifier
+from lib.settings import ROOT
 from lib.tasks.predictions import classify, detect, fidelity_of, segment
 from tests.doubles import Corner, Pixelwise
 
@@ -49,7 +59,7 @@ class Pixels(nn.Module):
 
 @pytest.fixture(autouse=True)
 def forgotten():
-    halving._fitting.clear()
+    memory._fitting.clear()
 
 
 def attacked(network, coupled=False):
@@ -110,3 +120,60 @@ def test_images_that_an_attack_couples_are_never_parted():
 
 def test_parts_come_in_order_and_all_of_them():
     assert halved(list, range(5), 2, "f") == [[0, 1], [2, 3], [4]] and halved(list, [], 2, "f") == []
+
+
+def test_what_is_computed_again_has_the_same_gradient_and_leaves_parameters_alone():
+    network, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3)), torch.rand(2, 3, 9, 9)
+    found = []
+    for function in (network, lambda given: recomputed(network, given)):
+        given = x.clone().requires_grad_(True)
+        found.append(torch.autograd.grad(function(2 * given).square().sum(), given)[0])
+    assert torch.equal(*found)
+    recomputed(network, x.requires_grad_(True)).sum().backward()
+    assert x.grad is not None and all(parameter.grad is None for parameter in network.parameters())
+
+
+class Live(TorchDispatchMode):
+    """The largest number of bytes of tensors that were there at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        made = function(*arguments, **options or {})
+        for storage in (part.untyped_storage() for part in tree_leaves(made) if isinstance(part, torch.Tensor)):
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.gone, storage._cdata)
+        return made
+
+    def gone(self, place):
+        self.now -= self.sizes.pop(place)
+
+
+@pytest.mark.parametrize("kind", purifier.PURIFIERS)
+def test_a_step_through_a_released_purifier_takes_a_gigabyte_whatever_the_number_of_draws(kind, monkeypatch):
+    torch.manual_seed(0)
+    side, peaks = 16, []
+    monkeypatch.setattr(purifier, "LARGE", 64 * side**2)  # as with images of 128x128 and more
+    network = purifier.PURIFIERS[kind]().requires_grad_(False)
+    victim = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4)).requires_grad_(False)
+    for draws in (1, 4):
+        bound = [defense("nrp", network=network, noise=0.05, seed=seed) for seed in range(draws)]
+        with Live() as live:
+            decision.i_fgsm(Adaptive(victim, *bound), torch.rand(1, 3, side, side), torch.tensor([1]), steps=1)
+        peaks.append(live.peak * (224 / side) ** 2)
+    assert peaks[0] < 1e9 and peaks[1] < 1.05 * peaks[0]
+
+
+COUNT = 300  # benchmarks/memory.py measures 5,000: docs/scale.md
+
+
+def test_a_chain_takes_the_images_their_adversaries_and_no_second_copy():
+    command = [sys.executable, "benchmarks/memory.py", "chain", str(COUNT)]
+    made = subprocess.run(command, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
+    times = float(re.search(r"peak ([\d.]+) times the images", made.stdout)[1])
+    assert 1.5 < times < 2.5, made.stdout
