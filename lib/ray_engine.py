@@ -8,6 +8,7 @@ without it one begins on this machine.
 import io
 import os
 import socket
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ try:
     import ray
 except ImportError:
     raise ValueError("engine: ray needs Ray, which is not installed here: pip install -e '.[cluster]'") from None
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 
 class Worker:
@@ -71,7 +72,7 @@ class RayEngine(Engine):
             raise ValueError(f"the Ray cluster has no {kind}; device in params.yaml says what networks run on")
         # An actor sees no GPU but its own.
         super().__init__(["cuda" if kind == "GPU" else device] * there)
-        self.needs = {"num_cpus": 1, "num_gpus": int(kind == "GPU")}
+        self.needs = {"num_cpus": int(kind == "CPU"), "num_gpus": int(kind == "GPU")}
         self.actors: list = []
         self.content: dict[str, ray.ObjectRef] = {}
 
@@ -87,7 +88,7 @@ class RayEngine(Engine):
             actor, place = running.pop(ended)
             try:
                 results = _result(ended)
-            except RayActorError as error:
+            except RayError as error:
                 lost[place] += 1
                 if lost[place] > RETRIES:
                     raise _lost(error) from None
@@ -164,20 +165,20 @@ def _alone(job: Callable[[], Any], device: str) -> Any:
 
 
 def _result(task: Any) -> Any:
-    """What tasks give; their errors as they were raised, RayActorError for a lost worker."""
+    """What tasks give; their errors as they were raised, and RayError where a worker was lost."""
     try:
         return ray.get(task)
     except RayTaskError as error:
         raise error.cause from None
 
 
-def _gone(actors: Sequence) -> RayActorError | None:
+def _gone(actors: Sequence) -> RayError | None:
     """The error of an actor that is lost."""
     tasks = [actor.ready.remote() for actor in actors]
     for task in ray.wait(tasks, num_returns=len(tasks), timeout=5)[0]:
         try:
             ray.get(task)
-        except RayActorError as error:
+        except RayError as error:
             return error
     return None
 
@@ -187,4 +188,4 @@ def _lost(error: Exception) -> ChildProcessError:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), 300)

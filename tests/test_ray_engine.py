@@ -35,6 +35,7 @@ def cluster():
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.setenv("RAY_worker_niceness", "0")  # 15 by default, which never gets its turn beside other tests
         patch.setenv("RAY_agent_register_timeout_ms", "300000")
+        patch.setenv("RAY_memory_monitor_refresh_ms", "0")  # what else runs here may fill the memory
         yield engine.engine_of.__wrapped__("ray", "cpu", 2)
         ray.shutdown()
 

@@ -46,11 +46,11 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         built.to(device, memory_format=torch.channels_last).train()
     optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversarial_batch(spec, extractor, examples, range(len(examples)), "sheet")
+    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         x = loop.share(batch(spec, data, step)).to(device, memory_format=torch.channels_last)
-        x_adv = adversarial_batch(spec, extractor, x, loop.share(range(spec.batch)), f"{step}/0")
+        x_adv = adversarial_batch(spec, extractor, x, f"{step}/0", loop.share(range(spec.batch)))
         return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -70,9 +70,9 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
-def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, rows: range, key: str) -> Tensor:
-    """SSP of the crops, which are these rows of a batch."""
-    eps = unit(spec.eps)
+def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
+    """SSP of the crops.  rows: which of the batch they are (default: all)."""
+    eps, rows = unit(spec.eps), rows or range(len(x))
     if spec.budgets == "uniform":
         budgets = torch.rand(rows.stop, 1, 1, 1, generator=generator(spec.seed, "budgets", key))
         eps = eps * budgets[rows.start :: rows.step].to(x)

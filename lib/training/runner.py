@@ -50,14 +50,14 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
         raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {', '.join(known) or 'nothing'}")
     section, spec, network = known[name], getattr(scale, known[name])[name], scale.networks[name]
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
-    device = zoo.device_here() if section in ON_GPU else "cpu"
-    zoo.family_of(network).build(network)  # ValueError for an unknown architecture
-    training, evaluate = KINDS[section](spec, network, scale, device)
     if workers > 1 and section not in SHARED:
         raise ValueError(f"{name}: only {', '.join(sorted(SHARED))} are trained by several workers")
     if spec.batch % workers:
         raise ValueError(f"{name}: a batch of {spec.batch} does not come in {workers} equal shares")
-    run = partial(in_group, workers, device, section, spec, network, scale)
+    device = zoo.device_here() if section in ON_GPU else "cpu"
+    zoo.family_of(network).build(network)  # ValueError for an unknown architecture
+    training, evaluate = KINDS[section](spec, network, scale, device)
+    run = partial(in_group, workers, device, name, spec, scale.name)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
     losses, seconds = cached_training(
@@ -88,14 +88,16 @@ def in_group(workers: int, device: str, *given: object) -> Arrays:
     return engine_of(asked.engine_here(), device, asked.cores()).group(partial(train_share, *given), workers)
 
 
-def train_share(section: str, spec: Any, network: NetworkSpec, scale: Scale, made_from: dict, *rest: Any) -> Arrays:
+def train_share(name: str, spec: Any, scale: str, made_from: dict, *rest: Any) -> Arrays:
     """What one of several workers does: all of a training with its share of every batch.
 
     rest: as `loop.run_steps` takes it after the training, and the worker's device.
     """
     *how, device = rest
+    chosen = settings.load(scale)
     with keys.in_force(made_from):
-        return loop.run_steps(KINDS[section](spec, network, scale, device)[0], *how)
+        training, _ = KINDS[names(chosen)[name]](spec, chosen.networks[name], chosen, device)
+        return loop.run_steps(training, *how)
 
 
 def train_all(

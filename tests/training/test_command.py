@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from lib.atomic import write_bytes
 from lib.data.renderings import RENDERINGS
 from lib.data.unlabelled import unlabelled
 from lib.data.world import CLASSES
+from lib.engine import Engine
 from lib.networks.small import ARCHITECTURES
 from lib.training import generator, runner
 from tests.conftest import refused
@@ -333,3 +335,13 @@ def test_bad_images_are_named(name, command, photographs, tmp_path):
         assert "images are rendered at one size: name the shorter side in resize" in message
         command.change(name, resize=40)
         assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+
+
+def test_several_workers_train_what_the_command_names(command, monkeypatch):
+    """The group here is one process, which gets its job as others do; tests/training/test_workers.py has real ones."""
+    monkeypatch.setattr(Engine, "group", lambda self, job, count: pickle.loads(pickle.dumps(job))("cpu"))
+    command("Inc-v3", "--workers", 4)
+    several = command.record("Inc-v3")
+    command("Inc-v3")
+    one = command.record("Inc-v3")
+    assert several["workers"] == 4 and "workers" not in one and several["sha256"] == one["sha256"]
