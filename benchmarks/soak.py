@@ -26,9 +26,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a file
 from tests.conftest import smoke_project  # noqa: E402
 
+TRAIN = "results/smoke/train"
 # Command, and where its results lie.
 KINDS = {
-    "training": ("train NRP", ["models/smoke/NRP.safetensors", "results/smoke/train"]),
+    "training": ("train NRP", ["models/smoke/NRP.safetensors", f"{TRAIN}/networks/NRP.json", f"{TRAIN}/data"]),
     "appendix": ("run c_fsa", ["results/smoke/c_fsa"]),
     "report": ("report", ["results/smoke/report"]),
     "site": ("site", ["results/smoke/site"]),

@@ -334,7 +334,7 @@ def prune() -> None:
     stale = Store(folder(settings.ROOT)).stale()
     taken = sum(path.stat().st_size for path in stale)
     for path in stale:
-        path.unlink()
+        path.unlink(missing_ok=True)
     print(f"{folder(settings.ROOT)}: {len(stale)} results deleted, {taken / 1e6:.1f} MB")
 
 
@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (OSError, ValueError, MemoryError, RuntimeError) as error:
+    except (OSError, ValueError, MemoryError, FloatingPointError, RuntimeError) as error:
         if (line := in_words(error)) is None:
             raise
         print(f"companion: {line}", file=sys.stderr)

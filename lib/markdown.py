@@ -19,7 +19,7 @@ def verbatim(text: object) -> object:
         return text
     bold, inner = re.fullmatch(r"(?s)(\*\*)?(.*?)(?(1)\*\*)", text).groups()
     inner = html.escape(" ".join(inner.split("\n")), quote=False)
-    inner = re.sub(r"[\\`*|]|(?<!\w)_|_(?!\w)|(?<=\])(?=\()", r"\\\g<0>", inner)
+    inner = re.sub(r"[\\`*|]|(?<![^\W_])_|_(?![^\W_])|(?<=\])(?=\()", r"\\\g<0>", inner)
     return f"{bold or ''}{inner}{bold or ''}"
 
 

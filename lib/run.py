@@ -169,7 +169,7 @@ def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
         if part is None:
             return f"wrote {execute(name, scale).relative_to(settings.ROOT)}"
         if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
-            raise ValueError(f"--part {part} is no part such as 3/8")
+            raise ValueError(f"--part {part}: give it as in 3/8, the third of eight")
         with tempfile.TemporaryDirectory() as folder:
             os.environ["COMPANION_PART"] = part
             execute(name, scale, results=Path(folder))

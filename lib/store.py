@@ -136,12 +136,13 @@ class Store:
 
     def records(self) -> list[tuple[Path, dict]]:
         """Every entry and what it was made from, the oldest first; nothing where that cannot be read."""
-        paths = sorted(self.root.rglob("*.bin"), key=lambda path: path.stat().st_mtime)
+        paths = sorted(self.root.rglob("*.bin"), key=changed)
         return [(path, read_record(path) or {}) for path in paths]
 
     def stale(self) -> list[Path]:
-        """The entries that the present code and packages can no longer ask for."""
-        return [path for path, made in self.records() if not (made and keys.current(made))]
+        """The entries that the present code and packages can no longer ask for, and what killed processes left of some."""
+        halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
+        return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
     def adversaries(self, pattern: str) -> Iterator[tuple[str, str, np.ndarray]]:
         """The adversaries of the cells that fit a pattern: the cell, the image's name and snapshot, uint8 `[3,H,W]`."""
@@ -228,6 +229,14 @@ def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> It
             time.sleep(WAIT)
 
 
+def changed(path: Path) -> float:
+    """When a file was written, in seconds; now for one that another process has just deleted."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()
+
+
 def claimed(path: Path) -> bool:
     """Take a piece of work, unless another process has taken it and not been silent for LOST seconds since."""
     claim = path.with_suffix(".claim")
@@ -236,7 +245,7 @@ def claimed(path: Path) -> bool:
         claim.touch(exist_ok=False)
         return True
     with contextlib.suppress(FileNotFoundError):
-        if time.time() - claim.stat().st_mtime > LOST:
+        if abs(time.time() - claim.stat().st_mtime) > LOST:  # one of the future: the clock was set back
             claim.touch()
             return True
     return False

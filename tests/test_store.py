@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -235,6 +236,27 @@ def test_a_killed_write_leaves_no_entry(tmp_path):
     assert len(CALLS) == 1
 
 
+def test_two_checkouts_write_into_one_store_at_once(tmp_path):
+    """The same entries at the same time, each of its own: all are whole, and both see the same."""
+    script = (
+        "import sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import doubled\n"
+        "for k in range(60):\n    s.Store(pathlib.Path(sys.argv[1])).cached(doubled, np.full(999, k % 20), {})"
+    )
+    command, environment = [sys.executable, "-c", script, str(tmp_path)], os.environ | {"PYTHONPATH": os.getcwd()}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
+    values = sorted(read(path)["a"][0] for path in tmp_path.rglob("*.bin"))
+    assert values == list(range(0, 40, 2)) and not list(tmp_path.rglob("*.part"))
+
+
+def test_a_claim_of_the_future_is_of_a_clock_that_was_set_back(tmp_path):
+    path = tmp_path / "x.bin"
+    assert store.claimed(path) and not store.claimed(path)
+    later = time.time() + 86_400
+    os.utime(path.with_suffix(".claim"), (later, later))
+    assert store.claimed(path) and not store.claimed(path)
+
+
 @pytest.mark.parametrize(
     "other", [np.arange(6.0), np.arange(6).reshape(2, 3), np.arange(6, dtype=np.int32), np.arange(7)]
 )
@@ -389,9 +411,14 @@ def test_results_of_code_that_has_changed_are_stale_and_pruned(tmp_path, monkeyp
     old = keys.record(doubled, (np.arange(4), {}), "cpu")
     store.write(old | {"packages": {"numpy": "0.1"}}, "", {"a": np.arange(1)})
     store.write(old | {"code": {"tests/test_store.py": "0" * 16}}, "", {"a": np.arange(1)})
+    # What killed processes left of entries, and what one is writing now.
+    for name, age in (("left.bin.0a.part", 7200), ("now.bin.0b.part", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path))
     status, printed, _ = companion("store", "prune")
-    assert status == 0 and "2 results deleted" in printed and len(list(tmp_path.rglob("*.bin"))) == 1
+    assert status == 0 and "3 results deleted" in printed and len(list(tmp_path.rglob("*.bin"))) == 1
+    assert [path.name for path in tmp_path.rglob("*.part")] == ["now.bin.0b.part"]
 
 
 def test_adversaries_are_written_as_png_and_the_store_moves(tmp_path, monkeypatch):

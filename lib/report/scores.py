@@ -105,7 +105,7 @@ def point(score: str, frame: Frame) -> float:
 def _one(frame: Frame) -> Contributions:
     """The contributions of one cell; the mean of its outcomes where it was evaluated with several seeds."""
     if not len(frame):
-        raise ValueError("no such cell")
+        raise ValueError("no such cell: nothing of the frame is at these columns")
     others = frame.cells.drop(columns="seed").drop_duplicates()
     if len(others) > 1:
         differ = [name for name in others if others[name].nunique() > 1]
