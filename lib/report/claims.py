@@ -300,7 +300,7 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
             counts = sorted({int(n) for n in part["n"]})
             effect, n = _effects(part), " to ".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
         rows.append(first[[*ABOUT, "source"]].to_dict() | {"effect": effect, "n": n, "verdict": found})
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*ABOUT, "source", "effect", "n", "verdict"])
 
 
 def _effects(part: pd.DataFrame) -> str:
