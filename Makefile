@@ -44,7 +44,7 @@ growth: .venv/installed  ## time and memory against images, side, steps and batc
 	$(BIN)/python benchmarks/growth.py
 
 test-gpu:  ## the tests that need a GPU; lib and torch are enough, DVC and notebooks are not needed
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests/test_gpu.py tests/training/test_loop.py
 
 lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
