@@ -45,7 +45,7 @@ growth: .venv/installed  ## time and memory against images, side, steps and batc
 	$(BIN)/python benchmarks/growth.py
 
 test-gpu:  ## the tests that need a GPU; lib and torch are enough, DVC and notebooks are not needed
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m pytest -q -m gpu tests/test_gpu.py tests/training/test_loop.py
 
 seeds: data/world/world.json  ## train every network with two other seeds and judge the claims again: results/mini/seeds.csv
 	$(BIN)/python tools/seeds.py 1 2

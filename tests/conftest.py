@@ -22,7 +22,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-from lib import cli, timings, zoo
+from lib import zoo
 from lib.settings import ROOT, Scale
 
 STEPS = [1, 2, 10]  # of the curves at the scale "smoke"
@@ -41,6 +41,8 @@ def pytest_runtest_setup(item):
 
 def companion(*arguments: object) -> tuple[int, str, str]:
     """The command with these arguments, in this process: exit status, what it prints, what it says on stderr."""
+    from lib import cli  # not where only a GPU is tested: `make test-gpu` needs no library of commands or pipelines
+
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = cli.main([str(argument) for argument in arguments])
@@ -57,6 +59,8 @@ def refused(*arguments: object) -> str:
 
 def record_training(results: Path, name: str, seconds: float, device: str = "CPU", **facts: object) -> None:
     """What a training leaves: its record, and in how many seconds it ran on what."""
+    from lib import timings
+
     record = results / "train" / "networks" / f"{name}.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(facts))

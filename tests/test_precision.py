@@ -1,6 +1,8 @@
 """lib/precision.py: float32 is float32 while lib computes, and the caller's settings are left as found."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from lib.engine import one_thread
 from lib.networks.purifier import NRPResG
 from lib.networks.wrappers import Bf16, Tf32
 from lib.precision import facts, stated
+from lib.settings import ROOT
 from tests.conftest import tiny_network
 
 
@@ -71,3 +74,22 @@ def test_half_precision_never_goes_through_a_purifier(x, y):
         with pytest.raises(ValueError, match="nrp computes in float32") as caught:
             decision.pgd(network, x, y, ids=range(6), steps=1)
         assert "\n" not in str(caught.value)
+
+
+ALONE = """
+import sys
+sys.modules.update(dict.fromkeys({absent}))
+import pytest
+sys.exit(pytest.main(["-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", *{files}]))
+"""
+ABSENT = {"dvc", "papermill", "nbformat", "nbconvert", "jupyterlab", "IPython", "typer", "matplotlib", "seaborn"}
+ABSENT |= {"skimage", "sklearn", "onnxruntime", "playwright", "mkdocs", "timm", "scipy"}
+
+
+def test_make_test_gpu_needs_no_dvc_no_notebooks_and_no_figures():
+    (line,) = (line for line in (ROOT / "Makefile").read_text().splitlines() if "pytest -q -m gpu" in line)
+    files = [part for part in line.split() if part.startswith("tests/")]
+    code = ALONE.format(absent=ABSENT, files=files)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert all(f"{file}::" in done.stdout for file in files)

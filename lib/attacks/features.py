@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import linf
@@ -49,7 +50,8 @@ def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
     """Mean squared distance of the features to those of x, per image; x's features are computed once."""
     with torch.no_grad():
         clean = extractor(x)
-    return lambda x_adv: (extractor(x_adv) - clean).square().flatten(1).mean(1)
+    each = tuple(range(1, clean.ndim))
+    return lambda x_adv: F.mse_loss(extractor(x_adv), clean, reduction="none").mean(each)
 
 
 def fff(

@@ -93,6 +93,13 @@ def test_every_kind_trains_on_a_gpu_and_goes_on_there(kind, tmp_path, interrupti
     assert any(not torch.equal(value, after[name].cpu()) for name, value in before.items())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mask_rcnn"])  # which draws proposals on its device
+def test_the_first_losses_on_a_gpu_are_the_cpu_s(kind, tmp_path):
+    here, there = (fit(begin(kind, device=device), tmp_path, device)[1].iloc[0] for device in ("cpu", "cuda"))
+    assert there.to_numpy(float) == pytest.approx(here.to_numpy(float), rel=0.05)
+
+
 def test_a_run_that_lost_steps_makes_them_again(tmp_path, interruptions, monkeypatch):
     """As after a kill between two checkpoints."""
     whole, curves, _ = fit(begin("purifier"), tmp_path, "whole")
