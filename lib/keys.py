@@ -10,12 +10,14 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import platform
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import numpy as np
@@ -84,6 +86,28 @@ def current(made_from: dict) -> bool:
     files = {ROOT / name: known for name, known in made_from.get("code", {}).items()}
     same = all(file.is_file() and digest(source(file))[:16] == known for file, known in files.items())
     return same and all(version_of(name) == known for name, known in made_from.get("packages", {}).items())
+
+
+def execute(path: Path, name: str, root: Path = ROOT) -> ModuleType:
+    """A file as the module of that name. What runs is what keys are made of: it and its imports are read first."""
+    imports_through(path, root)
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def executed() -> list[tuple[str, str]]:
+    """The files of own/ that this process has executed: where each lies, seen from the checkout, and its module."""
+    found = [(Path(module.__file__), name) for name, module in sys.modules.items() if name.startswith("own.")]
+    return [(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path), name) for path, name in found]
+
+
+def execute_all(files: Iterable[tuple[str, str]]) -> None:
+    """Execute what `executed` named in another process, with which this one may share no disk."""
+    for path, name in files:
+        if name not in sys.modules:
+            execute(ROOT / path, name)
 
 
 _in_force: set[tuple[str, str]] = set()  # files of the project, with the digests of what this process imported of them

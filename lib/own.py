@@ -1,9 +1,7 @@
 """A function from a user's own file: an attack, a defense or a network (docs/own_attack.md, ...)."""
 
 import functools
-import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -39,31 +37,11 @@ def load(file: str, name: str) -> Callable:
 
 @functools.cache
 def _module(path: Path, file: str) -> ModuleType:
-    """The executed file. What is executed is what keys are made of: it and what it imports are read first."""
-    name = ".".join(Path(file).with_suffix("").parts)
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
+    """The executed file; ValueError in one line where it fails."""
     try:
-        keys.imports_through(path, ROOT)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
+        return keys.execute(path, ".".join(Path(file).with_suffix("").parts), ROOT)
     except Exception as error:
         raise ValueError(f"{file} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    return module
-
-
-def executed() -> list[tuple[str, str]]:
-    """The own files that this process has executed: where each lies (as seen from the checkout), and its name."""
-    names = [name for name in sys.modules if name.startswith(f"{FOLDER}.")]
-    paths = [Path(sys.modules[name].__file__) for name in names]
-    paths = [path.relative_to(ROOT) if path.is_relative_to(ROOT) else path for path in paths]
-    return [(str(path), name.replace(".", "/") + ".py") for path, name in zip(paths, names, strict=True)]
-
-
-def execute(files: Iterable[tuple[str, str]]) -> None:
-    """Execute what `executed` named in another process, with which this one may share no disk."""
-    for path, name in files:
-        _module(ROOT / path, name)
 
 
 def file_of(function: Callable) -> str:

@@ -1,4 +1,4 @@
-"""lib/engine.py: the same results from one process and from several, also when one of them is killed."""
+"""lib/engine: the same results from one process and from several, also when one of them is killed."""
 
 import functools
 import importlib

@@ -1,4 +1,4 @@
-"""lib/ray_engine.py: the same results from a Ray cluster, also when one of its workers is killed."""
+"""lib/engine/cluster.py: the same results from a Ray cluster, also when one of its workers is killed."""
 
 import functools
 import os
@@ -18,7 +18,7 @@ from tests.conftest import refused, tiny_network
 
 def test_without_ray_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "lib.ray_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "lib.engine.cluster", raising=False)
     monkeypatch.setenv("COMPANION_ENGINE", "ray")
     engine.engine_of.cache_clear()
     line = "engine: ray needs Ray, which is not installed here: pip install -e '.[cluster]'"
@@ -101,7 +101,7 @@ def always_killed(x, *, device):
 
 
 def test_what_kills_every_worker_ends_in_one_line(cluster, monkeypatch):
-    monkeypatch.setattr("lib.ray_engine.RETRIES", 1)
+    monkeypatch.setattr("lib.engine.cluster.RETRIES", 1)
     with pytest.raises(ChildProcessError, match=r"^workers were lost again and again, the last one so: [^\n]*$"):
         list(cluster.run([[Job(always_killed, (0,), {}, print)]]))
 

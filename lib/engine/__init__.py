@@ -2,7 +2,7 @@
 
 On CPUs a computation has one thread, here and in every worker, so results do not depend on the machine's cores. A
 worker writes what it computes into the store and sends nothing back; one that is killed costs its present piece, which
-another one repeats. `lib.ray_engine` does the same on a cluster.
+another one repeats. `lib.engine.cluster` does the same on a cluster.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import torch.distributed
 from torch import nn
 from torch.multiprocessing import ProcessExitedException, spawn
 
-from lib import keys, own
+from lib import keys
 from lib.precision import stated
 
 RETRIES = 3  # new pools after a worker was killed
@@ -103,7 +103,7 @@ class Engine:
             for device in self.devices:
                 devices.put(device)
             self.pool = ProcessPoolExecutor(len(self.devices), context, _begin, (devices,))
-        files = own.executed()
+        files = keys.executed()
         waiting, running = iter(list(left.items())), {}
         while True:
             for place, piece in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
@@ -164,7 +164,7 @@ def _killed(count: int) -> ChildProcessError:
 def engine_of(kind: str, device: str, workers: int) -> Engine:
     """The engine of this process: "local", a worker per core, or the one GPU (with "cuda", all of them); or "ray"."""
     if kind == "ray":
-        from lib.ray_engine import RayEngine
+        from lib.engine.cluster import RayEngine
 
         return RayEngine(device, workers)
     gpus = [f"cuda:{k}" for k in range(torch.cuda.device_count())] if device == "cuda" else []
@@ -223,7 +223,7 @@ def unpacked(
             del _networks[next(iter(_networks))]
         return found
 
-    own.execute(files)
+    keys.execute_all(files)
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
     unpickler.persistent_load = network
     return unpickler.load()

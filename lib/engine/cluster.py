@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from lib import own
+from lib import keys
 from lib.engine import RETRIES, Engine, Job, in_group, one_thread, unpacked
 
 try:
@@ -82,7 +82,7 @@ class RayEngine(Engine):
         self.actors = self.actors or [self._actor() for _ in self.devices]
         running = {actor.ready.remote(): (actor, None) for actor in self.actors}
         waiting, idle, left = [*range(len(pieces))], [], len(pieces)
-        lost, files = Counter(), own.executed()
+        lost, files = Counter(), keys.executed()
         while left:
             (ended, *_), _ = ray.wait([*running])
             actor, place = running.pop(ended)
