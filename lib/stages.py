@@ -24,8 +24,9 @@ LARGE = 10**7  # bytes from which on size and time stand for the content
 
 @contextlib.contextmanager
 def running(stage: str, scale: str, root: Path = ROOT, results: Path | None = None) -> Iterator[Path]:
-    """`staged` and `unchanged`; results: another folder than that of the root."""
-    with staged((results or root / "results") / scale, stage) as folder, unchanged(stage, scale, root):
+    """`staged` and `unchanged`; results: another folder than $COMPANION_RESULTS or that of the root."""
+    results = results or Path(os.environ.get("COMPANION_RESULTS") or root / "results")
+    with staged(results / scale, stage) as folder, unchanged(stage, scale, root):
         yield folder
 
 
