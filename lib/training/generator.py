@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as vision
 
 from lib import linf
-from lib.attacks.ascent import evaluating
 from lib.attacks.generators import proposal
+from lib.checks import evaluating
 from lib.data.renderings import RENDERINGS
 from lib.networks.cda_generator import GENERATORS
 from lib.networks.wrappers import Bf16
