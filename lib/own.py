@@ -79,7 +79,7 @@ def told(value: object) -> object:
         return type(value).__name__, len(value), *map(told, value if len(value) <= FEW else ())
     if isinstance(value, dict):
         return "dict", len(value), *((repr(key), told(part)) for key, part in [*value.items()][:FEW])
-    if hasattr(value, "modules"):
+    if hasattr(value, "named_modules") and not inspect.isclass(value):
         tensors = [*value.parameters(), *value.buffers()]
         return id(value), *map(told, tensors), *(part.training for part in value.modules())
     return id(value), getattr(value, "_version", None)

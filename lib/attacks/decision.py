@@ -48,7 +48,7 @@ def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0,
     """
     alpha = eps / 3 if alpha is None else alpha
     x = checked_images(x, eps, members(surrogate), alpha=alpha)
-    if bool((torch.as_tensor(eps - alpha) < 0).any()):
+    if bool((torch.as_tensor(eps - alpha, device=x.device) < 0).any()):
         raise ValueError(f"alpha {alpha} exceeds the budget {eps}: the gradient step would go backwards")
     noise = draws(x, ids, seed, "r_fgsm").normal(*x.shape[1:]).to(x)
     start = (x + alpha * noise.sign()).clamp(0, 1)

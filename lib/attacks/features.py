@@ -82,8 +82,18 @@ def fff(
     network: a `Normalised` network.  taps: names of the layers, in the order in which they run.  shape: (3, H, W).
     lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py, which ends early where a fooling rate
     on images stops rising; 10,000 iterations: supplement, Appendix F.
+
+    ValueError or TypeError in one line for options that mean nothing, and as of `checked_images` and `tapped_modules`;
+    FloatingPointError where the perturbation does not stay finite. Warns where the first gradient is zero.
     """
-    noise = torch.rand(1, *shape, generator=generator(seed, "fff")).to(network.mean)
+    network = plain(network)
+    if not hasattr(network, "mean"):
+        raise TypeError(f"FFF starts from a network's mean image: wrap it in Normalised, not {type(network).__name__}")
+    if len(shape) != 3 or iterations < 1 or halve_every < 1 or not lr > 0:
+        given = f"shape {list(shape)}, iterations {iterations}, halve_every {halve_every}, lr {lr}"
+        raise ValueError(f"FFF needs a shape (3,H,W), iterations and halve_every from 1 on, lr above 0; got {given}")
+    checked_images(network.mean.new_zeros(1, *shape), eps, [network])
+    noise = torch.rand(1, *shape, generator=generator(seed, "fff"), **USUAL).to(network.mean)
     levels = (eps * LEVELS * (2 * noise - 1)).requires_grad_(True)
     optimiser = torch.optim.Adam([levels], lr=lr)
     modules = tapped_modules(network, taps)
@@ -93,13 +103,13 @@ def fff(
             loss = -sum(a.abs().mean().log() for a in activations(network, modules, network.mean + perturbation))
             (levels.grad,) = torch.autograd.grad(loss, levels)
             optimiser.step()
-            if iteration == 1:
+            if iteration == 1 and eps:
                 warn_of_zero((levels.grad == 0).all()[None], "the first gradient of FFF is zero")
             # Halving is for going on: a perturbation halved last would use half of its budget.
             if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
     if not torch.isfinite(levels).all():
-        raise FloatingPointError("the perturbation of FFF is not finite; check the network")
+        raise FloatingPointError("the perturbation of FFF is not finite; check the network and its layers")
     budget = math.floor(eps * LEVELS + 1e-3)
     return levels.detach().round().clamp(-budget, budget) / LEVELS
 

@@ -9,8 +9,7 @@ from lib.attacks.ascent import EPS, convolved
 from lib.checks import checked_images, evaluating, unwrapped
 from lib.networks.cda_generator import Generator
 
-
-LEAST = 5  # pixels: two of a quarter of the side are reflected
+LEAST = 5  # pixels: a border of one, where a quarter of the side is left, is reflected
 
 
 @torch.no_grad()
@@ -34,14 +33,12 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
 def proposal(generator: Generator, x: Tensor) -> Tensor:
     """What the generator makes of x, of the same size, in [0,1].
 
-    Sides that it would not give back unchanged, or that its reflected borders do not fit (below LEAST), are filled up by
-    repeating the edge, below and on the right, and what was filled up is cut off again.
+    Sides that it would not give back unchanged, or below LEAST, are filled up by repeating the edge, below and on the
+    right, and what was filled up is cut off again.
     """
     height, width = x.shape[-2:]
     fitting = [side + (unwrapped(generator).remainder - side) % 4 for side in (height, width)]
-    below, right = (
-        to + (4 if to < LEAST else 0) - side for to, side in zip(fitting, (height, width), strict=True)
-    )
+    below, right = (to + (4 if to < LEAST else 0) - side for to, side in zip(fitting, (height, width), strict=True))
     return generator(F.pad(x, (0, right, 0, below), mode="replicate"))[:, :, :height, :width]
 
 

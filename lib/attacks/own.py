@@ -26,7 +26,8 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
     amounts = {name: options[name] for name in ("step", "alpha") if name in options}
     x, y = checked_images(x, eps, networks, **amounts), checked_labels(y, len(x)).to(x.device)
     given, labels = x.clone(), y.clone()
-    with unchanged(file, *networks, weights=True), stateless(function), evaluating(*networks), torch.enable_grad():
+    watched = unchanged(file, *networks, weights=True)
+    with evaluating(*networks), watched, stateless(function), torch.enable_grad():
         result = function(network, given, labels, eps=eps, **options)
     if not (torch.equal(given, x) and torch.equal(labels, y)):
         raise ValueError(f"{file}: the attack changes its images or labels in place; begin with x.clone()")
@@ -44,6 +45,7 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
         raise ValueError(f"{file}: the attack moves {far}; end it with lib.linf.project(x_adv, x, eps)")
     result = linf.quantise(result, x, eps)
     if eps:
-        still = (result == linf.quantise(x, x, eps)).reshape(-1, *x.shape).flatten(1).all(1)
+        last = result[-1] if snapshots else result
+        still = (last == linf.quantise(x, x, eps)).flatten(1).all(1)
         warn_of_zero(still, f"{file} leaves them unchanged")
     return result

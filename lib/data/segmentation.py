@@ -83,20 +83,26 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
 def read_label(path: Path) -> Tensor:
     """CamVid's classes of an image's pixels, uint8 `[H,W]`; 11 and 255 become VOID. Errors as of `load_camvid`.
 
-    One channel of classes; or CamVid's colours (black: void), in a colour image or in the palette of one.
+    One channel of classes; or CamVid's colours (black: void), in a colour image or in a palette, whose numbers must not
+    name other classes.
     """
     with open_image(path) as file:
         label = np.array(file)
-        colours = np.array(file.convert("RGB")) if file.mode in ("P", "RGB", "RGBA") else None
-    if colours is not None and (classes := classes_of(colours)) is not None:
-        return torch.from_numpy(classes)
+        coloured = np.array(file.convert("RGB")) if file.mode in ("P", "RGB", "RGBA") else None
     void, classes = len(CAMVID_CLASSES), f"classes 0 to {len(CAMVID_CLASSES)}"
-    if label.ndim != 2:
+    by_colour = None if coloured is None else classes_of(coloured)
+    if by_colour is None and label.ndim != 2:
         raise ValueError(f"{path}: a label is one channel of {classes}, or CamVid's colours; this has others")
-    if unknown := sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID}):
+    unknown = [] if label.ndim != 2 else sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID})
+    if by_colour is None and unknown:
         found = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
         raise ValueError(f"{path}: a label is one channel of {classes}; unknown here: {found}")
-    return torch.from_numpy(np.where(label == void, VOID, label).astype(np.uint8))
+    if label.ndim != 2 or unknown:
+        return torch.from_numpy(by_colour)
+    by_number = np.where(label == void, VOID, label).astype(np.uint8)
+    if by_colour is not None and not np.array_equal(by_number, by_colour):
+        raise ValueError(f"{path}: its numbers and its palette's colours name other classes; save it without a palette")
+    return torch.from_numpy(by_number)
 
 
 def classes_of(colours: np.ndarray) -> np.ndarray | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-
 KEPT = 64
 
 

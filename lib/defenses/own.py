@@ -35,8 +35,6 @@ def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
         if not result.requires_grad:
             again = function(x[:1].clone(), **options)
             if (again - result[:1]).abs().mean().item() > SAME:
-                raise ValueError(
-                    f"{file}: the defense gives one image another result alone than in its batch before; it must keep no "
-                    "state, treat every image alone, and draw random numbers from a seed (lib.rng)"
-                )
+                must = "it must keep no state, treat every image alone, and draw random numbers from a seed (lib.rng)"
+                raise ValueError(f"{file}: the defense gives one image two results, in its batch and alone; {must}")
     return result.float().clamp(0, 1)

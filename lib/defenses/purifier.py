@@ -34,7 +34,8 @@ def nrp(
     """
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
-    x = x.to(checked_images(x, eps, [network], clipped=False, noise=noise).dtype)
+    kind = checked_images(x, eps, [network], clipped=False, noise=noise).dtype
+    x = x.to(kind)
     if noise:
         normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
         x = linf.project(x + noise * normal.to(x), x, eps)

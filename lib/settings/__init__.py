@@ -28,9 +28,7 @@ def _levels(options: object) -> object:
     return options
 
 
-Options = Annotated[
-    dict[str, int | float | str], BeforeValidator(_levels), holding("kind", why="such as jpeg or nrp")
-]
+Options = Annotated[dict[str, int | float | str], BeforeValidator(_levels), holding("kind", why="such as jpeg or nrp")]
 
 
 class Params(Strict):

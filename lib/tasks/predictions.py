@@ -70,7 +70,7 @@ def _logits(victim: nn.Module, images: Tensor, defense: Transform, batch: int, d
 def left_as_found(network: object) -> Iterator[None]:
     """A network, if it is one, in inference mode and watched."""
     networks = [network] if isinstance(network, nn.Module) else []
-    with unchanged(f"{type(network).__name__}'s forward pass", *networks), evaluating(*networks):
+    with evaluating(*networks), unchanged(f"{type(network).__name__}'s forward pass", *networks):
         yield
 
 

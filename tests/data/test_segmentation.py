@@ -89,7 +89,7 @@ def damage_colour(root):
         (lambda root: (root / "test.txt").unlink(), "test.txt: no such list; get it with"),
         (lambda root: (root / "testannot" / "f2.png").write_bytes(b"nothing"), "f2.png: corrupt image"),
         (damage_size, "f2.png: the label has 5x7 pixels, its image 24x32"),
-        (damage_class, "f2.png: a label is one channel of classes 0 to 11"),
+        (damage_class, "f2.png: a label is one channel of classes 0 to 11; unknown here: 12"),
         (damage_colour, "f2.png: a label is one channel of classes 0 to 11"),
         (
             lambda root: (root / "test.txt").write_text("test/f0.png\n"),
