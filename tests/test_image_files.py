@@ -179,7 +179,7 @@ def test_what_is_lost_is_said(folder):
 
 
 def test_187_megapixels_are_a_good_file(tmp_path, monkeypatch):
-    """Pillow's own limit is 179 million pixels; a file above it opens, and one above what is free is said to be good."""
+    """Pillow's own limit is 179 million pixels; a larger file opens, and above what is free is called good."""
     path = tmp_path / "in" / "huge.png"
     path.parent.mkdir()
     path.write_bytes(huge_png(17_000, 11_000))

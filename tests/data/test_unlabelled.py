@@ -143,7 +143,7 @@ def test_a_large_image_is_no_attack_on_the_reader(folder, monkeypatch):
     data.check(5)
     assert len(list(data)) == len(data) and Image.MAX_IMAGE_PIXELS == 50
     monkeypatch.setattr(images, "LARGEST", 100)
-    with pytest.raises(ValueError, match=r"b\.png: too large for the memory, or more than 100 pixels$"):
+    with pytest.raises(ValueError, match=r": too large for the memory, or more than 100 pixels$"):
         list(data)
 
 
