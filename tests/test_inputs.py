@@ -556,7 +556,14 @@ def test_layers_of_wrapped_networks_are_found(wrap, x):
     assert cda(wrap(GENERATORS["cda_generator"](4, 1)), x).shape == x.shape
 
 
-@pytest.mark.parametrize("state", ["no_grad", "inference mode", "float64 by default", "another device by default"])
+def test_a_step_of_a_training_needs_gradients():
+    network = nn.Linear(1, 1)
+    with torch.no_grad():
+        loss = network(torch.ones(1, 1)).sum()
+    refusal(lambda: loop.descend(torch.optim.SGD(network.parameters(), 0.1), loss), "^trainings need gradients")
+
+
+@pytest.mark.parametrize("state", ["inference mode", "float64 by default", "another device by default"])
 def test_trainings_say_what_of_the_caller_s_pytorch_they_cannot_take(state):
     with STATES[state]():
         refusal(lambda: loop.begin(0, (X * 255).byte(), torch.arange(6, device="cpu"), 10), "^trainings need")

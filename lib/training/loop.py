@@ -57,8 +57,8 @@ def begin(seed: int, images: Tensor, labels: Tensor | None = None, classes: int 
     kind, place = torch.get_default_dtype(), torch.get_default_device()
     if kind != torch.float32 or place.type != "cpu":
         raise ValueError(f"trainings need PyTorch's defaults, float32 on the CPU, not {kind} on {place}")
-    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
-        raise ValueError("trainings need gradients; leave torch.no_grad() and inference_mode()")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("trainings need gradients; leave torch.inference_mode()")
     checked_bytes(images, count=images.ndim != 3 if isinstance(images, Tensor) else True)
     if classes is not None:
         checked_labels(labels, len(images), classes)
@@ -173,6 +173,8 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float | None = N
     """
     for group in optimiser.param_groups if lr is not None else ():
         group["lr"] = lr * group.get("factor", 1)
+    if not loss.requires_grad:
+        raise ValueError("trainings need gradients; leave torch.no_grad()")
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()
