@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +58,8 @@ def largest(name: str, amount: Amount, count: int) -> float:
     """The largest budget or step; of several the least one if that is no number from 0 on. ValueError for another shape
     than one per image."""
     if not isinstance(amount, Tensor):
+        if isinstance(amount, bool) or not isinstance(amount, Real):
+            raise TypeError(f"{name} must be a number in [0,1], or one per image as a tensor, got {amount!r}")
         return float(amount)
     if amount.numel() > 1 and amount.shape != (count, 1, 1, 1):
         raise ValueError(f"{name} must be a number or one per image, [{count},1,1,1], got {list(amount.shape)}")

@@ -142,6 +142,12 @@ def test_a_budget_in_levels_is_refused_with_both_readings(name, network, x, y, e
     assert not 1 < eps <= 255 or f"{eps:.4g} of {255} levels is eps={eps / 255:.4g}" in line
 
 
+@every_attack
+@pytest.mark.parametrize("eps", ["16/255", None, True, [EPS]])
+def test_a_budget_that_is_no_number_is_refused(name, network, x, y, eps):
+    refusal(lambda: attacked(name, network, x, y, eps=eps), "eps must be a number")
+
+
 def test_the_issue_s_example_is_its_line():
     with pytest.raises(ValueError) as caught:
         ssp(Tap(tiny_network(), "2"), X, ids=IDS, eps=16)

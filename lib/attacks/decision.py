@@ -46,8 +46,8 @@ def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0,
     alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
     sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
     """
+    x = checked_images(x, eps, members(surrogate), **({} if alpha is None else {"alpha": alpha}))
     alpha = eps / 3 if alpha is None else alpha
-    x = checked_images(x, eps, members(surrogate), alpha=alpha)
     if bool((torch.as_tensor(eps - alpha, device=x.device) < 0).any()):
         raise ValueError(f"alpha {alpha} exceeds the budget {eps}: the gradient step would go backwards")
     noise = draws(x, ids, seed, "r_fgsm").normal(*x.shape[1:]).to(x)
