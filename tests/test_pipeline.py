@@ -21,7 +21,7 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"atomic", "machine", "markdown", "rng", "keys", "units", "verify"},
+    {"atomic", "checks", "machine", "markdown", "memory", "precision", "rng", "keys", "units", "verify"},
     {"engine"},
     {"linf", "settings", "store", "timings"},
     {"digests", "stages"},

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.checks import checked_logits
 from lib.rng import Streams, moved
 
 RATIO = 330 / 299  # the released code resizes 299-pixel images to 299..329 and pads to 330
@@ -24,7 +25,7 @@ def resize_and_pad(x: Tensor, streams: Streams, chosen: Tensor | None = None) ->
     height, width = x.shape[-2:]
     tall, wide = round(height * RATIO), round(width * RATIO)
     if tall <= height or wide <= width:
-        raise ValueError(f"images of {height}x{width} are too small for input diversity")
+        raise ValueError(f"images of {height}x{width} are too small for input diversity; the least size is 5x5")
     new_height = streams.integers(height, tall)
     new_width = (width + (new_height - height) * (wide - width) // (tall - height)).clamp(max=wide - 1)
     top, left = streams.integers(0, tall - new_height), streams.integers(0, wide - new_width)
@@ -40,7 +41,9 @@ def placed(x: Tensor, drawn: Tensor, tall: int, wide: int) -> Tensor:
     height, width = x.shape[-2:]
     images = []
     for image, (new_height, new_width, top, left) in zip(x, drawn.tolist(), strict=True):
-        rows, columns = (torch.arange(n) * size // n for n, size in ((new_height, height), (new_width, width)))
+        rows, columns = (
+            torch.arange(n, device="cpu") * size // n for n, size in ((new_height, height), (new_width, width))
+        )
         around = (left, wide - new_width - left, top, tall - new_height - top)
         images.append(F.pad(image.index_select(2, columns).index_select(1, rows), around, value=FILL))
     return torch.stack(images) if images else x.new_empty(0, x.shape[1], tall, wide)
@@ -52,7 +55,9 @@ def placed_at_once(x: Tensor, drawn: Tensor, tall: int, wide: int) -> Tensor:
     rows = selection(x.shape[-2], new_height, top, tall).to(x.dtype)
     columns = selection(x.shape[-1], new_width, left, wide).to(x.dtype)
     inside = rows.sum(-1)[:, None, :, None] * columns.sum(-1)[:, None, None, :]
-    return rows[:, None] @ x @ columns[:, None].mT + FILL * (1 - inside)
+    # The caller's autocast would round the images.
+    with torch.autocast(x.device.type, enabled=False):
+        return rows[:, None] @ x @ columns[:, None].mT + FILL * (1 - inside)
 
 
 def selection(size: int, new_size: Tensor, offset: Tensor, out: int) -> Tensor:
@@ -74,7 +79,8 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
         groups = [group for group in (resized, x[moved(others, x)]) if len(group)]
         order = torch.cat([chosen.nonzero().flatten(), others]).argsort()
         # Images are the last dimension but one, with several draws of a defense too.
-        return torch.cat([network(group) for group in groups], -2).index_select(-2, moved(order, x))
+        outputs = [checked_logits(network(group), len(group)) for group in groups]
+        return torch.cat(outputs, -2).index_select(-2, moved(order, x))
 
     return forward
 
@@ -82,7 +88,7 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
 def translation_kernel(size: int = 15, edge: float = 3.0) -> Tensor:
     """The Gaussian kernel `[size,size]` of DIM-TI: the normal density at `size` points on [-edge, edge], so that sigma
     is 7/3 pixels by default (Translation-Invariant-Attacks, attack_iter.py, `gkern`)."""
-    points = torch.linspace(-edge, edge, size, dtype=torch.float64)
+    points = torch.linspace(-edge, edge, size, dtype=torch.float64, device="cpu")
     density = torch.exp(-(points**2) / 2)
     kernel = density[:, None] * density[None, :]
     return (kernel / kernel.sum()).float()

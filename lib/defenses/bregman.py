@@ -39,7 +39,7 @@ def batched(planes: Tensor, weight: float, max_iterations: int, tolerance: float
     u = F.pad(planes, (0, 1, 0, 1))
     u[:, :height, width], u[:, height, :width] = planes[:, :, -1], planes[:, -1]
     inside, right, below = u[:, :height, :width], u[:, :height, 1:], u[:, 1:, :width]
-    t, b, d_minus_b = (torch.zeros(2, *planes.shape, device=device) for _ in range(3))
+    t, b, d_minus_b = (planes.new_zeros(2, *planes.shape) for _ in range(3))
     result, size, padded = planes.clone(), torch.empty_like(planes), planes.new_zeros(len(planes), *shape)
     known, product, back = padded[:, :height, :width], torch.fft.rfft2(padded), torch.empty_like(padded)
     swept, active = back[:, :height, :width], torch.ones(len(planes), dtype=torch.bool, device=device)

@@ -26,6 +26,7 @@ from torch import nn
 from torch.multiprocessing import ProcessExitedException, spawn
 
 from lib import keys
+from lib.checks import usual_torch
 from lib.precision import stated
 
 RETRIES = 3  # new pools after a worker was killed
@@ -46,18 +47,23 @@ class Job(NamedTuple):
 
     def compute(self, device: str) -> Any:
         """The result, computed here. ValueError in one line where the code is not what the record says."""
-        with keys.in_force(self.made_from), one_thread(device):
-            return self.function(*self.arguments, device=device, **self.how)
+        try:
+            with keys.in_force(self.made_from), one_thread(device):
+                return self.function(*self.arguments, device=device, **self.how)
+        except Exception:
+            _networks.clear()  # custom code may have changed those that this worker holds
+            raise
 
 
 @contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Within it PyTorch computes with one thread on a CPU, and float32 is float32 (`lib.precision`)."""
+    """Within it PyTorch computes with one thread on a CPU and its own defaults, and float32 is float32
+    (`lib.precision`)."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
     try:
-        with stated(device):
+        with stated(device), usual_torch():
             yield
     finally:
         torch.set_num_threads(threads)

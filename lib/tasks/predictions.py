@@ -1,10 +1,13 @@
 """What is computed of 8-bit images, as arrays for `lib.store`: a victim's predictions, and how near they are to others.
 
 They pass the defense first: images in [0,1] -> images, None for no defense. At most `batch` images are computed at a
-time, fewer where memory is short (`lib.memory`).
+time, fewer where memory is short (`lib.memory`). Victims run in inference mode and are left as found. TypeError or
+ValueError in one line for images or outputs of another kind and for a victim that changes itself, FloatingPointError
+for outputs that are not finite.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from inspect import unwrap
 from itertools import chain
 from operator import itemgetter
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.checks import checked_bytes, checked_logits, evaluating, finite, unchanged
 from lib.memory import halved
 from lib.tasks.precision import LIMIT, Detections, detections_from, packed
 from lib.units import same_size, unit_images
@@ -35,7 +39,12 @@ def classify(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 50, device: str = "cpu"
 ) -> Arrays:
     """The fields of a `Prediction` of images `[N,3,H,W]`."""
-    values, classes = _of_logits(lambda logits: logits.softmax(1).topk(5), victim, images, defense, batch, device)
+
+    def likely(logits: Tensor) -> Sequence[Tensor]:
+        checked_logits(logits, len(logits))
+        return logits.float().softmax(1).topk(min(5, logits.shape[1]))
+
+    values, classes = _of_logits(likely, victim, images, defense, batch, device)
     return {"classes": classes, "confidence": values}
 
 
@@ -44,7 +53,13 @@ def segment(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 4, device: str = "cpu"
 ) -> Arrays:
     """labels: the most likely class of every pixel, uint8 `[N,H,W]`, of images `[N,3,H,W]`."""
-    (labels,) = _of_logits(lambda logits: [logits.argmax(1).byte()], victim, images, defense, batch, device)
+
+    def likely(logits: Tensor) -> list[Tensor]:
+        if logits.ndim != 4 or logits.shape[1] > 256:
+            raise ValueError(f"a segmenter gives logits [B,K,H,W] of at most 256 classes, got {list(logits.shape)}")
+        return [logits.argmax(1).byte()]
+
+    (labels,) = _of_logits(likely, victim, images, defense, batch, device)
     return {"labels": labels}
 
 
@@ -55,10 +70,25 @@ def _of_logits(
 
     def predicted(places: range) -> list[Tensor]:
         x = unit_images(images[places.start : places.stop], device)
-        return read(victim(defense(x) if defense else x))
+        logits = victim(defense(x) if defense else x)
+        if not isinstance(logits, Tensor) or len(logits) != len(x):
+            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{type(victim).__name__} must give logits of {len(x)} images, got {found}")
+        finite(logits.amax(1), f"{type(victim).__name__}'s logits")  # -inf may rule out a class
+        return read(logits)
 
-    found = halved(predicted, range(len(images)), batch, victim, unwrap(defense))
+    checked_bytes(images)
+    with left_as_found(victim):
+        found = halved(predicted, range(len(images)), batch, victim, unwrap(defense))
     return [torch.cat(parts).cpu().numpy() for parts in zip(*found, strict=True)]
+
+
+@contextlib.contextmanager
+def left_as_found(network: object) -> Iterator[None]:
+    """A network, if it is one, in inference mode and watched."""
+    networks = [network] if isinstance(network, nn.Module) else []
+    with evaluating(*networks), unchanged(f"{type(network).__name__}'s forward pass", *networks):
+        yield
 
 
 @torch.no_grad()
@@ -72,18 +102,25 @@ def detect(
     found: list[Detections] = [None] * len(images)
 
     def in_group(group: Sequence[int]) -> list[dict[str, Tensor]]:
-        x = torch.stack([unit_images(images[index], device) for index in group])
+        x = torch.stack([unit_images(checked_bytes(images[index], count=False), device) for index in group])
         return detector(list(defense(x) if defense else x))
 
     # A detector pads a mixed batch to its largest image, so what it finds would depend on an image's neighbours.
-    for group in same_size(images, batch):
-        results = chain.from_iterable(halved(in_group, group, batch, detector, unwrap(defense)))
-        for index, result in zip(group, results, strict=True):
-            order = result["scores"].argsort(descending=True, stable=True)[:LIMIT]
-            boxes, scores, labels = (result[name][order].cpu().numpy() for name in ("boxes", "scores", "labels"))
-            boxes = boxes.astype(np.float32).reshape(-1, 4)
-            found[index] = Detections(boxes, scores.astype(np.float32), labels.astype(np.int64))
+    with left_as_found(detector):
+        for group in same_size(images, batch):
+            results = chain.from_iterable(halved(in_group, group, batch, detector, unwrap(defense)))
+            for index, result in zip(group, results, strict=True):
+                found[index] = best(result, type(detector).__name__)
     return packed(found)
+
+
+def best(result: dict[str, Tensor], name: str) -> Detections:
+    """The 100 detections of the highest scores; name: the detector's, for errors."""
+    scores = finite(result["scores"], f"{name}'s scores")
+    order = scores.argsort(descending=True, stable=True)[:LIMIT]
+    boxes, scores, labels = (result[key][order].cpu().numpy() for key in ("boxes", "scores", "labels"))
+    finite(result["boxes"], f"{name}'s boxes")
+    return Detections(boxes.astype(np.float32).reshape(-1, 4), scores.astype(np.float32), labels.astype(np.int64))
 
 
 def top_k(prediction: Prediction, labels: np.ndarray, k: int) -> np.ndarray:
@@ -104,12 +141,13 @@ def fidelity_of(
     def measured(group: Sequence[int]) -> list[Tensor]:
         x, other = (unit_images(torch.stack([of[index] for index in group]), device) for of in (clean, images))
         other = defense(other) if defense else other
-        psnr = -10 * (other - x).square().flatten(1).mean(1).log10()
+        error = finite((other - x).square().flatten(1).mean(1), "the difference of the images")
+        psnr = -10 * error.log10()
         if not tap:
             return [psnr]
         features = tap(x)
         away = (tap(other) - features).square().flatten(1).sum(1)
-        return [psnr, away / features.square().flatten(1).sum(1)]
+        return [psnr, finite(away / features.square().flatten(1).sum(1), "the distance of the features")]
 
     groups = same_size(clean, batch)
     found = [part for group in groups for part in halved(measured, group, batch, tap, unwrap(defense))]

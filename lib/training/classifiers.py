@@ -53,6 +53,8 @@ def adversarial_batch(
     budgets = kurakin_eps(count // 2, unit(share * spec.eps), generator(spec.seed, "eps", step))
     budgets = loop.share(budgets).to(x.device)
     half = len(budgets)
+    if not half:
+        raise ValueError(f"recipe {spec.recipe} attacks half of each batch, and a batch of {len(x)} has none")
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
     x_adv = fgsm(networks[step % len(networks)], x[:half], y[:half], eps=budgets)
@@ -66,7 +68,7 @@ def training(
 
     sources: trained networks for the recipe "ensemble", on the same device.
     """
-    torch.manual_seed(spec.seed)
+    loop.begin(spec.seed, images, labels, network.classes)
     victim = Normalised(ARCHITECTURES[network.architecture](network.classes), MEAN, STD)
     victim = victim.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)

@@ -176,7 +176,7 @@ def test_a_generator_is_left_as_found_by_an_error_too(generator):
 
 @pytest.mark.parametrize(("change", "error", "message"), [
     (lambda x: (x * 255).byte(), TypeError, "divide 8-bit images by 255"),
-    (lambda x: x[0], ValueError, r"shape \[B,C,H,W\]"),
+    (lambda x: x[0], ValueError, r"shape \[B,3,H,W\]"),
     (lambda x: x * 2 - 1, ValueError, r"lie in \[0,1\]"),
     (lambda x: x * float("nan"), ValueError, r"lie in \[0,1\]"),
 ])  # fmt: skip
