@@ -103,7 +103,7 @@ def test_without_uv_or_tensorflow_one_line_says_so(tmp_path, monkeypatch):
 def computed(tmp_path_factory):
     """A folder with what TensorFlow writes here."""
     if not os.environ.get("COMPANION_TENSORFLOW"):
-        pytest.skip("COMPANION_TENSORFLOW=1 runs it, a minute on two cores; uv downloads TensorFlow the first time")
+        pytest.skip("COMPANION_TENSORFLOW=1 runs it, a minute of CPU; uv downloads TensorFlow the first time")
     folder = tmp_path_factory.mktemp("tensorflow")
     slim.run_tensorflow(truth.__file__, folder)
     return folder
