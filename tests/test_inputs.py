@@ -608,16 +608,12 @@ RUDE_ATTACKS = {
     "a part": "network[2] = torch.nn.Identity()",
     "a number": "network[3].p = 0.0",
     "a method": "network[6].forward = lambda x: x[:, :10]",
-    "the images": "x.add_(0.01).clamp_(0, 1)",
-    "the labels": "y.zero_()",
-    "a name of its file": "global calls; calls += 1",
-    "a list of its file": "seen.append(1)",
 }
 
 
 @pytest.mark.parametrize("kind", RUDE_ATTACKS)
 def test_an_attack_that_changes_what_it_is_given_is_refused(kind, tmp_path, monkeypatch, x, y):
-    text = f"calls, seen = 0, []\ndef attack(network, x, y, *, eps):\n    clean = x.clone()\n    {RUDE_ATTACKS[kind]}\n"
+    text = f"def attack(network, x, y, *, eps):\n    clean = x.clone()\n    {RUDE_ATTACKS[kind]}\n"
     function, network = own(tmp_path, monkeypatch, text + "    return clean\n", "attack"), tiny_network()
     torch.nn.modules.module._global_forward_hooks.clear()
     clean = network(x)

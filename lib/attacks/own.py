@@ -9,7 +9,7 @@ from lib import linf
 from lib.attacks.ascent import warn_of_zero
 from lib.attacks.decision import Surrogate, members
 from lib.checks import checked_images, checked_labels, evaluating, unchanged
-from lib.own import HALF_LEVEL, file_of, stateless
+from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
 
 
@@ -20,17 +20,14 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
     options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
     afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
     finite, or further than half a level outside eps; and for a function that changes a network (hooks, mode,
-    parameters, buffers), its images in place, or names of its file. Warns of images that it leaves unchanged.
+    parameters, buffers). Warns of images that it leaves unchanged.
     """
     networks, file = members(network), file_of(function)
     amounts = {name: options[name] for name in ("step", "alpha") if name in options}
     x, y = checked_images(x, eps, networks, **amounts), checked_labels(y, len(x)).to(x.device)
-    given, labels = x.clone(), y.clone()
     watched = unchanged(file, *networks, weights=True)
-    with evaluating(*networks), watched, stateless(function), torch.enable_grad():
-        result = function(network, given, labels, eps=eps, **options)
-    if not (torch.equal(given, x) and torch.equal(labels, y)):
-        raise ValueError(f"{file}: the attack changes its images or labels in place; begin with x.clone()")
+    with evaluating(*networks), watched, torch.enable_grad():
+        result = function(network, x.clone(), y.clone(), eps=eps, **options)
     snapshots = options.get("snapshots")
     shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
     found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__

@@ -65,7 +65,8 @@ class OwnAttack(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def can_be_levels(cls, data: Any) -> Any:
-        in_levels(data, OF_ATTACKS)
+        if isinstance(data, dict):
+            in_levels(data, OF_ATTACKS)
         return data
 
     @property
