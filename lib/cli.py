@@ -123,6 +123,22 @@ def defend(
 
 
 @app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(metavar="ADVERSARIES", help="folder of adversaries, of any library")],
+    clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="folder of the images that they were made from")],
+    victim: Annotated[str | None, typer.Option(help="a classifier of the scale (default: Appendix F's)")] = None,
+    defense: Annotated[str, typer.Option(help="a name of params.yaml's defenses")] = "none",
+    labels: Annotated[Path | None, typer.Option(help="csv with the columns file,label, 0-based")] = None,
+    eps: Annotated[float | None, typer.Option(help="the budget that they claim, in levels of 0 to 255")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Evaluate a folder of adversaries; says if they are JPEG files or outside the budget around the clean images."""
+    from lib import folders
+
+    print(folders.evaluate_folder(source, clean, scale, victim, defense, labels, eps))
+
+
+@app.command()
 def figures(
     item: Annotated[str, typer.Argument(help="a figure (6, figure_06, transfer); without one, all that there is")] = "",
     style: Annotated[str, typer.Option(help="paper, or slides: large type, 16:9")] = "paper",
@@ -332,7 +348,7 @@ def main(arguments: list[str] | None = None) -> int:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, FloatingPointError) as error:
         print(f"companion: {error}", file=sys.stderr)
         return 1
     return 0

@@ -24,6 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from lib.checks import usual_torch
+
 RETRIES = 3  # new pools after a worker was killed
 HELD = 8  # networks in the memory of a worker
 
@@ -44,12 +46,13 @@ class Job(NamedTuple):
 
 @contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Within it PyTorch computes with one thread on a CPU."""
+    """Within it PyTorch computes with one thread on a CPU, and with its own defaults."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
     try:
-        yield
+        with usual_torch():
+            yield
     finally:
         torch.set_num_threads(threads)
 
@@ -160,8 +163,12 @@ def _work(parcel: bytes, own: Sequence[tuple[str, str]]) -> None:
             spec.loader.exec_module(sys.modules[name])
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
     unpickler.persistent_load = _network_of
-    for job in unpickler.load():
-        job.run(_device)
+    try:
+        for job in unpickler.load():
+            job.run(_device)
+    except Exception:
+        _networks.clear()  # own code may have changed them
+        raise
 
 
 def _network_of(path: Path) -> nn.Module:

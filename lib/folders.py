@@ -1,8 +1,10 @@
 """An attack or a defense on every image of a folder, each at its own size."""
 
+import math
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -14,14 +16,15 @@ from tqdm import tqdm
 from lib import settings, zoo
 from lib.atomic import replacing
 from lib.attacks.registry import attacks
-from lib.data.images import ImageSet, image_files, read_image
+from lib.data.images import ImageSet, image_files, open_image, read_image, remarks
 from lib.defenses import Defense, defense
 from lib.defenses.purifier import NOISE
-from lib.experiment import NONE, Study, adversaries, explore
+from lib.experiment import NONE, Study, adversaries, explore, predictions
 from lib.experiment.study import here
 from lib.networks import weights as files
-from lib.units import to_bytes, unit_images
+from lib.units import in_levels, to_bytes, unit_images
 
+PER_PIXEL = 100  # bytes that the lightest defenses take at their peak
 UNKNOWN = -1  # the label of an image that no file of labels names
 
 
@@ -29,17 +32,14 @@ def defend_folder(kind: str, source: Path, target: Path, scale: str | None = Non
     """Defended copies of the images in `source` as `target`/STEM.png; what was done, in words.
 
     kind: of `lib.defenses`, with its options (of nrp: as of `purifier`), or a name of params.yaml's defenses.
-    ValueError or OSError in one line, also at the first file that cannot be read; what was written before stays.
+    ValueError or OSError in one line, at the end for files that cannot be read or defended; the others are there.
     """
     study = empty_study(scale)
     if kind in study.params.defenses:
         function = study.defense(kind, **options)
     else:
         function = purifier(**options) if kind == "nrp" else defense(kind, **options)
-    try:
-        return apply(lambda image, _: function(unit_images(image[None], study.device))[0], source, target)
-    except torch.cuda.OutOfMemoryError:
-        raise ValueError("the GPU's memory is too small for an image; give a --tile, such as 512") from None
+    return apply(lambda image, _: function(unit_images(image[None], study.device))[0], source, target)
 
 
 def purifier(weights: Path | None = None, dynamic: bool = False, **options: object) -> Defense:
@@ -64,7 +64,7 @@ def attack_folder(
 
     surrogate: a network of the scale (default: as of `explore.chosen_networks`).  labels: a file with the columns file
     and label; without it an attack that needs labels takes the surrogate's predictions.  changed: parameters, in
-    levels. ValueError or OSError in one line.
+    levels. ValueError or OSError in one line, at the end for images that cannot be read or attacked.
     """
     study = empty_study(scale)
     surrogate, _ = explore.chosen_networks(study, name, surrogate, None, NONE)
@@ -107,16 +107,156 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
     """Write what `function` makes of each image of a folder, losslessly; how many, in words.
 
     function: uint8 `[3,H,W]` and its file -> `[3,H,W]` in [0,1]. Only the folder itself is read, not what lies in
-    folders below; on stderr a progress bar and what was left out. A file appears under its name only when it is
-    complete; one of that name is replaced.
+    folders below; on stderr a progress bar, what was left out, and what a file holds that its result does not. A file
+    appears under its name only when it is complete; one of that name is replaced. An image that cannot be done is left
+    out; ValueError in one line at the end, when the others are there, names it with the reason.
     """
     paths = find_images(source)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: the results would mix with the images they come from; name another folder")
     target.mkdir(parents=True, exist_ok=True)
+    failed, noted = {}, {}
     for path in tqdm(paths, unit="image"):
-        save_png(function(read_image(path), path), target / f"{path.stem}.png")
+        try:
+            image = readable(path, noted)
+            result = function(image, path)
+            to_bytes(result)
+        except Unreadable as error:
+            failed[path] = str(error)
+        except (ValueError, TypeError, FloatingPointError, RuntimeError, MemoryError) as error:
+            failed[path] = f"{path.name} ({image.shape[2]}x{image.shape[1]}): {in_one_line(error)}"
+        else:
+            save_png(result, target / f"{path.stem}.png")
+    for name, words in noted.items():
+        print(f"{name}: {', '.join(words)}", file=sys.stderr)
+    report(failed, paths, target)
     return f"{target}: {len(paths)} images"
+
+
+class Unreadable(ValueError):
+    """A file that cannot be read."""
+
+
+def readable(path: Path, noted: dict[str, list[str]]) -> Tensor:
+    """An image, uint8 `[3,H,W]`; what of the file is not in it, in words, goes to `noted`. `Unreadable` in one line."""
+    try:
+        with open_image(path) as file:
+            wanted, free = file.width * file.height * PER_PIXEL, free_memory()
+        if wanted > free:
+            gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
+            raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
+        if words := remarks(path):
+            noted[path.name] = words
+        return read_image(path)
+    except (OSError, ValueError) as error:
+        raise Unreadable(str(error)) from None
+
+
+def free_memory() -> float:
+    """Bytes that are free, as the kernel says; without bound where it says nothing."""
+    try:
+        return 1024 * int(re.search(r"MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text())[1])
+    except (OSError, TypeError):
+        return math.inf
+
+
+def in_one_line(error: Exception) -> str:
+    """What an error says, without a repetition of where."""
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        return "the GPU's memory is too small for the image; give a --tile, such as 512"
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def report(failed: dict[Path, str], paths: list[Path], target: Path) -> None:
+    """ValueError in one line where images could not be done; the reason alone where it is one for all."""
+    if not failed:
+        return
+    reasons = {reason.partition("): ")[2] or reason for reason in failed.values()}
+    if len(failed) == len(paths) and len(reasons) == 1:
+        raise ValueError(reasons.pop())
+    done = f"{target}: {len(paths) - len(failed)} of {len(paths)} images are there"
+    raise ValueError(f"{done}; not done: {'; '.join(failed.values())}")
+
+
+def evaluate_folder(
+    folder: Path,
+    clean: Path,
+    scale: str | None = None,
+    victim: str | None = None,
+    defense: str = NONE,
+    labels: Path | None = None,
+    eps: float | None = None,
+) -> str:
+    """What a classifier makes of a folder of adversaries, and whether they are what they claim to be, in words.
+
+    clean: the folder of the images that they were made from, of the same names but for the suffix.  victim: a network
+    of the scale.  labels: as of `attack_folder`, with the clean images' names.  eps: the stated budget, in levels.
+    Files that lose detail (JPEG) and adversaries outside the budget are counted, and said. ValueError or OSError in one
+    line, also at the end for files that could not be evaluated.
+    """
+    in_levels({} if eps is None else {"eps": eps}, frozenset({"eps"}))
+    study = empty_study(scale)
+    _, victim = explore.chosen_networks(study, "Noise", None, victim, defense)
+    partners, given = {path.stem: path for path in find_images(clean)}, read_labels(labels) if labels else None
+    paths, failed, rows = find_images(folder), {}, []
+    for path in tqdm(paths, unit="image"):
+        try:
+            rows.append(compared(study, victim, defense, path, partners.get(path.stem), given))
+        except (ValueError, RuntimeError, FloatingPointError) as error:
+            failed[path] = in_one_line(error)
+    found = pd.DataFrame(rows)
+    lines = [f"{victim} with defense {defense}: {len(found)} adversaries of {folder}"]
+    for name, column in {"accuracy, clean": "right", "accuracy": "right_adv", "fooled": "fooled"}.items():
+        if column in found:
+            lines.append(f"{name}: {100 * found[column].mean():.1f} %")
+    if len(found):
+        lines.append(f"distance from the clean images: at most {found['moved'].max()} levels")
+        lossy = found[found["lossy"]]["file"]
+        if len(lossy):
+            what = f"{len(lossy)} of {len(found)} adversaries are JPEG or lossy WebP files, which changes them"
+            lines.append(f"WARNING: {what}; write PNG: {some(lossy)}")
+        far = found[found["moved"] > eps] if eps is not None else found[:0]
+        if len(far):
+            worst = [f"{file} by {moved}" for file, moved in zip(far["file"], far["moved"], strict=True)]
+            lines.append(f"WARNING: {len(far)} of {len(found)} lie outside {eps:g} levels: {some(worst)}")
+    if failed:
+        print("\n".join(lines))
+        report(failed, paths, folder)
+    return "\n".join(lines)
+
+
+def compared(
+    study: Study, victim: str, defense: str, path: Path, partner: Path | None, labels: dict[str, int] | None
+) -> dict[str, object]:
+    """A row of `evaluate_folder`. ValueError in one line without a partner of the same size, or a label."""
+    if partner is None:
+        raise ValueError(f"{path.name}: no clean image of this name")
+    x_adv, x = readable(path, {}), readable(partner, {})
+    if x_adv.shape != x.shape:
+        sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (x_adv, x)]
+        raise ValueError(f"{path.name}: {sizes[0]} pixels, its clean image {sizes[1]}")
+    if labels is not None and partner.name not in labels:
+        raise ValueError(f"{path.name}: no label for {partner.name}")
+    study.images = ImageSet(x[None], torch.tensor([UNKNOWN]), [path.name])
+    before = predictions(study, victim, x[None]).classes[0, 0]
+    after = predictions(study, victim, x_adv[None], defense).classes[0, 0]
+    row = {"file": path.name, "fooled": after != before, "lossy": loses(path)}
+    row |= {"moved": (x_adv.int() - x.int()).abs().max().item()}
+    if labels is not None:
+        row |= {"right": before == labels[partner.name], "right_adv": after == labels[partner.name]}
+    return row
+
+
+def loses(path: Path) -> bool:
+    """Whether a file's format loses detail: JPEG, and WebP that does not say that it is lossless."""
+    with open_image(path) as image:
+        return image.format == "JPEG" or (image.format == "WEBP" and b"VP8L" not in path.read_bytes()[:64])
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -1,10 +1,11 @@
 """A function from a user's own file: an attack, a defense or a network (docs/own_attack.md, ...)."""
 
+import contextlib
 import functools
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ from lib import keys
 from lib.settings.base import ROOT, choices
 
 FOLDER = "own"  # the stages of dvc.yaml depend on it
+FEW = 100  # entries of a list or a dictionary that are compared one by one
 HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a pixel
 
 
@@ -47,6 +49,40 @@ def _module(path: Path, file: str) -> ModuleType:
     except Exception as error:
         raise ValueError(f"{file} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from error
     return module
+
+
+@contextlib.contextmanager
+def stateless(function: Callable) -> Iterator[None]:
+    """Within it, a function of an own file runs. ValueError if it leaves a name of its file, or an attribute of its
+    own, with another value: what is kept from one call changes what the next one gives, and is in no key."""
+    before = state_of(function)
+    yield
+    after = state_of(function)
+    if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
+        raise ValueError(f"{file_of(function)} keeps a state between calls, in {', '.join(changed)}; compute it anew")
+
+
+def state_of(function: Callable) -> dict[str, object]:
+    """The values that outlive a call, as far as they can be told apart, by name."""
+    module = sys.modules.get(function.__module__)
+    # A notebook's names are the user's workplace, and no file's.
+    outside = vars(module) if module and function.__module__ != "__main__" else {}
+    known = {**outside, **getattr(function, "__dict__", {})}
+    return {name: told(value) for name, value in known.items() if not name.startswith("__")}
+
+
+def told(value: object) -> object:
+    """A value by its contents where these are plain, tensors by their counts of changes, others by themselves."""
+    if isinstance(value, bool | int | float | str | bytes | None):
+        return value
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, len(value), *map(told, value if len(value) <= FEW else ())
+    if isinstance(value, dict):
+        return "dict", len(value), *((repr(key), told(part)) for key, part in [*value.items()][:FEW])
+    if hasattr(value, "named_modules") and not inspect.isclass(value):
+        tensors = [*value.parameters(), *value.buffers()]
+        return id(value), *map(told, tensors), *(part.training for part in value.modules())
+    return id(value), getattr(value, "_version", None)
 
 
 def file_of(function: Callable) -> str:

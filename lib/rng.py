@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+USUAL = {"dtype": torch.float32, "device": "cpu"}  # whatever defaults the caller has set
+
 
 def key(*parts: object) -> int:
     """A 63-bit seed from any printable parts; equal parts give equal seeds on every machine."""
@@ -19,7 +21,7 @@ def key(*parts: object) -> int:
 
 def generator(*parts: object) -> torch.Generator:
     """One CPU generator keyed by `parts`."""
-    return torch.Generator().manual_seed(key(*parts))
+    return torch.Generator("cpu").manual_seed(key(*parts))
 
 
 class Streams:
@@ -33,15 +35,16 @@ class Streams:
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform in [0,1), `[B, *shape]`."""
-        return torch.stack([torch.rand(shape, generator=g) for g in self.generators])
+        return torch.stack([torch.rand(shape, generator=g, **USUAL) for g in self.generators])
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal, `[B, *shape]`."""
-        return torch.stack([torch.randn(shape, generator=g) for g in self.generators])
+        return torch.stack([torch.randn(shape, generator=g, **USUAL) for g in self.generators])
 
     def integers(self, low: Tensor | int, high: Tensor | int) -> Tensor:
         """One whole number in [low, high) per image, `[B]` int64; the bounds may differ from image to image."""
-        low = torch.as_tensor(low)
-        width = torch.as_tensor(high) - low
-        draws = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in self.generators])
+        low = torch.as_tensor(low, device="cpu")
+        width = torch.as_tensor(high, device="cpu") - low
+        precise = USUAL | {"dtype": torch.float64}
+        draws = torch.stack([torch.rand((), generator=g, **precise) for g in self.generators])
         return low + (draws * width).floor().long()

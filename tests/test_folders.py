@@ -132,10 +132,10 @@ def test_a_purifier_s_errors_are_one_line(images, weights, tmp_path, monkeypatch
 
 
 def test_a_gpu_that_is_too_small_leads_to_tiles(images, weights, tmp_path, monkeypatch):
-    def exhausted(*arguments):
+    def exhausted(x):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(folders, "apply", exhausted)
+    monkeypatch.setattr(folders, "purifier", lambda **options: exhausted)
     assert "--tile" in failure("nrp", "--weights", weights, images, tmp_path / "out")
 
 
@@ -162,10 +162,11 @@ def test_a_missing_or_empty_folder(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unreadable_file_keeps_what_was_written(images, tmp_path, monkeypatch):
+def test_an_unreadable_file_is_named_at_the_end_and_the_others_are_done(images, tmp_path, monkeypatch):
     (images / "c.jpeg").write_bytes(b"no image")
-    assert "c.jpeg: corrupt image" in failure("jpeg", images, tmp_path / "out")
-    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a.png", "b.png"]
+    message = failure("jpeg", images, tmp_path / "out")
+    assert "4 of 5 images are there; not done: " in message and "c.jpeg: corrupt image" in message
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["a.png", "b.png", "d.png", "e.png"]
 
 
 def test_two_images_of_one_stem(images, tmp_path, monkeypatch):

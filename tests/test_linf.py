@@ -38,7 +38,21 @@ def test_rounding_goes_to_the_nearest_level_and_does_not_truncate():
     assert (linf.quantise(point, x, 16 / 255) * 255).round()[0, 0, 0].tolist() == [110, 111, 89]
 
 
-def test_an_image_off_the_grid_is_judged_by_its_rounding():
-    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    rounded = linf.quantise(x + 1, x, 16 / 255) * 255
-    assert ((rounded - (x * 255).round()).abs() <= 16 + 1e-3).all()
+@pytest.mark.parametrize("levels", [0.5, 1, 1.6, 8, 16])
+def test_the_budget_holds_off_the_grid_too(levels):
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    moved = []
+    for direction in (1, -1):
+        rounded = linf.quantise(linf.project(x + direction, x, levels / 255), x, levels / 255)
+        assert torch.allclose(rounded * 255, (rounded * 255).round(), atol=1e-4)
+        moved.append((255 * (rounded.double() - x.double())).abs().max().item())
+    assert max(moved) <= levels + 2e-3
+    assert levels < 1 or max(moved) > levels - 0.1
+
+
+def test_off_the_grid_the_nearest_level_within_the_budget_is_taken():
+    x = torch.tensor([100.5, 100.5, 100.5, 100.4]).view(1, 1, 1, 4) / 255
+    point = torch.tensor([116.5, 84.5, 107.4, 100.6]).view(1, 1, 1, 4) / 255
+    assert (linf.quantise(point, x, 16 / 255) * 255).round().flatten().tolist() == [116, 85, 107, 101]
+    # No level lies within a fifth of a level of 100.5 or 100.4: the image's own rounding.
+    assert (linf.quantise(point, x, 0.2 / 255) * 255).round().flatten().tolist() == [100, 100, 100, 100]

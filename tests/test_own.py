@@ -214,11 +214,24 @@ def test_what_the_attack_looks_at_is_logits_or_features(study, folder):
     assert shapes == [(3, 12), (2, 12), (3, 48, 12, 12), (2, 48, 12, 12)]
 
 
-def test_the_network_and_the_images_are_left_as_found(study, folder):
-    source = "def attack(network, x, y, *, eps):\n    network.train()\n    x += eps / 2\n    return x\n"
-    (cell,) = adversaries(attack(study, folder, source), "Mine", "VGG-16")
-    assert not any(part.training for part in study.networks["VGG-16"].modules())
+RUDE = "def attack(network, x, y, *, eps):\n    {}\n    x += eps / 2\n    return x\n"
+
+
+def test_its_copy_of_the_images_may_be_changed_in_place(study, folder):
+    (cell,) = adversaries(attack(study, folder, RUDE.format("pass")), "Mine", "VGG-16")
     assert torch.equal(cell.images.int(), (study.images.images.int() + 8).clamp(max=255))
+
+
+@pytest.mark.parametrize(
+    ("rude", "what"),
+    [("network.train()", "training mode"), ("network.register_forward_hook(lambda *given: None)", "forward hooks")],
+)
+def test_a_network_that_is_not_left_as_found_stores_nothing(study, folder, rude, what):
+    attack(study, folder, RUDE.format(rude))
+    with pytest.raises(ValueError, match=rf"^own/mine\.py changes the network \({what}"):
+        adversaries(study, "Mine", "VGG-16")
+    assert not any(part.training or part._forward_hooks for part in study.networks["VGG-16"].modules())
+    assert entries(study) == 0
 
 
 def test_a_function_of_a_notebooks_cell_runs_unstored_and_says_so(study, capsys):
@@ -319,7 +332,7 @@ def test_a_name_that_is_taken_is_refused(study, folder, name):
     [
         ({"eps": 16}, "own_attacks.Mine.file: Field required"),
         ({"file": "own/mine.py"}, "own_attacks.Mine.eps: Field required"),
-        ({"file": "own/mine.py", "eps": -1}, "own_attacks.Mine.eps: .*greater than or equal to 0"),
+        ({"file": "own/mine.py", "eps": -1}, "own_attacks.Mine: eps is in 0-255 levels, got -1"),
         ({"file": "own/mine.py", "eps": 16, "looks_at": "pixels"}, "looks_at: Input should be 'logits' or 'features'"),
         ("own/mine.py", "own_attacks.Mine: Input should be"),
     ],

@@ -335,6 +335,78 @@ def test_levels_become_unit_scale():
     assert unit(255) == 1 and unit(16) == 16 / 255
 
 
+LEVELS_AND_UNITS = [
+    ("eps", 0.0627, "eps is in 0-255 levels: 0.0627 looks like [0,1]; 0.0627*255 = 15.99"),
+    ("eps", 16 / 255, "eps is in 0-255 levels: 0.06275 looks like [0,1]; 0.06275*255 = 16"),
+    ("eps", "16/255", "eps is in 0-255 levels, a plain number: write 16 for 16/255"),
+    ("eps", "16 / 255", "eps is in 0-255 levels, a plain number: write 16 for 16 / 255"),
+    ("eps", "sixteen", "eps is in 0-255 levels, a number, not 'sixteen'"),
+    ("eps", True, "eps is in 0-255 levels, a number, not True"),
+    ("eps", None, "eps is in 0-255 levels, a number, not None"),
+    ("eps", -1, "eps is in 0-255 levels, got -1"),
+    ("eps", 256, "eps is in 0-255 levels, got 256"),
+    ("eps", float("nan"), "eps is in 0-255 levels, got nan"),
+    ("step", 0.00627, "step is in 0-255 levels: 0.00627 looks like [0,1]; 0.00627*255 = 1.599"),
+    ("step", 0.01, "step is in 0-255 levels: 0.01 looks like [0,1]; 0.01*255 = 2.55"),
+    ("step", "1.6/255", "step is in 0-255 levels, a plain number: write 1.6 for 1.6/255"),
+]
+
+
+def amounts():
+    """Every section of the attacks with every amount that it has."""
+    sections = yaml.safe_load((settings.ROOT / "params.yaml").read_text())["attacks"]
+    return [(section, *case) for section, keys in sections.items() for case in LEVELS_AND_UNITS if case[0] in keys]
+
+
+@pytest.mark.parametrize("section, name, value, message", amounts())
+def test_amounts_that_are_no_levels_are_refused_for_every_attack(root, section, name, value, message):
+    change(root / "params.yaml", lambda data: data["attacks"][section].update({name: value}))
+    with pytest.raises(ValueError) as caught:
+        settings.params(root)
+    assert str(caught.value) == f"params.yaml: attacks.{section}: {message}"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"eps": 0},
+        {"eps": 0.5},
+        {"eps": 1},
+        {"eps": 255},
+        {"step": 0.2},
+        {"eps": 1, "step": 0.1},
+        {"step": 0.05, "steps": 1000},
+    ],
+)
+def test_small_amounts_in_levels_are_taken(root, changed):
+    change(root / "params.yaml", lambda data: data["attacks"]["i_fgsm"].update(changed))
+    assert settings.params(root).attacks.i_fgsm.model_dump().items() >= changed.items()
+
+
+def test_a_random_step_own_attacks_defenses_and_trainings_are_in_levels_too(root):
+    for path, section, message in [
+        ("params.yaml", ("attacks", "r_fgsm", "alpha", 0.0209), "alpha is in 0-255 levels: 0.0209 looks like [0,1]"),
+        ("params.yaml", ("defenses", "NRP dynamic", "noise", 0.05), "noise is in 0-255 levels: 0.05 looks like [0,1]"),
+        ("params.yaml", ("defenses", "NRP dynamic", "eps", "16/255"), "write 16 for 16/255"),
+        ("scales/mini.yaml", ("stand_ins", "ResNet50-AT", "eps", 8 / 255), "0.03137*255 = 8"),
+        ("scales/mini.yaml", ("purifiers", "NRP", "step", 0.01), "0.01*255 = 2.55"),
+        ("scales/mini.yaml", ("generators", "CDA-Comics", "eps", "10/255"), "write 10 for 10/255"),
+    ]:
+        group, entry, key, value = section
+        before = (root / path).read_text()
+        change(root / path, lambda data, g=group, e=entry, k=key, v=value: data[g][e].update({k: v}))
+        with pytest.raises(ValueError) as caught:
+            settings.params(root)
+            settings.load("mini", root)
+        assert message in str(caught.value) and "\n" not in str(caught.value)
+        (root / path).write_text(before)
+    own = {"file": "own/x.py", "eps": 16 / 255}
+    with pytest.raises(ValueError, match=r"0\.06275\*255 = 16"):
+        settings.validated(settings.OwnAttack, own, "x")
+    with pytest.raises(ValueError, match="write 2 for 2/255"):
+        settings.validated(settings.OwnAttack, own | {"eps": 16, "step": "2/255"}, "x")
+
+
 def derived(root, name="few", **content):
     (root / "scales" / f"{name}.yaml").write_text(yaml.safe_dump(content))
     return settings.load(name, root)

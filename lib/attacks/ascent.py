@@ -4,14 +4,15 @@ An attack chooses the objective (what to maximise, per image), the schedule (sta
 (plain, momentum, translation-smoothed). See decision.py and features.py for the declarations.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lib import linf
+from lib.checks import Amount, checked_images
 from lib.rng import Streams
 from lib.units import unit
 
@@ -19,7 +20,6 @@ EPS, STEP = unit(16), unit(1.6)  # the budget and the step of most attacks (supp
 
 Objective = Callable[[Tensor], Tensor]
 Rule = Callable[[Tensor], Tensor]
-Amount = float | Tensor
 
 
 def ascend(
@@ -33,23 +33,28 @@ def ascend(
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
     snapshots: numbers of steps at which to record; the result is then `[len(snapshots),B,3,H,W]` from one run.
 
-    Raises what `checked_images` raises, ValueError for steps below 1 or snapshots that do not ascend within 1..steps,
-    and FloatingPointError for a gradient that is not finite.
+    Raises what `checked_images` raises, ValueError for steps below 1, snapshots that do not ascend within 1..steps or
+    an objective without a gradient, and FloatingPointError for a gradient that is not finite. Warns of images whose
+    gradient is zero at the first step.
     """
-    x = checked_images(x, eps)
+    x = checked_images(x, eps, step=step)
     if steps < 1:
         raise ValueError(f"steps must be 1 or more, got {steps}")
     wanted = list(snapshots or [steps])
     if wanted != sorted(set(wanted)) or not 1 <= wanted[0] <= wanted[-1] <= steps:
         raise ValueError(f"snapshots must ascend within 1..{steps}, got {wanted}")
     x_adv = x if start is None else start.detach()
+    x_adv = x_adv.clone() if x_adv.is_inference() else x_adv
     recorded = []
     for done in range(1, steps + 1):
         direction = gradient(objective, x_adv)
+        if done == 1:
+            still = (direction == 0).flatten(1).all(1)
         direction = direction if rule is None else rule(direction)
         x_adv = linf.project(x_adv + step * direction.sign(), x, eps)
         if done in wanted:
             recorded.append(linf.quantise(x_adv, x, eps))
+    warn_of_zero(still, "the gradient is zero at the first step")
     return torch.stack(recorded) if snapshots else recorded[0]
 
 
@@ -57,26 +62,21 @@ def gradient(objective: Objective, x: Tensor) -> Tensor:
     """d(sum of objective)/dx; parameters collect nothing. Errors as of `ascend`."""
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        (grad,) = torch.autograd.grad(objective(x).sum(), x)
+        total = objective(x).sum()
+        (grad,) = torch.autograd.grad(total, x, allow_unused=True) if total.requires_grad else (None,)
+    if grad is None:
+        raise ValueError("the network passes no gradient to the images (a detach, no_grad or a whole number in it)")
     if not torch.isfinite(grad).all():
         bad = (~torch.isfinite(grad)).flatten(1).any(1).nonzero().flatten().tolist()
         raise FloatingPointError(f"the gradient is not finite for images {bad} of the batch; check the network")
     return grad.detach()
 
 
-def checked_images(x: Tensor, eps: Amount = 0.0) -> Tensor:
-    """The images, half precision raised to float32. TypeError for integer images, ValueError for a wrong shape, values
-    outside [0,1] (already normalised images), or a negative budget."""
-    if not torch.is_floating_point(x):
-        raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
-    if x.ndim != 4:
-        raise ValueError(f"images must have shape [B,C,H,W], got {list(x.shape)}")
-    if x.numel() and not (x.min() >= 0 and x.max() <= 1):
-        low, high = x.min().item(), x.max().item()
-        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; the network normalises them itself")
-    if not bool((torch.as_tensor(eps) >= 0).all()):
-        raise ValueError(f"eps must be 0 or more, got {eps}")
-    return x.detach() if x.dtype == torch.float64 else x.detach().float()
+def warn_of_zero(images: Tensor, what: str) -> None:
+    """A warning with the share of the images `[B]` bool of which something is true that makes an attack idle."""
+    if count := int(images.sum()):
+        share = f"{count} of {len(images)} images ({100 * count / len(images):.0f} %)"
+        warnings.warn(f"{share}: {what}, as where a network is saturated or masks its gradient", stacklevel=3)
 
 
 def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
@@ -111,16 +111,3 @@ def convolved(x: Tensor, kernel: Tensor) -> Tensor:
     """Every channel of x `[B,C,H,W]` convolved with `kernel` `[k,k]`, zeros beyond the edge."""
     channels, size = x.shape[1], kernel.shape[-1]
     return F.conv2d(x, kernel.to(x).expand(channels, 1, size, size), padding=size // 2, groups=channels)
-
-
-@contextlib.contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Run with the networks in inference mode; afterwards every submodule is as it was."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    for network in networks:
-        network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import EPS, STEP, ascend, checked_images, draws, evaluating, momentum, uniform_start
+from lib.attacks.ascent import EPS, STEP, ascend, draws, momentum, uniform_start
 from lib.attacks.diversity import diverse, translation_kernel
+from lib.checks import checked_images, checked_labels, checked_logits, evaluating
 
 Network = Callable[[Tensor], Tensor]
 Surrogate = nn.Module | Sequence[nn.Module]
@@ -45,10 +46,10 @@ def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0,
     alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
     sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
     """
-    x = checked_images(x)
+    x = checked_images(x, eps, members(surrogate), **({} if alpha is None else {"alpha": alpha}))
     alpha = eps / 3 if alpha is None else alpha
-    if bool((torch.as_tensor(eps - alpha) < 0).any()):
-        raise ValueError(f"alpha {alpha:.4g} exceeds the budget {eps:.4g}: the gradient step would go backwards")
+    if bool((torch.as_tensor(eps - alpha, device=x.device) < 0).any()):
+        raise ValueError(f"alpha {alpha} exceeds the budget {eps}: the gradient step would go backwards")
     noise = draws(x, ids, seed, "r_fgsm").normal(*x.shape[1:]).to(x)
     start = (x + alpha * noise.sign()).clamp(0, 1)
     return _ascend_loss(surrogate, x, y, eps=eps, step=eps - alpha, steps=1, start=start)
@@ -89,7 +90,10 @@ def dim(
     diversity.py, also for edge).  Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults
     differ (probability 0.5, no momentum): pass probability=0.5, decay=0.
     """
-    x, networks = checked_images(x), members(surrogate)
+    networks = members(surrogate)
+    x = checked_images(x, eps, networks, step=step)
+    if not 0 <= probability <= 1:
+        raise ValueError(f"probability must lie in [0,1], got {probability}")
     views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
     rule = momentum(decay, None if kernel is None else translation_kernel(kernel, edge))
     schedule = {"eps": eps, "step": step, "steps": steps, "rule": rule, "snapshots": snapshots}
@@ -116,7 +120,7 @@ def pgd(
     Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
     clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
     """
-    x = checked_images(x)
+    x = checked_images(x, eps, members(surrogate), step=step)
     if start not in ("uniform", "clean"):
         raise ValueError(f"start must be 'uniform' or 'clean', got '{start}'")
     if isinstance(target, str):
@@ -125,8 +129,8 @@ def pgd(
         if y is None:
             raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
         with torch.no_grad(), evaluating(*members(surrogate)):
-            classes = members(surrogate)[0](x[:1]).shape[1]
-        target = random_targets(y, classes, ids=ids, seed=seed)
+            classes = checked_logits(members(surrogate)[0](x[:1]), 1).shape[1]
+        target = random_targets(checked_labels(y, len(x), classes), classes, ids=ids, seed=seed)
     first = uniform_start(x, eps, draws(x, ids, seed, "pgd")) if start == "uniform" else None
     schedule = {"eps": eps, "step": step, "steps": steps, "start": first, "snapshots": snapshots}
     return _ascend_loss(surrogate, x, y if target is None else target, sign=1 if target is None else -1, **schedule)
@@ -134,28 +138,43 @@ def pgd(
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
     """One target per image, uniform over the wrong classes, `[B]` (ImageNet-Adversarial-Training, adv_model.py)."""
+    if classes < 2:
+        raise ValueError(f"{classes} class has no wrong one to target")
     shift = draws(y, ids, seed, "target").integers(1, classes)
     return (y + shift.to(y.device)) % classes
 
 
 def members(surrogate: Surrogate) -> list[nn.Module]:
-    """The networks of an ensemble, or the one network in a list."""
-    return [surrogate] if isinstance(surrogate, nn.Module) else list(surrogate)
+    """The networks of an ensemble, or the one network in a list. TypeError in one line for anything else."""
+    found = [surrogate] if isinstance(surrogate, nn.Module) else surrogate
+    if not isinstance(found, list | tuple) or not found or not all(isinstance(each, nn.Module) for each in found):
+        raise TypeError(f"the network must be a torch.nn.Module or a list of them, got {type(surrogate).__name__}")
+    return list(found)
 
 
 def mean_logits(networks: Sequence[Network]) -> Network:
     """The unweighted mean of the networks' logits (Dong et al. 2018, ensemble in logits)."""
-    return lambda x: torch.stack([network(x) for network in networks]).mean(0)
+    return lambda x: torch.stack([checked_logits(network(x), len(x)) for network in networks]).mean(0)
 
 
+@torch.inference_mode(False)
 def _ascend_loss(
     surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, views: Sequence[Network] | None = None, **schedule
 ) -> Tensor:
     """Ascend `sign` times the cross-entropy of y; views: the networks as the loss sees them."""
-    x, networks = checked_images(x), members(surrogate)
+    networks = members(surrogate)
+    x, labels = checked_images(x, schedule["eps"], networks, step=schedule["step"]), None
     logits = mean_logits(views or networks)
+
+    def loss(x_adv: Tensor) -> Tensor:
+        nonlocal labels
+        found = logits(x_adv)
+        if labels is None:
+            labels = checked_labels(y, len(x), found.shape[1]).to(x.device)
+        return sign * F.cross_entropy(found, labels, reduction="none")
+
     with evaluating(*networks):
         if y is None:
             with torch.no_grad():
                 y = mean_logits(networks)(x).argmax(1)
-        return ascend(lambda x_adv: sign * F.cross_entropy(logits(x_adv), y, reduction="none"), x, **schedule)
+        return ascend(loss, x, **schedule)

@@ -1,19 +1,22 @@
 """Attacks on a network's features: SSP (one perturbation per image) and FFF (one perturbation for all images)."""
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import EPS, Objective, ascend, checked_images, draws, evaluating, uniform_start
-from lib.networks.wrappers import activations, tapped_modules
-from lib.rng import generator
+from lib.attacks.ascent import EPS, Objective, ascend, draws, uniform_start, warn_of_zero
+from lib.checks import checked_images, evaluating
+from lib.networks.wrappers import activations, plain, tapped_modules
+from lib.rng import USUAL, generator
 from lib.units import LEVELS, unit
 
 SSP_STEP = unit(2.55)  # 0.01 (ssp.py:21)
 
 
+@torch.inference_mode(False)
 def ssp(
     extractor: nn.Module,
     x: Tensor,
@@ -34,7 +37,7 @@ def ssp(
     or "perturbed", x plus uniform noise within eps, as its README describes.
     snapshots, the result and errors: see `ascend`.
     """
-    x = checked_images(x)
+    x = checked_images(x, eps, [extractor], step=step)
     if start not in ("noise", "perturbed"):
         raise ValueError(f"start must be 'noise' or 'perturbed', got '{start}'")
     streams = draws(x, ids, seed, "ssp")
@@ -46,12 +49,19 @@ def ssp(
 
 
 def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
-    """Mean squared distance of the features to those of x, per image; x's features are computed once."""
+    """Mean squared distance of the features to those of x, per image; x's features are computed once.
+
+    TypeError in one line for an extractor that gives no tensor, ValueError for one that is not `[B,...]`."""
     with torch.no_grad():
         clean = extractor(x)
+    if not isinstance(clean, Tensor):
+        raise TypeError(f"the extractor must give features [B,...], a tensor, got {type(clean).__name__}")
+    if clean.ndim < 2 or len(clean) != len(x):
+        raise ValueError(f"the extractor must give features [{len(x)},...], got {list(clean.shape)}")
     return lambda x_adv: (extractor(x_adv) - clean).square().flatten(1).mean(1)
 
 
+@torch.inference_mode(False)
 def fff(
     network: nn.Module,
     taps: Sequence[str],
@@ -72,21 +82,36 @@ def fff(
     network: a `Normalised` network.  taps: names of the layers, in the order in which they run.  shape: (3, H, W).
     lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py, which ends early where a fooling rate
     on images stops rising; 10,000 iterations: supplement, Appendix F.
+
+    ValueError or TypeError in one line for options that mean nothing, and as of `checked_images` and `tapped_modules`;
+    FloatingPointError where the perturbation does not stay finite. Warns where the first gradient is zero.
     """
-    noise = torch.rand(1, *shape, generator=generator(seed, "fff")).to(network.mean)
+    network = plain(network)
+    if not hasattr(network, "mean"):
+        raise TypeError(f"FFF starts from a network's mean image: wrap it in Normalised, not {type(network).__name__}")
+    if len(shape) != 3 or iterations < 1 or halve_every < 1 or not lr > 0:
+        given = f"shape {list(shape)}, iterations {iterations}, halve_every {halve_every}, lr {lr}"
+        raise ValueError(f"FFF needs a shape (3,H,W), iterations and halve_every from 1 on, lr above 0; got {given}")
+    checked_images(network.mean.new_zeros(1, *shape), eps, [network])
+    noise = torch.rand(1, *shape, generator=generator(seed, "fff"), **USUAL).to(network.mean)
     levels = (eps * LEVELS * (2 * noise - 1)).requires_grad_(True)
     optimiser = torch.optim.Adam([levels], lr=lr)
     modules = tapped_modules(network, taps)
-    with evaluating(network):
+    with evaluating(network), torch.enable_grad():
         for iteration in range(1, iterations + 1):
             perturbation = levels.clamp(-eps * LEVELS, eps * LEVELS) / LEVELS
             loss = -sum(a.abs().mean().log() for a in activations(network, modules, network.mean + perturbation))
             (levels.grad,) = torch.autograd.grad(loss, levels)
             optimiser.step()
+            if iteration == 1 and eps:
+                warn_of_zero((levels.grad == 0).all()[None], "the first gradient of FFF is zero")
             # Halving is for going on: a perturbation halved last would use half of its budget.
             if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
-    return levels.detach().clamp(-eps * LEVELS, eps * LEVELS).round() / LEVELS
+    if not torch.isfinite(levels).all():
+        raise FloatingPointError("the perturbation of FFF is not finite; check the network and its layers")
+    budget = math.floor(eps * LEVELS + 1e-3)
+    return levels.detach().round().clamp(-budget, budget) / LEVELS
 
 
 def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
@@ -94,7 +119,7 @@ def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
 
     ValueError when the sizes differ: a perturbation is trained for one image size.
     """
-    x = checked_images(x)
+    x = checked_images(x, eps)
     if perturbation.shape[1:] != x.shape[1:]:
         raise ValueError(f"a perturbation of {list(perturbation.shape[1:])} does not fit images {list(x.shape[1:])}")
     return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)

@@ -5,8 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import EPS, checked_images, convolved, evaluating
+from lib.attacks.ascent import EPS, convolved
+from lib.checks import checked_images, evaluating, unwrapped
 from lib.networks.cda_generator import Generator
+
+LEAST = 5  # pixels: a border of one, where a quarter of the side is left, is reflected
 
 
 @torch.no_grad()
@@ -18,9 +21,9 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     there too; Appendices D and G of the supplement do not say whether theirs did.
     Errors: see `checked_images`; FloatingPointError where what is proposed is not finite.
     """
-    x = checked_images(x, eps)
+    x = checked_images(x, eps, [generator])
     with evaluating(generator):
-        proposed = proposal(generator, x)
+        proposed = proposal(generator, x).to(x)
     if not torch.isfinite(proposed).all():
         raise FloatingPointError("what the generator proposes is not finite; check its weights")
     proposed = convolved(proposed, gaussian(x)) if smoothing else proposed
@@ -30,11 +33,12 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
 def proposal(generator: Generator, x: Tensor) -> Tensor:
     """What the generator makes of x, of the same size, in [0,1].
 
-    Sides that it would not give back unchanged are filled up by repeating the edge, below and on the right, and what
-    was filled up is cut off again.
+    Sides that it would not give back unchanged, or below LEAST, are filled up by repeating the edge, below and on the
+    right, and what was filled up is cut off again.
     """
     height, width = x.shape[-2:]
-    below, right = ((generator.remainder - side) % 4 for side in (height, width))
+    fitting = [side + (unwrapped(generator).remainder - side) % 4 for side in (height, width)]
+    below, right = (to + (4 if to < LEAST else 0) - side for to, side in zip(fitting, (height, width), strict=True))
     return generator(F.pad(x, (0, right, 0, below), mode="replicate"))[:, :, :height, :width]
 
 

@@ -6,22 +6,28 @@ import torch
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import checked_images, evaluating
+from lib.attacks.ascent import warn_of_zero
 from lib.attacks.decision import Surrogate, members
+from lib.checks import checked_images, checked_labels, evaluating, unchanged
 from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
 
 
+@torch.inference_mode(False)
 def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
     """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
     options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
     afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
-    finite, or further than half a level outside eps.
+    finite, or further than half a level outside eps; and for a function that changes a network (hooks, mode,
+    parameters, buffers). Warns of images that it leaves unchanged.
     """
-    x, file = checked_images(x), file_of(function)
-    with evaluating(*members(network)):
-        result = function(network, x.clone(), y, eps=eps, **options)
+    networks, file = members(network), file_of(function)
+    amounts = {name: options[name] for name in ("step", "alpha") if name in options}
+    x, y = checked_images(x, eps, networks, **amounts), checked_labels(y, len(x)).to(x.device)
+    watched = unchanged(file, *networks, weights=True)
+    with evaluating(*networks), watched, torch.enable_grad():
+        result = function(network, x.clone(), y.clone(), eps=eps, **options)
     snapshots = options.get("snapshots")
     shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
     found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
@@ -34,4 +40,9 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
     if moved > eps + HALF_LEVEL:
         far = f"a pixel by {LEVELS * moved:.1f} levels with an eps of {LEVELS * eps:.4g}"
         raise ValueError(f"{file}: the attack moves {far}; end it with lib.linf.project(x_adv, x, eps)")
-    return linf.quantise(result, x, eps)
+    result = linf.quantise(result, x, eps)
+    if eps:
+        last = result[-1] if snapshots else result
+        still = (last == linf.quantise(x, x, eps)).flatten(1).all(1)
+        warn_of_zero(still, f"{file} leaves them unchanged")
+    return result

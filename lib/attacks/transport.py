@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.attacks.ascent import EPS, STEP, Objective, ascend, checked_images, draws, evaluating, uniform_start
+from lib.attacks.ascent import EPS, STEP, Objective, ascend, draws, uniform_start
 from lib.attacks.decision import Surrogate, mean_logits, members
+from lib.checks import checked_images, evaluating
 
 GRADIENTS = ("unrolled", "envelope")
 
 
+@torch.inference_mode(False)
 def fsa(
     surrogate: Surrogate,
     x: Tensor,
@@ -51,7 +53,7 @@ def fsa(
     Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
     reg, iterations or gradient that mean nothing, and for an id given twice.
     """
-    x = checked_images(x, eps)
+    x = checked_images(x, eps, members(surrogate), step=step)
     start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
     eps, step = (
         torch.as_tensor(amount, dtype=x.dtype, device=x.device).expand(len(x), 1, 1, 1) for amount in (eps, step)
@@ -63,7 +65,7 @@ def fsa(
             schedule = {"eps": eps[rows], "step": step[rows], "steps": steps, "snapshots": snapshots}
             results.append(ascend(objective, x[rows], start=start[rows], **schedule))
     # Images are the fourth dimension from the end, with and without snapshots.
-    given = torch.tensor(list(chain.from_iterable(groups))).argsort().to(x.device)
+    given = torch.tensor(list(chain.from_iterable(groups)), device=x.device).argsort()
     return torch.cat(results, dim=-4).index_select(-4, given)
 
 

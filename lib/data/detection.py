@@ -1,6 +1,8 @@
 """Images with boxes: the embedded data set and COCO, as 8-bit images of any size with ground truth in COCO's format."""
 
 import json
+import math
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,8 @@ def load_coco(root: Path, count: int | None = None, ids: Collection[str] | None 
     entries = select(entries, lambda entry: Path(entry["file_name"]).stem, ids, path)
     if count is not None and count > len(entries):
         raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
-    entries = entries[:count]
+    if not (entries := entries[:count]):
+        raise ValueError(f"{path}: lists no images")
     image_ids = dict.fromkeys(entry["id"] for entry in entries)  # an ordered set
     annotations = [one for one in whole["annotations"] if one["image_id"] in image_ids]
     return DetectionSet(
@@ -61,11 +64,41 @@ def read_annotations(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path}: corrupt annotations ({error}); delete it and {GET_COCO}") from None
+        raise ValueError(f"{path}: corrupt annotations ({error}); {GET_COCO}") from None
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or part not in content:
             raise ValueError(f"{path}: holds no '{part}', so it is no file of COCO's instance annotations")
-    return content
+    try:
+        named = [{"name": str(entry["id"])} | entry for entry in content["categories"]]
+        return content | {"categories": named, "annotations": completed(content)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: an entry lacks or garbles what COCO's hold: {error}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def completed(content: dict) -> list[dict]:
+    """COCO's annotations with what other tools leave out: ids, iscrowd (0), area (of the box). Polygons of fewer than
+    three points, which enclose nothing, are left out; boxes alone are evaluated.
+
+    ValueError for an image that is listed twice, and for a box or a category that is none.
+    """
+    known = [entry["id"] for entry in content["images"] if entry["file_name"]]
+    if twice := [image for image, times in Counter(known).items() if times > 1]:
+        raise ValueError(f"image id {twice[0]} is listed {known.count(twice[0])} times")
+    categories, found = {entry["id"] for entry in content["categories"]}, []
+    for number, one in enumerate(content["annotations"], 1):
+        number = one.get("id", number)
+        box = one["bbox"]
+        if not (len(box) == 4 and all(math.isfinite(value) for value in box) and min(box[2:]) >= 0):
+            raise ValueError(f"annotation {number}: the box {box} is not x, y, width, height")
+        if one["category_id"] not in categories:
+            raise ValueError(f"annotation {number}: category {one['category_id']} is not among the categories")
+        one = {"id": number, "iscrowd": 0, "area": float(box[2] * box[3])} | one
+        if isinstance(parts := one.get("segmentation"), list):
+            one["segmentation"] = [part for part in parts if len(part) >= 6]
+        found.append(one)
+    return found
 
 
 def coco_format(world: World) -> DetectionSet:
@@ -94,8 +127,8 @@ def coco_format(world: World) -> DetectionSet:
 
 def _photograph(folder: Path, entry: dict) -> Tensor:
     path = folder / entry["file_name"]
-    image = read_image(path)
+    image = read_image(path, upright=False)
     height, width = image.shape[-2:]
-    if (width, height) != (entry["width"], entry["height"]):
+    if (width, height) != (entry.get("width", width), entry.get("height", height)):
         raise ValueError(f"{path}: is {width}x{height}, but annotated as {entry['width']}x{entry['height']}")
     return image

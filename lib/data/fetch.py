@@ -167,7 +167,7 @@ def link(place: Path, folder: Path) -> str:
 
 def check_size(height: int, width: int, path: Path) -> None:
     """ValueError unless the file is a whole image of this size."""
-    found = tuple(images.read_image(path).shape[1:])
+    found = tuple(images.read_image(path, upright=False).shape[1:])
     if found != (height, width):
         raise ValueError(f"image is {found[1]}x{found[0]}, not {width}x{height}")
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lib.settings import ROOT
@@ -18,6 +19,15 @@ from lib.settings import ROOT
 T = TypeVar("T")
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+LARGEST = 1_000_000_000  # pixels: 3 GB in memory, 12 GB as floats
+# How other files begin that are taken for images.
+MARKS = (
+    (b"ftyphei", "HEIC under another name (convert it to PNG)"), (b"ftypmif1", "HEIC under another name (convert it)"),
+    (b"ftyp", "a film"), (b"<html", "a web page"), (b"<!doctype", "a web page"),
+    (b"<svg", "an SVG drawing"), (b"%pdf", "a PDF document"), (b"version https://git-lfs", "a pointer of Git LFS"),
+    (b"pk\x03\x04", "a zip archive"),
+)  # fmt: skip
+_pillow = threading.Lock()  # its limit of pixels is one for all threads
 
 
 @dataclass(frozen=True)
@@ -60,24 +70,28 @@ def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Colle
     return _image_set(table, [png if png.is_file() or not webp.is_file() else webp for png, webp in pairs], side)
 
 
-def load_imagenet_val(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
+def load_imagenet_val(
+    root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None, upright: bool = False
+) -> ImageSet:
     """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
 
     ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
+    upright: see `read_image`.
     """
     table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
-    return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True)
+    return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True, upright=upright)
 
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The images of a folder, and of those `below` it, by path. FileNotFoundError for a missing folder, ValueError for
-    one without images."""
+    """The images of a folder, and of those `below` it, by path; none whose name begins with a dot, as macOS leaves
+    beside each. FileNotFoundError for a missing folder, ValueError for one without images."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     entries = folder.rglob("*") if below else folder.iterdir()
-    paths = sorted(path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file())
+    named = (path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    paths = sorted(path for path in named if path.is_file())
     if not paths:
         raise ValueError(f"{folder}: no images here ({', '.join(SUFFIXES)})")
     return paths
@@ -85,15 +99,46 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image of a file, only its header read yet. FileNotFoundError or ValueError in one line, naming the file,
-    if it is missing or cannot be decoded."""
+    """Pillow's image of a file, only its header read yet. FileNotFoundError, PermissionError or ValueError in one line,
+    naming the file, if it is missing, may not be read, is no image or cannot be decoded."""
     try:
-        with Image.open(path) as file:
+        with path.open("rb") as content:
+            with any_size():
+                file = Image.open(content)
+            if file.width * file.height > LARGEST:
+                raise MemoryError
             yield file
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such image; how to get it: companion data") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: corrupt image ({error}); delete it and get it again") from None
+    except PermissionError:
+        raise PermissionError(f"{path}: you may not read this file; change its permissions") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path}: {kind_of(path)}") from None
+    except MemoryError:
+        raise ValueError(f"{path}: too large for the memory, or more than {LARGEST:,} pixels") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: corrupt image ({error}); is the file complete?") from None
+
+
+@contextmanager
+def any_size() -> Iterator[None]:
+    """Pillow takes an image of more than 179 megapixels for an attack; here the user names the files."""
+    with _pillow:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def kind_of(path: Path) -> str:
+    """What a file that is no image looks like, in words."""
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        return "is an empty file"
+    found = next((f"is {words}, no image" for mark, words in MARKS if mark in head.lower()), "")
+    return found or "corrupt image (no format that is known); is the file complete?"
 
 
 def middle(image: Image.Image, side: int) -> Image.Image:
@@ -104,13 +149,15 @@ def middle(image: Image.Image, side: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
 
-def read_image(path: Path, side: int | None = None, crop: bool = False) -> Tensor:
+def read_image(path: Path, side: int | None = None, crop: bool = False, upright: bool = True) -> Tensor:
     """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
 
-    crop: take the `middle` of an image that is not square instead.  Errors as of `open_image`.
+    Of more than 8 bits the nearest 8-bit value, what is transparent on white, of an animation the first picture.  crop:
+    take the `middle` of an image that is not square instead.  upright: turned as its camera says (EXIF); not so in the
+    published data sets, whose numbers come from files read as they are.  Errors as of `open_image`.
     """
     with open_image(path) as file:
-        image = file.convert("RGB")
+        image = as_rgb(ImageOps.exif_transpose(file) if upright else file)
     if side and crop and image.width != image.height:
         image = middle(image, side)
     if side and image.size != (side, side):
@@ -118,10 +165,35 @@ def read_image(path: Path, side: int | None = None, crop: bool = False) -> Tenso
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def _image_set(table: list[tuple[str, int]], paths: list[Path], side: int, crop: bool = False) -> ImageSet:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture of any mode as RGB."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would clip at 255
+        levels = np.asarray(image).astype(np.float64) / 257
+        image = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def remarks(path: Path) -> list[str]:
+    """What an image file holds that `read_image` leaves out, in words. Errors as of `open_image`."""
+    with open_image(path) as file:
+        alpha = file.convert("RGBA").getchannel("A").getextrema()[0] < 255 if file.has_transparency_data else False
+        found = {
+            "transparent, laid on white": alpha,
+            f"animated, the first of {getattr(file, 'n_frames', 1)} pictures": getattr(file, "n_frames", 1) > 1,
+            "16 bits, rounded to 8": file.mode.startswith("I"),
+        }
+    return [words for words, true in found.items() if true]
+
+
+def _image_set(
+    table: list[tuple[str, int]], paths: list[Path], side: int, crop: bool = False, upright: bool = False
+) -> ImageSet:
     images = torch.empty(len(table), 3, side, side, dtype=torch.uint8)
     for slot, path in zip(images, paths, strict=True):
-        slot.copy_(read_image(path, side, crop))
+        slot.copy_(read_image(path, side, crop, upright))
     labels = torch.tensor([label for _, label in table], dtype=torch.int64)
     return ImageSet(images, labels, [Path(name).stem for name, _ in table])
 

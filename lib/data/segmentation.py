@@ -76,21 +76,47 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
         if len(names) not in (0, 2):
             raise ValueError(f"{path}, line {number}: not 'image label' but '{line.strip()[:80]}'")
     if not any(pairs):
-        raise ValueError(f"{path}: names no images; delete it and {GET_CAMVID}")
+        raise ValueError(f"{path}: names no images; {GET_CAMVID}")
     return [names for names in pairs if names]
 
 
 def read_label(path: Path) -> Tensor:
-    """CamVid's classes of an image's pixels, uint8 `[H,W]`; the file's 11 becomes VOID. Errors as of `load_camvid`."""
+    """CamVid's classes of an image's pixels, uint8 `[H,W]`; 11 and 255 become VOID. Errors as of `load_camvid`.
+
+    One channel of classes; or CamVid's colours (black: void), in a colour image or in a palette, whose numbers must not
+    name other classes.
+    """
     with open_image(path) as file:
         label = np.array(file)
-    if label.ndim != 2 or label.max(initial=0) > len(CAMVID_CLASSES):
-        raise ValueError(f"{path}: a label is one channel of classes 0 to {len(CAMVID_CLASSES)}; this is not")
-    return torch.from_numpy(np.where(label == len(CAMVID_CLASSES), VOID, label).astype(np.uint8))
+        coloured = np.array(file.convert("RGB")) if file.mode in ("P", "RGB", "RGBA") else None
+    void, classes = len(CAMVID_CLASSES), f"classes 0 to {len(CAMVID_CLASSES)}"
+    by_colour = None if coloured is None else classes_of(coloured)
+    if by_colour is None and label.ndim != 2:
+        raise ValueError(f"{path}: a label is one channel of {classes}, or CamVid's colours; this has others")
+    unknown = [] if label.ndim != 2 else sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID})
+    if by_colour is None and unknown:
+        found = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise ValueError(f"{path}: a label is one channel of {classes}; unknown here: {found}")
+    if label.ndim != 2 or unknown:
+        return torch.from_numpy(by_colour)
+    by_number = np.where(label == void, VOID, label).astype(np.uint8)
+    if by_colour is not None and not np.array_equal(by_number, by_colour):
+        raise ValueError(f"{path}: its numbers and its palette's colours name other classes; save it without a palette")
+    return torch.from_numpy(by_number)
+
+
+def classes_of(colours: np.ndarray) -> np.ndarray | None:
+    """The classes of pixels in CamVid's colours `[H,W,3]`; None where any has another colour, or all are void."""
+    known = {colour: number for number, colour in enumerate(CAMVID_COLOURS)} | {(0, 0, 0): VOID}
+    shades, places = np.unique(colours.reshape(-1, 3), axis=0, return_inverse=True)
+    found = [known.get(tuple(shade)) for shade in shades.tolist()]
+    if None in found or found == [VOID]:
+        return None
+    return np.array(found, np.uint8)[places].reshape(colours.shape[:2])
 
 
 def _pair(image_path: Path, label_path: Path, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    image, label = read_image(image_path), read_label(label_path)
+    image, label = read_image(image_path, upright=False), read_label(label_path)
     if image.shape[1:] != label.shape:
         sizes = [f"{height}x{width}" for height, width in (label.shape, image.shape[1:])]
         raise ValueError(f"{label_path}: the label has {sizes[0]} pixels, its image {sizes[1]}; {GET_CAMVID}")

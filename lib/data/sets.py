@@ -39,8 +39,9 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
         return segmentation.load_camvid(folder, split, source.sides or segmentation.CAMVID_SIDES, count, ids)
     if source.name == "neurips2017":
         return images.load_neurips2017(folder, source.side, count, ids)
-    found = images.load_imagenet_val(folder, source.side, count, ids)
-    return found if source.name == "imagenet_val" else _checked(found, source)
+    published = source.name == "imagenet_val"
+    found = images.load_imagenet_val(folder, source.side, count, ids, upright=not published)
+    return found if published else _checked(found, source)
 
 
 def not_fetched(source: Data | Scenes) -> str:

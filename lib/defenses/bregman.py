@@ -50,7 +50,7 @@ def batched(planes: Tensor, weight: float, max_iterations: int, tolerance: float
     fixed[:, 0] += GAIN * planes[:, 1]
     fixed[:, :, 0] += GAIN * planes[:, :, 1]
     u = result = planes
-    b = d_minus_b = torch.zeros(2, *planes.shape, device=device)
+    b = d_minus_b = planes.new_zeros(2, *planes.shape)
     active = torch.ones(len(planes), dtype=torch.bool, device=device)
     for _ in range(max_iterations):
         after = torch.stack([torch.cat([u[:, :, 1:], planes[:, :, -1:]], 2), torch.cat([u[:, 1:], planes[:, -1:]], 1)])

@@ -2,24 +2,39 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from lib.defenses.batches import require_images
-from lib.own import HALF_LEVEL, file_of
+from lib.checks import checked_images, unchanged
+from lib.own import HALF_LEVEL, file_of, stateless
+
+SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on average
 
 
 def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
     """What the function of an own file makes of images `[B,3,H,W]` in [0,1]: the same shape, float32, clipped to [0,1].
 
-    A gradient passes through if it does in the file. ValueError in one line for images or a result of another shape,
-    and for a result further than half a level outside [0,1].
+    A gradient passes through if it does in the file. ValueError or TypeError in one line for images that are none, a
+    result of another shape or further than half a level outside [0,1]; and for a function that changes its input in
+    place, a network among its options, or names of its file, or that gives an image alone (the first one, unless a
+    gradient is asked for) another result than in its batch before: a state, or random numbers of its own.
     """
-    require_images(x)
-    result, file = function(x, **options), file_of(function)
-    if not isinstance(result, Tensor) or result.shape != x.shape:
-        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"{file}: the defense must return images of shape {list(x.shape)}, got {found}")
-    low, high = result.min().item(), result.max().item()
-    if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
-        raise ValueError(f"{file}: the defense must return images in [0,1], got [{low:.3g}, {high:.3g}]")
+    amounts = {name: options[name] for name in ("eps", "noise") if name in options}
+    checked_images(x, clipped=False, **amounts)
+    file, given = file_of(function), x.clone()
+    with unchanged(file, *options.values(), weights=True), stateless(function):
+        result = function(given, **options)
+        if not torch.equal(given.detach(), x.detach()):
+            raise ValueError(f"{file}: the defense changes its images in place; begin with x.clone()")
+        if not isinstance(result, Tensor) or result.shape != x.shape:
+            found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+            raise ValueError(f"{file}: the defense must return images of shape {list(x.shape)}, got {found}")
+        low, high = result.min().item(), result.max().item()
+        if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
+            raise ValueError(f"{file}: the defense must return images in [0,1], got [{low:.3g}, {high:.3g}]")
+        if not result.requires_grad:
+            again = function(x[:1].clone(), **options)
+            if (again - result[:1]).abs().mean().item() > SAME:
+                must = "it must keep no state, treat every image alone, and draw random numbers from a seed (lib.rng)"
+                raise ValueError(f"{file}: the defense gives one image two results, in its batch and alone; {must}")
     return result.float().clamp(0, 1)

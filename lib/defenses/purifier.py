@@ -5,13 +5,12 @@ Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, th
 """
 
 import hashlib
-import math
 
 import torch
 from torch import Tensor, nn
 
 from lib import linf
-from lib.defenses.batches import require_images
+from lib.checks import checked_images, evaluating
 from lib.rng import Streams
 
 NOISE = 0.05  # standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55)
@@ -31,18 +30,17 @@ def nrp(
     tile: None, or the side of the squares in which large images are purified to save memory; see `in_tiles`.
 
     Differentiable in x, exactly: through the clamp, the network and the projection; the noise counts as constant.
-    ValueError in one line for another shape or type and for options that mean nothing.
+    ValueError or TypeError in one line as of `lib.checks.checked_images`, and for options that mean nothing.
     """
-    require_images(x)
-    x = x if x.dtype == torch.float64 else x.float()
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
-    if not 0 <= noise < math.inf or not eps >= 0:
-        raise ValueError(f"noise and eps of nrp must be 0 or more, got noise {noise}, eps {eps}")
+    kind = checked_images(x, eps, [network], clipped=False, noise=noise).dtype
+    x = x.to(kind)
     if noise:
         normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
         x = linf.project(x + noise * normal.to(x), x, eps)
-    purified = network(x) if tile is None else in_tiles(network, x, tile)
+    with evaluating(network):
+        purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
 
 

@@ -2,7 +2,7 @@
 
 All take images `[B,3,H,W]`, float, in [0,1], on any device, and return the same shape, float32, in [0,1], on the same
 device. Every image is treated alone: the result does not depend on the batch. No gradient passes through.
-ValueError in one line for images of another shape, type or range, and for options that mean nothing.
+ValueError or TypeError in one line as of `lib.checks.checked_images`, and ValueError for options that mean nothing.
 """
 
 import itertools
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
+from lib.checks import checked_images
 from lib.defenses import bregman
-from lib.defenses.batches import require_images
-from lib.units import to_bytes, unit_images
+from lib.units import in_unit_range, to_bytes, unit_images
 
 # Planes are filtered on the CPU in pieces of about this many pixels, which stay in its cache.
 PIECE = 2**16
+JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION; torchvision's encoder ends the process beyond it
 
 
 def jpeg(x: Tensor, *, quality: int = 75) -> Tensor:
@@ -28,9 +29,12 @@ def jpeg(x: Tensor, *, quality: int = 75) -> Tensor:
     libjpeg-turbo through torchvision, bit for bit what Pillow writes and reads: chroma at half size (4:2:0). On the
     CPU: torchvision has a GPU's nvJPEG keep the chroma at full size, which is another defense.
     """
-    x = validated_images(x)
+    x = checked_images(x).float().contiguous()
     if quality not in range(1, 101):
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
+    if max(x.shape[-2:]) > JPEG_SIDE:
+        size = f"{x.shape[-2]}x{x.shape[-1]}"
+        raise ValueError(f"a side of a JPEG image has at most {JPEG_SIDE} pixels, got {size}")
     files = encode_jpeg(list(to_bytes(x)), int(quality))
     return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB)), x.device)
 
@@ -43,12 +47,12 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
     before. ValueError for images less than two pixels high or wide. See bregman.py for how.
     """
-    x = validated_images(x)
+    x = checked_images(x).float().contiguous()
+    in_unit_range(tolerance=tolerance)
     if not 0 < weight < math.inf:
         raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
-    if max_iterations < 1 or not tolerance >= 0:
-        given = f"max_iterations {max_iterations}, tolerance {tolerance}"
-        raise ValueError(f"TVM needs max_iterations >= 1 and tolerance >= 0, got {given}")
+    if max_iterations < 1:
+        raise ValueError(f"TVM needs max_iterations >= 1, got {max_iterations}")
     if min(x.shape[-2:]) < 2:
         raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
     solve = bregman.batched if x.is_cuda else bregman.scikit_image
@@ -60,7 +64,7 @@ def median(x: Tensor, *, window: int = 3) -> Tensor:
 
     At the border the image is reflected, its edge repeated: exactly scipy.ndimage.median_filter, mode "reflect".
     """
-    x = validated_images(x)
+    x = checked_images(x).float().contiguous()
     if window not in (3, 5):
         raise ValueError(f"the window of the median must be 3 or 5, got {window}")
     planes = x.flatten(0, 1)
@@ -98,12 +102,3 @@ def elementwise_median(values: Sequence[Tensor]) -> Tensor:
         pool = pool[1:-1] + others[:1]
         others = others[1:]
     return pool[0]
-
-
-def validated_images(x: Tensor) -> Tensor:
-    """The images as contiguous float32 without gradient; ValueError for what is not images `[B,3,H,W]` in [0,1]."""
-    require_images(x)
-    low, high = x.min().item(), x.max().item()
-    if not (low >= 0 and high <= 1):
-        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; a defense acts before normalisation")
-    return x.detach().float().contiguous()

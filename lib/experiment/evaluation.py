@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from lib import zoo
+from lib.checks import checked_labels
 from lib.defenses import Defense
 from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
@@ -65,6 +66,8 @@ def evaluate(
     """
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
+    for victim in victims:
+        check_truth(study, victim)
     clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
     several, places = [None] if seeds is None else range(seeds), range(len(cells))
     cases, groups, found = [*itertools.product(defenses, several, places)], [], {}
@@ -80,6 +83,17 @@ def evaluate(
     keys = [*itertools.product(victims, defenses, places, several)]
     rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
+
+
+def check_truth(study: Study, victim: str) -> None:
+    """ValueError in one line where the truth of the images holds a class that the victim does not know."""
+    spec, images = study.scale.networks[victim], study.images
+    if spec.task == "classification":
+        checked_labels(images.labels, len(images), spec.classes - spec.background, f"labels of images for {victim}")
+    if spec.task == "detection":
+        known = {one["category_id"] for one in images.truth["annotations"]}
+        if unknown := sorted(known - {*range(spec.classes + 1)}):
+            raise ValueError(f"category {unknown[0]} of the images is unknown to {victim}, which has {spec.classes}")
 
 
 def _contributions(study: Study, task: str, predicted: Predictions, clean: Prediction | None) -> Contributions:

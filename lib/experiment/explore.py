@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lib import settings
 from lib.attacks.registry import attack_named, attacks
-from lib.data.images import ImageSet, find_folder, image_files, middle, open_image
+from lib.data.images import ImageSet, as_rgb, find_folder, image_files, middle, open_image
 from lib.data.sets import class_names, load_set
 from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
@@ -58,7 +58,7 @@ def square_image(path: Path, side: int) -> Tensor:
     ValueError in one line for a file that is no image.
     """
     with open_image(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+        image = as_rgb(ImageOps.exif_transpose(file))
     square = image.width == image.height
     image = image.resize((side, side), Resampling.BILINEAR) if square else middle(image, side)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -51,7 +51,9 @@ def detected(
                 f"image_{row}_{kind}": _last(image if defense == NONE else defended(study, image, defense))[0],
                 f"boxes_{row}_{kind}": found.boxes[sure],
                 f"scores_{row}_{kind}": found.scores[sure],
-                f"names_{row}_{kind}": np.array([names[label] for label in found.labels[sure]], dtype="U32"),
+                f"names_{row}_{kind}": np.array(
+                    [names.get(label, str(label)) for label in found.labels[sure]], dtype="U32"
+                ),
             }
     return pictures
 

@@ -1,5 +1,6 @@
 """Modules around any network: images in [0,1] instead of normalised ones, half precision, features at a named layer."""
 
+import copy
 import difflib
 from collections.abc import Mapping, Sequence
 
@@ -7,12 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.checks import unwrapped
+from lib.units import in_unit_range
+
 
 class Normalised(nn.Module):
     """`network((x - mean) / std)` for images x `[B,3,H,W]`, RGB, in [0,1].
 
     resize: side of the square that the network wants, or None to feed images at their own size.  background: the
     network's first logit is TF-Slim's "background" class and is dropped, so that labels are 0-based everywhere.
+    ValueError for a mean or a deviation in levels, such as 123.7.
     """
 
     def __init__(
@@ -24,9 +29,10 @@ class Normalised(nn.Module):
         background: bool = False,
     ):
         super().__init__()
+        in_unit_range(mean=max(mean), std=max(std))
         self.network, self.resize, self.background = network, resize, background
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     def extra_repr(self) -> str:
         """Stored results are keyed by it."""
@@ -60,11 +66,13 @@ class Tap(nn.Module):
 
     The forward pass stops there, so nothing later can be paid for or overwrite the result in place. Differentiable
     with respect to x; preprocessing before the tap (a `Normalised`'s) is kept; a module that the network calls several
-    times gives its first output. The wrapped network is shared, not copied, and left as found.
+    times gives its first output. The wrapped network is shared, not copied, and left as found; of a compiled one, or
+    one in DataParallel, the network inside.
     """
 
     def __init__(self, network: nn.Module, tap: str):
         super().__init__()
+        network = plain(network)
         tapped_modules(network, [tap])
         self.network, self.tap = network, tap
         # An attack that saves the mode, calls eval() and restores the mode must restore the network's own.
@@ -76,6 +84,16 @@ class Tap(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return activations(self.network, tapped_modules(self.network, [self.tap]), x)[0]
+
+
+def plain(network: nn.Module) -> nn.Module:
+    """The network without `torch.compile` or DataParallel around it, or around what a `Normalised` holds: compiled code
+    need not call the hooks that read a layer."""
+    network = unwrapped(network)
+    if isinstance(network, Normalised) and (inner := unwrapped(network.network)) is not network.network:
+        network = copy.copy(network)
+        network._modules = {**network._modules, "network": inner}
+    return network
 
 
 def tapped_modules(network: nn.Module, taps: Sequence[str]) -> dict[str, nn.Module]:

@@ -16,9 +16,19 @@ from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, 
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import ROOT, Classifier, Detector, Generator, Purifier, Segmenter, Strict, holding, validated
 from lib.settings.networks import Data, NetworkSpec, Scenes
+from lib.units import OF_DEFENSES, in_levels
 
 SCALES = ("mini", "sample", "paper")
-Options = Annotated[dict[str, int | float | str], holding("kind", why="such as jpeg or nrp")]
+
+
+def _levels(options: object) -> object:
+    """Options of a defense, whose budgets and noise must be levels."""
+    if isinstance(options, dict):
+        in_levels(options, OF_DEFENSES)
+    return options
+
+
+Options = Annotated[dict[str, int | float | str], BeforeValidator(_levels), holding("kind", why="such as jpeg or nrp")]
 
 
 class Params(Strict):

@@ -50,7 +50,7 @@ class TransformTest(Strict):
     victims: list[Network]  # the first is the table's
     steps: int  # of SSP
     examples: int
-    threshold: float = 0.5  # the score from which a detection is drawn
+    threshold: float = Field(0.5, ge=0, le=1)  # the score in [0,1] from which a detection is drawn
 
 
 class AppendixE(Strict):

@@ -5,9 +5,10 @@ Names, types and ranges; the paper's values stand in params.yaml, a library user
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from lib.settings.base import Count, Strict
+from lib.units import OF_ATTACKS, in_levels
 
 ASCENT = {"eps": float, "step": float, "steps": int}
 MOMENTUM = ASCENT | {"decay": float}
@@ -50,6 +51,13 @@ class OwnAttack(BaseModel):
     file: str  # in own/, defines `attack` (docs/own_attack.md)
     looks_at: Literal["logits", "features"] = "logits"  # what its first argument gives (`on` is true in YAML)
     eps: float = Field(ge=0, le=255)
+
+    @model_validator(mode="before")
+    @classmethod
+    def can_be_levels(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            in_levels(data, OF_ATTACKS)
+        return data
 
     @property
     def options(self) -> dict[str, Any]:

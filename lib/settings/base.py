@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
+from lib.units import OF_ATTACKS, in_levels
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,7 +19,7 @@ def choices(name: object, known: Iterable[str]) -> str:
 
 
 class Strict(BaseModel):
-    """Frozen; an unknown key is refused and the nearest valid one named."""
+    """Frozen; an unknown key is refused and the nearest valid one named; budgets and steps must be levels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -27,6 +29,9 @@ class Strict(BaseModel):
         for key in data if isinstance(data, dict) else ():
             if key not in cls.model_fields:
                 raise ValueError(f"unknown key '{key}'; {choices(key, cls.model_fields)}")
+        if isinstance(data, dict):
+            # A purifier's own steps are those of its training.
+            in_levels(data | {"steps": data.get("ssp_steps", data.get("steps", 1))}, OF_ATTACKS)
         return data
 
 

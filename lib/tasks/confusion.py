@@ -21,6 +21,8 @@ def confusions(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
     """
     if predicted.shape != labels.shape:
         raise ValueError(f"predictions {predicted.shape} and labels {labels.shape} differ in shape")
+    if predicted.size and not 0 <= predicted.min() <= predicted.max() < classes:
+        raise ValueError(f"class {predicted.max()} is predicted, but the images' classes are 0 to {classes - 1}")
     cell = np.minimum(labels.astype(np.int64), classes) * classes + predicted
     size = (classes + 1) * classes
     return np.stack([np.bincount(image.ravel(), minlength=size) for image in cell]).reshape(-1, classes + 1, classes)

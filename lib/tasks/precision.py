@@ -126,7 +126,7 @@ def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: st
     with contextlib.redirect_stdout(io.StringIO()):
         for index, annotations in ((known, truth["annotations"]), (seen, rows)):
             # Matching marks annotations in place and takes an id of 0 for "no match": it gets numbered copies.
-            numbered = [{"area": 0.0, **one, "id": number} for number, one in enumerate(annotations, 1)]
+            numbered = [{"area": 0.0, "iscrowd": 0, **one, "id": number} for number, one in enumerate(annotations, 1)]
             index.dataset = truth | {"annotations": numbered}
             index.createIndex()
         evaluator = COCOeval(known, seen, kind)

@@ -1,8 +1,11 @@
 """What is computed of 8-bit images, as arrays for `lib.store`: a victim's predictions, and how near they are to others.
 
-They pass the defense first: images in [0,1] -> images, None for no defense.
+They pass the defense first: images in [0,1] -> images, None for no defense. Victims run in inference mode and are left
+as found. TypeError or ValueError in one line for images or outputs of another kind and for a victim that changes
+itself, FloatingPointError for outputs that are not finite.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
@@ -11,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lib.checks import checked_bytes, checked_logits, evaluating, finite, unchanged
 from lib.tasks.precision import LIMIT, Detections
 from lib.units import same_size, unit_images
 
@@ -31,7 +35,8 @@ def classify(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 50, device: str = "cpu"
 ) -> Arrays:
     """The fields of a `Prediction` of images `[N,3,H,W]`."""
-    top = [logits.softmax(1).topk(5) for logits in _logits(victim, images, defense, batch, device)]
+    logits = (checked_logits(z, len(z)) for z in _logits(victim, images, defense, batch, device))
+    top = [z.float().softmax(1).topk(min(5, z.shape[1])) for z in logits]
     parts = {"classes": [t.indices for t in top], "confidence": [t.values for t in top]}
     return {name: torch.cat(part).cpu().numpy() for name, part in parts.items()}
 
@@ -41,14 +46,32 @@ def segment(
     victim: nn.Module, images: Tensor, defense: Transform = None, *, batch: int = 4, device: str = "cpu"
 ) -> Arrays:
     """labels: the most likely class of every pixel, uint8 `[N,H,W]`, of images `[N,3,H,W]`."""
-    parts = [logits.argmax(1).to(torch.uint8).cpu() for logits in _logits(victim, images, defense, batch, device)]
+    parts = []
+    for logits in _logits(victim, images, defense, batch, device):
+        if logits.ndim != 4 or logits.shape[1] > 256:
+            raise ValueError(f"a segmenter gives logits [B,K,H,W] of at most 256 classes, got {list(logits.shape)}")
+        parts.append(logits.argmax(1).to(torch.uint8).cpu())
     return {"labels": torch.cat(parts).numpy()}
 
 
 def _logits(victim: nn.Module, images: Tensor, defense: Transform, batch: int, device: str) -> Iterator[Tensor]:
-    for part in images.split(batch):
-        x = unit_images(part, device)
-        yield victim(defense(x) if defense else x)
+    with left_as_found(victim):
+        for part in checked_bytes(images).split(batch):
+            x = unit_images(part, device)
+            logits = victim(defense(x) if defense else x)
+            if not isinstance(logits, Tensor) or len(logits) != len(x):
+                found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+                raise ValueError(f"{type(victim).__name__} must give logits of {len(x)} images, got {found}")
+            finite(logits.amax(1), f"{type(victim).__name__}'s logits")  # -inf may rule out a class
+            yield logits
+
+
+@contextlib.contextmanager
+def left_as_found(network: object) -> Iterator[None]:
+    """A network, if it is one, in inference mode and watched."""
+    networks = [network] if isinstance(network, nn.Module) else []
+    with evaluating(*networks), unchanged(f"{type(network).__name__}'s forward pass", *networks):
+        yield
 
 
 @torch.no_grad()
@@ -61,14 +84,21 @@ def detect(
     """
     found: list[Detections] = [None] * len(images)
     # A detector pads a mixed batch to its largest image, so what it finds would depend on an image's neighbours.
-    for group in same_size(images, batch):
-        x = torch.stack([unit_images(images[index], device) for index in group])
-        for index, result in zip(group, detector(list(defense(x) if defense else x)), strict=True):
-            order = result["scores"].argsort(descending=True, stable=True)[:LIMIT]
-            boxes, scores, labels = (result[name][order].cpu().numpy() for name in ("boxes", "scores", "labels"))
-            boxes = boxes.astype(np.float32).reshape(-1, 4)
-            found[index] = Detections(boxes, scores.astype(np.float32), labels.astype(np.int64))
+    with left_as_found(detector):
+        for group in same_size(images, batch):
+            x = torch.stack([unit_images(checked_bytes(images[index], count=False), device) for index in group])
+            for index, result in zip(group, detector(list(defense(x) if defense else x)), strict=True):
+                found[index] = best(result, type(detector).__name__)
     return packed(found)
+
+
+def best(result: dict[str, Tensor], name: str) -> Detections:
+    """The 100 detections of the highest scores; name: the detector's, for errors."""
+    scores = finite(result["scores"], f"{name}'s scores")
+    order = scores.argsort(descending=True, stable=True)[:LIMIT]
+    boxes, scores, labels = (result[key][order].cpu().numpy() for key in ("boxes", "scores", "labels"))
+    finite(result["boxes"], f"{name}'s boxes")
+    return Detections(boxes.astype(np.float32).reshape(-1, 4), scores.astype(np.float32), labels.astype(np.int64))
 
 
 def packed(detections: Sequence[Detections]) -> Arrays:
@@ -104,11 +134,13 @@ def fidelity_of(
     for group in groups:
         x, other = (unit_images(torch.stack([of[index] for index in group]), device) for of in (clean, images))
         other = defense(other) if defense else other
-        found["psnr"].append(-10 * (other - x).square().flatten(1).mean(1).log10())
+        error = finite((other - x).square().flatten(1).mean(1), "the difference of the images")
+        found["psnr"].append(-10 * error.log10())
         if tap:
             features = tap(x)
             away = (tap(other) - features).square().flatten(1).sum(1)
-            found["features"].append(away / features.square().flatten(1).sum(1))
+            share = away / features.square().flatten(1).sum(1)
+            found["features"].append(finite(share, "the distance of the features"))
     order = np.argsort(np.concatenate(groups))
     return {name: torch.cat(parts).cpu().numpy()[order] for name, parts in found.items()}
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.checks import checked_bytes
 from lib.units import unit, unit_images
 
 NOISE = unit(16)  # the strongest
@@ -34,7 +35,7 @@ def crops(side: int, read: Callable[[int], Tensor], chosen: Sequence[int], g: to
         images = list(readers.map(read, chosen))
     squares = []
     for image in images:
-        height, width = image.shape[-2:]
+        height, width = checked_bytes(image, count=False).shape[-2:]
         if min(height, width) < side:
             raise ValueError(f"an image of {width}x{height} pixels holds no crop of {side}x{side}; leave it out")
         top, left, turn = (height - side) // 2, (width - side) // 2, False

@@ -49,6 +49,8 @@ def adversarial_batch(
     if spec.recipe == "scatter":
         return fsa(victim, x, ids=range(len(x)), seed=spec.seed + step, batch=len(x), **schedule)
     half = len(x) // 2
+    if not half:
+        raise ValueError(f"recipe {spec.recipe} attacks half of each batch, and a batch of {len(x)} has none")
     budgets = kurakin_eps(half, unit(share * spec.eps), generator(spec.seed, "eps", step)).to(x.device)
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
@@ -63,7 +65,7 @@ def training(
 
     sources: trained networks for the recipe "ensemble", on the same device.
     """
-    torch.manual_seed(spec.seed)
+    loop.begin(spec.seed, images, labels, network.classes)
     victim = Normalised(ARCHITECTURES[network.architecture](network.classes), MEAN, STD)
     victim = victim.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torchvision.transforms import functional as vision
 
 from lib import linf
-from lib.attacks.ascent import evaluating
 from lib.attacks.generators import proposal
+from lib.checks import evaluating
 from lib.data.renderings import RENDERINGS
 from lib.networks.cda_generator import GENERATORS
 from lib.networks.wrappers import Bf16
@@ -43,7 +43,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     """
     device = next(classifier.parameters()).device
     classifier = Bf16(classifier)
-    torch.manual_seed(spec.seed)
+    loop.begin(spec.seed, data[0])
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)

@@ -20,6 +20,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from lib.atomic import replacing
+from lib.checks import checked_bytes, checked_labels, finite
 from lib.rng import generator
 from lib.units import to_bytes
 
@@ -47,19 +48,44 @@ class Training(NamedTuple):
     sheet: Callable[[], Sequence[Tensor]] | None = None
 
 
+def begin(seed: int, images: Tensor, labels: Tensor | None = None, classes: int | None = None) -> None:
+    """Seed PyTorch for a training on uint8 images `[N,3,H,W]`, or on many of which one `[3,H,W]` is shown.
+
+    labels: `[N]` with their number of classes, or without it of pixels, uint8 `[N,H,W]`. TypeError or ValueError in one
+    line for other images and labels, and where PyTorch's defaults are not its own: they would be the weights' too.
+    """
+    kind, place = torch.get_default_dtype(), torch.get_default_device()
+    if kind != torch.float32 or place.type != "cpu":
+        raise ValueError(f"trainings need PyTorch's defaults, float32 on the CPU, not {kind} on {place}")
+    if torch.is_inference_mode_enabled():
+        raise ValueError("trainings need gradients; leave torch.inference_mode()")
+    checked_bytes(images, count=images.ndim != 3 if isinstance(images, Tensor) else True)
+    if classes is not None:
+        checked_labels(labels, len(images), classes)
+    elif labels is not None:
+        shape = list(labels.shape) if isinstance(labels, Tensor) and labels.dtype == torch.uint8 else "another type"
+        if shape != (wanted := [len(images), *images.shape[2:]]):
+            raise ValueError(f"labels of pixels must be a uint8 tensor {wanted}, got {shape}")
+    torch.manual_seed(seed)
+
+
 def run_steps(
     training: Training, checkpoint: Path, identity: str, every: float, sheets: Path | None = None
 ) -> dict[str, np.ndarray]:
     """Train every step that is left; the weights by name, and `losses` (`means` as JSON) and `seconds` of all steps.
 
     identity: names the recipe, the data and the code; a checkpoint with another one is not continued.  every: seconds
-    between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...
+    between checkpoints.  sheets: folder of the sheets epoch_0001.png, ...  FloatingPointError for a loss or a weight
+    that is not finite; the last checkpoint stays.
     """
     begin, before, losses = resume(training.state, checkpoint, identity)
     begun = saved = time.monotonic()
     with tqdm(total=training.steps, initial=begin, desc=checkpoint.stem, mininterval=1) as progress:
         for step in range(begin, training.steps):
             now, done = training.advance(step), step + 1
+            for name in (name for name, loss in now.items() if not math.isfinite(loss)):
+                where = f"at step {done} of {training.steps}"
+                raise FloatingPointError(f"{checkpoint.stem}: the loss '{name}' is not finite {where}; try a lower lr")
             for name, loss in now.items():
                 losses.setdefault(name, torch.zeros(training.steps, dtype=torch.float64))[step] = loss
             progress.set_postfix({name: f"{loss:.2f}" for name, loss in now.items()}, refresh=False)
@@ -69,6 +95,8 @@ def run_steps(
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
                 save_checkpoint(training.state, checkpoint, identity, done, before + saved - begun, losses)
+    for name, value in training.network.state_dict().items():
+        finite(value, f"{checkpoint.stem}: the trained {name}")
     weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
     table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
     return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
@@ -145,6 +173,8 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float | None = N
     """
     for group in optimiser.param_groups if lr is not None else ():
         group["lr"] = lr * group.get("factor", 1)
+    if not loss.requires_grad:
+        raise ValueError("trainings need gradients; leave torch.no_grad()")
     optimiser.zero_grad()
     loss.backward()
     optimiser.step()

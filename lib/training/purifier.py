@@ -37,7 +37,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
     """
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
-    torch.manual_seed(spec.seed)
+    loop.begin(spec.seed, data[0])
     purifier = PURIFIERS[network.architecture](network.width, network.blocks)
     if spec.init == "identity":
         begin_as_identity(purifier)

@@ -38,7 +38,7 @@ def training(
 
     After the last step its batch normalisation is computed over all images.
     """
-    torch.manual_seed(spec.seed)
+    loop.begin(spec.seed, images, labels)
     segmenter = SegNetBasic(len(classes), network.maps).to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(groups(segmenter), spec.lr, MOMENTUM)
     weights = torch.tensor(class_weights(labels, classes), device=device)
@@ -92,7 +92,7 @@ def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """
     void = labels >= len(weights)  # -100: what PyTorch leaves out
     total = F.cross_entropy(logits, labels.long().masked_fill(void, -100), weights, reduction="sum")
-    return total / (~void).sum()
+    return total / (~void).sum().clamp(min=1)  # a batch without any labelled pixel teaches nothing
 
 
 def class_weights(labels: Tensor, classes: Sequence[str]) -> list[float]:

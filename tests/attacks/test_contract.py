@@ -150,7 +150,7 @@ def test_images_that_are_not_finite_are_refused(name, network, x, y):
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name != "FFF"])
 def test_a_single_image_without_batch_is_refused(name, network, x, y):
-    with pytest.raises(ValueError, match=r"shape \[B,C,H,W\]"):
+    with pytest.raises(ValueError, match=r"shape \[B,3,H,W\]"):
         run(name, network, x[0], y)
 
 

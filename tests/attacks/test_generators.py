@@ -169,14 +169,15 @@ def test_a_generator_in_training_is_used_in_inference_and_left_as_found(generato
 
 def test_a_generator_is_left_as_found_by_an_error_too(generator):
     generator.train()
+    generator.blockf[1] = torch.nn.Conv2d(1, 3, 7)  # of other channels than there are
     with pytest.raises(RuntimeError):
-        cda(generator, torch.rand(1, 4, 16, 16))  # four channels
+        cda(generator, torch.rand(1, 3, 16, 16))
     assert all(module.training for module in generator.modules())
 
 
 @pytest.mark.parametrize(("change", "error", "message"), [
     (lambda x: (x * 255).byte(), TypeError, "divide 8-bit images by 255"),
-    (lambda x: x[0], ValueError, r"shape \[B,C,H,W\]"),
+    (lambda x: x[0], ValueError, r"shape \[B,3,H,W\]"),
     (lambda x: x * 2 - 1, ValueError, r"lie in \[0,1\]"),
     (lambda x: x * float("nan"), ValueError, r"lie in \[0,1\]"),
 ])  # fmt: skip

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from pycocotools import mask
 
 from lib.data import world
 from lib.data.detection import coco_format, load_coco
+from lib.experiment.evaluation import check_truth
+from lib.tasks.precision import Detections, evaluate_boxes
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
 RUNS = {"counts": [20, 10, 570], "size": [20, 30]}
@@ -132,6 +135,77 @@ def test_an_image_of_another_size_than_annotated_is_refused(coco):
     Image.new("RGB", (12, 17)).save(coco / "val2017" / "000000000285.jpg")
     with pytest.raises(ValueError, match=r"000000000285\.jpg: is 12x17, but annotated as 12x16$"):
         load_coco(coco)
+
+
+def change(coco, **changes):
+    """The annotations with other keys of each entry; None takes one away."""
+    content = json.loads(listing(coco).read_text())
+    for section, (key, value) in changes.items():
+        for entry in content[section]:
+            entry.pop(key) if value is None else entry.update({key: value})
+    write(coco, content)
+
+
+@pytest.mark.parametrize("key, found", [("iscrowd", 0), ("area", 64.0), ("id", 1), ("segmentation", None)])
+def test_what_other_tools_leave_out_of_annotations_is_filled_in(coco, key, found):
+    change(coco, annotations=(key, None))
+    data = load_coco(coco)
+    assert data.truth["annotations"][0].get(key) == found
+    one = Detections(np.array([[1, 1, 9, 9]], np.float32), np.array([0.9], np.float32), np.array([90]))
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    # The toothbrush is found, the person not; without iscrowd the crowd is a person too.
+    assert evaluate_boxes(data.truth, data.image_ids, [none, one, none]).ap() == pytest.approx(50)
+
+
+def test_polygons_of_two_points_enclose_nothing(coco):
+    change(coco, annotations=("segmentation", [[1, 1, 9, 9], *POLYGON]))
+    assert all(one["segmentation"] == POLYGON for one in load_coco(coco).truth["annotations"])
+
+
+def test_images_need_neither_sizes_nor_objects_and_categories_no_names(coco):
+    change(coco, images=("width", None), categories=("name", None))
+    data = load_coco(coco)
+    assert [category["name"] for category in data.truth["categories"]] == ["1", "90"]
+    content = json.loads(listing(coco).read_text())
+    write(coco, content | {"annotations": []})
+    data = load_coco(coco)
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match="no object to find in these images"):
+        evaluate_boxes(data.truth, data.image_ids, [none] * 3)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"annotations": ("bbox", [1, 2, 3])}, r"annotation 1: the box \[1, 2, 3\] is not x, y, width, height"),
+        ({"annotations": ("bbox", [1, 2, -3, 4])}, "annotation 1: the box"),
+        ({"annotations": ("bbox", None)}, "lacks or garbles what COCO's hold: 'bbox'"),
+        ({"annotations": ("category_id", 7)}, "annotation 1: category 7 is not among the categories"),
+        ({"images": ("id", 5)}, "image id 5 is listed 3 times"),
+        ({"images": ("file_name", None)}, "lacks or garbles what COCO's hold: 'file_name'"),
+        ({"categories": ("id", None)}, "lacks or garbles what COCO's hold: 'id'"),
+    ],
+)
+def test_annotations_that_are_wrong_are_named_in_one_line(coco, changes, message):
+    change(coco, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        load_coco(coco)
+    assert "\n" not in str(error.value) and "delete" not in str(error.value)
+
+
+def test_a_list_without_images_is_one_line(coco):
+    write(coco, {"images": [], "annotations": [], "categories": []})
+    with pytest.raises(ValueError, match=r"val2017\.json: lists no images$"):
+        load_coco(coco)
+
+
+def test_a_category_that_the_detector_does_not_know_is_refused(coco):
+    known = SimpleNamespace(task="detection", classes=89, background=False)
+    study = SimpleNamespace(images=load_coco(coco), scale=SimpleNamespace(networks={"Net": known}))
+    with pytest.raises(ValueError, match="category 90 of the images is unknown to Net, which has 89"):
+        check_truth(study, "Net")
+    known.classes = 90
+    check_truth(study, "Net")
 
 
 # --- the embedded data set

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 
 from lib.data import world
-from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, VOID, WORLD_COLOURS, load_camvid
+from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, VOID, WORLD_COLOURS, load_camvid, read_label
 from lib.data.sets import load_set
 from lib.settings import Scenes
+from lib.tasks.confusion import confusions
 
 SIDES = (24, 32)
 
@@ -89,7 +90,7 @@ def damage_colour(root):
         (lambda root: (root / "test.txt").unlink(), "test.txt: no such list; get it with"),
         (lambda root: (root / "testannot" / "f2.png").write_bytes(b"nothing"), "f2.png: corrupt image"),
         (damage_size, "f2.png: the label has 5x7 pixels, its image 24x32"),
-        (damage_class, "f2.png: a label is one channel of classes 0 to 11"),
+        (damage_class, "f2.png: a label is one channel of classes 0 to 11; unknown here: 12"),
         (damage_colour, "f2.png: a label is one channel of classes 0 to 11"),
         (
             lambda root: (root / "test.txt").write_text("test/f0.png\n"),
@@ -102,6 +103,49 @@ def test_what_is_wrong_is_said_in_one_line(camvid, damage, message):
     with pytest.raises((FileNotFoundError, ValueError)) as caught:
         load_camvid(camvid, "test", SIDES)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def label(camvid, image):
+    """The label that a file of f2's label gives."""
+    image.save(camvid / "testannot" / "f2.png")
+    return read_label(camvid / "testannot" / "f2.png")
+
+
+def paletted(numbers, colours):
+    image = Image.fromarray(np.array(numbers, np.uint8).reshape(1, -1), "L")
+    image.putpalette(np.array(colours, np.uint8).tobytes())
+    return image
+
+
+GREYS = [(number, number, number) for number in range(256)]
+
+
+def test_a_palette_is_read_by_its_numbers_or_by_camvids_colours(camvid):
+    assert label(camvid, paletted([0, 5, 11, 255], GREYS)).tolist() == [[0, 5, VOID, VOID]]
+    assert label(camvid, paletted([0, 5, 8], CAMVID_COLOURS)).tolist() == [[0, 5, 8]]
+    # Numbers that are no classes, colours that are.
+    coloured = [(0, 0, 0)] * 20 + [CAMVID_COLOURS[3], CAMVID_COLOURS[9]]
+    assert label(camvid, paletted([0, 20, 21], coloured)).tolist() == [[VOID, 3, 9]]
+    other = [CAMVID_COLOURS[4], CAMVID_COLOURS[2]]
+    with pytest.raises(ValueError, match="its numbers and its palette's colours name other classes"):
+        label(camvid, paletted([0, 1], other))
+
+
+def test_a_label_in_colour_is_read_by_camvids_colours(camvid):
+    colours = np.array([[*CAMVID_COLOURS, (0, 0, 0)]], np.uint8)
+    assert label(camvid, Image.fromarray(colours)).tolist() == [[*range(11), VOID]]
+    with pytest.raises(ValueError, match="or CamVid's colours; this has others"):
+        label(camvid, Image.fromarray(colours + 1))
+
+
+def test_unknown_classes_are_named(camvid):
+    with pytest.raises(ValueError, match=r"one channel of classes 0 to 11; unknown here: 12, 31, 32, 40, 50, \.\.\."):
+        label(camvid, Image.fromarray(np.array([[0, 12, 31, 32, 40, 50, 60, 255]], np.uint8)))
+
+
+def test_predictions_of_classes_that_the_images_lack_are_refused():
+    with pytest.raises(ValueError, match="class 7 is predicted, but the images' classes are 0 to 2"):
+        confusions(np.array([[[7]]]), np.array([[[0]]]), 3)
 
 
 def test_more_images_than_there_are_is_an_error(camvid):

@@ -325,11 +325,11 @@ def test_bad_images_are_named(name, command, photographs, tmp_path):
     picture(photographs / "tiny.png", 0, 20, 90)
     assert "tiny.png: 90x20 pixels hold no crop of 32x32" in failure(command, *named, photographs)
     (photographs / "tiny.png").write_bytes(b"<html>")
-    assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+    assert "tiny.png: is a web page, no image" in failure(command, *named, photographs)
     picture(empty / "one.png", 0, 40, 40)
     assert "1 training images do not fill a batch of 2" in failure(command, *named, empty)
     if name == "CDA-ImageNet":
         message = failure(command, *named, photographs, "--render", "comic")
         assert "images are rendered at one size: name the shorter side in resize" in message
         command.change(name, resize=40)
-        assert "tiny.png: corrupt image" in failure(command, *named, photographs)
+        assert "tiny.png: is a web page, no image" in failure(command, *named, photographs)

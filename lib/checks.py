@@ -1,0 +1,258 @@
+"""What attacks, defenses, trainings and tasks refuse of their images, labels and networks, in one line each; and
+`evaluating` and `unchanged`, with which they leave a network as they found it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from lib.units import in_unit_range
+
+Amount = float | Tensor
+
+
+def checked_images(
+    x: Tensor, eps: Amount = 0.0, networks: Iterable[nn.Module] = (), *, clipped: bool = True, **amounts: Amount
+) -> Tensor:
+    """The images `[B,3,H,W]`, detached: in the type of the networks, else float32 (float64 stays).
+
+    eps, amounts (step, alpha, noise): in [0,1] units, each a number or one per image `[B,1,1,1]`.  networks: that will
+    see the images.  clipped: whether values outside [0,1] are refused.
+
+    TypeError for what is no float tensor, or networks of another type than float32 and float64; ValueError for another
+    shape, values that are not finite or outside [0,1], budgets in levels, and networks on another device or made in
+    inference mode.
+    """
+    shape_checked(x)
+    low, high = x.min().item(), x.max().item()
+    if not -float("inf") < low <= high < float("inf"):
+        raise ValueError(f"images must lie in [0,1], got values that are not finite: [{low:.3g}, {high:.3g}]")
+    if clipped and not (low >= 0 and high <= 1):
+        hint = "divide 0-255 levels by 255" if low >= 0 and high > 16 else "the network normalises them itself"
+        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; {hint}")
+    in_unit_range(**{name: largest(name, value, len(x)) for name, value in {"eps": eps, **amounts}.items()})
+    # Outside inference mode a tensor made within it passes no gradient; its copy does.
+    x = (x.clone() if x.is_inference() else x).detach()
+    wanted = network_type(x, networks)
+    return x.to(wanted or (torch.float64 if x.dtype == torch.float64 else torch.float32))
+
+
+def shape_checked(x: Tensor) -> None:
+    """TypeError for what is no float tensor, ValueError for one that is not `[B,3,H,W]`."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images must be a torch tensor [B,3,H,W], got {type(x).__name__}")
+    if not torch.is_floating_point(x):
+        raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
+    if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
+        turn = "; channels come second: x.permute(0, 3, 1, 2)" if x.ndim == 4 and x.shape[3] == 3 else ""
+        one = "; one image: x[None]" if x.ndim == 3 and len(x) == 3 else ""
+        raise ValueError(f"images must have shape [B,3,H,W], none of them 0, got {list(x.shape)}{turn}{one}")
+
+
+def largest(name: str, amount: Amount, count: int) -> float:
+    """The largest budget or step; of several the least one if that is no number from 0 on. ValueError for another shape
+    than one per image."""
+    if not isinstance(amount, Tensor):
+        if isinstance(amount, bool) or not isinstance(amount, Real):
+            raise TypeError(f"{name} must be a number in [0,1], or one per image as a tensor, got {amount!r}")
+        return float(amount)
+    if amount.numel() > 1 and amount.shape != (count, 1, 1, 1):
+        raise ValueError(f"{name} must be a number or one per image, [{count},1,1,1], got {list(amount.shape)}")
+    least, most = amount.min().item(), amount.max().item()
+    return most if least >= 0 else least
+
+
+def network_type(x: Tensor, networks: Iterable[nn.Module]) -> torch.dtype | None:
+    """The type that the networks compute in: float64 if one does, None without parameters. Errors as of
+    `checked_images`."""
+    found = None
+    for network in networks:
+        for parameter in network.parameters() if isinstance(network, nn.Module) else ():
+            if not parameter.is_floating_point():
+                continue
+            if parameter.dtype not in (torch.float32, torch.float64):
+                raise TypeError(f"the network's weights are {parameter.dtype}; attack and evaluate network.float()")
+            if parameter.is_inference():
+                raise ValueError(
+                    "the network was made in torch.inference_mode(), so it passes no gradient; make it outside"
+                )
+            if parameter.device != x.device:
+                raise ValueError(f"the images are on {x.device}, the network on {parameter.device}; move one")
+            found = torch.float64 if torch.float64 in (found, parameter.dtype) else torch.float32
+    return found
+
+
+def checked_logits(logits: Tensor, count: int) -> Tensor:
+    """A classifier's logits; TypeError or ValueError in one line for what is not `[count,K]`."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"the network must give logits [B,K], a tensor, got {type(logits).__name__}")
+    if logits.ndim != 2 or len(logits) != count:
+        raise ValueError(f"the network must give logits [{count},K], got {list(logits.shape)}")
+    return logits
+
+
+def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str = "labels") -> Tensor:
+    """Labels as int64 `[count]`. TypeError for what are no whole numbers, ValueError for another shape or a number
+    outside 0..classes-1."""
+    whole = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
+    if not whole:
+        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
+        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {found}")
+    if y.shape != (count,):
+        raise ValueError(f"{what} must have shape [{count}], a class per image, got {list(y.shape)}")
+    low, high = y.min().item(), y.max().item()
+    if low < 0 or (classes and high >= classes):
+        allowed = f"0 to {classes - 1}" if classes else "from 0 on"
+        hint = "; are they counted from 1?" if low > 0 and high == classes else ""
+        raise ValueError(f"{what} must be classes {allowed}, got {low if low < 0 else high}{hint}")
+    return (y.clone() if y.is_inference() else y).long()
+
+
+def checked_bytes(images: Tensor, count: bool = True) -> Tensor:
+    """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`. TypeError for another type, ValueError for another
+    shape."""
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"8-bit images must be a uint8 tensor, got {found}; of floats in [0,1]: lib.units.to_bytes")
+    if images.ndim != 3 + count or images.shape[-3] != 3 or not images.numel():
+        wanted = "[N,3,H,W]" if count else "[3,H,W]"
+        raise ValueError(f"8-bit images must have shape {wanted}, none of them 0, got {list(images.shape)}")
+    return images
+
+
+def finite(numbers: Tensor, what: str) -> Tensor:
+    """The numbers; FloatingPointError where one is not finite, so that it is never counted as a result."""
+    if not bool(numbers.isfinite().all()):
+        raise FloatingPointError(f"{what}: numbers that are not finite, which are no result; check the network")
+    return numbers
+
+
+@contextlib.contextmanager
+def usual_torch() -> Iterator[None]:
+    """Within it PyTorch's defaults, whatever the caller has set: float32, CPU, gradients, no autocast, no inference
+    mode. Stored results depend on none of these."""
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_default_dtype, dtype)
+        torch.set_default_dtype(torch.float32)
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        if device.type != "cpu":  # a mode that every call of PyTorch pays for
+            stack.enter_context(torch.device("cpu"))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        yield
+
+
+@contextlib.contextmanager
+def evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Run with the networks in inference mode; afterwards every submodule is as it was."""
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    for network in networks:
+        network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside `torch.compile` or DataParallel, whose layers can be called by their names."""
+    while (inner := network._modules.get("_orig_mod") or parallel(network)) is not None:
+        network = inner
+    return network
+
+
+def parallel(network: nn.Module) -> nn.Module | None:
+    """The network inside DataParallel or DistributedDataParallel."""
+    kinds = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    return network.module if isinstance(network, kinds) else None
+
+
+@contextlib.contextmanager
+def unchanged(who: str, *values: object, weights: bool = False) -> Iterator[None]:
+    """Within it, code that is not ours runs. ValueError, naming `who`, if a network among the values is left with other
+    hooks, mode, parts, parameters or buffers; all but the contents of its tensors is put back before.
+
+    weights: compare the contents too, not only PyTorch's counts of changes, which an assignment to `.data` escapes.
+    """
+    modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
+    before, shared = [ModuleState(module, weights) for module in modules], global_hooks()
+    try:
+        yield
+    finally:
+        changes = [change for state in before for change in state.restored()]
+        if shared != global_hooks():
+            changes.append("hooks on all modules")
+    if changes:
+        known = ", ".join(dict.fromkeys(changes))
+        raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
+
+
+class ModuleState:
+    """What of one module must stay: its own attributes, hooks, parts, and tensors."""
+
+    def __init__(self, module: nn.Module, weights: bool):
+        self.module, self.weights = module, weights
+        self.attributes = dict(vars(module))
+        self.inner = {name: dict(value) for name, value in self.attributes.items() if isinstance(value, dict)}
+        self.tensors = self.signatures()
+
+    def signatures(self) -> dict[str, tuple]:
+        """Of every own parameter and buffer, by name."""
+        named = {**vars(self.module)["_parameters"], **vars(self.module)["_buffers"]}
+        return {name: signature(tensor, self.weights) for name, tensor in named.items() if tensor is not None}
+
+    def restored(self) -> list[str]:
+        """What was changed since, in words; what can be is put back."""
+        now, kind, found = vars(self.module), type(self.module).__name__, []
+        if self.signatures() != self.tensors:
+            found.append(f"parameters or buffers of {kind}")
+        for name, value in self.attributes.items():
+            if isinstance(value, dict) and name.startswith("_"):
+                # Dictionaries of hooks, parts and tensors: by the objects in them.
+                if identities(now.get(name)) != identities(self.inner[name]):
+                    found.append(f"{name.strip('_').replace('_', ' ')} of {kind}")
+                    value.clear()
+                    value.update(self.inner[name])
+                now[name] = value
+            elif isinstance(value, bool | int | float | str | None) and now.get(name, self) != value:
+                found.append("training mode" if name == "training" else f"{name} of {kind}")
+                now[name] = value
+        for name in [name for name in now if name not in self.attributes and callable(now[name])]:
+            found.append(f"{name} of {kind}")  # a method that is replaced
+            del now[name]
+        return found
+
+
+def signature(tensor: Tensor, weights: bool) -> tuple:
+    """What tells a tensor from a changed one; weights: with its contents."""
+    facts = (id(tensor), tensor.shape, tensor.dtype, tensor.device, tensor.data_ptr(), tensor.requires_grad)
+    counted = () if tensor.is_inference() else (tensor._version,)
+    return facts + counted + ((checksum(tensor),) if weights else ())
+
+
+def checksum(tensor: Tensor) -> int:
+    """The sum of a tensor's bit patterns."""
+    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(tensor.element_size(), torch.int64)
+    return tensor.detach().flatten().view(whole).sum(dtype=torch.int64).item()
+
+
+def identities(content: dict | None) -> dict:
+    """A dictionary by its keys and the objects in it."""
+    return {key: id(value) for key, value in (content or {}).items()}
+
+
+def global_hooks() -> list[int]:
+    """How many hooks PyTorch calls for every module."""
+    module = torch.nn.modules.module
+    return [
+        len(value) for name, value in vars(module).items() if name.startswith("_global_") and name.endswith("hooks")
+    ]
