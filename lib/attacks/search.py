@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 
 from lib import linf
-from lib.attacks.ascent import EPS, ascend, checked_images, draws, evaluating
+from lib.attacks.ascent import EPS, ascend, draws
 from lib.attacks.decision import Surrogate, margin, mean_logits, members
+from lib.checks import checked_images, checked_labels, evaluating
 
 # Square: the share of the image's area that a square covers is halved at these queries of 10,000.
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
+@torch.inference_mode(False)
 def square(
     surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, queries=1000, share=0.8
 ) -> Tensor:
     """Square Attack for L-infinity (Andriushchenko et al. 2020, Algorithms 1 and 2): a square of the image, at a random
     place, is set to plus or minus eps in each channel, and kept where that raises the margin. Begins with vertical
     stripes.  share: of the image's area that the first squares cover; their p."""
-    x, networks = checked_images(x, eps), members(surrogate)
+    x, y, networks = _checked(surrogate, x, y, eps)
     streams = draws(x, ids, seed, "square")
     side = min(x.shape[-2:])
 
@@ -46,9 +48,10 @@ def square(
     return best
 
 
+@torch.inference_mode(False)
 def corners(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, queries=1000) -> Tensor:
     """The best of so many random corners of the ball: each pixel plus or minus eps."""
-    x, networks = checked_images(x, eps), members(surrogate)
+    x, y, networks = _checked(surrogate, x, y, eps)
     streams, best = draws(x, ids, seed, "corners"), x
     with evaluating(*networks), torch.no_grad():
         value = margin(mean_logits(networks)(x), y)
@@ -59,6 +62,7 @@ def corners(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0
     return best
 
 
+@torch.inference_mode(False)
 def spsa(
     surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=None, steps=20, samples=32,
     delta=2.55 / 255,
@@ -68,8 +72,9 @@ def spsa(
 
     step: default eps / 4.  2 * samples queries a step.
     """
-    x, networks = checked_images(x, eps), members(surrogate)
-    streams, logits = draws(x, ids, seed, "spsa"), mean_logits(members(surrogate))
+    step = eps / 4 if step is None else step
+    x, y, networks = _checked(surrogate, x, y, eps, step=step, delta=delta)
+    streams, logits = draws(x, ids, seed, "spsa"), mean_logits(networks)
 
     class Estimate(torch.autograd.Function):
         @staticmethod
@@ -88,7 +93,14 @@ def spsa(
             return weight.view(-1, 1, 1, 1) * estimate
 
     with evaluating(*networks):
-        return ascend(Estimate.apply, x, eps=eps, step=eps / 4 if step is None else step, steps=steps)
+        return ascend(Estimate.apply, x, eps=eps, step=step, steps=steps)
+
+
+def _checked(surrogate: Surrogate, x: Tensor, y: Tensor, eps: object, **amounts: object) -> tuple:
+    """The images, the labels and the networks. Errors as of `checked_images` and `checked_labels`."""
+    networks = members(surrogate)
+    x = checked_images(x, eps, networks, **amounts)
+    return x, checked_labels(y, len(x)).to(x.device), networks
 
 
 def _better(networks: Sequence, tried: Tensor, y: Tensor, best: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
