@@ -140,11 +140,7 @@ class Store:
         return [(path, read_record(path) or {}) for path in paths]
 
     def stale(self) -> list[Path]:
-<<<<<<< HEAD
         """The entries that the present code and packages cannot ask for, and what killed processes left of some."""
-=======
-        """The entries that the present code and packages can no longer ask for, and parts that killed processes left."""
->>>>>>> machine
         halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
         return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
