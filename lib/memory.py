@@ -41,8 +41,8 @@ def halved(compute: Callable[[Sequence[int]], T], places: Sequence[int], batch: 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`function(x)`, of which nothing but x is kept; what is inside is computed again when its gradient is due.
 
-    The gradient is that with respect to x alone. torch.utils.checkpoint, which also serves parameters, takes 1.8 times
-    the memory in an attack through NRP, and with 8 draws of it 8 times that.
+    The gradient is that with respect to x alone. torch.utils.checkpoint serves parameters too; a process that attacked
+    one image of 224x224 through NRP with it grew by 1.6 GB, with 8 draws by 9.0 GB; with this one and 2 draws by 0.7.
     """
     return _Recomputed.apply(function, x)
 
