@@ -97,7 +97,7 @@ def straightness(x: list[float], y: list[float]) -> float:
 
 
 def main() -> None:
-    if len(sys.argv) == 3:
+    if sys.argv[-1].startswith("{"):
         print(json.dumps(measure(sys.argv[1], json.loads(sys.argv[2]))))
         return
     cases = sys.argv[1:] or CASES
