@@ -83,7 +83,7 @@ import pytest
 sys.exit(pytest.main(["-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", *{files}]))
 """
 ABSENT = {"dvc", "papermill", "nbformat", "nbconvert", "jupyterlab", "IPython", "typer", "matplotlib", "seaborn"}
-ABSENT |= {"skimage", "sklearn", "onnxruntime", "playwright", "mkdocs", "timm", "scipy"}
+ABSENT |= {"skimage", "sklearn", "onnxruntime", "playwright", "mkdocs", "timm"}
 
 
 def test_make_test_gpu_needs_no_dvc_no_notebooks_and_no_figures():

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy.ndimage import gaussian_filter
-from skimage.feature import structure_tensor
 from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms.functional import to_pil_image
@@ -61,6 +60,8 @@ def tangents(x: Tensor, sigma: float = 2) -> Tensor:
     The lesser eigenvector of the structure tensor, summed over the channels (Di Zenzo 1986: edges between colours of
     one brightness count too), whose window has the standard deviation `sigma`.
     """
+    from skimage.feature import structure_tensor  # here: no other training needs it
+
     tensors = [structure_tensor(channel, sigma, mode="nearest", order="rc") for channel in x.numpy()]
     yy, yx, xx = np.sum(tensors, axis=0)
     across = np.arctan2(2 * yx, xx - yy) / 2
