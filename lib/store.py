@@ -139,7 +139,7 @@ class Store:
         return [(path, read_record(path) or {}) for path in paths]
 
     def stale(self) -> list[Path]:
-        """The entries that the present code and packages can no longer ask for, and parts that killed processes left."""
+        """The entries that the present code and packages can no longer ask for, and what killed processes left."""
         halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
         return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
