@@ -25,6 +25,6 @@ def quantise(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
     the ball to 15 or 17 levels.
     """
     levels, grid = torch.as_tensor(eps, dtype=x.dtype, device=x.device) * LEVELS, x * LEVELS
-    low, high = torch.ceil(grid - levels - 1e-3), torch.floor(grid + levels + 1e-3)
+    low, high = torch.ceil(grid - levels - 1e-3) + 0.0, torch.floor(grid + levels + 1e-3)  # + 0.0: no negative zero
     rounded = torch.minimum(torch.maximum(torch.round(x_adv * LEVELS), low), high)
     return torch.where(low <= high, rounded, torch.round(grid)).clamp(0, LEVELS) / LEVELS

@@ -66,7 +66,11 @@ def test_a_second_run_of_camvid_asks_only_for_what_is_missing(camvid, places):
         ("train/b.png", None, "404"),
         ("train/b.png", PICTURE[:90], "corrupt image"),
         ("train/b.png", encoded(np.zeros((8, 8, 3), np.uint8)), "image is 8x8, not 480x360"),
-        ("trainannot/b.png", PICTURE, "a label is one channel of classes 0 to 11; this is not"),
+        (
+            "trainannot/b.png",
+            PICTURE,
+            "a label is one channel of classes 0 to 11, or CamVid's colours; this has others",
+        ),
         ("trainannot/b.png", encoded(np.full((360, 480), 12, np.uint8)), "a label is one channel"),
     ],
 )
