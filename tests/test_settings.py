@@ -11,7 +11,7 @@ from lib.networks.cda_generator import GENERATORS
 from lib.networks.purifier import PURIFIERS
 from lib.report import published
 from lib.settings.networks import GeneratorSpec, PurifierSpec
-from lib.units import unit
+from lib.units import OF_ATTACKS, unit
 
 
 @pytest.fixture
@@ -123,7 +123,7 @@ def test_a_library_user_gets_what_params_yaml_says(attack):
         default = signature[name].default
         if default is None:  # FGSM's step, R-FGSM's alpha: a part of eps
             default = signature["eps"].default / {"step": 1, "alpha": 3}[name]
-        assert default == (pytest.approx(value / 255) if name in ("eps", "step", "alpha") else value), name
+        assert default == (pytest.approx(value / 255) if name in OF_ATTACKS else value), name
 
 
 def test_every_attack_has_its_section():

@@ -65,10 +65,10 @@ def write_vgg(folder, seed=0):
 
 def test_local_file_is_normalised_frozen_and_in_eval_mode(places):
     network, sha256 = write_vgg(places / "assets")
-    spec = VGG | {"sha256": sha256, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 2.0)}
+    spec = VGG | {"sha256": sha256, "mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 1.0)}
     victim = zoo.load("VGG-16", settings(**{"VGG-16": spec}))
     x = torch.rand(1, 3, 8, 8)
-    normalised = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 2.0]).view(3, 1, 1)
+    normalised = (x - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / torch.tensor([0.5, 0.25, 1.0]).view(3, 1, 1)
     assert torch.equal(victim(x), network(normalised))
     assert not any(module.training for module in victim.modules())
     assert not any(parameter.requires_grad for parameter in victim.parameters())

@@ -49,7 +49,7 @@ ATTACKS: dict[str, Attack] = {
     "DIM": Attack(decision.dim, "dim"),
     "DIM-TI": Attack(functools.partial(decision.dim, kernel=15), "dim_ti"),
     "PGD": Attack(decision.pgd, "pgd"),
-    "PGD (targeted)": Attack(decision.pgd, "pgd_targeted"),
+    "PGD (targeted)": Attack(functools.partial(decision.pgd, target="random"), "pgd_targeted"),
     "Square": Attack(search.square, "square", transfers=False),
     "SPSA": Attack(search.spsa, "spsa", transfers=False),
     "Random corners": Attack(search.corners, "corners", transfers=False),

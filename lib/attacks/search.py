@@ -14,7 +14,9 @@ from lib import linf
 from lib.attacks.ascent import EPS, ascend, draws
 from lib.attacks.decision import Surrogate, margin, mean_logits, members
 from lib.checks import checked_images, checked_labels, evaluating
+from lib.units import unit
 
+STEP, DELTA = unit(4), unit(2.55)  # of SPSA
 # Square: the share of the image's area that a square covers is halved at these queries of 10,000.
 HALVED = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
@@ -64,15 +66,14 @@ def corners(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0
 
 @torch.inference_mode(False)
 def spsa(
-    surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=None, steps=20, samples=32,
-    delta=2.55 / 255,
+    surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=STEP, steps=20, samples=32,
+    delta=DELTA,
 ) -> Tensor:  # fmt: skip
     """PGD with the gradient of the margin as simultaneous perturbation estimates it (Uesato et al. 2018, Algorithm 1):
     the mean over `samples` random signs v of (f(x + delta v) - f(x - delta v)) / (2 delta) times v.
 
-    step: default eps / 4.  2 * samples queries a step.
+    2 * samples queries a step.
     """
-    step = eps / 4 if step is None else step
     x, y, networks = _checked(surrogate, x, y, eps, step=step, delta=delta)
     streams, logits = draws(x, ids, seed, "spsa"), mean_logits(networks)
 
