@@ -21,7 +21,7 @@ SMALLEST = 8  # side of the images; what smaller ones do belongs to each attack'
 
 @st.composite
 def batches(draw):
-    """Images `[B,3,H,W]` on the 8-bit grid, in float64, where rounding decides no sign; labels, names, and how to split and
+    """Images `[B,3,H,W]` on the 8-bit grid, in float64, where rounding decides no sign; labels, names, how to split and
     order them."""
     count, height, width = draw(st.integers(1, 4)), *(draw(st.integers(SMALLEST, 24)) for _ in range(2))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
