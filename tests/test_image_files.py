@@ -130,7 +130,7 @@ def networks(monkeypatch, tmp_path):
     """The networks of the scale, tiny and untrained."""
     made = {}
 
-    def load(name, scale, device="cpu"):
+    def load(name, scale, device="cpu", fast=False):
         torch.manual_seed(len(name))
         return made.setdefault(name, Normalised(ARCHITECTURES["vgg16"](12), (0.5,) * 3, (0.25,) * 3).eval())
 
