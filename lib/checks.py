@@ -224,7 +224,8 @@ class ModuleState:
                     value.clear()
                     value.update(self.inner[name])
                 now[name] = value
-            elif isinstance(value, bool | int | float | str | None) and now.get(name, self) != value:
+            # What was None may be kept from the first pass, as torchvision's pooling of regions does.
+            elif isinstance(value, bool | int | float | str) and now.get(name, self) != value:
                 found.append("training mode" if name == "training" else f"{name} of {kind}")
                 now[name] = value
         for name in [name for name in now if name not in self.attributes and callable(now[name])]:

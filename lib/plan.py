@@ -362,7 +362,10 @@ class Counting:
         self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
     ) -> Iterator[list[Arrays]]:
         """As `Store.cached_all`: what is new of the calls is counted; those of a group are one piece."""
-        work, found = Work(self.name, words or groups[0][0].cell, Counter(), len(self.images.few)), []
+        work, found = (
+            Work(self.name, words or (groups[0][0].cell if groups else ""), Counter(), len(self.images.few)),
+            [],
+        )
         for group in groups:
             made = [self.one(call, work) for call in group]
             work.pieces += max(pieces for _, pieces in made)

@@ -21,7 +21,8 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"atomic", "checks", "machine", "markdown", "memory", "precision", "rng", "keys", "units", "verify"},
+    {"atomic", "machine", "markdown", "memory", "precision", "rng", "keys", "units", "verify"},
+    {"checks"},
     {"engine"},
     {"linf", "settings", "store", "timings"},
     {"digests", "stages"},
@@ -34,7 +35,9 @@ ORDER = [
     {"frames"},
     {"training"},
     {"experiment"},
-    {"report", "run", "folders"},
+    {"costs"},
+    {"report", "plan", "folders"},
+    {"run"},
     {"figures"},
     {"cli"},
     {"__main__"},

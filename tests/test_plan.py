@@ -159,7 +159,7 @@ def test_every_output_of_a_dry_run_says_so(tmp_path, capsys):
         text = results.path("tables", "t.md").read_text()
         assert text.startswith("**DRY RUN: untrained networks, generated images") == marked
         assert ("DRY RUN" in svg.read_text()) == marked
-    cli.announce("report", "dryrun")
+    cli.begin("report", "dryrun")
     assert "DRY RUN" in capsys.readouterr().err
 
 

@@ -59,5 +59,6 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
 
 
 def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
+    (tmp_path / "nothing" / ".git").mkdir(parents=True)
     with pytest.raises(ChildProcessError, match=r"^git clone --quiet .* failed in "):
         verify.again(tmp_path / "nothing", tmp_path / "new")

@@ -114,4 +114,4 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, t
         return module(unit_images(study.images.images[list(places)], study.device)).float().cpu()
 
     with torch.no_grad(), one_thread(study.device):
-        return torch.cat(halved(computed, images, study.batch, module)).numpy()
+        return torch.cat(halved(computed, images, study.batch, module) or [computed([])]).numpy()

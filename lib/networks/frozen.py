@@ -59,7 +59,7 @@ def kind(module: nn.Module) -> str:
 def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
     """Convolutions and the BatchNorms that alone read them, each called once in a forward pass of `network`."""
     try:
-        graph = _Tracer().trace(network)
+        graph = _traced(network)
     except Exception:  # a forward pass that looks at values or shapes; what it raises when traced can be anything
         for child in network.children():
             yield from _pairs(child)
@@ -75,6 +75,17 @@ def _pairs(network: nn.Module) -> Iterator[tuple[nn.Module, nn.Module]]:
         alone = len(before.users) == 1 and all(count[target] == 1 and target not in read for target in targets)
         if kind(conv) in CONVOLUTIONS and alone and norm.running_mean is not None and not conv.training:
             yield conv, norm
+
+
+def _traced(network: nn.Module) -> fx.Graph:
+    """Its graph; what modules keep of their input, as torchvision's pooling of regions does, is put back."""
+    before = [(vars(module), dict(vars(module))) for module in network.modules()]
+    try:
+        return _Tracer().trace(network)
+    finally:
+        for attributes, known in before:
+            attributes.clear()
+            attributes.update(known)
 
 
 @torch.no_grad()

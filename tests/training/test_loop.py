@@ -163,7 +163,17 @@ def test_the_code_in_the_key_is_what_the_steps_need(kind):
     assert training.advance.__module__ == training.prepare.__module__
     files = {path.relative_to(settings.ROOT).as_posix() for path in keys.imports_of(training.prepare)[0]}
     assert {"lib/training/loop.py", "lib/rng.py", training.prepare.__module__.replace(".", "/") + ".py"} <= files
-    allowed = ("attacks", "networks", "training", "atomic.py", "checks.py", "linf.py", "rng.py", "units.py")
+    allowed = (
+        "attacks",
+        "networks",
+        "training",
+        "atomic.py",
+        "checks.py",
+        "linf.py",
+        "memory.py",
+        "rng.py",
+        "units.py",
+    )
     assert all(file.split("/")[1] in allowed for file in files - {"lib/data/renderings.py"})
     assert len(files) <= 16
 
