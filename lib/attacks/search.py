@@ -98,10 +98,12 @@ def spsa(
 
 
 def _checked(surrogate: Surrogate, x: Tensor, y: Tensor, eps: object, **amounts: object) -> tuple:
-    """The images, the labels and the networks. Errors as of `checked_images` and `checked_labels`."""
+    """The images, the labels and the networks. Errors as of `checked_images`, `checked_logits` and `checked_labels`."""
     networks = members(surrogate)
     x = checked_images(x, eps, networks, **amounts)
-    return x, checked_labels(y, len(x)).to(x.device), networks
+    with evaluating(*networks), torch.no_grad():
+        classes = mean_logits(networks)(x[:1]).shape[-1]
+    return x, checked_labels(y, len(x), classes).to(x.device), networks
 
 
 def _better(networks: Sequence, tried: Tensor, y: Tensor, best: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
