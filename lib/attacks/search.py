@@ -45,7 +45,7 @@ def square(
             step, tried = eps * signs(x.shape[1], 1, 1), best.clone()
             for image, (top, left) in enumerate(zip(tops, lefts, strict=True)):
                 window = (image, slice(None), slice(top, top + size), slice(left, left + size))
-                tried[window] = x[window] + torch.as_tensor(step)[image]
+                tried[window] = x[window] + step[image]
             best, value = _better(networks, linf.quantise(linf.project(tried, x, eps), x, eps), y, best, value)
     return best
 

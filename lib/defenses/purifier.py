@@ -36,13 +36,12 @@ def nrp(
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
     kind = checked_images(x, eps, [network], clipped=False, noise=noise).dtype
-    if torch.is_autocast_enabled(x.device.type):
-        raise ValueError("nrp computes in float32: half precision would round what it purifies; leave autocast")
     x = x.to(kind)
     if noise:
         normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
         x = linf.project(x + noise * normal.to(x), x, eps)
-    with evaluating(network):
+    # Half precision would round what is purified, whatever the victim runs in.
+    with evaluating(network), torch.autocast(x.device.type, enabled=False):
         purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
 
