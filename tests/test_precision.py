@@ -68,12 +68,14 @@ def test_tf32_is_on_in_both_passes_of_an_attack_that_asks_for_it(wrapper, expect
 
 def test_half_precision_never_goes_through_a_purifier(x, y):
     purifier = NRPResG(4, 1).eval()
-    seen = Adaptive(tiny_network(), defense("nrp", network=purifier))
-    decision.pgd(seen, x, y, ids=range(6), steps=1)
-    for network in (Bf16(seen), Adaptive(seen.victim, defense("nrp", network=copy.deepcopy(purifier).half()))):
-        with pytest.raises(ValueError, match="nrp computes in float32") as caught:
-            decision.pgd(network, x, y, ids=range(6), steps=1)
-        assert "\n" not in str(caught.value)
+    purify = defense("nrp", network=purifier)
+    plain = purify(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(purify(x), plain) and plain.dtype == torch.float32
+    halves = Adaptive(tiny_network(), defense("nrp", network=copy.deepcopy(purifier).half()))
+    with pytest.raises(TypeError, match=r"weights are torch.float16; attack and evaluate network.float\(\)") as caught:
+        decision.pgd(halves, x, y, ids=range(6), steps=1)
+    assert "\n" not in str(caught.value)
 
 
 ALONE = """
