@@ -13,7 +13,7 @@ from lib.attacks.shards import attack_shard
 from lib.defenses import defense
 from lib.engine import one_thread
 from lib.networks.purifier import NRPResG
-from lib.networks.wrappers import Bf16, Tf32
+from lib.networks.wrappers import Tf32
 from lib.precision import facts, stated
 from lib.settings import ROOT
 from tests.conftest import tiny_network
