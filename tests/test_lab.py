@@ -315,7 +315,7 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, 
         ),
         ({"attack": "FFF", "surrogate": "Res-152"}, "no surrogate 'Res-152' for FFF"),
         ({"epsilon": 8}, "SSP: .*unknown key 'epsilon'; did you mean 'eps'"),
-        ({"eps": -1}, "eps must be 0 or more"),
+        ({"eps": -1}, "eps is in 0-255 levels, got -1"),
     ],
 )
 def test_what_is_not_there_is_one_line(study, changed, message):
