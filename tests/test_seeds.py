@@ -3,6 +3,7 @@
 import pandas as pd
 import yaml
 
+from lib.report import claims
 from lib.settings import ROOT, Scale
 from tools import seeds
 
@@ -24,10 +25,17 @@ def test_every_training_has_another_seed_and_nothing_else_differs():
     assert scale.model_dump(include=untouched) == other.model_dump(include=untouched)
 
 
-def test_verdicts_stand_side_by_side_by_case():
-    one = pd.DataFrame({"id": ["A1", "A1"], "case": ["x", "y"], "effect": [1.0, 2.0], "verdict": ["reproduced"] * 2})
-    other = one.iloc[::-1].assign(effect=[4.0, 3.0], verdict=["inconclusive", "reproduced"])
-    table = seeds.together({0: one, 1: other})
-    assert table.columns.tolist() == ["id", "case", "effect 0", "verdict 0", "effect 1", "verdict 1"]
-    assert table.set_index("case")["effect 1"].to_dict() == {"x": 3.0, "y": 4.0}
-    assert table.set_index("case")["verdict 1"].to_dict() == {"x": "reproduced", "y": "inconclusive"}
+def test_a_verdict_that_another_seed_changes_says_so_in_the_report(tmp_path, monkeypatch):
+    judged = pd.read_csv(ROOT / "results/mini/report/tables/claims.csv", keep_default_na=False)
+    first = judged[judged["verdict"] == "reproduced"]["id"].iloc[0]
+    other = judged.assign(verdict=judged["verdict"].mask(judged["id"] == first, "not reproduced"))
+    table = seeds.together({0: judged, 1: other, 2: judged})
+    verdicts = table.set_index("id")[["verdict 0", "verdict 1", "verdict 2"]]
+    changed = verdicts.nunique(axis=1) > 1
+    assert changed.sum() == 1 and changed[first] and verdicts["verdict 1"][first] == "not reproduced"
+    monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
+    (tmp_path / "mini").mkdir()
+    table.to_csv(tmp_path / "mini" / "seeds.csv", index=False)
+    lines = [line for line in claims.claims_page(judged, "mini").splitlines() if "other training seeds" in line]
+    assert len(lines) == 1 and lines[0].startswith(f"| {first} ")
+    assert f"{verdicts['verdict 0'][first]}; with other training seeds not reproduced" in lines[0]

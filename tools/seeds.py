@@ -3,7 +3,7 @@
     python tools/seeds.py 1 2        make seeds: an hour on two cores, resumed from the store after a kill
 
 For each number a clone of the last commit whose trainings have other seeds, and the whole pipeline in it. What the
-claims came to goes to results/mini/seeds.csv, which `companion report` reads: a row per case, and for the committed
+claims came to goes to results/mini/seeds.csv, which `companion report` reads: a row per claim, and for the committed
 run (seed 0) and each other one the effect and the verdict.
 """
 
@@ -19,11 +19,11 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from lib.report.claims import summary
 from lib.settings import ROOT
 from lib.store import folder
 
 SCALE = "mini"
-CASE = ["id", "case"]
 APART = 100  # between the seeds of two numbers; networks of one number have neighbouring ones
 
 
@@ -47,8 +47,11 @@ def repeated(number: int, place: Path) -> Path:
 
 
 def together(judged: dict[int, pd.DataFrame]) -> pd.DataFrame:
-    """One row per case with the effect and the verdict of each number; by number: what `companion report` judged."""
-    parts = [table.set_index(CASE)[["effect", "verdict"]].add_suffix(f" {number}") for number, table in judged.items()]
+    """One row per claim with the effect and the verdict of each number; by number: what `companion report` judged."""
+    parts = [
+        summary(table).set_index("id")[["effect", "verdict"]].add_suffix(f" {number}")
+        for number, table in judged.items()
+    ]
     return pd.concat(parts, axis=1).reset_index()
 
 
@@ -62,7 +65,7 @@ def main(numbers: Annotated[list[int], typer.Argument(help="1 or more, each anot
     table = together(judged)
     table.to_csv(ROOT / "results" / SCALE / "seeds.csv", index=False, float_format="%.4g")
     same = table.filter(like="verdict ").nunique(axis=1) == 1
-    print(f"results/{SCALE}/seeds.csv: {same.sum()} of {len(table)} cases have one verdict under all seeds")
+    print(f"results/{SCALE}/seeds.csv: {same.sum()} of {len(table)} claims have one verdict under all seeds")
 
 
 if __name__ == "__main__":

@@ -363,23 +363,38 @@ def claims_page(judged: pd.DataFrame, scale: str) -> str:
     parts = [INTRODUCTION.format(scale=scale, counts=said), overview({"claims": judged})]
     parts.append("![Every effect, beside where the claim expects it](figures/claims.svg)\n")
     found = summary(judged)
-    unjudged = found["verdict"] == "not judged"
+    unjudged, others = found["verdict"] == "not judged", with_other_seeds(Results(scale))
     for appendix, part in found[~unjudged].groupby("appendix", sort=False):
         notes = facts.differences(settings.load(scale), sorted(set(part["source"])))
-        parts.append(f"## Appendix {appendix}\n\n{_table(part)}\n\n{facts.listed(notes)}\n")
+        parts.append(f"## Appendix {appendix}\n\n{_table(part, others)}\n\n{facts.listed(notes)}\n")
     if unjudged.any():
-        parts.append(f"## Sentences without a verdict here, and why\n\n{_table(found[unjudged])}\n")
+        parts.append(f"## Sentences without a verdict here, and why\n\n{_table(found[unjudged], others)}\n")
     return "\n".join(parts)
 
 
-def _table(found: pd.DataFrame) -> str:
+def with_other_seeds(results: Results) -> dict[str, list[str]]:
+    """The verdicts on each claim with networks that other seeds trained, as far as tools/seeds.py judged them."""
+    path = results.root / "seeds.csv"
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path, keep_default_na=False).set_index("id")
+    return table.filter(regex="^verdict [1-9]").agg(list, axis=1).to_dict()
+
+
+def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
     reading = found["reading"].map(lambda word: f"*{word} reading:* " if word else "")
     shown = found.assign(
         claim=reading + found["says"] + " (line " + found["lines"] + ")",
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
-        verdict="**" + found["verdict"] + "**",
+        verdict=[_verdict(*pair, others) for pair in zip(found["id"], found["verdict"], strict=True)],
     )[["id", "claim", "verdict", "measured", "n"]]
     return markdown.table(shown)
+
+
+def _verdict(claim: str, found: str, others: dict[str, list[str]]) -> str:
+    """A verdict, and those of other seeds where one differs."""
+    changed = set(others.get(claim, [])) - {found}
+    return f"**{found}**" if not changed else f"{found}; with other training seeds {', '.join(others[claim])}"
 
 
 def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
@@ -389,4 +404,4 @@ def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
 
     chosen = [claim for claim in claims() if claim.stage == stage or (claim.why and claim.appendix == only)]
     judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=COLUMNS)
-    return Markdown(f"{_counted(judged)}.\n\n{_table(summary(judged))}")
+    return Markdown(f"{_counted(judged)}.\n\n{_table(summary(judged), {})}")
