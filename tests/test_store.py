@@ -84,8 +84,8 @@ def test_the_version_of_a_package_is_in_the_key(tmp_path, monkeypatch):
     Store(tmp_path).cached(doubled, np.arange(2), {})
     assert len(CALLS) == 2
     made_from = keys.record(decision.fgsm, (), "cpu")
-    assert made_from["packages"]["torch"] == "0.0" and "skimage" not in made_from["packages"]
-    assert "skimage" in keys.record(defenses.DEFENSES["tvm"], (), "cpu")["packages"]
+    assert made_from["packages"]["torch"] == "0.0" and "torchvision" not in made_from["packages"]
+    assert "torchvision" in keys.record(defenses.DEFENSES["tvm"], (), "cpu")["packages"]
 
 
 @pytest.mark.parametrize(
