@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ VERDICTS = ("identical", "same within rounding", "inside the intervals", "differ
 ROUNDING = 0.1  # of a printed number: tables show one digit
 
 
-def again(root: Path, folder: Path) -> Path:
+def again(root: Path, folder: Path, store: str = "", change: Callable[[Path], object] | None = None) -> Path:
     """Run the whole pipeline of the checkout `root` in `folder` (new or empty), trainings too; the results there.
+
+    store: where results are kept (default: one of the folder's own, so that nothing is taken from an earlier run).
+    change: is given the clone before it runs.
 
     Uncommitted changes are not part of it. ChildProcessError in one line where a step fails.
     """
@@ -24,7 +28,7 @@ def again(root: Path, folder: Path) -> Path:
     if not (root / ".git").exists():
         raise ValueError(f"{root} has no git history to compute anew from; verify in a clone, not in an archive")
     work = folder / "companion"
-    environment = os.environ | {"COMPANION_STORE": str(folder / "store"), "PYTHONPATH": str(work)}
+    environment = os.environ | {"COMPANION_STORE": store or str(folder / "store"), "PYTHONPATH": str(work)}
     python = [sys.executable, "-m"]
     for words in (
         ["git", "clone", "--quiet", str(root), str(work)],
@@ -34,6 +38,8 @@ def again(root: Path, folder: Path) -> Path:
         place = folder if words[0] == "git" else work
         if subprocess.run(words, cwd=place, env=environment).returncode:
             raise ChildProcessError(f"{' '.join(words[:4])} failed in {place}")
+        if words[0] == "git" and change:
+            change(work)
     return work / "results"
 
 

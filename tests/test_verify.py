@@ -1,5 +1,8 @@
 """lib/verify.py: what counts as the same result."""
 
+import subprocess
+from types import SimpleNamespace
+
 import pandas as pd
 import pytest
 
@@ -62,3 +65,24 @@ def test_a_step_that_fails_ends_it_in_one_line(tmp_path):
     (tmp_path / "nothing" / ".git").mkdir(parents=True)
     with pytest.raises(ChildProcessError, match=r"^git clone --quiet .* failed in "):
         verify.again(tmp_path / "nothing", tmp_path / "new")
+
+
+def test_a_change_is_made_in_the_clone_before_it_runs(tmp_path, monkeypatch):
+    root, ran = tmp_path / "root", []
+    root.mkdir()
+    for words in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-mx"],
+    ):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    real = subprocess.run
+
+    def run(words, cwd, env):
+        if words[0] == "git":
+            return real(words, cwd=cwd, env=env)
+        ran.append(((cwd / "seed").read_text(), env["COMPANION_STORE"]))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(verify.subprocess, "run", run)
+    found = verify.again(root, tmp_path / "new", "a store", lambda clone: (clone / "seed").write_text("7"))
+    assert found == tmp_path / "new" / "companion" / "results" and ran == [("7", "a store")] * 2

@@ -9,9 +9,6 @@ run (seed 0) and each other one the effect and the verdict.
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +19,7 @@ import typer
 from lib.report.claims import summary
 from lib.settings import ROOT
 from lib.store import folder
+from lib.verify import again
 
 SCALE = "mini"
 APART = 100  # between the seeds of two numbers; networks of one number have neighbouring ones
@@ -33,17 +31,15 @@ def reseeded(text: str, number: int) -> str:
 
 
 def repeated(number: int, place: Path) -> Path:
-    """The claims as judged in a clone at `place` with other seeds. ChildProcessError where a step fails."""
-    work, store = place / f"seed-{number}", os.environ.get("COMPANION_STORE") or str(folder(ROOT))
-    environment = os.environ | {"COMPANION_STORE": store, "PYTHONPATH": str(work)}
-    shutil.rmtree(work, ignore_errors=True)
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(work)], check=True)
-    scale = work / "scales" / f"{SCALE}.yaml"
-    scale.write_text(reseeded(scale.read_text(), number))
-    for words in (["pull", "--quiet", "data.dvc"], ["repro", "--force"]):
-        if subprocess.run([sys.executable, "-m", "dvc", *words], cwd=work, env=environment).returncode:
-            raise ChildProcessError(f"dvc {words[0]} failed in {work}")
-    return work / "results" / SCALE / "report" / "tables" / "claims.csv"
+    """The claims as judged in a clone below `place` with other seeds. ChildProcessError where a step fails."""
+
+    def reseed(clone: Path) -> None:
+        scale = clone / "scales" / f"{SCALE}.yaml"
+        scale.write_text(reseeded(scale.read_text(), number))
+
+    store = os.environ.get("COMPANION_STORE") or str(folder(ROOT))
+    results = again(ROOT, place / f"seed-{number}", store, reseed)
+    return results / SCALE / "report" / "tables" / "claims.csv"
 
 
 def together(judged: dict[int, pd.DataFrame]) -> pd.DataFrame:
