@@ -65,7 +65,7 @@ print(json.dumps([found, planned]))
 def whole(project, tmp_path_factory):
     """The project with a scale "whole", in which all images are whole shards."""
     root = tmp_path_factory.mktemp("whole") / "project"
-    shutil.copytree(project, root, symlinks=True, ignore=shutil.ignore_patterns("results"))
+    shutil.copytree(project, root, symlinks=True, ignore=shutil.ignore_patterns("results", ".store"))
     scale = yaml.safe_load((root / "scales" / "smoke.yaml").read_text())
     for letter in "facdg":
         scale[letter]["images"] = 4
