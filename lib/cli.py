@@ -138,6 +138,19 @@ def defend(
 
 @app.command()
 def evaluate(
+    defense: Annotated[str, typer.Argument(help="a name of params.yaml's defenses, or a purifier's file of weights")],
+    victim: Annotated[str | None, typer.Option(help="a classifier of the scale (default: the protocol's)")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """How much a defense really holds: every attacker of the protocol (notebooks/h_protocol.ipynb), and its checks."""
+    from lib import run
+
+    begin("h_protocol", scale)
+    print(run.evaluate(defense, victim, scale))
+
+
+@app.command()
+def measure(
     source: Annotated[Path, typer.Argument(metavar="ADVERSARIES", help="folder of adversaries, of any library")],
     clean: Annotated[Path, typer.Argument(metavar="CLEAN", help="folder of the images that they were made from")],
     victim: Annotated[str | None, typer.Option(help="a classifier of the scale (default: Appendix F's)")] = None,
@@ -146,10 +159,10 @@ def evaluate(
     eps: Annotated[float | None, typer.Option(help="the budget that they claim, in levels of 0 to 255")] = None,
     scale: ScaleName = None,
 ) -> None:
-    """Evaluate a folder of adversaries; says if they are JPEG files or outside the budget around the clean images."""
+    """Measure a folder of adversaries; says if they are JPEG files or outside the budget around the clean images."""
     from lib import folders
 
-    print(folders.evaluate_folder(source, clean, scale, victim, defense, labels, eps))
+    print(folders.measure_folder(source, clean, scale, victim, defense, labels, eps))
 
 
 @app.command()

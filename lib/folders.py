@@ -18,7 +18,7 @@ from lib.atomic import replacing
 from lib.attacks.registry import attacks
 from lib.data.images import ImageSet, image_files, open_image, read_image, remarks
 from lib.defenses import Defense, defense
-from lib.defenses.purifier import NOISE
+from lib.defenses.noise import NOISE
 from lib.experiment import NONE, Study, adversaries, explore, predictions
 from lib.experiment.study import here
 from lib.networks import weights as files
@@ -178,7 +178,7 @@ def report(failed: dict[Path, str], paths: list[Path], target: Path) -> None:
     raise ValueError(f"{done}; not done: {'; '.join(failed.values())}")
 
 
-def evaluate_folder(
+def measure_folder(
     folder: Path,
     clean: Path,
     scale: str | None = None,
@@ -228,7 +228,7 @@ def evaluate_folder(
 def compared(
     study: Study, victim: str, defense: str, path: Path, partner: Path | None, labels: dict[str, int] | None
 ) -> dict[str, object]:
-    """A row of `evaluate_folder`. ValueError in one line without a partner of the same size, or a label."""
+    """A row of `measure_folder`. ValueError in one line without a partner of the same size, or a label."""
     if partner is None:
         raise ValueError(f"{path.name}: no clean image of this name")
     x_adv, x = readable(path, {}), readable(partner, {})

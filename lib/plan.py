@@ -29,6 +29,7 @@ from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, 
 from lib.data.sets import read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
+from lib.experiment.study import NETWORKS
 from lib.fetch import data_sets
 from lib.rng import generator
 from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes
@@ -39,6 +40,7 @@ SIDE, CLASSES = 12, 10  # of a stub's images, and how many classes it tells apar
 COUNTS = {"neurips2017": 1000, "imagenet_val": 50_000, "camvid": 233, "coco": 5000, "world": 400, "generated": 2}
 COCO_SIDES = (480, 580)  # about as many pixels as an image of val2017 has on average
 IGNORED = ("lib.report", "lib.frames", "lib.data.sets", "pandas")  # what a notebook does with its results
+ONCE = {"perturbation", "traits"}  # arrays that are computed once for all images
 BY_HAND = ("imagenet_val",)  # a notebook says itself that it is not fetched, and goes on
 
 
@@ -189,9 +191,12 @@ class Few(experiment.Study):
         self.store.asked[name] = None
         return self.networks[name]
 
+    def part(self, kind: str, name: str) -> nn.Module:
+        return self.network(name)
+
     def defense(self, name: str, **changed: object) -> Any:
         made = super().defense(name, **changed)
-        with_network = made is None or "network" in self.params.defenses[name]
+        with_network = made is None or NETWORKS & self.params.defenses[name].keys()
         return made if with_network else Watched(name, made, self.store.seen)
 
 
@@ -234,6 +239,10 @@ class Planned:
     params: Params
     images: Images
     device: str = "cpu"
+
+    def first(self, count: int) -> "Planned":
+        """As `Study.first`."""
+        return Planned(self.scale, self.params, self.images.slice(0, count))
 
 
 def sides(source: Data | Scenes) -> tuple[int, int]:
@@ -295,6 +304,10 @@ class Counting:
             layers = [zoo.layer(name, scale, tap) for tap in dict.fromkeys([*spec.activations, spec.tap]) if tap]
             self.networks[name] = Stub(name, spec, layers, self.seen).eval().requires_grad_(False)
 
+    def __deepcopy__(self, _: dict) -> "Counting":
+        """What passes a copy of a stub is counted here too."""
+        return self
+
     def seen(self, network: str, tap: str, x: Tensor) -> None:
         """Count images that enter a network, and those of which a gradient comes back."""
         self.passes[network, tap, "forward"] += len(x)
@@ -306,11 +319,12 @@ class Counting:
         self.name, self.work, self.asked, self.sources, self.held = name, [], {}, {}, 0.0
         notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
         given = {"__import__": self.imported, "print": lambda *_: None}
-        names = {"scale": self.scale.name, "__builtins__": vars(builtins) | given}
+        names = {"__builtins__": vars(builtins) | given}
         with one_thread("cpu"):  # so little work is slower with several
             for cell in notebook["cells"]:
-                if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", ()):
+                if cell["cell_type"] == "code":
                     exec("".join(cell["source"]), names)
+                    names["scale"] = self.scale.name  # whatever the cell of parameters says
         return Stage(name, self.work, [*self.asked], [*self.sources.values()], self.held)
 
     def imported(self, name: str, *rest: Any) -> Any:
@@ -328,18 +342,26 @@ class Counting:
         found |= {"open_study": self.open_study, "outputs": Ignored(), "measured": Ignored()}
         return found | {"pictures": SimpleNamespace(**self.functions(pictures))}
 
-    def open_study(self, scale: str, count: int | None = None, source: Data | Scenes | None = None) -> Planned:
+    def open_study(
+        self,
+        scale: str,
+        count: int | None = None,
+        source: Data | Scenes | None = None,
+        split: str | None = None,
+        defenses: Mapping[str, dict] | None = None,
+    ) -> Planned:
         """As `lib.experiment.open_study`, without images."""
         source = source or self.scale.data
+        params = self.params.model_copy(update={"defenses": self.params.defenses | dict(defenses or {})})
         self.sources[source.model_dump_json()] = source
         images = Images(source, number_of(source, count), self.scale.batch)
         self.held += len(images) * 3 * math.prod(sides(source))
-        return Planned(self.scale, self.params, images)
+        return Planned(self.scale, params, images)
 
     def call(self, function: Callable, study: Planned, *arguments: object, **named: object) -> Any:
         """A function of `lib.experiment` on one shard of the study."""
         self.images = study.images
-        few = Few(self.params, self.scale, study.images.few, self, "cpu", self.networks, len(study.images.few))
+        few = Few(study.params, self.scale, study.images.few, self, "cpu", self.networks, len(study.images.few))
         result = function(few, *arguments, **named)
         if function in (experiment.adversaries, experiment.all_attacks):
             made = [cell for cell in result if cell.attack != "none"]
@@ -380,7 +402,7 @@ class Counting:
         if fresh:
             self.known[key] = self.computed(call, key)
         arrays, passes = self.known[key]
-        once = "perturbation" in arrays  # one for all images
+        once = bool(ONCE & set(arrays))
         images = min(len(self.images), 1) if once else len(self.images)
         new = max(0, images - self.counted[key])
         if new:

@@ -7,6 +7,7 @@ results/<scale>/<name>/run.json, what changes (seconds, machine, commit) to timi
 line: the cell, the line and the message.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from lib import settings, stages, timings
+from lib.settings.base import choices
 
 KERNEL = "python3"
 # What decides a result besides the data: the files whose changes a record of a run must not hide.
@@ -165,7 +168,7 @@ def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
     """
     scale = settings.load(scale).name
     check(name, scale)
-    try:
+    with explained(name, scale):
         if part is None:
             return f"wrote {execute(name, scale).relative_to(settings.ROOT)}"
         if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
@@ -174,11 +177,44 @@ def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
             os.environ["COMPANION_PART"] = part
             execute(name, scale, results=Path(folder))
         return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
+
+
+@contextlib.contextmanager
+def explained(name: str, scale: str) -> Iterator[None]:
+    """Around the execution of a notebook: ValueError in one line for what a cell or the kernel dies of."""
+    try:
+        yield
     except PapermillExecutionError as error:
         raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}; {left(name, scale)}") from None
     except RuntimeError as error:  # of nbclient and jupyter_client; not of a cell
         died = f"the kernel ended before its cells ({error}): was it killed, is memory short?"
         raise ValueError(f"notebooks/{name}.ipynb: {died} {left(name, scale)}") from None
+
+
+def evaluate(defense: str, victim: str | None = None, scale: str | None = None) -> str:
+    """Execute the protocol (notebooks/h_protocol.ipynb) on one defense; its page, and where the rest is.
+
+    defense: a name of params.yaml or of the scale's controls, or a purifier's file of weights.  victim: a classifier of
+    the scale (default: the protocol's). ValueError in one line for another, and as of `stage`.
+    """
+    from lib.report.protocol import slug
+
+    chosen = settings.load(scale)
+    defense = str(Path(defense).resolve()) if Path(defense).is_file() else defense
+    classifiers = [name for name, spec in chosen.networks.items() if spec.task == "classification"]
+    extra, names = chosen.h.evaluated(defense)
+    known = [*settings.params().defenses, *extra]
+    if names[0] not in known:
+        raise ValueError(f"no defense '{defense}', nor such a file of weights; {choices(defense, known)}")
+    if victim and victim not in classifiers:
+        raise ValueError(f"no classifier '{victim}' at the scale {chosen.name}; {choices(victim, classifiers)}")
+    check("h_protocol", chosen.name)
+    victim = victim or chosen.h.victim
+    results = settings.ROOT / "results" / "evaluations" / slug(f"{names[0]} on {victim}")
+    with explained("h_protocol", chosen.name):
+        path = execute("h_protocol", chosen.name, results=results, defense=defense, victim=victim)
+    page = path.parent / "tables" / f"protocol_{slug(names[-1])}.md"
+    return f"{page.read_text()}\nwrote {path.relative_to(settings.ROOT)}"
 
 
 def left(name: str, scale: str) -> str:

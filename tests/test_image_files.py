@@ -265,7 +265,7 @@ def test_a_budget_of_a_command_is_in_levels(tmp_path, networks, eps):
     plain(GREY).save(source / "a.png")
     line = refused("attack", "FGSM", source, tmp_path / "out", "--eps", eps)
     assert "eps is in 0-255 levels" in line and ("0.0627*255 = 15.99" in line) == (eps == "0.0627")
-    assert "eps is in 0-255 levels" in refused("evaluate", source, source, "--eps", eps)
+    assert "eps is in 0-255 levels" in refused("measure", source, source, "--eps", eps)
 
 
 def test_own_photographs_and_training_images_are_read_the_same_way(folder, tmp_path):
@@ -304,7 +304,7 @@ def pair(tmp_path, networks):
 
 def evaluated(pair, *options):
     clean, adversaries, labels = pair
-    status, out, err = companion("evaluate", adversaries, clean, "--labels", labels, *options)
+    status, out, err = companion("measure", adversaries, clean, "--labels", labels, *options)
     return status, out, err
 
 

@@ -100,7 +100,7 @@ def test_a_plan_counts_exactly_the_passes_that_the_notebooks_make(whole):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found, planned = json.loads(done.stdout.splitlines()[-1])
-    assert len(found) == 7 and all(found.values())
+    assert len(found) == 8 and all(found.values())
     assert planned == found
 
 

@@ -72,7 +72,7 @@ def spsa(
     """PGD with the gradient of the margin as simultaneous perturbation estimates it (Uesato et al. 2018, Algorithm 1):
     the mean over `samples` random signs v of (f(x + delta v) - f(x - delta v)) / (2 delta) times v.
 
-    2 * samples queries a step.
+    2 * samples queries a step, clipped to [0,1]: a defense may refuse what is no image.
     """
     x, y, networks = _checked(surrogate, x, y, eps, step=step, delta=delta)
     streams, logits = draws(x, ids, seed, "spsa"), mean_logits(networks)
@@ -83,7 +83,7 @@ def spsa(
             estimate = torch.zeros_like(image)
             for _ in range(samples):
                 v = (2.0 * (streams.uniform(*image.shape[1:]) < 0.5) - 1).to(image)
-                up, down = (margin(logits(image + sign * delta * v), y) for sign in (1, -1))
+                up, down = (margin(logits((image + sign * delta * v).clamp(0, 1)), y) for sign in (1, -1))
                 estimate += ((up - down) / (2 * delta)).view(-1, 1, 1, 1) * v / samples
             context.save_for_backward(estimate)
             return image.new_zeros(len(image))

@@ -7,10 +7,12 @@ The purifier's network is no value for a file; the caller loads it: `defense("nr
 """
 
 import functools
+import inspect
 from collections.abc import Callable
 
 from torch import Tensor
 
+from lib.defenses.noise import noise
 from lib.defenses.own import own_defense
 from lib.defenses.purifier import nrp
 from lib.defenses.transforms import jpeg, median, tvm
@@ -18,7 +20,7 @@ from lib.own import check_options, choices, load
 
 Defense = Callable[[Tensor], Tensor]
 
-DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp}
+DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp, "noise": noise}
 
 
 def defense(kind: str, **options) -> Defense:
@@ -26,11 +28,14 @@ def defense(kind: str, **options) -> Defense:
 
     kind: a name of DEFENSES, or a file in own/ that defines `defense` (docs/own_defense.md). ValueError for a name or
     an option that does not exist, and for one that is needed and not given, errors of the file as of `lib.own.load`;
-    the values are checked when images come.
+    the values are checked when images come. An option that says what the function does anyway is left out: equal
+    defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
     """
     own = str(kind).endswith(".py")
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
     function = load(kind, "defense") if own else DEFENSES[kind]
     check_options(f"the defense {kind}", function, ["x"], options)
+    usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+    options = {name: value for name, value in options.items() if name not in usual or value != usual[name]}
     return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)

@@ -4,16 +4,12 @@ Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, th
 (`lib.attacks.adaptive`).
 """
 
-import hashlib
-
 import torch
 from torch import Tensor, nn
 
-from lib import linf
 from lib.checks import checked_images, evaluating
-from lib.rng import Streams
+from lib.defenses.noise import noisy
 
-NOISE = 0.05  # standard deviation of the paper's dynamic inference, 12.75 levels (NRP/purify.py:50-55)
 HALF = torch.float16, torch.bfloat16
 MAX_HALO = 64  # tiles overlap by no more than this on each side
 
@@ -25,9 +21,8 @@ def nrp(
 
     x may leave [0,1], as the first iterate of PGD does.  network: a loaded purifier, not changed.
     noise: standard deviation of the normal noise that is added first and projected to within `eps` of x and to [0,1]
-    (NRP/purify.py:50-55). 0 is the paper's static inference, `NOISE` its dynamic one.
-    seed: of the noise, which depends on it and on the image's own content, not on the batch or the device. The iterates
-    of an attack meet fresh noise at every step, even with the defender's seed: one step's tells nothing of the next.
+    (NRP/purify.py:50-55). 0 is the paper's static inference, `lib.defenses.noise.NOISE` its dynamic one.
+    seed: of the noise, as of `noisy`.
     tile: None, or the side of the squares in which large images are purified to save memory; see `in_tiles`.
 
     Differentiable in x, exactly: through the clamp, the network and the projection; the noise counts as constant.
@@ -36,20 +31,11 @@ def nrp(
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
     kind = checked_images(x, eps, [network], clipped=False, noise=noise).dtype
-    x = x.to(kind)
-    if noise:
-        normal = Streams(seed, contents(x), "nrp").normal(*x.shape[1:])
-        x = linf.project(x + noise * normal.to(x), x, eps)
+    x = noisy(x.to(kind), noise, eps, seed)
     # Half precision would round what is purified, whatever the victim runs in.
     with evaluating(network), torch.autocast(x.device.type, enabled=False):
         purified = network(x) if tile is None else in_tiles(network, x, tile)
     return purified.to(x.dtype).clamp(0, 1)
-
-
-def contents(x: Tensor) -> list[str]:
-    """A digest of each image, at 16 bits per value: in a float's last bits one device differs from another."""
-    levels = (x.detach() * 65535).round().to(torch.int32).cpu().numpy()
-    return [hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in levels]
 
 
 def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:

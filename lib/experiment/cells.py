@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -36,7 +37,7 @@ class Adversaries:
 
     images: uint8, `[N,3,H,W]`, or a list of `[3,H,W]` where the study's images differ in size.  knowledge: what the
     attacker knows of a defense: unaware (nothing), BPDA, exact, EOT (k draws) or EOT of losses (k draws); see
-    `lib.attacks.adaptive`.
+    `lib.attacks.adaptive`.  targets: the classes `[N]` that a targeted attack aims at, if they are to be counted.
     """
 
     attack: str
@@ -45,18 +46,21 @@ class Adversaries:
     steps: int
     images: Images
     knowledge: str = "unaware"
+    targets: np.ndarray | None = None
 
 
 class Through(NamedTuple):
     """A defense that an attack knows of.
 
     defense: its name in params.yaml.  mode: one of MODES, how the attack sees it (`lib.attacks.adaptive`).  draws: of a
-    random defense, over whose logits EOT averages, and EOT of losses over their losses.
+    random defense, over whose logits EOT averages, and EOT of losses over their losses.  static: as if it added no
+    noise.
     """
 
     defense: str
     mode: str = "exact"
     draws: int = 8
+    static: bool = False
 
 
 def clean(study: Study) -> Adversaries:
@@ -66,7 +70,7 @@ def clean(study: Study) -> Adversaries:
 
 def adversaries(
     study: Study,
-    attack: str | Callable[..., Tensor],
+    attack: str | Attack | Callable[..., Tensor],
     surrogate: str | Sequence[str] | None = None,
     *,
     tap: str | None = None,
@@ -76,15 +80,16 @@ def adversaries(
 ) -> list[Adversaries]:
     """The attack's adversaries of all the study's images, one entry per snapshot (one in all without snapshots).
 
-    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; or a function like a custom
-    attack's (docs/own_attack.md), which is computed anew each time where it stands in a notebook's cell.  surrogate: a
+    attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; an `Attack` that is not there,
+    which takes the overrides and PGD's budget; or a function like a custom attack's (docs/own_attack.md), which is
+    computed anew each time where it stands in a notebook's cell.  surrogate: a
     network of the scale, or several for an ensemble.  tap: the layer of a feature attack, if not the one that the scale
     names.  through: the defense that the attack knows of (attacks on logits only).  overrides: parameters of
     params.yaml to change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or
     parameter.
     """
     recipe, values = _recipe(study, attack, overrides)
-    attack = attack if isinstance(attack, str) else attack.__name__
+    attack = attack if isinstance(attack, str) else getattr(attack, "run", attack).__name__
     names = [surrogate] if isinstance(surrogate, str) else list(surrogate or [])
     label, knowledge, cell = " + ".join(names), "unaware", f"{attack} on {' + '.join(names)}"
     if snapshots and not {"steps", "snapshots"} <= recipe.parameters:
@@ -135,7 +140,7 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
 
     overrides: as of `adversaries`. Nothing is taken from the store, nor kept there (`lib.timings` records seconds).
     """
-    few = dataclasses.replace(study, images=study.images.slice(0, count))
+    few = study.first(count)
     recipe, values = _recipe(few, attack, overrides)
     shards = _shards(few, attack, recipe, values, _target(few, recipe.on, [surrogate]))
     times = []
@@ -150,6 +155,8 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
 
 def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
     """How to call an attack, and its parameters in levels: those of params.yaml with what this run changes."""
+    if isinstance(attack, Attack):
+        return attack, {"eps": study.params.attacks.pgd.eps, **overrides}
     if callable(attack):
         spec = validated(OwnAttack, {"file": "", **overrides}, attack.__name__)
         return custom_attack(attack.__name__, attack, spec), spec.options
@@ -170,20 +177,32 @@ def _target(
     study: Study, on: str, names: list[str], tap: str | None = None, through: Through | None = None
 ) -> list[nn.Module | functools.partial]:
     """What the attack looks at: networks, in the scale's precision or with the defense, or taps."""
-    networks = [study.network(name) for name in names]
     if through:
-        if through.mode not in MODES:
-            raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
-        if through.defense == NONE:
-            raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
-        draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode.startswith("EOT") else [{}]
-        defenses = [study.defense(through.defense, **changed) for changed in draws]
-        how = {"bpda": through.mode == "BPDA", "losses": through.mode == "EOT of losses"}
-        return [functools.partial(Adaptive, net, *defenses, **how) for net in networks]
+        return seen_through(study, names, through)
+    networks = [study.network(name) for name in names]
     if on == "features":
         networks = [zoo.cut(net, name, study.scale, tap) for net, name in zip(networks, names, strict=True)]
     # Only here: half precision would round a purifier's output, a weaker attack and a defense that looks better.
     return [SURROGATES[study.scale.precision](net) if on in ("logits", "features") else net for net in networks]
+
+
+def seen_through(study: Study, names: Sequence[str], through: Through | None) -> list[nn.Module | functools.partial]:
+    """Networks as an attacker sees them who knows of a defense, or of none: what makes each.
+
+    ValueError for a mode or a defense that is none.
+    """
+    networks = [study.network(name) for name in names]
+    if through is None:
+        return networks
+    if through.mode not in MODES:
+        raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
+    if through.defense == NONE:
+        raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
+    draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode.startswith("EOT") else [{}]
+    draws = [{"noise": 0}] if through.static else draws
+    defenses = [study.defense(through.defense, **changed) for changed in draws]
+    how = {"bpda": through.mode == "BPDA", "losses": through.mode == "EOT of losses"}
+    return [functools.partial(Adaptive, net, *defenses, **how) for net in networks]
 
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:

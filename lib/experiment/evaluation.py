@@ -56,7 +56,8 @@ def evaluate(
     """The frame of every adversary x defense x victim (x seed of a random defense).
 
     Classification: top1, top5 (is the label the first class, among the first five) and fooled (the first class differs
-    from the victim's on the clean image without a defense) per image; segmentation: confusion counts; detection:
+    from the victim's on the clean image without a defense) per image, and hit (is it the target) of targeted cells;
+    segmentation: confusion counts; detection:
     matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds: how many seeds of the defenses, from 0
     (default: the one of params.yaml).  labels: columns of all these cells, such as experiment="figure_06"; one of the
     frame's columns is replaced.
@@ -76,6 +77,8 @@ def evaluate(
     for name, seed, place in cases:
         for victim, shards in zip(victims, zip(*itertools.islice(made, len(study.shards())), strict=True), strict=True):
             found[victim, name, place, seed] = _contributions(study, victim, joined(shards), clean.get(victim))
+            if cells[place].targets is not None:
+                found[victim, name, place, seed]["hit"] = joined(shards)["classes"][:, 0] == cells[place].targets
     scores = {key: [part] for key, part in found.items() if isinstance(part, Call)}
     for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])

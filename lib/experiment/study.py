@@ -1,7 +1,8 @@
 """A study: images, networks, parameters and a store, which all cells of an experiment share."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,11 +17,14 @@ from lib.data.sets import load_set
 from lib.defenses import Defense, defense
 from lib.engine import engine_of, one_thread
 from lib.memory import halved
+from lib.networks import weights
 from lib.settings import Data, Params, Scale, Scenes
 from lib.store import Arrays, Call, Store
 from lib.units import OF_DEFENSES, in_unit, unit_images
 
 NONE = "none"  # no defense
+# Options of a defense that name its network: one of the scale's, the same with its first random weights, or a file.
+NETWORKS = {"network", "untrained", "weights"}
 
 Images = Tensor | Sequence[Tensor]
 
@@ -59,7 +63,7 @@ class Study:
     def defense(self, name: str, **changed: object) -> Defense | None:
         """The defense called `name` in params.yaml, ready to call; None for "none".
 
-        changed: options that differ from params.yaml's. `network: NRP` in an entry names a network of the scale.
+        changed: options that differ from params.yaml's. One of NETWORKS in an entry names its network.
         ValueError for a name or an option that is not there.
         """
         if name == NONE:
@@ -67,8 +71,9 @@ class Study:
         if name not in self.params.defenses:
             raise ValueError(f"no defense '{name}' in params.yaml, only {', '.join([NONE, *self.params.defenses])}")
         options = in_unit(self.params.defenses[name] | changed, OF_DEFENSES)
-        network = {"network": self.network(options["network"])} if "network" in options else {}
-        return defense(**options | network)
+        for kind in sorted(NETWORKS & options.keys()):
+            options |= {"network": self.part(kind, options.pop(kind))}
+        return defense(**options)
 
     def cached(self, function: Callable[..., Arrays], *arguments: object, cell: str, **how: object) -> Arrays:
         """`Store.cached` on the study's device."""
@@ -78,26 +83,52 @@ class Study:
         """`Store.cached_all` on the study's device."""
         return self.store.cached_all(groups, self.device, words)
 
+    def part(self, kind: str, name: str) -> nn.Module:
+        """The network in a defense, as one of NETWORKS names it, loaded once. ValueError for a file that holds none."""
+        if kind == "network":
+            return self.network(name)
+        key = f"{kind} {name}"
+        if key not in self.networks:
+            path, seed = Path(name), self.params.seed
+            self.networks[key] = (
+                zoo.untrained(name, self.scale, seed, self.device)
+                if kind == "untrained"
+                else weights.recognised_purifier(weights.read_state(path), path.name).to(self.device)
+            )
+        return self.networks[key]
+
+    def first(self, count: int) -> "Study":
+        """The study of the first images alone."""
+        return replace(self, images=self.images.slice(0, count))
+
     def shards(self) -> list[slice]:
         """The images in parts that are evaluated and stored by themselves."""
         return [slice(first, first + self.batch) for first in range(0, len(self.images), self.batch)]
 
 
-def open_study(scale: str | None = None, count: int | None = None, source: Data | Scenes | None = None) -> Study:
+def open_study(
+    scale: str | None = None,
+    count: int | None = None,
+    source: Data | Scenes | None = None,
+    split: str | None = None,
+    defenses: Mapping[str, dict] | None = None,
+) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
+    split: another part of it than the scale's.  defenses: further ones, as params.yaml has them.
     ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
     params = settings.params_at(chosen)
+    params = params.model_copy(update={"defenses": params.defenses | dict(defenses or {})})
     # A mistake in the user's own line or file is found here, not after the hours before its turn.
     zoo.check_families(chosen)
     attacks(params.own_attacks)
     for spec in params.defenses.values():
-        defense(**spec)
+        defense(**{"network" if name in NETWORKS else name: value for name, value in spec.items()})
     source = source or chosen.data
-    images = load_set(source, chosen.split, count)
+    images = load_set(source, split or chosen.split, count)
     return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
 
 

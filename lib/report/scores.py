@@ -33,7 +33,8 @@ class Score(NamedTuple):
 
     kind: "mean" of an outcome per image; "sums", a statistic of summed counts; "precision", average precision.
     name: of the outcome, the statistic or the IoU.  factor: 100 for a rate.  rate: is each image's outcome 0 or 1 (or
-    the mean of several such)?  share: does the score lie in 0 to 100?
+    the mean of several such)?  share: does the score lie in 0 to 100?  over: what the seeds of a random defense
+    become: their mean, or whether it holds in all of them, or in most.
     """
 
     kind: str
@@ -41,12 +42,18 @@ class Score(NamedTuple):
     factor: float = 100.0
     rate: bool = False
     share: bool = True
+    over: str = "mean"
 
+
+OVER = {"mean": lambda x: x.mean(0), "all": lambda x: x.min(0), "most": lambda x: x.mean(0) > 0.5}
 
 SCORES = {
     "accuracy": Score("mean", "top1", rate=True),
     "top-5 accuracy": Score("mean", "top5", rate=True),
     "fooling rate": Score("mean", "fooled", rate=True),
+    "accuracy in all draws": Score("mean", "top1", rate=True, over="all"),
+    "accuracy in most draws": Score("mean", "top1", rate=True, over="most"),
+    "target hit rate": Score("mean", "hit", rate=True),
     "silhouette": Score("mean", "silhouette", share=False),
     "PSNR (dB)": Score("mean", "psnr", 1.0, share=False),
     "features (%)": Score("mean", "features", share=False),
@@ -71,7 +78,9 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
     """
     weights, chosen = np.array([weight for weight, _ in terms]), SCORES[score]
     ends = chosen.factor * np.array([weights[weights < 0].sum(), weights[weights > 0].sum()]) - constant
-    found = over_cells(chosen, shared([frame for _, frame in terms]), lambda scores: weights @ scores - constant, ends)
+    found = over_cells(
+        chosen, shared([frame for _, frame in terms], chosen.over), lambda scores: weights @ scores - constant, ends
+    )
     if chosen.share and list(weights) == [1.0] and not constant:
         found = found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1]))
     return found
@@ -79,12 +88,12 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
 
 def derived(score: str, frames: Sequence[Frame], function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`."""
-    return over_cells(SCORES[score], shared(frames), function)
+    return over_cells(SCORES[score], shared(frames, SCORES[score].over), function)
 
 
-def shared(frames: Sequence[Frame]) -> list[Contributions]:
+def shared(frames: Sequence[Frame], over: str = "mean") -> list[Contributions]:
     """The contributions of cells over the same images; ValueError where the images differ."""
-    cells = [_one(frame) for frame in frames]
+    cells = [_one(frame, over) for frame in frames]
     if len({frame.images[0] for frame in frames}) > 1:
         raise ValueError("the cells do not share their images: their difference is not paired")
     if not frames[0].images[0]:
@@ -94,7 +103,8 @@ def shared(frames: Sequence[Frame]) -> list[Contributions]:
 
 def point(score: str, frame: Frame) -> float:
     """The score without its interval."""
-    chosen, cell = SCORES[score], _one(frame)
+    chosen = SCORES[score]
+    cell = _one(frame, chosen.over)
     if chosen.kind == "precision":
         return cell.ap(chosen.name)
     if chosen.kind == "sums":
@@ -102,8 +112,8 @@ def point(score: str, frame: Frame) -> float:
     return chosen.factor * float(np.mean(cell[chosen.name]))
 
 
-def _one(frame: Frame) -> Contributions:
-    """The contributions of one cell; the mean of its outcomes where it was evaluated with several seeds."""
+def _one(frame: Frame, over: str) -> Contributions:
+    """The contributions of one cell; of its outcomes over several seeds what `over` says."""
     if not len(frame):
         raise ValueError("no such cell: nothing of the frame is at these columns")
     others = frame.cells.drop(columns="seed").drop_duplicates()
@@ -112,7 +122,7 @@ def _one(frame: Frame) -> Contributions:
         raise ValueError(f"{len(others)} cells where one is asked for; they differ in {', '.join(differ)}")
     if len(frame) == 1:
         return frame.parts[0]
-    return {name: np.mean([part[name] for part in frame.parts], 0) for name in frame.parts[0]}
+    return {name: OVER[over](np.stack([part[name] for part in frame.parts])) for name in frame.parts[0]}
 
 
 def over_cells(

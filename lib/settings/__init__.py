@@ -13,7 +13,17 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from lib.settings import networks as recipes
-from lib.settings.appendices import AppendixA, AppendixB, AppendixC, AppendixD, AppendixE, AppendixF, AppendixG
+from lib.settings.appendices import (
+    AppendixA,
+    AppendixB,
+    AppendixC,
+    AppendixD,
+    AppendixE,
+    AppendixF,
+    AppendixG,
+    Options,
+    Protocol,
+)
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import (
     ROOT,
@@ -24,23 +34,11 @@ from lib.settings.base import (
     Purifier,
     Segmenter,
     Strict,
-    holding,
     validated,
 )
 from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
-from lib.units import OF_DEFENSES, in_levels
 
 SCALES = ("mini", "sample", "paper")
-
-
-def _levels(options: object) -> object:
-    """Options of a defense, whose budgets and noise must be levels."""
-    if isinstance(options, dict):
-        in_levels(options, OF_DEFENSES)
-    return options
-
-
-Options = Annotated[dict[str, int | float | str], BeforeValidator(_levels), holding("kind", why="such as jpeg or nrp")]
 
 
 class Params(Strict):
@@ -97,6 +95,7 @@ class Scale(Strict):
     d: AppendixD
     e: AppendixE
     g: AppendixG
+    h: Protocol
 
     @property
     def note(self) -> str:

@@ -1,15 +1,27 @@
-"""What each appendix's notebook is given: networks, counts, budgets.
+"""What each notebook is given: networks, counts, budgets.
 
 In all of them  victims: whose accuracy is measured.  surrogate: of the attacks on decisions.  feature_surrogate: of SSP
 and FFF.  images: per number.  examples: how many images a figure shows.  purifier: the network that purifies.
 """
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from lib.settings.base import Classifier, Generator, Network, Purifier, Strict, holding
+from lib.settings.base import Classifier, Count, Generator, Network, Purifier, Strict, holding
 from lib.settings.networks import Data, Scenes
+from lib.units import OF_DEFENSES, in_levels
+
+
+def levels(options: object) -> object:
+    """Options of a defense, whose budgets and noise must be levels."""
+    if isinstance(options, dict):
+        in_levels(options, OF_DEFENSES)
+    return options
+
+
+Options = Annotated[dict[str, int | float | str], BeforeValidator(levels), holding("kind", why="such as jpeg or nrp")]
 
 
 class Transfer(Strict):
@@ -114,3 +126,38 @@ class AppendixG(Transfer):
     ensemble: list[Classifier]  # the surrogates of Figure 8
     purifier: Purifier
     examples: int
+
+
+class Protocol(Strict):
+    """notebooks/h_protocol.ipynb: how much a defense really holds, which is no appendix of the paper."""
+
+    victim: Classifier
+    surrogate: Classifier  # of the attacks that transfer
+    feature_surrogate: Classifier
+    ensemble: list[Classifier]  # of DIM-TI
+    defenses: list[str]  # names of params.yaml, beside "none"
+    controls: dict[str, Options] = {}  # further defenses, which nobody takes for good ones: name -> kind and options
+    robust: dict[Classifier, float] = {}  # networks that must stay up -> the budget in levels at which they do
+    others: list[Classifier] = []  # further victims, of the most important attackers
+    images: Count
+    few: Count  # of the attackers that cost most
+    gate: Count  # images on which a defense shows that it is competent
+    gate_data: Data | None = None  # where the scale's images have no part for validation
+    budgets: list[float] = [0, 2, 4, 8, 16, 64]
+    steps: Count = 100  # of the longest attack
+    draws: list[Count] = [2, 8, 32]  # of a random defense, that an attacker averages over
+    seeds: int = Field(5, ge=2)  # of the defender
+    restarts: Count = 5
+
+    def evaluated(self, defense: str | None = None) -> tuple[dict[str, Options], list[str]]:
+        """The defenses that params.yaml has not, by name, and the names of those to evaluate.
+
+        defense: that one alone, a name, or a purifier's file of weights (static, and dynamic as the paper's).
+        """
+        if defense is None:
+            return self.controls, [*self.controls, *self.defenses]
+        if not Path(defense).is_file():
+            return self.controls, [defense]
+        static = {"kind": "nrp", "weights": defense}
+        name = Path(defense).stem
+        return {name: static, f"{name} dynamic": static | {"noise": 12.75, "eps": 16}}, [name, f"{name} dynamic"]

@@ -143,6 +143,8 @@ class PurifierSpec(TrainingSpec):
     images: str
     checkpoint_minutes: float = 5
     extractor: Classifier  # whose tap SSP attacks and the feature loss compares
+    adversaries: Literal["ssp", "noise", "mi_fgsm"] = "ssp"  # that it learns from; the paper's, and two for comparison
+    classifier: Classifier | None = None  # whose own predictions mi_fgsm leads away from
     eps: float = 16  # budget of the adversaries that it learns from, in levels, as step
     step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
     ssp_steps: Count = 100
@@ -157,6 +159,12 @@ class PurifierSpec(TrainingSpec):
     feature: float = 1.0
     critic_width: int = 64  # channels of the critic's first layer
     init: Literal["identity", "random"] = "random"  # identity: begins with a purifier that changes next to nothing
+
+    @model_validator(mode="after")
+    def with_classifier(self) -> "PurifierSpec":
+        if (self.adversaries == "mi_fgsm") != (self.classifier is not None):
+            raise ValueError("adversaries: mi_fgsm and classifier go together; name both or none")
+        return self
 
 
 class GeneratorSpec(TrainingSpec):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from lib.attacks.decision import mi_fgsm, sign_noise
 from lib.attacks.features import ssp
 from lib.networks.purifier import PURIFIERS, Critic, begin_as_identity
 from lib.networks.wrappers import Bf16
@@ -30,10 +31,13 @@ BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
 LOSSES = ("adversarial", "pixel", "feature", "critic")
 
 
-def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module) -> loop.Training:
+def training(
+    spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Module, classifier: nn.Module | None = None
+) -> loop.Training:
     """The training of the purifier `network` (`lib.settings.NetworkSpec`), on the extractor's device.
 
-    data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.
+    data: uint8 images `[3,H,W]`.  extractor: images in [0,1] -> features.  classifier: images -> logits, where the
+    purifier learns from MI-FGSM's adversaries.
     """
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
@@ -46,11 +50,12 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         built.to(device, memory_format=torch.channels_last).train()
     optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
-    examples_adv = adversarial_batch(spec, extractor, examples, "sheet")
+    seen = classifier or extractor
+    examples_adv = adversarial_batch(spec, seen, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         x = loop.share(batch(spec, data, step)).to(device, memory_format=torch.channels_last)
-        x_adv = adversarial_batch(spec, extractor, x, f"{step}/0", loop.share(range(spec.batch)))
+        x_adv = adversarial_batch(spec, seen, x, f"{step}/0", loop.share(range(spec.batch)))
         return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -60,6 +65,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], extractor: nn.Modu
         return [examples, examples_adv, purified, magnified(examples_adv - purified)]
 
     inputs = [network.architecture, network.width, network.blocks, extractor, *fingerprint(data)]
+    inputs += [classifier] if classifier else []
     state = {"purifier": purifier, "critic": critic, "optimiser": optimiser, "critic_optimiser": critic_optimiser}
     return loop.Training(training, purifier, state, spec.steps, advance, inputs, len(data) // spec.batch, sheet)
 
@@ -70,14 +76,20 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
-def adversarial_batch(spec: Any, extractor: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
-    """SSP of the crops.  rows: which of the batch they are (default: all)."""
+def adversarial_batch(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
+    """Adversaries of the crops: SSP's as in the paper; for comparison random noise, or MI-FGSM's away from the
+    classifier's own predictions.  seen: the extractor, or that classifier.  rows: which of the batch they are (default:
+    all)."""
     eps, rows = unit(spec.eps), rows or range(len(x))
     if spec.budgets == "uniform":
         budgets = torch.rand(rows.stop, 1, 1, 1, generator=generator(spec.seed, "budgets", key))
         eps = eps * budgets[rows.start :: rows.step].to(x)
-    schedule = {"eps": eps, "step": unit(spec.step), "steps": spec.ssp_steps, "start": spec.ssp_start}
-    return ssp(extractor, x, ids=[f"{key}/{k}" for k in rows], seed=spec.seed, **schedule)
+    ids, schedule = [f"{key}/{k}" for k in rows], {"eps": eps, "step": unit(spec.step), "steps": spec.ssp_steps}
+    if spec.adversaries == "noise":
+        return sign_noise(x, ids=ids, seed=spec.seed, eps=eps)
+    if spec.adversaries == "mi_fgsm":
+        return mi_fgsm(seen, x, None, **schedule)
+    return ssp(seen, x, ids=ids, seed=spec.seed, start=spec.ssp_start, **schedule)
 
 
 def update(

@@ -118,7 +118,7 @@ def learns_from(scale: Scale) -> dict[str, list[str]]:
     """What each network of the scale that is trained learns from, of those that are trained too."""
     found = {name: spec.sources for name, spec in scale.stand_ins.items()}
     found |= {name: [spec.backbone] for name, spec in scale.detectors.items()}
-    found |= {name: [spec.extractor] for name, spec in scale.purifiers.items()}
+    found |= {name: [spec.extractor, spec.classifier] for name, spec in scale.purifiers.items()}
     found |= {name: [spec.classifier] for name, spec in scale.generators.items()}
     known = names(scale)
     return {name: [one for one in found.get(name, []) if one in known] for name in known}
@@ -213,8 +213,9 @@ def photographs(source: str, side: int) -> Sequence[Tensor]:
 def begin_purifier(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     data = photographs(spec.images, spec.crop)
     extractor = zoo.extractor(spec.extractor, scale, device=device).to(memory_format=torch.channels_last)
+    classifier = zoo.load(spec.classifier, scale, device) if spec.classifier else None
     facts = {"images": len(data), "steps": spec.steps, "crops": spec.steps * spec.batch}
-    return purifier.training(spec, network, data, extractor), lambda _: facts
+    return purifier.training(spec, network, data, extractor, classifier), lambda _: facts
 
 
 def begin_generator(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:

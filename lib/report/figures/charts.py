@@ -83,6 +83,41 @@ def budgets(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     return figure
 
 
+# What Table 1 prints under targeted PGD at budget 16: NRP, and adversarial training with and without denoising.
+PRINTED = {"NRP, Table 1": 63.0, "Feature Denoising": 55.7, "adversarial training": 42.8}
+
+
+def protocol(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Accuracy against budget: a panel per defense, a line per attacker; the paper's numbers as marks at budget 16.
+
+    data: columns defense, attacker, eps, value, low, high, n.
+    """
+    style(look)
+    names = every(data["defense"])
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure, signs = Figure(figsize=look.size(1.9 * rows + 0.6)), _signs(every(data["attacker"]))
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, name in zip(grid, names, strict=False):
+        here = data[(data["defense"] == name) & (data["eps"] <= 16)]
+        for attacker, points in here.groupby("attacker", sort=False, observed=True):
+            _curve(
+                axes, points.sort_values("eps"), "eps", signs[attacker], 0.1, label=attacker, markersize=4 * look.scale
+            )
+        for (label, value), marker in zip(PRINTED.items(), ("_", "x", "+"), strict=True):
+            mark = {"color": "black", "marker": marker, "markeredgewidth": 1.2, "markersize": 6 * look.scale}
+            axes.plot([16], [value], linestyle="", label=label, clip_on=False, zorder=4, **mark)
+        axes.set(ylim=(0, 100), xticks=sorted(set(here["eps"])), xlabel="budget (levels)")
+        axes.label_outer()
+        axes.set_title(f"{name}, n = {here['n'].iloc[0]}", fontsize=8 * look.scale)
+    for axes in grid[len(names) :]:
+        axes.set_visible(False)
+    figure.supylabel("accuracy (%)", fontsize=8 * look.scale)
+    handles = {name: line for axes in grid for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    look.legend(figure, handles.values(), list(handles), 8, most=4, below=True)
+    return figure
+
+
 def figure_03(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Figure 3: t-SNE of logits beside t-SNE of features, one panel each, with the silhouette score in the title."""
     style(look)

@@ -1,0 +1,209 @@
+"""How much a defense really holds: attackers that differ in one thing, on a victim with any defense (h_protocol)."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from lib.attacks.inspection import aims, confidences, gradient_facts, traits_of
+from lib.attacks.registry import ATTACKS, Attack
+from lib.attacks.released import bypass_nrp
+from lib.data.images import read_image
+from lib.experiment.cells import ATTACKER, Adversaries, Through, adversaries, seen_through
+from lib.experiment.evaluation import evaluate, joined, predictions
+from lib.experiment.study import NONE, Study
+from lib.frames import Frame
+from lib.store import Arrays, Call
+
+# What an attacker sees of a defense, and the `Through` of it: mode, and whether as if it added no noise.
+SEES = {
+    "nothing": None,
+    "BPDA": ("BPDA", True),  # forward through the static defense, backward as if it were the identity
+    "BPDA, noise": ("BPDA", False),
+    "static": ("exact", True),  # the true gradient of the static defense: the paper's attacker
+    "fresh draw": ("exact", False),  # with the noise of one draw, another one in every step
+    "mean of losses": ("EOT of losses", False),
+    "mean of logits": ("EOT", False),
+    "queries": ("exact", False),  # outputs alone
+}
+RELEASED = {"bypass_nrp.py": Attack(bypass_nrp, "", transfers=False)}
+CHOOSING = 2 * ATTACKER  # seeds of the draws by which an attacker chooses; the defender's and EOT's are others
+CHOICES = 3  # such draws
+
+
+class Attacker(NamedTuple):
+    """An attack and what it knows.
+
+    name: as in the tables.  attack: of `lib.attacks.registry`, or the released script.  sees: of SEES.  draws: of a
+    random defense, in every step.  than: the attacker from which this one differs in one thing.  few: does it cost so
+    much that it gets fewer images?  restarts: random starts, of which each image takes the one that its attacker's own
+    draws find best.  changes: parameters other than params.yaml's, in levels.
+    """
+
+    name: str
+    attack: str = "PGD"
+    sees: str = "nothing"
+    draws: int = 1
+    than: str = ""
+    few: bool = False
+    restarts: int = 1
+    changes: Mapping = {}
+
+    def applies(self, defense: str, found: Traits) -> bool:
+        """Can it see of the defense what it wants to, and is that more than one sees who wants less?"""
+        if defense == NONE:
+            return self.sees in ("nothing", "queries")
+        if self.sees == "static":
+            return found.gradient
+        if self.sees in ("nothing", "BPDA", "queries"):
+            return True
+        return found.random and (found.gradient or self.sees == "BPDA, noise")
+
+
+class Traits(NamedTuple):
+    """What a defense lets an attacker do: follow its gradient; average over its draws."""
+
+    gradient: bool
+    random: bool
+
+
+def traits(study: Study, name: str) -> Traits:
+    """What the defense of that name does with the study's first image."""
+    if name == NONE:
+        return Traits(gradient=False, random=False)
+    one = study.defense(name)
+    try:
+        other = study.defense(name, seed=ATTACKER)
+    except ValueError:  # takes no seed
+        other = one
+    return Traits(*study.cached(traits_of, one, other, study.images.images[:1], cell=f"traits of {name}")["traits"])
+
+
+def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
+    """What the attacker sees of the defense, as attacks take it."""
+    if defense == NONE or attacker.sees == "nothing":
+        return None
+    mode, static = SEES[attacker.sees]
+    return Through(defense, mode, attacker.draws, static and found.random)
+
+
+def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **changed: object) -> Adversaries:
+    """The adversaries of one attacker on a victim behind a defense, with the classes that they aim at, if any.
+
+    changed: parameters, as `Attacker.changes`, which they replace (a budget, say).
+    """
+    changes, seen = {**attacker.changes, **changed}, through(attacker, defense, traits(study, defense))
+    attack = RELEASED.get(attacker.attack, attacker.attack)
+    starts = [reseeded(study, start) for start in range(attacker.restarts)]
+    made = [adversaries(one, attack, victim, through=seen, **changes)[0] for one in starts]
+    cell = best_of(study, victim, defense, made) if len(made) > 1 else made[0]
+    aims = targets(study, victim, attacker, seen, changes)
+    return dataclasses.replace(cell, attack=attacker.attack, targets=aims)
+
+
+def reseeded(study: Study, start: int) -> Study:
+    """The study with the random numbers of another start."""
+    params = study.params.model_copy(update={"seed": study.params.seed + start})
+    return dataclasses.replace(study, params=params) if start else study
+
+
+def targets(study: Study, victim: str, attacker: Attacker, seen: Through | None, changes: Mapping) -> np.ndarray | None:
+    """The classes `[N]` that a targeted attacker aims at; None for one that only leads away."""
+    if attacker.attack not in ATTACKS or ATTACKS[attacker.attack].section != "pgd_targeted":
+        return None
+    which = changes.get("target", study.params.attacks.pgd_targeted.target)
+    (network,) = seen_through(study, [victim], seen)
+    ids, seed = study.images.ids, study.params.seed
+    return by_shard(study, aims, network, f"{which} targets", lambda part: (which, ids[part], seed))["targets"]
+
+
+def by_shard(study: Study, function: Callable, network: object, cell: str, more: Callable = lambda _: ()) -> Arrays:
+    """What a function of `lib.attacks.inspection` gives of all images. more: its arguments beside network, images and
+    labels, of the images of a shard."""
+    images, y = study.images.images, study.images.labels
+    calls = [[Call(function, (network, images[part], y[part], *more(part)), cell)] for part in study.shards()]
+    return joined([found for (found,) in study.cached_all(calls, cell)])
+
+
+def best_of(study: Study, victim: str, defense: str, made: list[Adversaries]) -> Adversaries:
+    """Of several runs, for each image the one that the victim gets right in the fewest of an attacker's own draws of
+    the defense, and then with the least confidence."""
+    random = traits(study, defense).random
+    seeds = [{"seed": CHOOSING + k} for k in range(CHOICES)] if random else [{}]
+    labels = study.images.labels.numpy()[:, None]
+    held = np.zeros((len(made), len(labels)))
+    for place, cell in enumerate(made):
+        for seed in seeds:
+            found = predictions(study, victim, cell.images, defense, **seed)
+            sure = np.where(found.classes == labels, found.confidence, 0).max(1)
+            held[place] += (found.classes[:, 0] == labels[:, 0]) + sure / 10
+    images = torch.stack([cell.images for cell in made])[held.argmin(0), torch.arange(len(labels))]
+    return dataclasses.replace(made[0], images=images)
+
+
+def against(
+    study: Study, victim: str, defense: str, attacker: Attacker, seeds: int, label: str = "", **changed: object
+) -> Frame:
+    """The frame of one attacker against a victim with a defense, a cell per seed of a random one, with the columns
+    attacker and than (of `Attacker`).
+
+    label: another name than the attacker's.
+    """
+    cell = attacked(study, victim, defense, attacker, **changed)
+    return behind(study, victim, defense, cell, seeds, label or attacker.name, attacker.than)
+
+
+def behind(
+    study: Study, victim: str, defense: str, cell: Adversaries, seeds: int, attacker: str, than: str = ""
+) -> Frame:
+    """The frame of adversaries behind a defense, with several seeds where it is random; columns attacker and than."""
+    several = seeds if traits(study, defense).random else None
+    return evaluate(study, [cell], victim, [defense], seeds=several, attacker=attacker, than=than)
+
+
+def gradients_of(study: Study, victim: str, defense: str) -> Arrays:
+    """`lib.attacks.inspection.gradient_facts` of the victim behind the static defense, or of it alone."""
+    found = traits(study, defense)
+    seen = through(Attacker("", sees="static"), defense, found) if found.gradient else None
+    (network,) = seen_through(study, [victim], seen)
+    return by_shard(study, gradient_facts, network, f"gradient of {victim} with {defense}")
+
+
+def confidences_of(
+    study: Study, victim: str, defense: str, attacker: Attacker, steps: list[int], **changed: object
+) -> np.ndarray:
+    """The probability of the right class, as the attacker sees it, after so many steps, `[len(steps),N]`.
+
+    changed: as of `attacked`.
+    """
+    seen = through(attacker, defense, traits(study, defense))
+    made = adversaries(study, attacker.attack, victim, through=seen, snapshots=steps, **{**attacker.changes, **changed})
+    (network,), found = seen_through(study, [victim], seen), []
+    for cell in made:
+        images = dataclasses.replace(study.images, images=cell.images)
+        study_of = dataclasses.replace(study, images=images)
+        found.append(by_shard(study_of, confidences, network, f"confidence of {victim} with {defense}")["confidence"])
+    return np.stack(found)
+
+
+def reread(study: Study, victim: str, defense: str, attacker: Attacker) -> dict[str, float]:
+    """How far adversaries that were saved as PNG files and read again lie from the images, in levels, and how many
+    percent of them the victim gets right behind the defense (of a random one: its first draw)."""
+    cell, images = attacked(study, victim, defense, attacker), []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, image in enumerate(cell.images):
+            path = Path(folder) / f"{number}.png"
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+            images.append(read_image(path))
+    again = torch.stack(images)
+    seed = {"seed": 0} if traits(study, defense).random else {}
+    found = predictions(study, victim, again, defense, **seed).classes[:, 0] == study.images.labels.numpy()
+    moved = (again.int() - study.images.images.int()).abs().max().item()
+    return {"moved": float(moved), "accuracy": 100 * float(found.mean())}

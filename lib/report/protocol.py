@@ -1,0 +1,333 @@
+"""The protocol's tables (notebooks/h_protocol.ipynb), from its frame: the waterfall, a page per defense, the checks.
+
+A cell's columns `attacker` and `than` name who attacks and from whom he differs in one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lib.frames import Frame, join
+from lib.report.scores import Estimate, combined, estimate, point
+
+if TYPE_CHECKING:
+    from IPython.display import Markdown
+
+# What must be true of a gradient (`lib.attacks.gradients`).
+ERROR = 1e-3  # of the finite difference, at the most, of the median image: a kink of a ReLU may lie between its ends
+COSINE = 0.99  # in float32, at the least
+ZEROS = 0.01  # share of pixels without one, at the most
+FLAT = 0.02  # how much less sure of the right class the second half of the steps may make a network
+COMPETENT = {"clean loss": (-np.inf, 6.0), "paper's attacker": (58.0, 68.0)}  # of NRP: Table 1's 78.3 - 73.5, and 63.0
+
+
+def of(frame: Frame, defense: str, attacker: str, **columns: object) -> Frame:
+    """The cells of one attacker against one defense."""
+    return frame.where(defense=defense, attacker=attacker, **columns)
+
+
+def attackers(frame: Frame) -> list[str]:
+    """Their names, in the order of the notebook, which the defense shows that meets the most of them."""
+    met = [list(dict.fromkeys(part)) for _, part in frame.cells.groupby("defense", sort=False)["attacker"]]
+    return list(dict.fromkeys([*max(met, key=len), *frame.cells["attacker"]]))
+
+
+def together(*frames: Frame) -> list[Frame]:
+    """The frames over the images that they share, in the first one's order of them."""
+    shared = set.intersection(*(set(frame.images[0]) for frame in frames))
+    return [only(frame, [name in shared for name in frame.images[0]]) for frame in frames]
+
+
+def only(frame: Frame, kept: Sequence[bool]) -> Frame:
+    """The frame over some of its images."""
+    kept = np.asarray(kept, dtype=bool)
+    parts = [{name: values[kept] for name, values in part.items()} for part in frame.parts]
+    return Frame(frame.cells, parts, [tuple(np.array(names)[kept].tolist()) for names in frame.images])
+
+
+def change(frame: Frame, other: Frame) -> Estimate:
+    """The accuracy in one cell less that in another, over the images that they share."""
+    after, before = together(frame, other)
+    return combined("accuracy", [(1.0, after), (-1.0, before)])
+
+
+def waterfall(frame: Frame) -> pd.DataFrame:
+    """Accuracy of every attacker (row) against every defense (column), with 95 % intervals."""
+    rows = []
+    for name in attackers(frame):
+        cells = {one: of(frame, one, name) for one in dict.fromkeys(frame.cells["defense"])}
+        row = {one: str(estimate("accuracy", cell)) if len(cell) else "-" for one, cell in cells.items()}
+        counts = {len(cell.images[0]) for cell in cells.values() if len(cell)}
+        rows.append({"attacker": name} | row | {"n": ", ".join(map(str, sorted(counts)))})
+    return pd.DataFrame(rows)
+
+
+def page(frame: Frame, defense: str) -> pd.DataFrame:
+    """One defense: of every attacker the accuracy, what it takes more than the one from which it differs in one thing,
+    and the other scores. The last rows: each image under the attacker that suits it best."""
+    here = frame.where(defense=defense)
+    names, clean = attackers(here), of(here, defense, "clean")
+    rows = [row(here, defense, name, clean) for name in names]
+    for label, part in worst(here):
+        rows.append(numbers(part, clean) | {"attacker": label})
+    return pd.DataFrame(rows).fillna("-")
+
+
+def row(frame: Frame, defense: str, name: str, clean: Frame) -> dict[str, object]:
+    """The row of one attacker."""
+    cell = of(frame, defense, name)
+    than = cell.cells["than"].iloc[0]
+    other = of(frame, defense, than) if than else []
+    step = {"than": than, "change": str(change(cell, other))} if len(other) else {"than": "-", "change": "-"}
+    return {"attacker": name} | step | numbers(cell, clean)
+
+
+def numbers(cell: Frame, clean: Frame) -> dict[str, object]:
+    """The scores of a cell."""
+    found = {"accuracy": str(estimate("accuracy", cell))}
+    if len(cell) > 1:
+        found |= {f"in {how} draws": f"{point(f'accuracy in {how} draws', cell):.1f}" for how in ("all", "most")}
+    here, before = together(cell, clean)
+    right = np.mean([part["top1"] for part in before.parts], 0) > 0.5
+    if right.any():
+        found["of those right when clean"] = f"{point('accuracy', only(here, right)):.1f}"
+    if "hit" in cell.parts[0]:
+        found["target hit rate"] = f"{point('target hit rate', cell):.1f}"
+    return found | {"n": len(cell.images[0])}
+
+
+def worst(frame: Frame) -> Iterator[tuple[str, Frame]]:
+    """Each image under the attacker that suits it best: of those with all images, and of all attackers."""
+    cells = [frame.where(attacker=name) for name in attackers(frame)]
+    most = max(len(cell.images[0]) for cell in cells)
+    for label, chosen in (
+        ("each image's worst, of those with all images", [cell for cell in cells if len(cell.images[0]) == most]),
+        ("each image's worst, of all", cells),
+    ):
+        shared = together(*chosen)
+        tops = [np.min([cell.parts[k % len(cell)]["top1"] for cell in shared], 0) for k in range(max(map(len, shared)))]
+        first = max(shared, key=len)
+        yield label, Frame(first.cells, [{"top1": top} for top in tops], first.images)
+
+
+def gates(frame: Frame) -> pd.DataFrame:
+    """Whether each defense does what its paper says, before anything is concluded from breaking it: a row of what it
+    costs on clean images and what is left under each attacker."""
+    return pd.DataFrame([gate(frame, name) for name in dict.fromkeys(frame.cells["defense"]) if name != "none"])
+
+
+def gate(frame: Frame, defense: str) -> dict[str, object]:
+    """A row of `gates`, and whether it lies where the paper's NRP does."""
+    bare, clean = (of(frame, name, "clean") for name in ("none", defense))
+    loss = combined("accuracy", [(1.0, bare), (-1.0, clean)])
+    left = {name: of(frame, defense, name) for name in attackers(frame) if name != "clean"}
+    shown = {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in left.items()}
+    papers = left.get("paper's")
+    found = [loss.value, point("accuracy", papers) if papers is not None and len(papers) else np.nan]
+    inside = all(low <= value <= high for value, (low, high) in zip(found, COMPETENT.values(), strict=True))
+    return (
+        {"defense": defense, "clean loss": str(loss)}
+        | shown
+        | {"as the paper's": "yes" if inside else "no", "n": loss.n}
+    )
+
+
+class Check(NamedTuple):
+    """A row of the table of checks. passed: None where there is nothing to check."""
+
+    check: str
+    passed: bool | None
+    found: str
+
+
+def all_checks(
+    frame: Frame,
+    gradients: Mapping[str, Mapping],
+    sure: Mapping[str, np.ndarray],
+    saved: Mapping[str, Mapping],
+) -> pd.DataFrame:
+    """The checks of every defense, a column each: the verdict and what it rests on. Arguments by defense, as of
+    `checks`."""
+    parts = []
+    for name in gradients:
+        found = checks(frame, name, gradients[name], sure[name], saved[name])
+        parts.append(
+            found.assign(text=found["verdict"] + ": " + found["found"]).set_index("check")["text"].rename(name)
+        )
+    return pd.concat(parts, axis=1).fillna("-").reset_index()
+
+
+def checks(
+    frame: Frame, defense: str, gradients: Mapping[str, np.ndarray], sure: np.ndarray, saved: Mapping[str, float]
+) -> pd.DataFrame:
+    """What must be true if the attackers did their work (Carlini et al. 2019; Athalye et al. 2018; Tramer et al. 2020).
+
+    frame: the cells of one victim; "aware" is the attacker that knows all.  gradients, sure, saved: of `gradients_of`,
+    `confidences_of` (after the first, half and all steps) and `reread` in `lib.experiment`.
+    """
+    here = frame.where(defense=defense)
+    found = [*budgets(here), *comparisons(here), *gradient_free(here), flat(sure), *gradient(gradients)]
+    found += [files(here, saved)]
+    shown = {True: "pass", False: "FAIL", None: "-"}
+    return pd.DataFrame([{"check": c.check, "verdict": shown[c.passed], "found": c.found} for c in found])
+
+
+def budgets(frame: Frame) -> Iterator[Check]:
+    """Accuracy at budget 0 is that of clean images; it falls with the budget, to nothing."""
+    aware, clean = frame.where(attacker="aware"), frame.where(attacker="clean")
+    levels = sorted(aware.cells["eps"].unique())
+    if levels[0] == 0:
+        same = [
+            np.array_equal(a["top1"], b["top1"]) for a, b in zip(aware.where(eps=0.0).parts, clean.parts, strict=True)
+        ]
+        yield Check("budget 0 changes no prediction, image by image", all(same), f"{sum(same)} of {len(same)} cells")
+    for before, after in pairwise(levels):
+        yield at_least(
+            aware.where(eps=after), aware.where(eps=before), f"budget {after:g} at least as strong as {before:g}"
+        )
+    left = point("accuracy", aware.where(eps=levels[-1]))
+    yield Check(f"budget {levels[-1]:g} leaves nothing", left == 0, f"{left:.1f} %")
+
+
+def at_least(stronger: Frame, weaker: Frame, check: str) -> Check:
+    """Whether an attacker leaves no more than a weaker one, by the interval of their difference; and on how many images
+    the weaker one alone succeeds."""
+    if not len(stronger) or not len(weaker):
+        return Check(check, None, "not tried")
+    moved, (a, b) = change(stronger, weaker), together(stronger, weaker)
+    left, before = (np.mean([part["top1"] for part in cell.parts], 0) for cell in (a, b))
+    alone = int(((left > 0.5) & (before < 0.5)).sum())
+    return Check(check, moved.low <= 0, f"{moved} points; the weaker alone on {alone} of {moved.n} images")
+
+
+# Checks of pairs: what is said, the attacker that must be at least as strong, and the other.
+PAIRS = [
+    ("ten steps at least as strong as one", "aware", "one step"),
+    ("more steps at least as strong", "aware, long", "aware"),
+    ("restarts at least as strong", "aware, restarts", "aware"),
+    ("knowing the defense at least as strong as not", "aware", "unaware"),
+    ("the white box at least as strong as MI-FGSM from another network", "aware", "transfer of MI-FGSM"),
+    ("the white box at least as strong as DIM-TI from an ensemble", "aware", "transfer of DIM-TI"),
+    ("the white box at least as strong as SSP", "aware", "transfer of SSP"),
+    ("stronger than random noise of the same size", "aware", "random noise"),
+]
+
+
+def comparisons(frame: Frame) -> Iterator[Check]:
+    """The checks of PAIRS at the largest common budget, and that more draws are at least as strong as fewer."""
+    at16 = frame.where(eps=[0.0, 16.0])
+    for check, stronger, weaker in PAIRS:
+        yield at_least(*(at16.where(attacker=name, eps=16.0) for name in (stronger, weaker)), check)
+    averaged = [name for name in attackers(at16) if name.startswith("mean of losses")]
+    for fewer, more in pairwise(averaged):
+        yield at_least(at16.where(attacker=more), at16.where(attacker=fewer), f"{more} at least as strong as {fewer}")
+
+
+def gradient_free(frame: Frame) -> Iterator[Check]:
+    """Attackers without a gradient win nowhere where those with one fail."""
+    with_gradient = [frame.where(attacker=name, eps=16.0) for name in ("aware", "aware, long", "aware, restarts")]
+    kept = [cell for cell in with_gradient if len(cell)]
+    for name in ("Square", "SPSA", "random corners"):
+        if not len(cell := frame.where(attacker=name)):
+            yield Check(f"{name} wins nowhere where gradients fail", None, "not tried")
+            continue
+        own, *others = together(cell, *kept)
+        left = np.min([np.mean([part["top1"] for part in other.parts], 0) for other in others], 0)
+        alone = int(((np.mean([part["top1"] for part in own.parts], 0) < 0.5) & (left > 0.5)).sum())
+        n = len(own.images[0])
+        yield Check(f"{name} wins nowhere where gradients fail", alone == 0, f"alone on {alone} of {n} images")
+
+
+def flat(sure: np.ndarray) -> Check:
+    """The attack has come to its end: the cross-entropy itself rises without bound. sure: the probability of the right
+    class, `[3,n]`, after the first, half of the steps, and all of them."""
+    first, half, last = sure.mean(1)
+    return Check("the loss is flat at the end", bool(half - last < FLAT), f"{first:.3f}, {half:.3f}, {last:.3f} sure")
+
+
+def gradient(found: Mapping[str, np.ndarray]) -> Iterator[Check]:
+    """The gradient is the loss's own."""
+    middle = {name: float(np.median(values)) for name, values in found.items()}
+    said = "median relative error"
+    yield Check("gradient as by finite differences", middle["difference"] < ERROR, f"{said} {middle['difference']:.1e}")
+    yield Check("float32 follows float64", middle["float32"] > COSINE, f"median cosine {middle['float32']:.4f}")
+    yield Check("bfloat16 follows float64 (not used here)", None, f"median cosine {middle['bfloat16']:.3f}")
+    yield Check("no vanishing gradient", middle["zeros"] < ZEROS, f"{middle['zeros']:.2%} of pixels are zero")
+
+
+def files(frame: Frame, saved: Mapping[str, float]) -> Check:
+    """The saved files keep the budget and give the same accuracy."""
+    told = point("accuracy", frame.where(attacker="aware", eps=16.0, seed=0))
+    kept = saved["moved"] <= 16 and abs(saved["accuracy"] - told) < 1e-9
+    says = f"moved by {saved['moved']:.0f} levels at most, accuracy {saved['accuracy']:.1f} %, {told:.1f} % before"
+    return Check("saved as PNG and read again, budget and accuracy are the same", kept, says)
+
+
+def curves(frame: Frame) -> pd.DataFrame:
+    """Accuracy against budget: columns defense, attacker, eps, value, low, high, n."""
+    rows = []
+    for defense in dict.fromkeys(frame.cells["defense"]):
+        here = frame.where(defense=defense)
+        start = estimate("accuracy", here.where(attacker="clean"))
+        for name in ("random noise", "unaware, random target", "paper's", "aware"):
+            cells = here.where(attacker=name)
+            if not len(cells):
+                continue
+            rows.append({"defense": defense, "attacker": name, "eps": 0.0} | start._asdict())
+            for eps in sorted(set(cells.cells["eps"]) - {0.0}):
+                value = estimate("accuracy", cells.where(eps=eps))
+                rows.append({"defense": defense, "attacker": name, "eps": eps} | value._asdict())
+    return pd.DataFrame(rows)
+
+
+def robust(frame: Frame) -> pd.DataFrame:
+    """Networks that must stay up: accuracy under every attacker at the budget at which they do."""
+    rows = []
+    for victim in dict.fromkeys(frame.cells["victim"]):
+        here = frame.where(victim=victim)
+        cells = {name: here.where(attacker=name) for name in attackers(here)}
+        eps = f"{here.cells['eps'].max():g}"
+        row = {name: str(estimate("accuracy", cell)) for name, cell in cells.items()}
+        rows.append({"network": victim, "budget": eps} | row)
+    return pd.DataFrame(rows)
+
+
+def labelled(**frames: Frame | None) -> Frame:
+    """Frames as one, told apart by the column experiment."""
+    return join(
+        replace(frame, cells=frame.cells.assign(experiment=name)) for name, frame in frames.items() if frame is not None
+    )
+
+
+def slug(name: str) -> str:
+    """A defense's name in a file's."""
+    return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
+
+
+def conclusion(frame: Frame, competence: Frame) -> Markdown:
+    """What the paper's attacker leaves, and the strongest, in a sentence for each defense; and what may follow."""
+    from IPython.display import Markdown
+
+    lines = []
+    for defense in dict.fromkeys(frame.cells["defense"]):
+        here = frame.where(defense=defense)
+        cells = {name: here.where(attacker=name) for name in attackers(here) if name != "clean"}
+        full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == len(here.images[0])}
+        strongest = min(full, key=lambda name: point("accuracy", full[name]))
+        known = "paper's" if "paper's" in full else "unaware, random target"
+        said = [f"{estimate('accuracy', full[name])} % under the attacker *{name}*" for name in (known, strongest)]
+        start = estimate("accuracy", here.where(attacker="clean"))
+        lines.append(f"- **{defense}**: {start} % on clean images, {said[0]}, {said[1]}, the strongest.")
+    passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]
+    names = ", ".join(passed) if passed else "none of these defenses"
+    lines.append(
+        f"\nAs competent as the paper's NRP on validation images: {names}. What breaks another one proves nothing "
+        "about the authors' purifier; `companion evaluate NRP.pth --scale paper` measures that one."
+    )
+    return Markdown("\n".join(lines))
