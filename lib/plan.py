@@ -203,11 +203,11 @@ class Few(experiment.Study):
 class Images:
     """The images of a source as a notebook sees them: `count` in all, of which `few` are there, of a few pixels."""
 
-    def __init__(self, source: Data | Scenes, count: int, batch: int):
-        self.source, self.count, self.batch = source, count, batch
+    def __init__(self, source: Data | Scenes, count: int, batch: int, split: str | None = None):
+        self.source, self.count, self.batch, self.split = source, count, batch, split
         number = min(count, source.batch or batch if isinstance(source, Scenes) else batch)
         ids = [f"{source.name}-{k}" for k in range(number)]
-        drawn = generator("images of", source.name, *sides(source))
+        drawn = generator("images of", source.name, split or "", *sides(source))
         pixels = torch.randint(256, (number, 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
         if isinstance(source, Data):
             self.few = ImageSet(pixels, torch.arange(number) % CLASSES, ids)
@@ -228,7 +228,7 @@ class Images:
         return getattr(self.few, name)
 
     def slice(self, start: int, stop: int) -> "Images":
-        return Images(self.source, len(range(self.count)[start:stop]), self.batch)
+        return Images(self.source, len(range(self.count)[start:stop]), self.batch, self.split)
 
 
 @dataclass
@@ -354,7 +354,7 @@ class Counting:
         source = source or self.scale.data
         params = self.params.model_copy(update={"defenses": self.params.defenses | dict(defenses or {})})
         self.sources[source.model_dump_json()] = source
-        images = Images(source, number_of(source, count), self.scale.batch)
+        images = Images(source, number_of(source, count), self.scale.batch, split)
         self.held += len(images) * 3 * math.prod(sides(source))
         return Planned(self.scale, params, images)
 
