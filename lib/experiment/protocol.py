@@ -95,11 +95,15 @@ def variant(study: Study, name: str, **options: object) -> Defense | None:
 
 
 def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
-    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that."""
+    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that.
+
+    A draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone.
+    """
     if defense == NONE or attacker.sees == "nothing":
         return None
     mode, static = SEES[attacker.sees]
-    return Through(defense, mode, attacker.draws, static and found.random and found.quiet)
+    static = static and found.random and found.quiet
+    return Through(defense, mode, attacker.draws, static, ATTACKER if found.random and not static else None)
 
 
 def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **changed: object) -> Adversaries:

@@ -111,7 +111,7 @@ def of_notebook(draws=(2,)):
     """The attackers of the notebook, as its cell defines them."""
     cells = json.loads((settings.ROOT / "notebooks" / "h_protocol.ipynb").read_text())["cells"]
     (source,) = (s for cell in cells if "attackers = first" in (s := "".join(cell["source"])))
-    names = {"Attacker": Attacker, "chosen": SimpleNamespace(draws=list(draws))}
+    names = {"Attacker": Attacker, "chosen": SimpleNamespace(draws=list(draws), steps=20)}
     exec(source, names)
     return names["attackers"]
 
@@ -273,13 +273,15 @@ def test_who_applies_to_what_and_sees_what_of_it(sees):
         for quiet in (True, False):
             can = Traits(gradient, random, quiet)
             assert attacker.applies("D", can) == bool(expected)
-            way = seen and Through("D", seen[0], 4, seen[1] and random and quiet)
-            assert protocol.through(attacker, "D", can) == way
+            static = bool(seen) and seen[1] and random and quiet
+            own = ATTACKER if random and not static else None  # a draw that the defender never makes
+            assert protocol.through(attacker, "D", can) == (seen and Through("D", seen[0], 4, static, own))
     can = Traits(False, False)
     assert attacker.applies("none", can) == (sees in ("nothing", "queries"))
     assert protocol.through(attacker, "none", can) is None
 
 
+@pytest.mark.filterwarnings("ignore:.*the gradient is zero at the first step")
 def test_a_random_defense_that_is_never_without_noise_meets_all_its_attackers(study):
     can = traits(study, "seeded")
     for one in of_notebook():
@@ -400,6 +402,29 @@ def test_restarts_are_runs_of_other_seeds_chosen_without_the_defender_s_draws(st
     assert torch.equal(once.images, alone.images)
 
 
+class Luck(nn.Module):
+    """A victim that is right where the first pixel is odd in levels: each draw of a noise has its own luck."""
+
+    def forward(self, x):
+        odd = (255 * x[:, 0, 0, 0]).round().long() % 2
+        return nn.functional.one_hot(1 - odd, 12).float()
+
+
+def test_who_queries_finds_a_draw_that_fails_but_not_the_defender_s(study):
+    """It chooses the images that its own draw breaks; to the defender's draws they are as any others."""
+    count = 80
+    gray = torch.full((count, 3, 4, 4), 100, dtype=torch.uint8)
+    gray[:, 1, 0, 0] = torch.arange(count, dtype=torch.uint8)  # no two alike
+    study.networks[VICTIM] = Luck()
+    study.images = ImageSet(gray, torch.zeros(count, dtype=torch.long), [f"g{k}" for k in range(count)])
+    queried = Attacker("a", "Random corners", "queries", changes={"queries": 12})
+    cell = protocol.attacked(study, VICTIM, "noise", queried)
+    own = predictions(study, VICTIM, cell.images, "noise", seed=ATTACKER).classes[:, 0] == 0
+    assert own.mean() < 0.05
+    for right in top1(behind(study, VICTIM, "noise", cell, 3, "a")):
+        assert 0.3 < right.mean() < 0.7
+
+
 # Cells and frames.
 
 
@@ -469,9 +494,16 @@ def test_confidences_are_the_softmax_s_after_so_many_steps(study):
 
 
 @pytest.mark.parametrize("defense", ["none", "JPEG", "NRP dynamic"])
-def test_files_read_again_have_the_budget_and_the_accuracy_of_the_frame(study, defense):
-    attacker = aware(study, defense)
+def test_files_read_again_have_the_budget_and_the_accuracy_of_the_frame(study, monkeypatch, defense):
+    attacker, seeds, real = aware(study, defense), [], protocol.predictions
+
+    def watched(*arguments, **changed):
+        seeds.append(changed.get("seed"))
+        return real(*arguments, **changed)
+
+    monkeypatch.setattr(protocol, "predictions", watched)
     found = protocol.reread(study, VICTIM, defense, attacker)
+    assert seeds == [0 if defense == "NRP dynamic" else None]  # the draw of the frame that it is compared with
     frame = against(study, VICTIM, defense, attacker, 2)
     assert found == {"moved": 16.0, "accuracy": pytest.approx(100 * top1(frame)[0].mean())}
 
