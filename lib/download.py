@@ -60,7 +60,9 @@ def download(
     """
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(f"{place}: its list names a file outside of it: '{name}'; delete the list, run it again")
+            raise ValueError(
+                f"{place}: its list names a file outside of it: '{name}'; move the list away and run it again"
+            )
     hosts = (*HOSTS, urlsplit(url).hostname or "") if mirror else HOSTS
     permitted(url, hosts)
     jobs = [(f"{url}/{file.address}", place / name, file) for name, file in files.items()]

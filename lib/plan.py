@@ -349,12 +349,13 @@ class Counting:
         source: Data | Scenes | None = None,
         split: str | None = None,
         defenses: Mapping[str, dict] | None = None,
+        batch: int | None = None,
     ) -> Planned:
         """As `lib.experiment.open_study`, without images."""
         source = source or self.scale.data
         params = self.params.model_copy(update={"defenses": self.params.defenses | dict(defenses or {})})
         self.sources[source.model_dump_json()] = source
-        images = Images(source, number_of(source, count), self.scale.batch, split)
+        images = Images(source, number_of(source, count), batch or self.scale.batch, split)
         self.held += len(images) * 3 * math.prod(sides(source))
         return Planned(self.scale, params, images)
 

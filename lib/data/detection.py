@@ -79,7 +79,7 @@ def read_annotations(path: Path) -> dict:
         named = [{"name": str(entry["id"])} | entry for entry in content["categories"]]
         return content | {"categories": named, "annotations": completed(content)}
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: an entry lacks or garbles what COCO's hold: {error}") from None
+        raise ValueError(f"{path}: an entry is not as COCO's are: {error}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

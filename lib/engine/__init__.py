@@ -288,4 +288,4 @@ def in_order(
                 try:
                     yield running.pop(future), future.result()
                 except BrokenProcessPool:
-                    raise MemoryError("a worker was killed, by the system?") from None
+                    raise MemoryError("a worker was killed by the system") from None

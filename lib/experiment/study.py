@@ -112,11 +112,13 @@ def open_study(
     source: Data | Scenes | None = None,
     split: str | None = None,
     defenses: Mapping[str, dict] | None = None,
+    batch: int | None = None,
 ) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
-    split: another part of it than the scale's.  defenses: further ones, as params.yaml has them.
+    split: another part of it than the scale's.  defenses: further ones, as params.yaml has them.  batch: images per
+    shard, if not the scale's.
     ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
@@ -129,7 +131,7 @@ def open_study(
         defense(**{"network" if name in NETWORKS else name: value for name, value in spec.items()})
     source = source or chosen.data
     images = load_set(source, split or chosen.split, count)
-    return Study(params, chosen, images, batch=getattr(source, "batch", None) or 0)
+    return Study(params, chosen, images, batch=batch or getattr(source, "batch", None) or 0)
 
 
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, trained: bool = True) -> np.ndarray:

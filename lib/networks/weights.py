@@ -37,7 +37,7 @@ def check_sha256(path: Path, sha256: str | None) -> None:
     """ValueError in one line if the file, or the tensors of an .npz, have another SHA-256; None checks nothing."""
     if sha256 and (found := content_sha256(path)) != sha256:
         name = f"{path.name}{': of its tensors the' if path.suffix == '.npz' else ':'}"
-        raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; delete {path} and get the file again")
+        raise ValueError(f"{name} SHA-256 is {found}, expected {sha256}; move {path} away and get the file again")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -137,8 +137,11 @@ class Protocol(Strict):
     ensemble: list[Classifier]  # of DIM-TI
     defenses: list[str]  # names of params.yaml, beside "none"
     controls: dict[str, Options] = {}  # further defenses, which nobody takes for good ones: name -> kind and options
+    ablations: dict[str, Options] = {}  # the purifier trained otherwise, which meets the gate's attackers alone
     robust: dict[Classifier, float] = {}  # networks that must stay up -> the budget in levels at which they do
     others: list[Classifier] = []  # further victims, of the most important attackers
+    data: Data | None = None  # if not the scale's
+    batch: Count | None = None  # if not the scale's
     images: Count
     few: Count  # of the attackers that cost most
     gate: Count  # images on which a defense shows that it is competent
@@ -154,10 +157,11 @@ class Protocol(Strict):
 
         defense: that one alone, a name, or a purifier's file of weights (static, and dynamic as the paper's).
         """
+        known = self.controls | self.ablations
         if defense is None:
-            return self.controls, [*self.controls, *self.defenses]
+            return known, [*self.controls, *self.defenses]
         if not Path(defense).is_file():
-            return self.controls, [defense]
+            return known, [defense]
         static = {"kind": "nrp", "weights": defense}
         name = Path(defense).stem
         return {name: static, f"{name} dynamic": static | {"noise": 12.75, "eps": 16}}, [name, f"{name} dynamic"]

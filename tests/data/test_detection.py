@@ -179,11 +179,11 @@ def test_images_need_neither_sizes_nor_objects_and_categories_no_names(coco):
     [
         ({"annotations": ("bbox", [1, 2, 3])}, r"annotation 1: the box \[1, 2, 3\] is not x, y, width, height"),
         ({"annotations": ("bbox", [1, 2, -3, 4])}, "annotation 1: the box"),
-        ({"annotations": ("bbox", None)}, "lacks or garbles what COCO's hold: 'bbox'"),
+        ({"annotations": ("bbox", None)}, "an entry is not as COCO's are: 'bbox'"),
         ({"annotations": ("category_id", 7)}, "annotation 1: category 7 is not among the categories"),
         ({"images": ("id", 5)}, "image id 5 is listed 3 times"),
-        ({"images": ("file_name", None)}, "lacks or garbles what COCO's hold: 'file_name'"),
-        ({"categories": ("id", None)}, "lacks or garbles what COCO's hold: 'id'"),
+        ({"images": ("file_name", None)}, "an entry is not as COCO's are: 'file_name'"),
+        ({"categories": ("id", None)}, "an entry is not as COCO's are: 'id'"),
     ],
 )
 def test_annotations_that_are_wrong_are_named_in_one_line(coco, changes, message):

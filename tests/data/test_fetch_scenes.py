@@ -93,7 +93,7 @@ def test_a_wrong_list_is_refused(camvid, places, content):
 @pytest.mark.parametrize("name", ["train/../../a.png", "/tmp/a.png"])
 def test_a_list_that_reaches_outside_is_refused(camvid, places, name):
     camvid.files["/set/train.txt"] = f"{name} trainannot/a.png\n".encode()
-    with pytest.raises(ValueError, match=rf"camvid: its list names a file outside of it: '{name}'; delete the list"):
+    with pytest.raises(ValueError, match=rf"camvid: its list names a file outside of it: '{name}'; move the list away"):
         run("camvid", "--url", camvid.url)
     assert not list(places.rglob("a.png"))
 

@@ -32,7 +32,7 @@ def test_check_names_file_expected_found_and_the_remedy(tmp_path):
     file = tmp_path / "w.pth"
     file.write_bytes(b"weights")
     found = hashlib.sha256(b"weights").hexdigest()
-    with pytest.raises(ValueError, match=rf"w\.pth: SHA-256 is {found}, expected {'0' * 64}; delete .* get the file"):
+    with pytest.raises(ValueError, match=rf"w\.pth: SHA-256 is {found}, expected {'0' * 64}; move .* get the file"):
         weights.check_sha256(file, "0" * 64)
 
 
