@@ -127,6 +127,16 @@ def test_a_page_is_brute_force(frame, outcomes, defense):
     assert seeds > 1 or "in all draws" not in table
 
 
+def test_a_defense_may_be_called_as_a_pattern(outcomes):
+    """As a file of weights, NRP [1].pth, may be."""
+    name, found = "NRP [1]", outcomes["none"]
+    frame = join(cells(attacker, right, defense=name) for attacker, right in found.items())
+    assert protocol.waterfall(frame)[name].tolist() == [accuracy(right) for right in found.values()]
+    assert protocol.page(frame, name)["accuracy"].tolist()[: len(found)] == [
+        accuracy(right) for right in found.values()
+    ]
+
+
 @pytest.mark.parametrize("defense", ["none", "D"])
 def test_each_image_s_worst_is_its_minimum_in_every_draw(frame, outcomes, defense):
     found = outcomes[defense]
