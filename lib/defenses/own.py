@@ -12,7 +12,7 @@ SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on
 
 
 def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
-    """What the function of an own file makes of images `[B,3,H,W]` in [0,1]: the same shape, float32, clipped to [0,1].
+    """What the function of an own file makes of images `[B,3,H,W]`: the same shape, float32 (float64 stays), in [0,1].
 
     A gradient passes through if it does in the file. ValueError or TypeError in one line for images that are none, a
     result of another shape or further than half a level outside [0,1]; and for a function that changes its input in
@@ -23,7 +23,15 @@ def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
     checked_images(x, clipped=False, **amounts)
     file, given = file_of(function), x.clone()
     with unchanged(file, *options.values(), weights=True), stateless(function):
-        result = function(given, **options)
+        try:
+            result = function(given, **options)
+        except RuntimeError as error:
+            if x.dtype != torch.float64:
+                raise
+            why = f"with which its gradient is checked ({' '.join(str(error).split())[:200]})"
+            raise ValueError(
+                f"{file}: the defense fails on float64 images, {why}; make its tensors with .to(x)"
+            ) from None
         if not torch.equal(given.detach(), x.detach()):
             raise ValueError(f"{file}: the defense changes its images in place; begin with x.clone()")
         if not isinstance(result, Tensor) or result.shape != x.shape:
@@ -37,4 +45,4 @@ def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
             if (again - result[:1]).abs().mean().item() > SAME:
                 must = "it must keep no state, treat every image alone, and draw random numbers from a seed (lib.rng)"
                 raise ValueError(f"{file}: the defense gives one image two results, in its batch and alone; {must}")
-    return result.float().clamp(0, 1)
+    return result.to(torch.float64 if x.dtype == torch.float64 else torch.float32).clamp(0, 1)

@@ -38,7 +38,8 @@ DEFENSES = {
     "oracle, no gradient": {"kind": "nrp", "network": "nearest, no gradient"},
     "oracle, random": {"kind": "oracle", "network": "nearest", "noise": 0.5},
     "rounding": {"kind": "nrp", "network": "rounding"},
-    "seeded": {"kind": "seeded"},
+    "blur": {"kind": "own/blur.py", "width": 3},
+    "seeded": {"kind": "own/seeded.py"},
 }
 QUICK = {"square": {"queries": 30}, "spsa": {"steps": 2, "samples": 2}, "corners": {"queries": 30}}
 
@@ -82,8 +83,19 @@ def oracle(x, *, network, noise=0.0, eps=16 / 255, seed=0):
     return noisy(network(x), noise, eps, seed).clamp(0, 1)
 
 
+# Custom ones, as docs/own_defense.md has them.
+
+
+def blur(x, *, width):
+    return nn.functional.avg_pool2d(x, width, stride=1, padding=width // 2, count_include_pad=False)
+
+
+def single(x):
+    return x @ torch.eye(16)  # float32, whatever the images are
+
+
 def seeded(x, *, seed=0):
-    """As docs/own_defense.md has it: random numbers of a seed, and no option to do without."""
+    """Random numbers of a seed, and no option to do without."""
     return (x + 0.02 * torch.randn(x.shape[1:], generator=generator(seed, "seeded")).to(x)).clamp(0, 1)
 
 
@@ -91,7 +103,8 @@ def seeded(x, *, seed=0):
 def study(tmp_path, monkeypatch):
     """Six random images in shards of four, of which a victim gets four right, alone and with large logits."""
     monkeypatch.setitem(defenses.DEFENSES, "oracle", oracle)
-    monkeypatch.setitem(defenses.DEFENSES, "seeded", seeded)
+    files = {"own/blur.py": blur, "own/single.py": single, "own/seeded.py": seeded}
+    monkeypatch.setattr(defenses, "load", lambda file, name: files[file])
     scale = settings.load("mini").model_copy(update={"batch": 4}, deep=True)
     images = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     victim = tiny_network(classes=12).requires_grad_(False)
@@ -102,7 +115,7 @@ def study(tmp_path, monkeypatch):
     labels[4:] = (labels[4:] + 1) % 12
     networks = {VICTIM: victim, MASKED: Steep(victim), "NRP": purifier(), "rounding": Rounding()}
     networks |= {"nearest": Nearest(images), "nearest, no gradient": Nearest(images, passes=False)}
-    params = settings.params().with_attacks(**QUICK).model_copy(update={"seed": 3, "defenses": DEFENSES})
+    params = settings.params().with_attacks(**QUICK).model_copy(update={"seed": 3, "defenses": dict(DEFENSES)})
     data = ImageSet(images, labels, [f"i{k}" for k in range(6)])
     return Study(params, scale, data, Store(tmp_path), "cpu", networks)
 
@@ -245,6 +258,7 @@ def test_gradients_of_are_the_facts_of_the_victim_with_the_static_defense(study)
         ("rounding", (True, False, True)),
         ("oracle, no gradient", (False, False, True)),
         ("oracle, random", (True, True, True)),
+        ("blur", (True, False, False)),
         ("seeded", (True, True, False)),
     ],
 )
@@ -282,13 +296,25 @@ def test_who_applies_to_what_and_sees_what_of_it(sees):
 
 
 @pytest.mark.filterwarnings("ignore:.*the gradient is zero at the first step")
-def test_a_random_defense_that_is_never_without_noise_meets_all_its_attackers(study):
-    can = traits(study, "seeded")
+@pytest.mark.parametrize(("defense", "draws"), [("blur", 1), ("seeded", 2)])
+def test_a_custom_defense_meets_all_its_attackers_and_checks(study, defense, draws):
+    can, met = traits(study, defense), set()
     for one in of_notebook():
-        if one.applies("seeded", can) and one.attack != "SPSA":
-            assert len(against(study, VICTIM, "seeded", one, 2)) == 2
-    assert {"static", "BPDA", "BPDA, noise", "fresh draw"} <= {o.name for o in of_notebook() if o.applies("", can)}
-    protocol.gradients_of(study, VICTIM, "seeded")
+        if one.applies(defense, can):
+            assert len(against(study, VICTIM, defense, one, 2)) == draws
+            met.add(one.name)
+    assert {"static", "BPDA", "Square"} <= met and ({"BPDA, noise", "fresh draw"} <= met) == (draws == 2)
+    found = protocol.gradients_of(study, VICTIM, defense)
+    assert (found["difference"] < 1e-3).all() and (found["float32"] > 0.99).all()
+
+
+def test_a_custom_defense_that_takes_no_float64_is_told_how_in_one_line(study):
+    study.params.defenses["single"] = {"kind": "own/single.py"}
+    with pytest.raises(
+        ValueError, match=r"test_protocol.py: the defense fails on float64 images, .*\.to\(x\)"
+    ) as caught:
+        protocol.gradients_of(study, VICTIM, "single")
+    assert "\n" not in str(caught.value)
 
 
 def test_the_static_dynamic_nrp_is_stored_as_nrp(study):
