@@ -85,6 +85,7 @@ class Costs:
 
     def __init__(self, scale: Scale, device: str):
         self.scale, self.params, self.device = scale, settings.params_at(scale), device
+        self.defenses = self.params.defenses | scale.h.evaluated()[0]
         free = {name: spec.model_copy(update={"weights": UNTRAINED}) for name, spec in scale.networks.items()}
         self.bare = scale.model_copy(update={"networks": free})
         self.known: dict[tuple, dict[str, Cost]] = {}
@@ -102,7 +103,7 @@ class Costs:
         key = (self.key(one.network), one.tap)
         if one.kind not in self.known.setdefault(key, {}):
             is_network = one.network in self.scale.networks
-            self.known[key] |= self.network(one) if is_network else {"forward": self.transform(one)}
+            self.known[key] |= self.network(one) if is_network else self.transform(one)
         spec = self.scale.networks.get(one.network)
         grows = not (spec and (spec.resize or spec.task == "detection"))
         return Cost(*(value * (prod(one.sides) if grows else 1) for value in self.known[key][one.kind]))
@@ -125,23 +126,25 @@ class Costs:
         height, width = (min(side, SMALL) for side in one.sides) if small else one.sides
         x = torch.rand(1 if self.device == "cpu" else 8, 3, height, width, device=self.device)
         share = 1 / len(x) / (1 if spec.resize or spec.task == "detection" else height * width)
-        given = list(x) if spec.task == "detection" else x
+        return self.measured(module, x, list(x) if spec.task == "detection" else x, one.kind, share)
+
+    def transform(self, one: Pass) -> dict[str, Cost]:
+        """A transform as a defense, of a pixel; backward where a gradient passes it."""
+        made = defense(**in_unit(self.defenses[one.network], OF_DEFENSES))
+        x = torch.rand(1, 3, SMALL, SMALL, device=self.device)
+        return self.measured(made, x, x, one.kind, 1 / SMALL**2)
+
+    def measured(self, function: Callable, x: Tensor, given: object, kind: str, share: float) -> dict[str, Cost]:
+        """Forward of what is given, and if that is the kind backward to x; a share of each."""
         with one_thread(self.device):
             with torch.no_grad():
-                seconds, memory = timed(lambda: module(given), self.device)
+                seconds, memory = timed(lambda: function(given), self.device)
             found = {"forward": Cost(seconds * share, memory * share)}
-            if one.kind == "backward":
+            if kind == "backward":
                 x.requires_grad_(True)
-                both, memory = timed(lambda: torch.autograd.grad(module(x).float().sum(), x), self.device)
+                both, memory = timed(lambda: torch.autograd.grad(function(x).float().sum(), x), self.device)
                 found["backward"] = Cost(max(both - seconds, 0.0) * share, memory * share)
         return found
-
-    def transform(self, one: Pass) -> Cost:
-        """A transform as a defense, of a pixel."""
-        made = defense(**in_unit(self.params.defenses[one.network], OF_DEFENSES))
-        x = torch.rand(1, 3, SMALL, SMALL, device=self.device)
-        with one_thread(self.device):
-            return Cost(*(value / SMALL**2 for value in timed(lambda: made(x), self.device)))
 
     def seconds(self, passes: Counter) -> float:
         """Of all passes, one after another on one worker."""

@@ -68,7 +68,7 @@ class Frame:
 
 
 def _fits(value: object, wanted: object) -> bool:
-    if isinstance(value, str) and isinstance(wanted, str):
+    if isinstance(value, str) and isinstance(wanted, str) and value != wanted:  # a name may look like a pattern
         return not fnmatchcase(value, wanted[1:]) if wanted.startswith("!") else fnmatchcase(value, wanted)
     return value == wanted
 

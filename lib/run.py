@@ -195,8 +195,10 @@ def evaluate(defense: str, victim: str | None = None, scale: str | None = None) 
     """Execute the protocol (notebooks/h_protocol.ipynb) on one defense; its page, and where the rest is.
 
     defense: a name of params.yaml or of the scale's controls, or a purifier's file of weights.  victim: a classifier of
-    the scale (default: the protocol's). ValueError in one line for another, and as of `stage`.
+    the scale (default: the protocol's). ValueError in one line for another, for a file that is no purifier, and as of
+    `stage`.
     """
+    from lib.networks import weights
     from lib.report.protocol import slug
 
     chosen = settings.load(scale)
@@ -208,6 +210,8 @@ def evaluate(defense: str, victim: str | None = None, scale: str | None = None) 
         raise ValueError(f"no defense '{defense}', nor such a file of weights; {choices(defense, known)}")
     if victim and victim not in classifiers:
         raise ValueError(f"no classifier '{victim}' at the scale {chosen.name}; {choices(victim, classifiers)}")
+    if Path(defense).is_file():
+        weights.recognised_purifier(weights.read_state(Path(defense)), Path(defense).name)
     check("h_protocol", chosen.name)
     victim = victim or chosen.h.victim
     results = settings.ROOT / "results" / "evaluations" / slug(f"{names[0]} on {victim}")

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from benchmarks.scale import Question, length, together
-from lib import cli, costs, run, settings, zoo
+from lib import cli, costs, plan, run, settings, zoo
 from lib.data import fetch as sets
 from lib.data.sets import load_set
 from lib.report.results import Results
@@ -204,6 +204,15 @@ def test_peak_memory_is_that_of_the_tensors_alive_together():
     assert peak.most == 4 * (1000 + 1000 + 2000) and peak.now == peak.most
     del b, c, d
     assert peak.now == 0
+
+
+@pytest.mark.parametrize("scale", ["mini", "sample"])
+def test_a_defense_of_the_protocol_alone_has_its_cost_and_a_backward_pass_where_a_gradient_passes(scale):
+    found = costs.Costs(settings.load(scale), "cpu")
+    for kind in ("backward", "forward"):
+        assert found.of(plan.Pass("noise alone", "", (48, 48), kind)).seconds >= 0
+    assert found.of(plan.Pass("noise alone", "", (96, 96), "forward")).memory > 0
+    assert found.of(plan.Pass("JPEG 75", "", (48, 48), "forward")).seconds > 0
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ from datetime import datetime
 
 import nbformat
 import pytest
+import torch
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from lib import machine, run, settings, timings
+from lib.networks.purifier import NRPResG
+from tests.conftest import refused
 
 
 @pytest.fixture
@@ -195,3 +198,92 @@ def test_a_stage_says_its_place_and_its_recorded_seconds(root, monkeypatch):
     assert timings.announcement("explore", "mini", root) == "explore"
     (root / "dvc.yaml").unlink()
     assert timings.announcement("site", "mini", root) == "site"
+
+
+# The protocol on one defense: companion evaluate.
+
+
+@pytest.fixture
+def executed(tmp_path, monkeypatch):
+    """The calls of `execute`, which runs no notebook but leaves the page of a defense."""
+    calls = []
+
+    def execute(name, scale, root=None, results=None, **parameters):
+        calls.append((name, scale, results.relative_to(tmp_path).as_posix(), parameters))
+        path = results / scale / name / f"{name}.ipynb"
+        (path.parent / "tables").mkdir(parents=True)
+        for page in ("jpeg_75", "noise_alone", "mine", "mine_dynamic"):
+            (path.parent / "tables" / f"protocol_{page}.md").write_text(f"the page {page}\n")
+        return path
+
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    monkeypatch.setattr(run, "execute", execute)
+    return calls
+
+
+def purifier_file(folder):
+    torch.manual_seed(0)
+    torch.save(NRPResG(4, 1).state_dict(), folder / "mine.pth")
+    return folder / "mine.pth"
+
+
+@pytest.mark.parametrize(
+    ("defense", "victim", "place"),
+    [
+        ("JPEG 75", None, "jpeg_75_on_resnet50_nt"),
+        ("noise alone", "Inc-v3", "noise_alone_on_inc_v3"),  # a control of the scale
+    ],
+)
+def test_evaluate_runs_the_protocol_on_a_defense_by_name(executed, defense, victim, place):
+    said = run.evaluate(defense, victim, "mini")
+    (call,) = executed
+    parameters = {"defense": defense, "victim": victim or "ResNet50-NT"}
+    assert call == ("h_protocol", "mini", f"results/evaluations/{place}", parameters)
+    page = place.partition("_on_")[0]
+    assert said == f"the page {page}\n\nwrote results/evaluations/{place}/mini/h_protocol/h_protocol.ipynb"
+
+
+def test_evaluate_takes_a_purifier_s_file_from_any_folder_and_shows_the_dynamic_one(executed, tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    file = purifier_file(tmp_path / "weights")
+    monkeypatch.chdir(file.parent)
+    assert run.evaluate("mine.pth", scale="mini").startswith("the page mine_dynamic\n")
+    ((_, _, place, parameters),) = executed
+    assert place == "results/evaluations/mine_on_resnet50_nt"
+    assert parameters == {"defense": str(file), "victim": "ResNet50-NT"}  # whose notebook runs elsewhere
+    extra, names = settings.load("mini").h.evaluated(parameters["defense"])
+    static = {"kind": "nrp", "weights": str(file)}
+    assert extra == {"mine": static, "mine dynamic": static | {"noise": 12.75, "eps": 16}}
+    assert names == ["mine", "mine dynamic"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["JPEG 57"], "no defense 'JPEG 57', nor such a file of weights; did you mean 'JPEG 75'"),
+        (["none"], "no defense 'none', nor such a file"),
+        (["absent.pth"], "no defense 'absent.pth', nor such a file of weights;"),
+        (["JPEG 75", "--victim", "Inc-v33"], "no classifier 'Inc-v33' at the scale mini; did you mean 'Inc-v3'"),
+        (["JPEG 75", "--victim", "NRP"], "no classifier 'NRP' at the scale mini"),
+        (["letter.txt"], "letter.txt: cannot be read"),
+        (["program.pth"], "program.pth: holds more than tensors"),
+        (["classifier.pth"], "classifier.pth: neither NRP nor NRP_resG"),
+    ],
+)
+def test_evaluate_refuses_what_it_cannot_evaluate_in_one_line(executed, tmp_path, monkeypatch, arguments, message):
+    (tmp_path / "letter.txt").write_text("hello")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "program.pth")
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "classifier.pth")
+    monkeypatch.chdir(tmp_path)
+    assert message in refused("evaluate", *arguments, "--scale", "mini")
+    assert executed == [] and not (tmp_path / "results").exists()
+
+
+def test_evaluate_says_in_one_line_what_its_notebook_dies_of(executed, monkeypatch):
+    def execute(*_, **__):
+        raise RuntimeError("Kernel died")
+
+    monkeypatch.setattr(run, "execute", execute)
+    with pytest.raises(ValueError, match=r"^notebooks/h_protocol.ipynb: the kernel ended") as caught:
+        run.evaluate("JPEG 75", scale="mini")
+    assert "\n" not in str(caught.value)

@@ -54,13 +54,14 @@ class Through(NamedTuple):
 
     defense: its name in params.yaml.  mode: one of MODES, how the attack sees it (`lib.attacks.adaptive`).  draws: of a
     random defense, over whose logits EOT averages, and EOT of losses over their losses.  static: as if it added no
-    noise.
+    noise.  seed: of the one draw in the other modes (default: params.yaml's).
     """
 
     defense: str
     mode: str = "exact"
     draws: int = 8
     static: bool = False
+    seed: int | None = None
 
 
 def clean(study: Study) -> Adversaries:
@@ -198,7 +199,8 @@ def seen_through(study: Study, names: Sequence[str], through: Through | None) ->
         raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
     if through.defense == NONE:
         raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
-    draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode.startswith("EOT") else [{}]
+    one = {} if through.seed is None else {"seed": through.seed}
+    draws = [{"seed": ATTACKER + k} for k in range(through.draws)] if through.mode.startswith("EOT") else [one]
     draws = [{"noise": 0}] if through.static else draws
     defenses = [study.defense(through.defense, **changed) for changed in draws]
     how = {"bpda": through.mode == "BPDA", "losses": through.mode == "EOT of losses"}

@@ -16,6 +16,7 @@ from lib.attacks.inspection import aims, confidences, gradient_facts, traits_of
 from lib.attacks.registry import ATTACKS, Attack
 from lib.attacks.released import bypass_nrp
 from lib.data.images import read_image
+from lib.defenses import Defense
 from lib.experiment.cells import ATTACKER, Adversaries, Through, adversaries, seen_through
 from lib.experiment.evaluation import evaluate, joined, predictions
 from lib.experiment.study import NONE, Study
@@ -68,30 +69,41 @@ class Attacker(NamedTuple):
 
 
 class Traits(NamedTuple):
-    """What a defense lets an attacker do: follow its gradient; average over its draws."""
+    """What a defense lets an attacker do: follow its gradient; average over its draws; see it without its noise."""
 
     gradient: bool
     random: bool
+    quiet: bool = True
 
 
 def traits(study: Study, name: str) -> Traits:
     """What the defense of that name does with the study's first image."""
     if name == NONE:
         return Traits(gradient=False, random=False)
-    one = study.defense(name)
+    one, quiet = study.defense(name), variant(study, name, noise=0) is not None
+    other = variant(study, name, seed=ATTACKER) or one
+    found = study.cached(traits_of, one, other, study.images.images[:1], cell=f"traits of {name}")["traits"]
+    return Traits(*found, quiet=quiet)
+
+
+def variant(study: Study, name: str, **options: object) -> Defense | None:
+    """The defense with other options; None where it takes none such."""
     try:
-        other = study.defense(name, seed=ATTACKER)
-    except ValueError:  # takes no seed
-        other = one
-    return Traits(*study.cached(traits_of, one, other, study.images.images[:1], cell=f"traits of {name}")["traits"])
+        return study.defense(name, **options)
+    except ValueError:
+        return None
 
 
 def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
-    """What the attacker sees of the defense, as attacks take it."""
+    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that.
+
+    A draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone.
+    """
     if defense == NONE or attacker.sees == "nothing":
         return None
     mode, static = SEES[attacker.sees]
-    return Through(defense, mode, attacker.draws, static and found.random)
+    static = static and found.random and found.quiet
+    return Through(defense, mode, attacker.draws, static, ATTACKER if found.random and not static else None)
 
 
 def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **changed: object) -> Adversaries:

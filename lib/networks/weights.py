@@ -53,11 +53,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if not isinstance(loaded, dict):
             raise ValueError(f"a {type(loaded).__name__}, not a state dict")
         return inner_state(loaded)
-    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path.name}: cannot be read ({reason})") from None
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
+    except OSError:
+        raise
+    except Exception as error:  # of bytes that are no such file the readers raise whatever comes
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path.name}: cannot be read ({reason})") from None
 
 
 class Inert:

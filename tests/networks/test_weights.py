@@ -50,10 +50,12 @@ def test_every_format_gives_the_state_back(tmp_path, suffix):
     assert all(torch.equal(read[key], state[key]) for key in state)
 
 
+# As a pickle: no such mark, an entry of a memo that is not there, an empty stack, half a number.
+@pytest.mark.parametrize("content", [b"not weights at all", b"hello", b".", b"J\x00"])
 @pytest.mark.parametrize("suffix", weights.FORMATS)
-def test_corrupt_file_is_one_line(tmp_path, suffix):
+def test_corrupt_file_is_one_line(tmp_path, suffix, content):
     file = tmp_path / f"w{suffix}"
-    file.write_bytes(b"not weights at all")
+    file.write_bytes(content)
     with pytest.raises(ValueError, match=rf"^w\{suffix}: ") as error:
         weights.read_state(file)
     assert "\n" not in str(error.value)
