@@ -64,12 +64,13 @@ lock:  ## solve pyproject.toml again into requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-annotate --no-header --quiet --output-file requirements.lock
 
-# The embedded world and the weights trained here on real data, from the DVC remote inside this repository; again
-# whenever what pins them changes.
+# The embedded world, the weights trained here on real data and the networks of mini, from the DVC remote inside this
+# repository; again whenever what pins them changes. Networks that an edit has made stale are trained instead.
 # An archive of the source has no git, without which DVC stops unless it is told so.
 data/world/world.json: data.dvc $(WEIGHTS) | .venv/installed
 	git rev-parse --git-dir >/dev/null 2>&1 || $(BIN)/dvc config --quiet --local core.no_scm true
 	$(BIN)/dvc pull --quiet --force data.dvc $(WEIGHTS)
+	-$(BIN)/dvc pull --quiet --force train 2>/dev/null
 	touch $@
 
 # uv installs the 6 GB of pinned packages in a fraction of pip's time; and the project itself, so that `companion` and

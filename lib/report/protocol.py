@@ -322,9 +322,9 @@ def conclusion(frame: Frame, competence: Frame) -> Markdown:
         full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == len(here.images[0])}
         strongest = min(full, key=lambda name: point("accuracy", full[name]))
         known = "paper's" if "paper's" in full else "unaware, random target"
-        said = [f"{estimate('accuracy', full[name])} % under the attacker *{name}*" for name in (known, strongest)]
         start = estimate("accuracy", here.where(attacker="clean"))
-        lines.append(f"- **{defense}**: {start} % on clean images, {said[0]}, {said[1]}, the strongest.")
+        said = [f"{estimate('accuracy', full[name])} % under *{name}*" for name in dict.fromkeys([known, strongest])]
+        lines.append(f"- **{defense}**: {start} % on clean images, {', '.join(said)}, the strongest of those tried.")
     passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]
     names = ", ".join(passed) if passed else "none of these defenses"
     lines.append(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 from torch import Tensor, nn
 
 from lib import keys, settings, timings, zoo
@@ -59,9 +59,11 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     training, evaluate = KINDS[section](spec, network, scale, device)
     run = partial(in_group, workers, device, name, spec, scale.name)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
+    made_from = record_of(spec, training, device, workers)
+    recipe = keys.digest({part: value for part, value in made_from.items() if part != "device"})[:16]
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
-    losses, seconds = cached_training(
-        Store(folder(root)), name, spec, training, device, checkpoint, sheets, workers, run
+    losses, seconds = as_recorded(name, file, results, recipe, training) or cached_training(
+        Store(folder(root)), name, spec, training, made_from, checkpoint, sheets, workers, run
     )
     with one_thread(device):
         facts = evaluate(losses)
@@ -71,7 +73,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     weights = save({key: value.cpu().contiguous() for key, value in training.network.state_dict().items()})
     facts |= {"parameters": sum(parameter.numel() for parameter in training.network.parameters())}
     facts |= {"workers": workers} if workers > 1 else {}
-    facts |= {"sha256": hashlib.sha256(weights).hexdigest()}
+    facts |= {"sha256": hashlib.sha256(weights).hexdigest(), "recipe": recipe}
     if training.sheet:
         table = losses.to_csv(index=False, float_format="%.5g")
         write_bytes(results / "train" / "data" / f"{name}_losses.csv", table.encode())
@@ -80,6 +82,30 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     for left in file.parent.glob(f"{checkpoint.name}*"):
         left.unlink()
     return facts | took
+
+
+def record_of(spec: Any, training: Training, device: str, workers: int = 1) -> dict:
+    """What a training is made from (`lib.keys`)."""
+    recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
+    made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
+    return made_from | ({"workers": workers} if workers > 1 else {})
+
+
+def as_recorded(
+    name: str, file: Path, results: Path, recipe: str, training: Training
+) -> tuple[pd.DataFrame, float] | None:
+    """As `cached_training`, of a network whose weights are there as the record in `results` has them, trained by the
+    same recipe, code and data on any device; None for another. So all CPUs judge the same networks."""
+    record, table = results / "train" / "networks" / f"{name}.json", results / "train" / "data" / f"{name}_losses.csv"
+    if not (file.is_file() and record.is_file()) or (training.sheet and not table.is_file()):
+        return None
+    facts, content = json.loads(record.read_text()), file.read_bytes()
+    if facts.get("recipe") != recipe or facts.get("sha256") != hashlib.sha256(content).hexdigest():
+        return None
+    training.network.load_state_dict(load(content))
+    training.network.eval()
+    took = timings.read(results).get(f"training of {name}", {})
+    return pd.read_csv(table) if training.sheet else pd.DataFrame(), took.get("seconds", 0.0)
 
 
 def in_group(workers: int, device: str, *given: object) -> Arrays:
@@ -134,7 +160,7 @@ def cached_training(
     name: str,
     spec: Any,
     training: Training,
-    device: str,
+    made_from: dict,
     checkpoint: Path,
     sheets: Path | None = None,
     workers: int = 1,
@@ -142,11 +168,9 @@ def cached_training(
 ) -> tuple[pd.DataFrame, float]:
     """Train, or take from the store what this recipe, data and code gave before; the table of losses and the seconds.
 
-    A killed training goes on from its checkpoint.  workers, run: of several, how they train.
+    A killed training goes on from its checkpoint.  made_from: of `record_of`.  workers, run: of several, how they
+    train.
     """
-    recipe = spec.model_dump(exclude={"images", "checkpoint_minutes"})  # neither changes a step
-    made_from = keys.record(training.prepare, (recipe, list(training.inputs)), device)
-    made_from |= {"workers": workers} if workers > 1 else {}
     how = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
     run = partial(loop.run_steps, training, *how) if workers == 1 else partial(run, made_from, *how)
     found = store.entry(made_from, run, f"training of {name}")

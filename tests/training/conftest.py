@@ -148,7 +148,9 @@ def fit(begun: tuple, folder: Path, name: str = "x") -> tuple[nn.Module, pd.Data
     """Run a training with its checkpoint and sheets in `folder`: the network, the losses, the seconds."""
     spec, training = begun
     places = (folder / f"{name}.ckpt", folder / name)
-    return training.network, *runner.cached_training(Nothing(folder), name, spec, training, "cpu", *places)
+    return training.network, *runner.cached_training(
+        Nothing(folder), name, spec, training, runner.record_of(spec, training, "cpu"), *places
+    )
 
 
 class Nothing(Store):

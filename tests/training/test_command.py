@@ -32,7 +32,7 @@ from tests.conftest import refused
 from tests.training.conftest import SIDE, scenes
 from tests.training.test_samples import places
 
-COUNTS = {"seconds", "parameters", "sha256", "device", "machine"}
+COUNTS = {"seconds", "parameters", "sha256", "recipe", "device", "machine"}
 CROPS = {"images", "steps", "crops", "crops_per_second"}
 RECORDED = {
     "Inc-v3": {"images", "accuracy", "accuracy_noise", "accuracy_fgsm"},
@@ -138,6 +138,25 @@ def test_the_command_trains_by_name_and_writes_a_true_record(name, command, caps
     for key, value in load_file(path).items():
         if not key.endswith("num_batches_tracked"):
             assert torch.equal(value, found[key] if key in found else found[f"network.{key}"])
+
+
+@pytest.mark.parametrize("name", ["Inc-v3", "CDA-ImageNet"])
+def test_a_network_that_is_as_recorded_is_not_trained_on_another_cpu_but_after_an_edit(name, command, monkeypatch):
+    """CPUs differ in their last bits: all judge the recorded network, which `make repro` fetches."""
+    command(name)
+    file, before = command.models / f"{name}.safetensors", command.record(name)
+    weights, steps = file.read_bytes(), []
+    run = runner.loop.run_steps
+    monkeypatch.setattr(runner.loop, "run_steps", lambda *given: steps.append(1) or run(*given))
+    monkeypatch.setattr(runner.keys, "machine", lambda device: "cpu of another kind, 1 thread")
+    command(name)
+    assert not steps and file.read_bytes() == weights and command.record(name) == before
+    file.write_bytes(weights + b" ")  # not what the record says
+    command(name)
+    assert len(steps) == 1 and file.read_bytes() == weights
+    command.change(name, seed=7)
+    command(name)
+    assert len(steps) == 2 and file.read_bytes() != weights and command.record(name)["recipe"] != before["recipe"]
 
 
 def test_the_accuracy_of_a_stand_in_is_that_of_the_loaded_network(command):

@@ -53,7 +53,9 @@ def test_seeds_decide_the_weights(kind, tmp_path):
 def test_an_unchanged_training_is_taken_from_the_store(kind, tmp_path, interruptions, monkeypatch):
     def train(**changes):
         spec, training = begin(kind, **changes)
-        found = runner.cached_training(Store(tmp_path), kind, spec, training, "cpu", tmp_path / "x.ckpt")
+        found = runner.cached_training(
+            Store(tmp_path), kind, spec, training, runner.record_of(spec, training, "cpu"), tmp_path / "x.ckpt"
+        )
         return training, *found
 
     (first, curves, seconds), made = interruptions.steps(train)

@@ -172,9 +172,10 @@ def test_the_key_says_how_many_workers_and_one_worker_s_is_as_it_was(tmp_path):
         asked.append((made_from, identity))
         return run(training, checkpoint, identity)
 
-    given = (Store(tmp_path), "x", spec, training, "cpu", tmp_path / "x.ckpt", None)
+    given = (Store(tmp_path), "x", spec, training)
     for workers in (2, 2, 4, 1):
-        runner.cached_training(*given, workers, trained)
+        made_from = runner.record_of(spec, training, "cpu", workers)
+        runner.cached_training(*given, made_from, tmp_path / "x.ckpt", None, workers, trained)
     (first, identity), (second, _) = asked
     alone = keys.record(training.prepare, (recipe, list(training.inputs)), "cpu")
     assert first == alone | {"workers": 2} and second == alone | {"workers": 4} and identity == keys.digest(first)
