@@ -135,9 +135,10 @@ def _networks(scale: Scale, named: set[str]) -> list[Difference]:
 
 
 def _changed(scale: Scale) -> list[Difference]:
-    """Parameters of attacks that the scale changes."""
+    """Parameters of the paper's attacks that the scale changes."""
     found, constants = [], settings.params().attacks
-    for section, changes in scale.attacks.model_dump(exclude_unset=True).items():
+    changed = scale.attacks.model_dump(exclude_unset=True)
+    for section, changes in ((name, changed[name]) for name in changed if not SOURCES[name].startswith("not in")):
         name, before = section.upper().replace("_", "-"), getattr(constants, section)
         says = ", ".join(f"{key} {value}, not {getattr(before, key)}" for key, value in changes.items())
         found.append(Difference(f"{name}: {says}", name))
