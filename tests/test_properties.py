@@ -80,6 +80,7 @@ OPTIONS = {
     "jpeg": st.fixed_dictionaries({"quality": st.integers(1, 100)}),
     "tvm": st.fixed_dictionaries({"weight": st.floats(1, 200)}),
     "median": st.fixed_dictionaries({"window": st.sampled_from([3, 5])}),
+    "noise": st.fixed_dictionaries({"noise": st.sampled_from([0.0, 0.05]), "seed": st.integers(0, 99)}),
     "nrp": st.fixed_dictionaries({"noise": st.sampled_from([0.0, 0.05]), "seed": st.integers(0, 99)}),
 }
 

@@ -68,6 +68,13 @@ class Attacker(NamedTuple):
         return found.random and (found.gradient or self.sees == "BPDA, noise")
 
 
+def aware(defense: str, found: Traits, name: str = "aware", **changed: object) -> Attacker:
+    """The attacker that knows all: of no defense the network's gradient, of one that passes none BPDA, of a random one
+    the mean of the losses of two draws. changed: fields of `Attacker`."""
+    sees = "mean of losses" if found.gradient and found.random else "static" if found.gradient else "BPDA"
+    return Attacker(name, "PGD", "nothing" if defense == NONE else sees, draws=2, **changed)
+
+
 class Traits(NamedTuple):
     """What a defense lets an attacker do: follow its gradient; average over its draws; see it without its noise."""
 

@@ -131,9 +131,7 @@ def of_notebook(draws=(2,)):
 
 def aware(study, defense, label="aware", **changed):
     """The one that knows all."""
-    can = traits(study, defense)
-    sees = "mean of losses" if can.gradient and can.random else "static" if can.gradient else "BPDA"
-    return Attacker(label, "PGD", "nothing" if defense == "none" else sees, draws=2, **changed)
+    return protocol.aware(defense, traits(study, defense), label, **changed)
 
 
 def top1(frame):

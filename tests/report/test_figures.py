@@ -101,6 +101,10 @@ def results(tmp_path):
         for e in (0, 8, 16)
     ]
     stored.save_data("budgets", pd.DataFrame(trend))
+    ends = {"low": 10.0, "high": 95.0, "n": 9}
+    curves = [{"defense": d, "attacker": a, "eps": float(e), "value": 90.0 - e} | ends
+              for d in ("none", "NRP") for a in ("random noise", "aware") for e in (0, 8, 16, 64)]  # fmt: skip
+    stored.save_data("protocol", pd.DataFrame(curves))
     cells = [(attack, victim, front) for attack in ("none", "SSP") for victim in ("Inc-v3", "Adv-v3")
              for front in ("none", "NRP", "NRP dynamic")]  # fmt: skip
     found = [
@@ -191,6 +195,15 @@ def test_the_trend_has_a_panel_per_task_and_a_line_per_transform(results):
         "JPEG 75",
         "random sign noise",
     }
+
+
+def test_the_protocol_s_curves_have_a_panel_per_defense_and_end_at_budget_16(results):
+    axes = redraw(results, "protocol").axes
+    assert [one.get_title() for one in axes] == ["none, n = 9", "NRP, n = 9"]
+    for one in axes:
+        lines = {line.get_label(): line for line in one.get_lines()}
+        assert [*lines["aware"].get_xdata()] == [0, 8, 16] and [*lines["aware"].get_ydata()] == [90, 82, 74]
+        assert [*lines["NRP, Table 1"].get_ydata()] == [63.0]  # supplement, Table 1
 
 
 def test_purification_shows_each_attack_before_and_after(results):
