@@ -182,7 +182,9 @@ class Costs:
         if section == "purifiers":
             from lib.training import purifier as kind
 
-            made = kind.training(few, network, images, zoo.extractor(spec.extractor, self.bare, device=self.device))
+            extractor = zoo.extractor(spec.extractor, self.bare, device=self.device)
+            classifier = zoo.load(spec.classifier, self.bare, self.device) if spec.classifier else None
+            made = kind.training(few, network, images, extractor, classifier)
         elif section == "generators":
             from lib.training import generator as kind
 
