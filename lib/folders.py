@@ -47,7 +47,7 @@ def purifier(weights: Path | None = None, dynamic: bool = False, **options: obje
     if weights is None or not weights.is_file():
         known = "NRP.pth, NRP_resG.pth or a purifier.safetensors"
         raise ValueError(f"nrp needs --weights: {known}; {weights or 'nothing'} is no such file")
-    network = files.recognised_purifier(files.read_state(weights), weights.name).to(zoo.device_here())
+    network = files.read_purifier(weights).to(zoo.device_here())
     return defense("nrp", network=network, noise=NOISE if dynamic else 0.0, **options)
 
 

@@ -211,7 +211,7 @@ def evaluate(defense: str, victim: str | None = None, scale: str | None = None) 
     if victim and victim not in classifiers:
         raise ValueError(f"no classifier '{victim}' at the scale {chosen.name}; {choices(victim, classifiers)}")
     if Path(defense).is_file():
-        weights.recognised_purifier(weights.read_state(Path(defense)), Path(defense).name)
+        weights.read_purifier(Path(defense))
     check("h_protocol", chosen.name)
     victim = victim or chosen.h.victim
     results = settings.ROOT / "results" / "evaluations" / slug(f"{names[0]} on {victim}")

@@ -57,10 +57,9 @@ def evaluate(
 
     Classification: top1, top5 (is the label the first class, among the first five) and fooled (the first class differs
     from the victim's on the clean image without a defense) per image, and hit (is it the target) of targeted cells;
-    segmentation: confusion counts; detection:
-    matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds: how many seeds of the defenses, from 0
-    (default: the one of params.yaml).  labels: columns of all these cells, such as experiment="figure_06"; one of the
-    frame's columns is replaced.
+    segmentation: confusion counts; detection: matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds:
+    how many seeds of the defenses, from 0 (default: the one of params.yaml).  labels: columns of all these cells, such
+    as experiment="figure_06"; one of the frame's columns is replaced.
     """
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
@@ -76,9 +75,10 @@ def evaluate(
     made = study.cached_all(groups, "evaluating")
     for name, seed, place in cases:
         for victim, shards in zip(victims, zip(*itertools.islice(made, len(study.shards())), strict=True), strict=True):
-            found[victim, name, place, seed] = _contributions(study, victim, joined(shards), clean.get(victim))
-            if cells[place].targets is not None:
-                found[victim, name, place, seed]["hit"] = joined(shards)["classes"][:, 0] == cells[place].targets
+            part, aims = joined(shards), cells[place].targets
+            found[victim, name, place, seed] = _contributions(study, victim, part, clean.get(victim))
+            if aims is not None:
+                found[victim, name, place, seed]["hit"] = part["classes"][:, 0] == aims
     scores = {key: [part] for key, part in found.items() if isinstance(part, Call)}
     for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])

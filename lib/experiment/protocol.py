@@ -123,8 +123,7 @@ def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **chan
     starts = [reseeded(study, start) for start in range(attacker.restarts)]
     made = [adversaries(one, attack, victim, through=seen, **changes)[0] for one in starts]
     cell = best_of(study, victim, defense, made) if len(made) > 1 else made[0]
-    aims = targets(study, victim, attacker, seen, changes)
-    return dataclasses.replace(cell, attack=attacker.attack, targets=aims)
+    return dataclasses.replace(cell, attack=attacker.attack, targets=targets(study, victim, attacker, seen, changes))
 
 
 def reseeded(study: Study, start: int) -> Study:

@@ -89,12 +89,10 @@ class Study:
             return self.network(name)
         key = f"{kind} {name}"
         if key not in self.networks:
-            path, seed = Path(name), self.params.seed
-            self.networks[key] = (
-                zoo.untrained(name, self.scale, seed, self.device)
-                if kind == "untrained"
-                else weights.recognised_purifier(weights.read_state(path), path.name).to(self.device)
-            )
+            if kind == "untrained":
+                self.networks[key] = zoo.untrained(name, self.scale, self.params.seed, self.device)
+            else:
+                self.networks[key] = weights.read_purifier(Path(name)).to(self.device)
         return self.networks[key]
 
     def first(self, count: int) -> "Study":

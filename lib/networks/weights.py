@@ -180,6 +180,11 @@ def recognised_purifier(state: dict[str, Tensor], file: str) -> nn.Module:
     raise ValueError(f"{file}: neither NRP nor NRP_resG, it has no RRDB_trunk and no recon_trunk")
 
 
+def read_purifier(path: Path) -> nn.Module:
+    """The purifier in a file of weights; as `read_state` and `recognised_purifier`."""
+    return recognised_purifier(read_state(path), path.name)
+
+
 def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
     """The purifier, or the ResNet of Feature Denoising, whose weights these are; as `recognised_purifier`."""
     state = from_tensorpack(state)

@@ -5,7 +5,7 @@ A cell's columns `attacker` and `than` name who attacks and from whom he differs
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,6 +38,26 @@ def attackers(frame: Frame) -> list[str]:
     return list(dict.fromkeys([*max(met, key=len), *frame.cells["attacker"]]))
 
 
+def defenses(frame: Frame) -> list[str]:
+    """Their names, in the order of the notebook."""
+    return list(dict.fromkeys(frame.cells["defense"]))
+
+
+def kept(frame: Frame) -> np.ndarray:
+    """Of each image in how many of a cell's draws the victim gets it right, a share."""
+    return np.mean([part["top1"] for part in frame.parts], 0)
+
+
+def alone(one: Frame, others: Iterable[Frame]) -> int:
+    """On how many images an attacker succeeds in most draws, and none of the others does; of the same images."""
+    return int(((kept(one) < 0.5) & (np.min([*map(kept, others)], 0) > 0.5)).sum())
+
+
+def shown(cells: Mapping[str, Frame]) -> dict[str, str]:
+    """The accuracy in cells with its interval, "-" for those that were not tried."""
+    return {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in cells.items()}
+
+
 def together(*frames: Frame) -> list[Frame]:
     """The frames over the images that they share, in the first one's order of them."""
     shared = set.intersection(*(set(frame.images[0]) for frame in frames))
@@ -45,10 +65,10 @@ def together(*frames: Frame) -> list[Frame]:
     return [only(frame, np.array([*map(frame.images[0].index, names)], dtype=int)) for frame in frames]
 
 
-def only(frame: Frame, kept: np.ndarray) -> Frame:
+def only(frame: Frame, places: np.ndarray) -> Frame:
     """The frame over some of its images: their places, or whether each is kept."""
-    parts = [{name: values[kept] for name, values in part.items()} for part in frame.parts]
-    return Frame(frame.cells, parts, [tuple(np.array(names)[kept].tolist()) for names in frame.images])
+    parts = [{name: values[places] for name, values in part.items()} for part in frame.parts]
+    return Frame(frame.cells, parts, [tuple(np.array(names)[places].tolist()) for names in frame.images])
 
 
 def change(frame: Frame, other: Frame) -> Estimate:
@@ -61,10 +81,9 @@ def waterfall(frame: Frame) -> pd.DataFrame:
     """Accuracy of every attacker (row) against every defense (column), with 95 % intervals."""
     rows = []
     for name in attackers(frame):
-        cells = {one: of(frame, one, name) for one in dict.fromkeys(frame.cells["defense"])}
-        row = {one: str(estimate("accuracy", cell)) if len(cell) else "-" for one, cell in cells.items()}
+        cells = {one: of(frame, one, name) for one in defenses(frame)}
         counts = {len(cell.images[0]) for cell in cells.values() if len(cell)}
-        rows.append({"attacker": name} | row | {"n": ", ".join(map(str, sorted(counts)))})
+        rows.append({"attacker": name} | shown(cells) | {"n": ", ".join(map(str, sorted(counts)))})
     return pd.DataFrame(rows)
 
 
@@ -94,7 +113,7 @@ def numbers(cell: Frame, clean: Frame) -> dict[str, object]:
     if len(cell) > 1:
         found |= {f"in {how} draws": f"{point(f'accuracy in {how} draws', cell):.1f}" for how in ("all", "most")}
     here, before = together(cell, clean)
-    right = np.mean([part["top1"] for part in before.parts], 0) > 0.5
+    right = kept(before) > 0.5
     if right.any():
         found["of those right when clean"] = f"{point('accuracy', only(here, right)):.1f}"
     if "hit" in cell.parts[0]:
@@ -119,7 +138,7 @@ def worst(frame: Frame) -> Iterator[tuple[str, Frame]]:
 def gates(frame: Frame) -> pd.DataFrame:
     """Whether each defense does what its paper says, before anything is concluded from breaking it: a row of what it
     costs on clean images and what is left under each attacker."""
-    return pd.DataFrame([gate(frame, name) for name in dict.fromkeys(frame.cells["defense"]) if name != "none"])
+    return pd.DataFrame([gate(frame, name) for name in defenses(frame) if name != "none"])
 
 
 def gate(frame: Frame, defense: str) -> dict[str, object]:
@@ -127,14 +146,13 @@ def gate(frame: Frame, defense: str) -> dict[str, object]:
     bare, clean = (of(frame, name, "clean") for name in ("none", defense))
     loss = combined("accuracy", [(1.0, bare), (-1.0, clean)])
     left = {name: of(frame, defense, name) for name in attackers(frame) if name != "clean"}
-    shown = {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in left.items()}
     papers = left.get("paper's")
     found = [loss.value, point("accuracy", papers) if papers is not None and len(papers) else np.nan]
     # 58 of 100 images are 57.99999999999999 %.
     inside = all(low <= round(value, 6) <= high for value, (low, high) in zip(found, COMPETENT.values(), strict=True))
     return (
         {"defense": defense, "clean loss": str(loss)}
-        | shown
+        | shown(left)
         | {"as the paper's": "yes" if inside else "no", "n": loss.n}
     )
 
@@ -175,8 +193,8 @@ def checks(
     here = frame.where(defense=defense)
     found = [*budgets(here), *comparisons(here), *gradient_free(here), flat(sure), *gradient(gradients)]
     found += [files(here, saved)]
-    shown = {True: "pass", False: "FAIL", None: "-"}
-    return pd.DataFrame([{"check": c.check, "verdict": shown[c.passed], "found": c.found} for c in found])
+    words = {True: "pass", False: "FAIL", None: "-"}
+    return pd.DataFrame([{"check": c.check, "verdict": words[c.passed], "found": c.found} for c in found])
 
 
 def budgets(frame: Frame) -> Iterator[Check]:
@@ -201,10 +219,9 @@ def at_least(stronger: Frame, weaker: Frame, check: str) -> Check:
     the weaker one alone succeeds."""
     if not len(stronger) or not len(weaker):
         return Check(check, None, "not tried")
-    moved, (a, b) = change(stronger, weaker), together(stronger, weaker)
-    left, before = (np.mean([part["top1"] for part in cell.parts], 0) for cell in (a, b))
-    alone = int(((left > 0.5) & (before < 0.5)).sum())
-    return Check(check, moved.low <= 0, f"{moved} points; the weaker alone on {alone} of {moved.n} images")
+    moved, (after, before) = change(stronger, weaker), together(stronger, weaker)
+    count = alone(before, [after])
+    return Check(check, moved.low <= 0, f"{moved} points; the weaker alone on {count} of {moved.n} images")
 
 
 # Checks of pairs: what is said, the attacker that must be at least as strong, and the other.
@@ -233,16 +250,14 @@ def comparisons(frame: Frame) -> Iterator[Check]:
 def gradient_free(frame: Frame) -> Iterator[Check]:
     """Attackers without a gradient win nowhere where those with one fail."""
     with_gradient = [frame.where(attacker=name, eps=16.0) for name in ("aware", "aware, long", "aware, restarts")]
-    kept = [cell for cell in with_gradient if len(cell)]
+    tried = [cell for cell in with_gradient if len(cell)]
     for name in ("Square", "SPSA", "random corners"):
         if not len(cell := frame.where(attacker=name)):
             yield Check(f"{name} wins nowhere where gradients fail", None, "not tried")
             continue
-        own, *others = together(cell, *kept)
-        left = np.min([np.mean([part["top1"] for part in other.parts], 0) for other in others], 0)
-        alone = int(((np.mean([part["top1"] for part in own.parts], 0) < 0.5) & (left > 0.5)).sum())
-        n = len(own.images[0])
-        yield Check(f"{name} wins nowhere where gradients fail", alone == 0, f"alone on {alone} of {n} images")
+        own, *others = together(cell, *tried)
+        count, n = alone(own, others), len(own.images[0])
+        yield Check(f"{name} wins nowhere where gradients fail", count == 0, f"alone on {count} of {n} images")
 
 
 def flat(sure: np.ndarray) -> Check:
@@ -265,15 +280,15 @@ def gradient(found: Mapping[str, np.ndarray]) -> Iterator[Check]:
 def files(frame: Frame, saved: Mapping[str, float]) -> Check:
     """The saved files keep the budget and give the same accuracy."""
     told = point("accuracy", frame.where(attacker="aware", eps=16.0, seed=0))
-    kept = saved["moved"] <= 16 and abs(saved["accuracy"] - told) < 1e-9
+    same = saved["moved"] <= 16 and abs(saved["accuracy"] - told) < 1e-9
     says = f"moved by {saved['moved']:.0f} levels at most, accuracy {saved['accuracy']:.1f} %, {told:.1f} % before"
-    return Check("saved as PNG and read again, budget and accuracy are the same", kept, says)
+    return Check("saved as PNG and read again, budget and accuracy are the same", same, says)
 
 
 def curves(frame: Frame) -> pd.DataFrame:
     """Accuracy against budget: columns defense, attacker, eps, value, low, high, n."""
     rows = []
-    for defense in dict.fromkeys(frame.cells["defense"]):
+    for defense in defenses(frame):
         here = frame.where(defense=defense)
         start = estimate("accuracy", here.where(attacker="clean"))
         for name in ("random noise", "unaware, random target", "paper's", "aware"):
@@ -294,8 +309,7 @@ def robust(frame: Frame) -> pd.DataFrame:
         here = frame.where(victim=victim)
         cells = {name: here.where(attacker=name) for name in attackers(here)}
         eps = f"{here.cells['eps'].max():g}"
-        row = {name: str(estimate("accuracy", cell)) for name, cell in cells.items()}
-        rows.append({"network": victim, "budget": eps} | row)
+        rows.append({"network": victim, "budget": eps} | shown(cells))
     return pd.DataFrame(rows)
 
 
@@ -316,7 +330,7 @@ def conclusion(frame: Frame, competence: Frame) -> Markdown:
     from IPython.display import Markdown
 
     lines = []
-    for defense in dict.fromkeys(frame.cells["defense"]):
+    for defense in defenses(frame):
         here = frame.where(defense=defense)
         cells = {name: here.where(attacker=name) for name in attackers(here) if name != "clean"}
         full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == len(here.images[0])}
