@@ -115,8 +115,8 @@ def killed(root: Path, kind: str, whole: dict[str, bytes], seconds: float, kills
     while left:
         process, runs = begin(root, kind), runs + 1
         try:
-            process.communicate(timeout=rng.uniform(0, seconds))
-            assert process.returncode == 0
+            _, said = process.communicate(timeout=rng.uniform(0, seconds))
+            assert process.returncode == 0, said[-2000:]
         except subprocess.TimeoutExpired:
             kill(process)
             left -= 1

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from lib.atomic import write_bytes
+from lib.reading import read_json
 from lib.settings import ROOT
 
 LOSSLESS = (".png", ".webp", ".bmp")
@@ -54,7 +55,7 @@ class FirstSeen:
 
     def __init__(self, root: Path = ROOT):
         self.path = root / RECORD
-        self.known: dict[str, dict[str, str]] = json.loads(self.path.read_text()) if self.path.is_file() else {}
+        self.known: dict[str, dict[str, str]] = read_json(self.path) if self.path.is_file() else {}
         self.new: dict[str, dict[str, str]] = {}
 
     def check(self, address: str, found: str) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from lib import machine
 from lib.atomic import lock, write_bytes
+from lib.reading import read_json
 
 
 def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) ->
 def read(results: Path) -> dict[str, dict[str, Any]]:
     """All that is recorded for a scale."""
     path = results / "timings.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}
 
 
 def stages(root: Path) -> dict[str, dict]:

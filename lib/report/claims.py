@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from lib import markdown, settings
 from lib.frames import Frame
+from lib.reading import intact
 from lib.report import facts
 from lib.report.results import Results
 from lib.report.scores import Estimate, combined, derived, point
@@ -377,7 +378,8 @@ def with_other_seeds(results: Results) -> dict[str, list[str]]:
     path = results.root / "seeds.csv"
     if not path.is_file():
         return {}
-    table = pd.read_csv(path, keep_default_na=False).set_index("id")
+    with intact(path):
+        table = pd.read_csv(path, keep_default_na=False).set_index("id")
     return table.filter(regex="^verdict [1-9]").agg(list, axis=1).to_dict()
 
 

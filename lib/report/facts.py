@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import pandas as pd
 
 from lib import settings, timings
 from lib.frames import Frame
+from lib.reading import read_json
 from lib.report import published
 from lib.settings import AppendixB, AppendixC, Attacks, OwnAttack, Scale
 from lib.settings.networks import UNTRAINED
@@ -173,7 +173,7 @@ def training_record(name: str | None, records: Path) -> dict:
     (`lib.timings`); {} if it was not trained."""
     path = records / f"{name}.json"
     took = timings.read(records.parents[1]).get(f"training of {name}", {})
-    return json.loads(path.read_text()) | took if path.is_file() and took else {}
+    return read_json(path) | took if path.is_file() and took else {}
 
 
 def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:

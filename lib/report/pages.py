@@ -3,7 +3,6 @@
 Links are relative to the page: `up` is the way from a page to the folder of the start page, "" or "../".
 """
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import pandas as pd
 
 from lib import markdown
 from lib.markdown import verbatim
+from lib.reading import read_json
 from lib.report import published
 from lib.report.claims import COLUMNS, counts
 from lib.report.figures import FIGURES, NOTES
@@ -178,7 +178,7 @@ def provenance(site: Site) -> str:
         *([stored, _plain_table(rows)] if rows else [absent("runs", site.results.scale)]),
     ]
     path = site.find("provenance.json")
-    parts += outline(json.loads(path.read_text())) if path else [absent("provenance.json", site.results.scale)]
+    parts += outline(read_json(path)) if path else [absent("provenance.json", site.results.scale)]
     return "\n\n".join(parts) + "\n"
 
 

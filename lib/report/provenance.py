@@ -8,6 +8,7 @@ import yaml
 
 from lib import machine, precision, settings, zoo
 from lib.engine import one_thread
+from lib.reading import read_json
 from lib.report.results import Results
 from lib.settings import ROOT, Scale
 
@@ -56,6 +57,6 @@ def weights(scale: Scale, results: Results) -> dict[str, str]:
     found, folder = {}, results.root.parent / (scale.like or scale.name) / "train" / "networks"
     for name, spec in scale.networks.items():
         record = folder / f"{name}.json"
-        trained = json.loads(record.read_text()).get("sha256") if record.exists() else None
+        trained = read_json(record).get("sha256") if record.exists() else None
         found[name] = trained or spec.sha256 or f"not pinned ({spec.weights or 'no record of its training'})"
     return found

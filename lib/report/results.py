@@ -19,6 +19,7 @@ import pandas as pd
 
 from lib import frames, markdown, timings
 from lib.frames import Frame
+from lib.reading import intact
 from lib.settings import ROOT, Missing, note
 
 # Slow to import, and redrawing a figure or printing a table needs only some of it.
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 @lru_cache(maxsize=8)
 def _frame_of(path: Path, changed: int) -> Frame:
     """A frame, read once; changed: when the file was written."""
-    return frames.load_frame(path)
+    with intact(path):
+        return frames.load_frame(path)
 
 
 class Results:
@@ -134,13 +136,19 @@ class Results:
 
     def load_data(self, name: str) -> pd.DataFrame:
         """What a figure shows; FileNotFoundError names the command that computes it."""
-        return pd.read_csv(self.find(f"data/{name}.csv"), keep_default_na=False)
+        return self._read_csv(f"data/{name}.csv")
 
     def load_pictures(self, name: str) -> dict[str, np.ndarray]:
         """The images that a figure shows; FileNotFoundError names the command that computes them."""
-        with np.load(self.find(f"pictures/{name}.npz"), allow_pickle=False) as arrays:
+        path = self.find(f"pictures/{name}.npz")
+        with intact(path), np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def load_table(self, name: str) -> pd.DataFrame:
         """A table as it was saved; FileNotFoundError names the command that computes it."""
-        return pd.read_csv(self.find(f"tables/{name}.csv"), keep_default_na=False)
+        return self._read_csv(f"tables/{name}.csv")
+
+    def _read_csv(self, name: str) -> pd.DataFrame:
+        path = self.find(name)
+        with intact(path):
+            return pd.read_csv(path, keep_default_na=False)

@@ -5,7 +5,6 @@ and has MkDocs with the Material theme build results/<scale>/site/ from them. Wh
 its page. Byte-identical for equal input. The settings of MkDocs and the look are in site_files/.
 """
 
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from traitlets.config import Config
 
 from lib import settings, timings
 from lib.atomic import replace_folder
+from lib.reading import read_json
 from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
@@ -62,7 +62,7 @@ def gather(scale: str, root: Path) -> Site:
     stages = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
     appendices = sorted(name for name, stage in stages.items() if re.search(r"\brun \w+", str(stage.get("cmd"))))
     took = timings.read(results.root)
-    records = [json.loads(path.read_text()) for path in results.files("run.json")]
+    records = [read_json(path) for path in results.files("run.json")]
     runs = {one["stage"]: one | took[key] for one in records if (key := f"run of {one['stage']}") in took}
     return Site(results, root / "notebooks", appendices, runs)
 

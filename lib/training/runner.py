@@ -23,6 +23,7 @@ from lib.data import world
 from lib.data.sets import load_set
 from lib.data.unlabelled import Photographs, unlabelled
 from lib.engine import engine_of, in_order, one_thread
+from lib.reading import intact, read_json
 from lib.settings import ROOT, NetworkSpec, Scale
 from lib.store import Arrays, Store, folder
 from lib.tasks import confusion, precision
@@ -99,13 +100,19 @@ def as_recorded(
     record, table = results / "train" / "networks" / f"{name}.json", results / "train" / "data" / f"{name}_losses.csv"
     if not (file.is_file() and record.is_file()) or (training.sheet and not table.is_file()):
         return None
-    facts, content = json.loads(record.read_text()), file.read_bytes()
+    try:
+        facts, content = read_json(record), file.read_bytes()
+    except ValueError:  # a damaged record: trained again, it is written again
+        return None
     if facts.get("recipe") != recipe or facts.get("sha256") != hashlib.sha256(content).hexdigest():
         return None
     training.network.load_state_dict(load(content))
     training.network.eval()
     took = timings.read(results).get(f"training of {name}", {})
-    return pd.read_csv(table) if training.sheet else pd.DataFrame(), took.get("seconds", 0.0)
+    if not training.sheet:
+        return pd.DataFrame(), took.get("seconds", 0.0)
+    with intact(table):
+        return pd.read_csv(table), took.get("seconds", 0.0)
 
 
 def in_group(workers: int, device: str, *given: object) -> Arrays:

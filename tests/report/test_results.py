@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lib.reading import read_json
 from lib.report.results import Results
 
 
@@ -44,3 +45,36 @@ def test_metrics_are_rounded_and_sorted(results):
 def test_what_was_not_computed_names_the_command(results, load):
     with pytest.raises(FileNotFoundError, match="not there yet in results/mini; compute it with: dvc repro"):
         getattr(results, load)("nothing")
+
+
+CONFLICT = b"<<<<<<< HEAD\na,b\n1,2\n=======\na,b,c\n1,2,3\n>>>>>>> other\n"
+DAMAGED = [b"", CONFLICT, b"\xff\xfe\x00"]
+CUT = b"PK\x03\x04 the start of an archive"
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "contents"),
+    [
+        ("load_data", "a_stage/data/it.csv", DAMAGED),
+        ("load_table", "a_stage/tables/it.csv", DAMAGED),
+        ("load_frame", "it/frame.npz", [*DAMAGED, CUT]),
+        ("load_pictures", "a_stage/pictures/it.npz", [*DAMAGED, CUT]),
+    ],
+)
+def test_a_damaged_result_is_named_in_one_line(results, load, name, contents):
+    path = results.root / name
+    path.parent.mkdir(parents=True)
+    for content in contents:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is damaged") as found:
+            getattr(results, load)("it")
+        assert str(path) in str(found.value) and "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("content", [*DAMAGED, CUT])
+def test_a_damaged_json_file_is_named_in_one_line(tmp_path, content):
+    path = tmp_path / "timings.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged .*: get it back with git checkout") as found:
+        read_json(path)
+    assert "\n" not in str(found.value)

@@ -154,6 +154,10 @@ def test_a_network_that_is_as_recorded_is_not_trained_on_another_cpu_but_after_a
     file.write_bytes(weights + b" ")  # not what the record says
     command(name)
     assert len(steps) == 1 and file.read_bytes() == weights
+    record = command.root / f"results/mini/train/networks/{name}.json"
+    record.write_text(f"<<<<<<< HEAD\n{record.read_text()}")  # damaged, as by a merge
+    command(name)
+    assert len(steps) == 1 and command.record(name) == before  # from the store
     command.change(name, seed=7)
     command(name)
     assert len(steps) == 2 and file.read_bytes() != weights and command.record(name)["recipe"] != before["recipe"]
