@@ -189,6 +189,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "project").mkdir()
         root = smoke_project(Path(folder) / "project")
+        for name in ("data.dvc", "dvc.yaml"):  # that the report and the site read
+            shutil.copy(ROOT / name, root)
         scale = root / "scales" / "smoke.yaml"
         chosen = yaml.safe_load(scale.read_text())
         chosen["purifiers"]["NRP"] |= {"steps": 20, "checkpoint_minutes": 0.01}

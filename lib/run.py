@@ -194,7 +194,7 @@ def explained(name: str, scale: str) -> Iterator[None]:
 def evaluate(defense: str, victim: str | None = None, scale: str | None = None) -> str:
     """Execute the protocol (notebooks/h_protocol.ipynb) on one defense; its page, and where the rest is.
 
-    defense: a name of params.yaml or of the scale's controls, or a purifier's file of weights.  victim: a classifier of
+    defense: a name of params.yaml or of the scale's protocol, or a purifier's file of weights.  victim: a classifier of
     the scale (default: the protocol's). ValueError in one line for another, for a file that is no purifier, and as of
     `stage`.
     """

@@ -155,9 +155,8 @@ def smoke_project(root: Path) -> Path:
     scale["d"]["detection"] |= {"steps": 2, "examples": 2}
     scale["g"] |= {"images": 6, "examples": 3}
     scale["h"] |= {"images": 4, "few": 4, "gate": 4, "seeds": 2, "budgets": [0, 16], "draws": [2], "steps": 4}
-    scale["h"] |= {"restarts": 2, "robust": {"ResNet50-AT": 5}, "defenses": ["NRP dynamic"]}
-    scale["h"] |= {"batch": 4, "ablations": {}}
-    scale["h"]["controls"] = {"noise alone": scale["h"]["controls"]["noise alone"]}
+    scale["h"] |= {"restarts": 2, "robust": {"ResNet50-AT": 5}, "batch": 4}
+    scale["h"] |= {"defenses": ["noise alone", "NRP dynamic"], "ablations": []}
     scale["attacks"] |= {"square": {"queries": 4}, "spsa": {"steps": 2, "samples": 2}, "corners": {"queries": 4}}
     (root / "scales").mkdir()
     (root / "scales" / "smoke.yaml").write_text(yaml.safe_dump(scale))

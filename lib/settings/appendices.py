@@ -135,9 +135,9 @@ class Protocol(Strict):
     surrogate: Classifier  # of the attacks that transfer
     feature_surrogate: Classifier
     ensemble: list[Classifier]  # of DIM-TI
-    defenses: list[str]  # names of params.yaml, beside "none"
-    controls: dict[str, Options] = {}  # further defenses, which nobody takes for good ones: name -> kind and options
-    ablations: dict[str, Options] = {}  # the purifier trained otherwise, which meets the gate's attackers alone
+    more: dict[str, Options] = {}  # defenses beside params.yaml's: name -> kind and options
+    defenses: list[str]  # that meet every attacker, beside "none"
+    ablations: list[str] = []  # purifiers trained otherwise, which meet those of the gate alone
     robust: dict[Classifier, float] = {}  # networks that must stay up -> the budget in levels at which they do
     others: list[Classifier] = []  # further victims, of the most important attackers
     data: Data | None = None  # if not the scale's
@@ -157,11 +157,10 @@ class Protocol(Strict):
 
         defense: that one alone, a name, or a purifier's file of weights (static, and dynamic as the paper's).
         """
-        known = self.controls | self.ablations
         if defense is None:
-            return known, [*self.controls, *self.defenses]
+            return self.more, self.defenses
         if not Path(defense).is_file():
-            return known, [defense]
+            return self.more, [defense]
         static = {"kind": "nrp", "weights": defense}
         name = Path(defense).stem
         return {name: static, f"{name} dynamic": static | {"noise": 12.75, "eps": 16}}, [name, f"{name} dynamic"]
