@@ -1,6 +1,7 @@
 """Numbers in README and docs/: blocks between markers, taken from results, so that none is typed by hand.
 
 <!-- report: overview mini sample -->     what became of each table and figure, a column per scale
+<!-- report: findings sample mini -->     the totals, and the claims that carry most (findings.yaml), with numbers
 <!-- report: claims mini AC -->           the claims of these appendices with what was measured
 <!-- report: table sample purification SSP FFF -->   a stored table; its rows that begin so (default: all)
 <!-- report: grid sample nrp_waterfall_h200 none JPEG_20 -->   a stored list of accuracies, some defenses as columns
@@ -52,6 +53,10 @@ def _overview(root: Path, *scales: str) -> str:
     return claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales})
 
 
+def _findings(root: Path, *scales: str) -> str:
+    return claims.findings({scale: claims.judge(Results(scale, root)) for scale in scales})
+
+
 def _claims(root: Path, scale: str, letters: str) -> str:
     found = claims.summary(claims.judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
@@ -74,4 +79,10 @@ def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     return markdown.table(table.reset_index())
 
 
-KINDS: dict[str, Callable[..., str]] = {"overview": _overview, "claims": _claims, "table": _stored, "grid": _accuracies}
+KINDS: dict[str, Callable[..., str]] = {
+    "overview": _overview,
+    "findings": _findings,
+    "claims": _claims,
+    "table": _stored,
+    "grid": _accuracies,
+}

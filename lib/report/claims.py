@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from IPython.display import Markdown
 
 FILES = (ROOT / "lib" / "report" / "claims.yaml", ROOT / "own" / "claims.yaml")
+FINDINGS = ROOT / "lib" / "report" / "findings.yaml"
 MARGIN = 5.0  # points: a change within it counts as none, and an attack that takes less has left nothing to win back
 EDGE = 10.0  # points from an end of the scale: where both cells lie there, a comparison cannot tell them apart
 # Where a claim expects a change, in points.
@@ -350,6 +351,30 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
         columns[name] = words.groupby(found["item"], sort=False).agg(", ".join)
     table = pd.DataFrame(columns).fillna("-").rename_axis("paper").reset_index()
     return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
+
+
+def findings(scales: dict[str, pd.DataFrame]) -> str:
+    """How many claims came to what, and a table of those of findings.yaml, a column per scale. scales: as above."""
+    briefs = {claim: f"{says} ({claim})" for claim, says in yaml.safe_load(FINDINGS.read_text()).items()}
+    columns = {}
+    for name, judged in scales.items():
+        shown = judged[judged["id"].isin(briefs)].groupby("id", sort=False)
+        columns[name] = {briefs[claim]: _found(part) for claim, part in shown}
+    totals = "\n".join(f"- `{name}`: {_counted(judged)}." for name, judged in scales.items())
+    table = pd.DataFrame(columns).reindex(briefs.values()).fillna("-").rename_axis("the supplement says").reset_index()
+    return f"{totals}\n\n{table.to_markdown(index=False)}\n"
+
+
+def _found(part: pd.DataFrame) -> str:
+    """The verdict on a claim with its effect in points; of several cases how many hold, and their range."""
+    found = overall(part)
+    if found == "not judged":
+        return found
+    effect, counts = part["effect"].astype(float), sorted({int(n) for n in part["n"]})
+    shown = f"{effect.iloc[0]:+.0f} [{float(part['low'].iloc[0]):.0f}, {float(part['high'].iloc[0]):.0f}]"
+    if len(part) > 1:
+        shown = f"{tally(part)[0]} of {len(part)} cases, {effect.min():+.0f} to {effect.max():+.0f}"
+    return f"**{found}**: {shown}, n {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))}"
 
 
 def _place(item: str) -> tuple[str, int, str]:
