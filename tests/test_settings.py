@@ -57,7 +57,7 @@ def test_every_scale_is_valid_and_fits_the_notebooks(scale):
 @pytest.mark.parametrize("scale", settings.SCALES)
 def test_every_purifier_is_a_network_that_purifies(scale):
     chosen = settings.load(scale)
-    for name in {chosen.b.purifier, chosen.g.purifier, *chosen.purifiers}:
+    for name in {settings.purifier(), *chosen.purifiers}:
         spec = chosen.networks[name]
         assert (spec.task, spec.family) == ("purification", "purifier") and spec.architecture in PURIFIERS
     for name in chosen.purifiers:

@@ -76,8 +76,7 @@ def differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
     for letter in dict.fromkeys(stage[0] for stage in stages):
         ours, theirs = getattr(scale, letter, None), getattr(paper, letter, None)
         if ours is not None:
-            purified = {spec["network"] for spec in settings.params().defenses.values() if "network" in spec}
-            named = _names(ours.model_dump()) | (purified if letter == "e" else set())
+            named = _names(ours.model_dump()) | ({settings.purifier()} if letter in "bcdeg" else set())
             found += [*_roles(ours, theirs), *_tests(ours, theirs), *_networks(scale, named)]
             found += [*_changed(scale), *_layers(scale, paper)] if letter in "fg" else []
     return list(dict.fromkeys(found))
@@ -228,7 +227,7 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
         ("the same: with them, the network of Table 1", theirs, 128, 90, "Yes", "1.28 million, labelled"),
         ("NRP", "paper", *printed["NRP"], "No", "25,000, no labels"),
     ]
-    purifiers = {f"NRP, {name}" if name != chosen.purifier else "NRP": name for name in scale.purifiers}
+    purifiers = {f"NRP, {name}" if name != settings.purifier() else "NRP": name for name in scale.purifiers}
     for method, name in {**purifiers, **chosen.hardened}.items():
         if facts := training_record(name, records):
             title, source = f"{method} ({played_by(scale, name)})", f"measured on {facts['machine']}"
@@ -257,14 +256,14 @@ def _hours(hours: float) -> str:
 
 def needs(chosen: AppendixC, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
     """What feature-scattering training and NRP ask for. records, labelled: see `training_cost`."""
-    scattered, purifier = (training_record(name, records) for name in (chosen.scattered, chosen.purifier))
+    scattered, purifier = (training_record(name, records) for name in (chosen.scattered, settings.purifier()))
     network, images = (
         (played_by(scale, chosen.scattered), f"{labelled:,}") if chosen.scattered else ("none at this scale", "-")
     )
     protected = f"the {len({chosen.natural, *chosen.victims})} networks below, none of them changed"
     columns = {
         "defense": ("feature-scattering training", "NRP"),
-        "network": (network, played_by(scale, chosen.purifier)),
+        "network": (network, played_by(scale, settings.purifier())),
         "labels": ("yes", "no"),
         "training images": (images, f"{purifier['images']:,}" if purifier else "-"),
         "training": (_training(scattered), _training(purifier)),

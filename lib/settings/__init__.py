@@ -120,6 +120,11 @@ def params(root: Path = ROOT) -> Params:
     return validated(Params, _yaml(root / "params.yaml"), "params.yaml")
 
 
+def purifier() -> str:
+    """The network of the defense NRP of params.yaml."""
+    return params().defenses["NRP"]["network"]
+
+
 def params_at(scale: Scale, root: Path = ROOT) -> Params:
     """params.yaml with the attack parameters that the scale changes."""
     return params(root).with_attacks(**scale.attacks.model_dump(exclude_unset=True))

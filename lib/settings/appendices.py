@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from lib.settings.base import Classifier, Count, Generator, Network, Purifier, Strict, holding
+from lib.settings.base import Classifier, Count, Generator, Network, Strict, holding
 from lib.settings.networks import Data, Scenes
 from lib.units import OF_DEFENSES, in_levels
 
@@ -83,7 +83,6 @@ class AppendixB(Strict):
 
     victim: Classifier  # "Original", which NRP protects
     hardened: dict[str, Classifier]  # row -> adversarially trained network
-    purifier: Purifier
     data: Data | None = None  # if not the scale's
     # By steps of PGD; 0 images: not at all.
     images: Annotated[dict[int, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
@@ -102,7 +101,6 @@ class AppendixC(Transfer):
     varied: int  # images of the second table
     scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
     natural: Classifier  # the same architecture trained naturally
-    purifier: Purifier
 
 
 class AppendixD(Strict):
@@ -116,7 +114,6 @@ class AppendixD(Strict):
     images: int
     pictured: list[str]  # the generators of Figure 9
     examples: int
-    purifier: Purifier
 
 
 class AppendixG(Transfer):
@@ -124,7 +121,6 @@ class AppendixG(Transfer):
 
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
-    purifier: Purifier
     examples: int
 
 
