@@ -7,12 +7,14 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -119,6 +121,40 @@ def test_a_killed_worker_costs_nothing_but_its_piece(tmp_path, two):
     assert [r["made"].tolist() for r in results(tmp_path)] == [
         (made[k][0].arguments[0](made[k][0].arguments[1]) * k).tolist() for k in range(4)
     ]
+
+
+ASKS = """
+import sys
+from lib.engine import Engine, Job, in_order
+from tests.test_engine import sleeps
+if __name__ == "__main__":
+    if sys.argv[1] == "pieces":
+        list(Engine(["cpu", "cpu"]).run([[Job(sleeps, (), {}, print)], [Job(sleeps, (), {}, print)]]))
+    else:
+        list(in_order(dict.fromkeys("ab", sleeps), {"a": [], "b": []}, 2))
+"""
+
+
+def sleeps(**_):
+    (Path(os.environ["BEGUN"]) / str(os.getpid())).touch()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("what", ["pieces", "trainings"])
+def test_workers_end_when_the_process_that_asked_is_killed(tmp_path, what):
+    script = tmp_path / "asks.py"
+    script.write_text(ASKS)
+    (tmp_path / "begun").mkdir()
+    told = os.environ | {"PYTHONPATH": str(ROOT), "BEGUN": str(tmp_path / "begun")}
+    asks = subprocess.Popen([sys.executable, script, what], cwd=ROOT, env=told)
+    until = time.monotonic() + 50
+    while len(begun := list((tmp_path / "begun").iterdir())) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+    workers = [psutil.Process(int(path.name)) for path in begun]
+    asks.kill()
+    asks.wait()
+    gone, alive = psutil.wait_procs(workers, timeout=10)
+    assert len(gone) == 2 and not alive
 
 
 def test_an_error_in_a_worker_is_the_caller_s_error(tmp_path, two):

@@ -11,9 +11,11 @@ import hashlib
 import io
 import itertools
 import multiprocessing
+import os
 import pickle
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -203,10 +205,17 @@ _networks: dict[str, nn.Module] = {}  # that it has read, the last HELD
 
 def _begin(devices: multiprocessing.Queue) -> None:
     global _device
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a key press ends the process that asked, and this one with it
+    _end_with_parent()
     _device = devices.get()
     if _device == "cpu":
         torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that asked for it does, by a key press or killed, which cannot say so."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _work(parcel: bytes, files: Sequence[tuple[str, str]]) -> None:
@@ -236,7 +245,7 @@ def unpacked(
 
 
 def _grouped(rank: int, count: int, folder: str, device: str, function: Callable[[str], Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _end_with_parent()
     result = in_group(rank, count, f"file://{folder}/meet", device, function)
     if rank == 0:
         torch.save(result, f"{folder}/result")
@@ -277,7 +286,7 @@ def in_order(
     left, running = dict(jobs), {}
     with contextlib.ExitStack() as stack:
         if not submit:
-            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
             submit = stack.enter_context(pool).submit
         while left or running:
             busy = {*left, *running.values()}
