@@ -1,7 +1,9 @@
 """The figure of all claims: every effect with its interval, beside where its claim expects it."""
 
 import textwrap
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,43 +22,73 @@ SIGNS = {
 }
 LIMIT = 100.0  # points; an effect beyond is drawn at the edge
 SMALLEST = 0.9  # of the type in print
-LETTERS = 58  # per line of a claim
-LINE, CASE, GAP, FRAME = 0.13, 0.055, 0.1, 1.0  # inches: a line of text, a case, between claims, around them all
+LETTERS, LINES = 46, 2  # per line of a claim, and lines of it; what is longer is cut
+LINE, CASE, GAP, FRAME = 0.12, 0.04, 0.06, 1.0  # inches: a line of text, a case, between claims, around them all
+MOST = 20  # claims in one column; of more, stricter and looser readings are left out
 
 
 def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """A row per claim of the supplement, a dot with a 95 % interval per case; shaded: where the claim expects it.
 
-    data: of `lib.report.claims.judge`. Claims that this scale cannot judge are left out; claims.md lists them. On
-    slides choose some.  ValueError when there is none, and for more than a slide holds.
+    data: of `lib.report.claims.judge`. Claims that this scale cannot judge are left out, and of many the stricter and
+    looser readings; claims.md lists them. On slides choose some.  ValueError when there is none, and for more than a
+    slide holds.
     """
     judged = data[data["verdict"] != "not judged"]
     if judged.empty:
         raise ValueError("no claim of the supplement can be judged at this scale yet; run: dvc repro")
     style(look)
-    rows = list(judged.groupby("id", sort=False, observed=True))
-    texts = [textwrap.wrap(f"{name}  {part['says'].iloc[0]}", LETTERS) for name, part in rows]
-    heights = [max(LINE * len(text), CASE * len(part)) + GAP for text, (_, part) in zip(texts, rows, strict=True)]
-    size = min(look.scale, (look.height - FRAME * look.scale) / sum(heights) if look.wide else look.scale)
+    if judged["id"].nunique() > MOST and not look.wide:
+        judged = judged[judged["reading"] == ""]
+    rows = [_row(name, part) for name, part in judged.groupby("id", sort=False, observed=True)]
+    columns = halves(rows) if len(rows) > MOST and not look.wide else [rows]
+    tall = max(sum(row.height for row in column) for column in columns)
+    size = min(look.scale, (look.height - FRAME * look.scale) / tall if look.wide else look.scale)
     if size < SMALLEST:
-        some = ",".join(name for name, _ in rows[:3])
+        some = ",".join(row.part["id"].iloc[0] for row in rows[:3])
         raise ValueError(f"{len(rows)} claims do not fit a slide; choose some, as in --only {some}")
-    figure = Figure(figsize=(look.width * 1.25, size * sum(heights) + FRAME * look.scale))
-    axes = figure.add_subplot()
-    top = 0.0
-    for text, (_, part), height in zip(texts, rows, heights, strict=True):
-        _claim(axes, part, top, height, size)
-        note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "center"}
-        axes.annotate("\n".join(text), (0, top + height / 2), (-6, 0), fontsize=7 * size, **note)
-        top += height
-    axes.axvline(0, color="0.2", linewidth=0.8)
-    axes.set(xlim=(-LIMIT, LIMIT), ylim=(top, 0), yticks=[], xlabel="effect (percentage points, 95 % interval)")
-    axes.tick_params(top=True, labeltop=True)
-    axes.grid(axis="y", visible=False)
+    figure = Figure(figsize=(look.width * 1.25, size * tall + FRAME * look.scale))
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        _column(axes, column, tall, size)
     signs = [Line2D([], [], linestyle="", label=name, **sign) for name, sign in SIGNS.items()]
     signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
     figure.legend(handles=signs, loc="outside lower center", ncols=5, frameon=False, fontsize=8 * look.scale)
     return figure
+
+
+class Row(NamedTuple):
+    """A claim's text in lines, its cases, and the inches that it takes in print."""
+
+    text: list[str]
+    part: pd.DataFrame
+    height: float
+
+
+def _row(name: str, part: pd.DataFrame) -> Row:
+    text = textwrap.wrap(f"{name}  {part['says'].iloc[0]}", LETTERS, max_lines=LINES, placeholder=" …")
+    return Row(text, part, max(LINE * len(text), CASE * len(part)) + GAP)
+
+
+def halves(rows: list[Row]) -> list[list[Row]]:
+    """The rows in two columns of about the same height."""
+    heights = np.cumsum([row.height for row in rows])
+    place = int(np.abs(heights - heights[-1] / 2).argmin()) + 1
+    return [rows[:place], rows[place:]]
+
+
+def _column(axes: Axes, rows: list[Row], tall: float, size: float) -> None:
+    """Claims below each other, in a column that is so many inches high in print."""
+    top = 0.0
+    for text, part, height in rows:
+        _claim(axes, part, top, height, size)
+        note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "center"}
+        axes.annotate("\n".join(text), (0, top + height / 2), (-6, 0), fontsize=6.5 * size, **note)
+        top += height
+    axes.axvline(0, color="0.2", linewidth=0.8)
+    axes.set(xlim=(-LIMIT, LIMIT), ylim=(tall, 0), yticks=[])
+    axes.set_xlabel("effect (points, 95 % interval)", fontsize=8 * size)
+    axes.tick_params(labelsize=7 * size)
+    axes.grid(axis="y", visible=False)
 
 
 def _claim(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
@@ -69,4 +101,4 @@ def _claim(axes: Axes, part: pd.DataFrame, top: float, height: float, size: floa
         sign = SIGNS[row.verdict]
         low, effect, high = (min(max(float(end), -LIMIT), LIMIT) for end in (row.low, row.effect, row.high))
         axes.plot([low, high], [y, y], color=sign["color"], linewidth=0.8 * size)
-        axes.plot(effect, y, markersize=3.5 * size, markeredgewidth=0, linestyle="", **sign)
+        axes.plot(effect, y, markersize=3 * size, markeredgewidth=0, linestyle="", **sign)
