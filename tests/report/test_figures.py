@@ -108,7 +108,15 @@ def results(tmp_path):
     cells = [(attack, victim, front) for attack in ("none", "SSP") for victim in ("Inc-v3", "Adv-v3")
              for front in ("none", "NRP", "NRP dynamic")]  # fmt: skip
     found = [
-        {"attack": attack, "victim": victim, "defense": front, "value": 10.0 * place, "n": 20}
+        {
+            "attack": attack,
+            "victim": victim,
+            "defense": front,
+            "value": 10.0 * place,
+            "low": 9.0 * place,
+            "high": 10.0 * place + 1,
+            "n": 20,
+        }
         for place, (attack, victim, front) in enumerate(cells)
     ]
     stored.save_data("purification", pd.DataFrame(found).sample(frac=1, random_state=0))
@@ -186,9 +194,10 @@ def test_figure_5_draws_every_box_around_its_pixels(results):
     assert [text.get_text() for text in clean.texts] == ["dog 0.90", "cat 0.60"] and not attacked.patches
 
 
-def test_the_trend_has_a_panel_per_task_and_a_line_per_transform(results):
+def test_the_trend_has_a_row_per_task_and_a_panel_per_kind_of_defense(results):
     figure = redraw(results, "budgets")
-    assert [axes.get_title() for axes in figure.axes] == ["S, n = 9", "D, n = 9"]
+    assert [axes.get_title() for axes in figure.axes] == ["JPEG", ""]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["pixels (%)\nS, n = 9", "mAP@0.5 (%)\nD, n = 9"]
     lines = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].get_lines()}
     assert lines["JPEG 75"] == [[0, 90], [8, 82], [16, 74]] and set(lines) == {
         "no defense",
@@ -311,7 +320,7 @@ def test_chosen_images_come_in_the_order_asked_for(results):
     for name, arrays in expected.items():
         found = drawn[name][: len(arrays)]
         assert all(np.array_equal(one, other) for one, other in zip(found, arrays, strict=True)), name
-    assert [len(drawn[name]) for name in expected] == [2, 2, 2, 8]
+    assert [len(drawn[name]) for name in expected] == [2, 2, 2, 10]
 
 
 def test_figure_4_without_predictions_has_no_legend(results):
@@ -350,7 +359,7 @@ def test_the_options_of_a_figure_name_what_is_stored(results):
 def test_attacks_stand_side_by_side_on_slides_and_below_one_another_in_print(results):
     below, beside = (redraw(results, "figure_08", look) for look in (PAPER, SLIDES))
     # The first picture of the first attack and of the second.
-    first, second = below.axes[3].bbox, below.axes[12].bbox
+    first, second = below.axes[3].bbox, below.axes[15].bbox
     assert first.x0 == pytest.approx(second.x0) and first.y0 > second.y0
-    first, second = beside.axes[3].bbox, beside.axes[15].bbox
+    first, second = beside.axes[3].bbox, beside.axes[18].bbox
     assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0

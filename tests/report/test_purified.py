@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from skimage.metrics import peak_signal_noise_ratio
 
 from lib.report.figures import FIGURES
 from lib.report.figures import pictures as drawn
-from lib.report.figures.pictures import RIGHT, WRONG, difference
+from lib.report.figures.pictures import RIGHT, WRONG, changed
 from lib.report.results import Results
 
 
@@ -64,19 +65,25 @@ def detections(rows=2):
 def test_every_picture_stands_in_its_row_and_column(attacks, count):
     stored = pictures(attacks, count)
     rows = [[axes.get_images()[0].get_array() for axes in row] for row in grid(purified(stored), count)]
-    assert np.array_equal(rows[0], stored["clean"]) and len(rows) == 1 + 3 * attacks
+    assert np.array_equal(rows[0], stored["clean"]) and len(rows) == 1 + 4 * attacks
     for group in range(attacks):
-        adversary, pure, taken = rows[1 + 3 * group : 4 + 3 * group]
+        adversary, pure, added, left = rows[1 + 4 * group : 5 + 4 * group]
         assert np.array_equal(adversary, stored["adversary"][group])
         assert np.array_equal(pure, stored["purified"][group])
-        assert np.array_equal(taken, difference(stored["adversary"][group], stored["purified"][group]))
+        for shown, image in ((added, adversary), (left, pure)):
+            assert np.array_equal(shown, np.clip(128 + (np.array(image, int) - stored["clean"]), 0, 255))
 
 
-def test_the_difference_is_ten_times_as_strong_around_mid_grey_and_clipped():
-    adversary = np.array([0, 100, 103, 97, 255, 0], np.uint8)
-    purified = np.array([0, 100, 100, 100, 0, 255], np.uint8)
-    found = difference(adversary, purified)
-    assert found.tolist() == [128, 128, 158, 98, 255, 0] and found.dtype == np.uint8
+def test_a_change_is_shown_around_mid_grey_as_strong_as_nothing_saturates_with_its_psnr():
+    clean = np.full((2, 1, 4, 1, 3), 100, np.uint8)[0]
+    stored = pictures(attacks=1, count=1, height=4, width=1)
+    stored |= {"clean": clean, "adversary": clean[None] + np.uint8(16), "purified": clean[None] - np.uint8(2)}
+    figure = purified(stored)
+    assert ["".join(axes.texts[0].get_text().split()) for axes in figure.axes[3:]] == ["added×7", "left×7"]
+    assert [axes.get_images()[0].get_array().flat[0] for axes in figure.axes[3:]] == [128 + 7 * 16, 128 - 7 * 2]
+    assert [axes.get_title() for axes in figure.axes[3:]] == ["24.0 dB", "42.1 dB"]
+    psnr = peak_signal_noise_ratio(clean[0], clean[0] + np.uint8(16))
+    assert changed(clean[0] + np.uint8(16), clean[0], 1).mark == f"{psnr:.1f} dB"
 
 
 def test_captions_tell_class_probability_and_right_or_wrong_by_sign_and_colour():
@@ -84,12 +91,11 @@ def test_captions_tell_class_probability_and_right_or_wrong_by_sign_and_colour()
     rows = grid(purified(stored), 3)
     for group in range(2):
         for place, when, name in ((1, "before", "jay"), (2, "after", "bear")):
-            for column, axes in enumerate(rows[place + 3 * group]):
+            for column, axes in enumerate(rows[place + 4 * group]):
                 sign, colour = RIGHT if stored[f"right_{when}"][group, column] else WRONG
                 percent = round(100 * stored[f"{when}_score"][group, column])
                 assert axes.get_title() == f"{name}\n{sign} {percent} %"
                 assert to_hex(axes.title.get_color()) == colour.lower()
-        assert all(not axes.get_title() for axes in rows[3 + 3 * group])
 
 
 def test_images_carry_their_true_classes_and_long_names_two_lines():
@@ -102,8 +108,8 @@ def test_rows_are_labelled_and_the_victim_is_named():
     texts = [axes.texts[0].get_text().replace("\n", " ") for axes in figure.axes[::3]]
     labels = [
         "image",
-        *("SSP on the features of ResNet50-AT", "purified by NRP", "difference × 10"),
-        *("CDA, Paintings", "purified by NRP", "difference × 10"),
+        *("SSP on the features…", "purified by NRP", "added × 1", "left × 1"),
+        *("CDA, Paintings", "purified by NRP", "added × 1", "left × 1"),
     ]
     assert texts == labels
     assert figure.get_supxlabel().startswith("class and probability by Inc-v3 (stand-in): ✓ right, ✗ wrong")

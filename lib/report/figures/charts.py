@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from lib.report.figures.style import COLOURS, MARKERS, PAPER, Look, every, style
 
-# Lines that stand for themselves in the trend over budgets; the transforms take the palette's colours.
+# Lines that stand in every panel of the trend over budgets; the defenses take the palette's colours.
 COMPARED = {"no defense": "black", "random sign noise": "0.5"}
+REACH = 10  # steps of 1.6 after which the budget of 16 is within reach
 
 
 def _curve(axes: Axes, points: pd.DataFrame, x: str, sign: dict, band: float, **line) -> None:
@@ -61,23 +62,35 @@ def figure_06(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     note = {"x": data["steps"].max(), "color": "0.3", "fontsize": min(8 * look.scale, 12), "ha": "right"}
     axes.text(y=first["clean"] + 1, s=f"clean images, n = {first['n']}", va="bottom", **note)
     axes.text(y=first["noise"] - 1, s="random sign noise of the same size", va="top", **note)
+    axes.axvline(REACH, color="0.4", linestyle="-.", linewidth=look.scale)
+    axes.annotate(
+        "budget within reach", (REACH, 60), (4, 0), textcoords="offset points", color="0.3", fontsize=note["fontsize"]
+    )
     axes.set(ylim=(0, 108), yticks=range(0, 101, 20))
     return figure
 
 
 def budgets(data: pd.DataFrame, look: Look = PAPER) -> Figure:
-    """The trend of accuracy against budget: a panel per victim, a line per transform, random noise dashed."""
+    """The trend of accuracy against budget: a row per victim, a panel per kind of defense, random noise dotted."""
     style(look)
-    figure, signs = Figure(figsize=look.size(3.2)), _signs(every(data["line"]))
+    signs, data = _signs([*COMPARED, *every(data["line"])]), data.assign(line=data["line"].astype(str))
     parts = list(data.groupby(["task", "victim", "metric", "n"], sort=False))
-    panels = figure.subplots(1, len(parts), squeeze=False)[0]
-    for axes, ((_, victim, metric, n), part) in zip(panels, parts, strict=True):
-        for name, points in part.groupby("line", sort=False, observed=True):
-            sign = signs[name] | ({"color": COMPARED[name]} if name in COMPARED else {})
-            line = {"linestyle": ":" if "noise" in name else "-", "markersize": 4 * look.scale}
-            _curve(axes, points, "eps", sign, 0.08, label=name, **line)
-        axes.set(xlabel="budget (levels)", ylabel=f"{metric} (%)", ylim=(0, 100), xticks=sorted(set(part["eps"])))
-        axes.set_title(f"{victim}, n = {n}", fontsize=8 * look.scale)
+    kinds = list(dict.fromkeys(name.split()[0] for name in data["line"] if name not in COMPARED)) or [""]
+    figure = Figure(figsize=look.size(1.8 * len(parts) + 0.7))
+    panels = figure.subplots(len(parts), len(kinds), squeeze=False, sharex=True, sharey=True)
+    for row, ((_, victim, metric, n), part) in zip(panels, parts, strict=True):
+        row[0].set_ylabel(f"{metric} (%)\n{victim}, n = {n}", fontsize=8 * look.scale)
+        for axes, kind in zip(row, kinds, strict=True):
+            here = part[part["line"].isin(COMPARED) | (part["line"].str.split().str[0] == kind)]
+            for name, points in here.groupby("line", sort=False):
+                sign = signs[name] | ({"color": COMPARED[name]} if name in COMPARED else {})
+                line = {"linestyle": ":" if "noise" in name else "-", "markersize": 4 * look.scale}
+                _curve(axes, points, "eps", sign, 0.15, label=name, **line)
+            axes.set(ylim=(0, 100), xticks=sorted(set(part["eps"])))
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        axes.set_title(kind, fontsize=8 * look.scale)
+    for axes in panels[-1]:
+        axes.set_xlabel("budget (levels)", fontsize=8 * look.scale)
     handles = {name: line for axes in figure.axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     look.legend(figure, handles.values(), list(handles), 8, most=4)
     return figure
@@ -136,15 +149,23 @@ def figure_03(data: pd.DataFrame, look: Look = PAPER) -> Figure:
 
 
 def transfer(data: pd.DataFrame, look: Look = PAPER) -> Figure:
-    """The transfer matrix as a heat map: accuracy of every victim under every attack."""
+    """The transfer matrix as a heat map: accuracy of every victim under every attack; in parentheses where the attack
+    saw the victim."""
     style(look)
+    seen = data.assign(
+        value=[
+            victim in str(other).split(" + ") for victim, other in zip(data["victim"], data["surrogate"], strict=True)
+        ]
+    )
+    seen = _matrix(seen, "victim").to_numpy()
     matrix = _matrix(data, "victim")
     figure = Figure(figsize=look.size(0.32 * len(matrix) + 1.2))
     axes = figure.add_subplot()
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     figure.colorbar(image, label=f"accuracy (%), n = {data['n'].iloc[0]}")
     for (row, column), value in np.ndenumerate(matrix.to_numpy()):
-        axes.text(column, row, f"{value:.0f}", ha="center", va="center", color="black" if value > 60 else "white")
+        text = f"({value:.0f})" if seen[row, column] else f"{value:.0f}"
+        axes.text(column, row, text, ha="center", va="center", color="black" if value > 60 else "white")
     axes.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=35, ha="right")
     axes.set_yticks(range(len(matrix)), matrix.index)
     axes.grid(False)
@@ -160,7 +181,7 @@ def _matrix(data: pd.DataFrame, columns: str) -> pd.DataFrame:
 def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Accuracy under every attack, from without a defense to behind the purifier: a panel per victim.
 
-    data: columns attack, victim, defense ("none", "NRP", ...), value, n.
+    data: columns attack, victim, defense ("none", "NRP", ...), value, low, high, n.
     """
     style(look)
     attacks, victims = (list(dict.fromkeys(data[column])) for column in ("attack", "victim"))
@@ -171,6 +192,9 @@ def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     for axes, victim in zip(panels, victims, strict=True):
         cells = _matrix(data[data["victim"] == victim], "defense").loc[attacks]
         axes.hlines(places, cells["none"], cells["NRP"], color="0.75", linewidth=1.5 * look.scale, zorder=1)
+        for defense, colour in (("none", "0.35"), ("NRP", COLOURS[0])):
+            part = data[(data["victim"] == victim) & (data["defense"] == defense)].set_index("attack").loc[attacks]
+            axes.hlines(places, part["low"], part["high"], color=colour, linewidth=0.8 * look.scale, zorder=2)
         axes.scatter(cells["none"], places, color="0.35", marker="o", label="no defense", **points)
         axes.scatter(cells["NRP"], places, color=COLOURS[0], marker="D", label="behind NRP", **points)
         axes.set(xlim=(-4, 104), xticks=[0, 50, 100])

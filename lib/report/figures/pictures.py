@@ -61,8 +61,8 @@ class Grid(NamedTuple):
     """What a figure of pictures shows.
 
     titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 7 to
-    9 four: image, adversary, purified, difference.  above: inches for titles in print.  note: below the pictures.
-    legend: name and colour of each class.  labels: of the four.
+    9 five: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note: below
+    the pictures.  legend: name and colour of each class.  labels: of the five.
     """
 
     titles: list[str]
@@ -124,17 +124,20 @@ def removed(arrays: dict[str, np.ndarray]) -> Grid:
             shape = f"shape {arrays[name].shape}, with {len(groups)} groups and {len(clean)} images"
             raise ValueError(f"{name} is of {shape}")
 
+    both = arrays["adversary"], arrays["purified"]
+    times = max(127 // max(1, *(int(np.abs(one - clean.astype(np.int16)).max()) for one in both)), 1)
+
     def cells(group: int, image: int) -> list[Picture]:
-        adversary, pure = arrays["adversary"][group, image], arrays["purified"][group, image]
+        made = [one[group, image] for one in both]
         names = [arrays[name][group, image] for name in predicted]
-        first, second = (marked(*part) for part in (names[:3], names[3:]))
         known = Picture(clean[image], str(arrays["truth"][image]))
-        return [known, Picture(adversary, *first), Picture(pure, *second), Picture(difference(adversary, pure))]
+        shown = [Picture(one, *marked(*part)) for one, part in zip(made, (names[:3], names[3:]), strict=True)]
+        return [known, *shown, *(changed(one, clean[image], times) for one in made)]
 
     victim = f"class and probability by {arrays['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
-    note = f"{victim}\ndifference: adversary − purified, grey where they are equal"
+    note = f"{victim}\nadded: adversary − image; left: purified − image; grey where they are equal; PSNR in dB"
     rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
-    labels = ["image", "adversary", f"purified by {arrays['purifier']}", "difference × 10"]
+    labels = ["image", "adversary", f"purified by {arrays['purifier']}", f"added × {times}", f"left × {times}"]
     return Grid(list(map(str, groups)), rows, note=note, labels=labels)
 
 
@@ -144,9 +147,11 @@ def marked(name: str, score: float, right: bool) -> tuple[str, str, str]:
     return str(name), f"{sign} {100 * score:.0f} %", colour
 
 
-def difference(adversary: np.ndarray, pure: np.ndarray) -> np.ndarray:
-    """What the purifier took away, ten times as strong, around mid-grey."""
-    return np.clip(128 + 10 * (adversary.astype(np.int16) - pure), 0, 255).astype(np.uint8)
+def changed(image: np.ndarray, clean: np.ndarray, times: int) -> Picture:
+    """What an image has that the clean one has not, so many times as strong, around mid-grey; its PSNR."""
+    change = image.astype(np.int16) - clean
+    decibels = 10 * np.log10(255**2 / max(np.square(change.astype(float)).mean(), 1e-9))
+    return Picture(np.clip(128 + times * change, 0, 255).astype(np.uint8), mark=f"{decibels:.1f} dB")
 
 
 def tiles(grid: Grid, look: Look = PAPER) -> Figure:
@@ -200,7 +205,7 @@ def _box(axes: Axes, corners: Sequence[float], text: str, colour: str, look: Loo
 
 
 def purified(grid: Grid, look: Look = PAPER) -> Figure:
-    """Images; then, for each attack, adversaries, the same purified, and what that took away.
+    """Images; then, for each attack, adversaries, the same purified, and how both differ from the images.
 
     The attacks stand one below the other on a page, side by side on a slide.
     """

@@ -94,6 +94,9 @@ def style(look: Look = PAPER) -> None:
     matplotlib.style.use(["default", "seaborn-v0_8-paper", "seaborn-v0_8-whitegrid"])
     matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True})
     matplotlib.rcParams["text.parse_math"] = False  # a name may have two dollar signs
+    matplotlib.rcParams.update(
+        {"font.family": ["STIXGeneral", "DejaVu Sans"], "grid.color": "0.9", "axes.edgecolor": "0.6"}
+    )
     matplotlib.rcParams.update(look.settings)
 
 
