@@ -218,13 +218,13 @@ def unchanged(who: str, *values: object, weights: bool = False) -> Iterator[None
     weights: compare the contents too, not only PyTorch's counts of changes, which an assignment to `.data` escapes.
     """
     modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
-    before, shared = [ModuleState(module, weights) for module in modules], global_hooks()
+    before, shared = [ModuleState(module, weights) for module in modules], global_state()
     try:
         yield
     finally:
         changes = [change for state in before for change in state.restored()]
-        if shared != global_hooks():
-            changes.append("hooks on all modules")
+        if shared != global_state():
+            changes.append("hooks on all modules, or PyTorch's settings")
     if changes:
         known = ", ".join(dict.fromkeys(changes))
         raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
@@ -285,9 +285,9 @@ def identities(content: dict | None) -> dict:
     return {key: id(value) for key, value in (content or {}).items()}
 
 
-def global_hooks() -> list[int]:
-    """How many hooks PyTorch calls for every module."""
-    module = torch.nn.modules.module
-    return [
-        len(value) for name, value in vars(module).items() if name.startswith("_global_") and name.endswith("hooks")
-    ]
+def global_state() -> list:
+    """What PyTorch keeps for all: its settings, and how many hooks it calls for every module."""
+    settings = [torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(), torch.get_num_threads()]
+    settings += [torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()]
+    known = vars(torch.nn.modules.module).items()
+    return settings + [len(hooks) for name, hooks in known if name.startswith("_global_") and name.endswith("hooks")]

@@ -821,6 +821,35 @@ def test_a_defense_that_keeps_a_state_or_changes_its_input_is_refused(kind, tmp_
     assert torch.equal(x, eight_bit_images(6))
 
 
+SETTINGS = {
+    "the default type": ("torch.set_default_dtype(torch.float64)", lambda: torch.set_default_dtype(torch.float32)),
+    "the default device": ("torch.set_default_device('meta')", lambda: torch.set_default_device(None)),
+    "the threads": ("torch.set_num_threads(torch.get_num_threads() + 1)", lambda: torch.set_num_threads(1)),
+    "the precision": (
+        "torch.set_float32_matmul_precision('medium')",
+        lambda: torch.set_float32_matmul_precision("highest"),
+    ),
+    "the algorithms": (
+        "torch.use_deterministic_algorithms(True)",
+        lambda: torch.use_deterministic_algorithms(False),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_own_code_that_changes_pytorch_s_settings_is_refused(kind, tmp_path, monkeypatch, network, x, y):
+    change, back = SETTINGS[kind]
+    attack = own(tmp_path, monkeypatch, f"def attack(network, x, y, *, eps):\n    {change}\n    return x\n", "attack")
+    defend = own(tmp_path, monkeypatch, f"def defense(x):\n    {change}\n    return x\n", "defense")
+    threads = torch.get_num_threads()
+    for act in (lambda: own_attack(attack, network, x, y, eps=EPS), lambda: own_defense(defend, x)):
+        try:
+            refusal(act, "PyTorch's settings")
+        finally:
+            back()
+            torch.set_num_threads(threads)
+
+
 def test_what_is_put_back_after_an_error_is_all_but_the_error():
     network = tiny_network()
     with pytest.raises(RuntimeError, match="mine"), unchanged("own/x.py", network):
