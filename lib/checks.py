@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +35,8 @@ def checked_images(
         raise ValueError(f"images must lie in [0,1], got values that are not finite: [{low:.3g}, {high:.3g}]")
     if clipped and not (low >= 0 and high <= 1):
         hint = "divide 0-255 levels by 255" if low >= 0 and high > 16 else "the network normalises them itself"
-        raise ValueError(f"images must lie in [0,1], got [{low:.3g}, {high:.3g}]; {hint}")
+        hint = "clip what rounding leaves: x.clamp(0, 1)" if low > -0.1 and high < 1.1 else hint
+        raise ValueError(f"images must lie in [0,1], got [{low:.8g}, {high:.8g}]; {hint}")
     in_unit_range(**{name: largest(name, value, len(x)) for name, value in {"eps": eps, **amounts}.items()})
     # Outside inference mode a tensor made within it passes no gradient; its copy does.
     x = (x.clone() if x.is_inference() else x).detach()
@@ -46,7 +48,9 @@ def shape_checked(x: Tensor) -> None:
     """TypeError for what is no float tensor, ValueError for one that is not `[B,3,H,W]`."""
     if not isinstance(x, Tensor):
         raise TypeError(f"images must be a torch tensor [B,3,H,W], got {type(x).__name__}")
-    if not torch.is_floating_point(x):
+    if x.is_meta or x.is_nested or x.layout != torch.strided:
+        raise TypeError("images must be a dense tensor [B,3,H,W], not sparse, nested or on the device meta")
+    if not x.is_floating_point() or x.element_size() < 2:  # float8
         raise TypeError(f"images must be float in [0,1], got {x.dtype}; divide 8-bit images by 255")
     if x.ndim != 4 or x.shape[1] != 3 or not x.numel():
         turn = "; channels come second: x.permute(0, 3, 1, 2)" if x.ndim == 4 and x.shape[3] == 3 else ""
@@ -90,9 +94,10 @@ def network_type(x: Tensor, networks: Iterable[nn.Module]) -> torch.dtype | None
 def checked_logits(logits: Tensor, count: int) -> Tensor:
     """A classifier's logits; TypeError or ValueError in one line for what is not `[count,K]`, nor `[D,count,K]` of D
     draws of a defense."""
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"the network must give logits [B,K], a tensor, got {type(logits).__name__}")
-    if logits.ndim not in (2, 3) or logits.shape[-2] != count:
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        found = getattr(logits, "dtype", type(logits).__name__)
+        raise TypeError(f"the network must give logits [B,K], a float tensor, got {found}")
+    if logits.ndim not in (2, 3) or logits.shape[-2] != count or logits.shape[-1] < 2:  # of one class nothing is told
         raise ValueError(f"the network must give logits [{count},K], got {list(logits.shape)}")
     return logits
 
@@ -106,12 +111,13 @@ def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str 
         raise TypeError(f"{what} must be a tensor of whole numbers [B], got {found}")
     if y.shape != (count,):
         raise ValueError(f"{what} must have shape [{count}], a class per image, got {list(y.shape)}")
+    y = (y.clone() if y.is_inference() else y).long()
     low, high = y.min().item(), y.max().item()
     if low < 0 or (classes and high >= classes):
         allowed = f"0 to {classes - 1}" if classes else "from 0 on"
         hint = "; are they counted from 1?" if low > 0 and high == classes else ""
         raise ValueError(f"{what} must be classes {allowed}, got {low if low < 0 else high}{hint}")
-    return (y.clone() if y.is_inference() else y).long()
+    return y
 
 
 def checked_bytes(images: Tensor, count: bool = True) -> Tensor:
@@ -131,6 +137,31 @@ def finite(numbers: Tensor, what: str) -> Tensor:
     if not bool(numbers.isfinite().all()):
         raise FloatingPointError(f"{what}: numbers that are not finite, which are no result; check the network")
     return numbers
+
+
+def numbers(low: float, high: float = math.inf, whole: bool = False, **named: object) -> None:
+    """TypeError or ValueError in one line unless each is a finite number from `low` to `high`."""
+    for name, value in named.items():
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            raise TypeError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+        if not low <= value <= high or value == math.inf:
+            must = f"be {low:g} or more" if high == math.inf else f"lie in [{low:g},{high:g}]"
+            raise ValueError(f"{name} must {must}, got {value}")
+
+
+def checked_network(network: nn.Module) -> nn.Module:
+    """The network; TypeError for what is none."""
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"the network must be a torch.nn.Module, got {type(network).__name__}")
+    return network
+
+
+def of_shape(result: object, x: Tensor, who: str) -> Tensor:
+    """What a defense gives; ValueError unless it is images of the shape of x."""
+    if not isinstance(result, Tensor) or result.shape != x.shape:
+        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
+        raise ValueError(f"{who} must return images of shape {list(x.shape)}, got {found}")
+    return result
 
 
 @contextlib.contextmanager
@@ -154,7 +185,7 @@ def usual_torch() -> Iterator[None]:
 @contextlib.contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Run with the networks in inference mode; afterwards every submodule is as it was."""
-    modes = [(module, module.training) for network in networks for module in network.modules()]
+    modes = [(module, module.training) for network in networks for module in checked_network(network).modules()]
     for network in networks:
         network.eval()
     try:
@@ -165,7 +196,9 @@ def evaluating(*networks: nn.Module) -> Iterator[None]:
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside `torch.compile` or DataParallel, whose layers can be called by their names."""
+    """The network inside `torch.compile` or DataParallel, whose layers have names, else TypeError."""
+    if isinstance(checked_network(network), torch.jit.ScriptModule):
+        raise TypeError("the layers of a TorchScript network cannot be read; take the network that it was made from")
     while (inner := network._modules.get("_orig_mod") or parallel(network)) is not None:
         network = inner
     return network
@@ -185,13 +218,13 @@ def unchanged(who: str, *values: object, weights: bool = False) -> Iterator[None
     weights: compare the contents too, not only PyTorch's counts of changes, which an assignment to `.data` escapes.
     """
     modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
-    before, shared = [ModuleState(module, weights) for module in modules], global_hooks()
+    before, shared = [ModuleState(module, weights) for module in modules], global_state()
     try:
         yield
     finally:
         changes = [change for state in before for change in state.restored()]
-        if shared != global_hooks():
-            changes.append("hooks on all modules")
+        if shared != global_state():
+            changes.append("hooks on all modules, or PyTorch's settings")
     if changes:
         known = ", ".join(dict.fromkeys(changes))
         raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
@@ -208,8 +241,8 @@ class ModuleState:
 
     def signatures(self) -> dict[str, tuple]:
         """Of every own parameter and buffer, by name."""
-        named = {**vars(self.module)["_parameters"], **vars(self.module)["_buffers"]}
-        return {name: signature(tensor, self.weights) for name, tensor in named.items() if tensor is not None}
+        named = [*self.module.named_parameters(recurse=False), *self.module.named_buffers(recurse=False)]
+        return {name: signature(tensor, self.weights) for name, tensor in named}
 
     def restored(self) -> list[str]:
         """What was changed since, in words; what can be is put back."""
@@ -252,9 +285,9 @@ def identities(content: dict | None) -> dict:
     return {key: id(value) for key, value in (content or {}).items()}
 
 
-def global_hooks() -> list[int]:
-    """How many hooks PyTorch calls for every module."""
-    module = torch.nn.modules.module
-    return [
-        len(value) for name, value in vars(module).items() if name.startswith("_global_") and name.endswith("hooks")
-    ]
+def global_state() -> list:
+    """What PyTorch keeps for all: its settings, and how many hooks it calls for every module."""
+    settings = [torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled(), torch.get_num_threads()]
+    settings += [torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()]
+    known = vars(torch.nn.modules.module).items()
+    return settings + [len(hooks) for name, hooks in known if name.startswith("_global_") and name.endswith("hooks")]

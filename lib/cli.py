@@ -272,7 +272,7 @@ def zoo(
     name: Annotated[str, typer.Argument(help="the network whose weights to get and check")] = "",
     scale: ScaleName = None,
     verify: Annotated[bool, typer.Option("--verify", help="measure each classifier on clean images")] = False,
-    count: Annotated[int, typer.Option(help="--verify: on so many images")] = 100,
+    count: Annotated[int, typer.Option(min=1, help="--verify: on so many images")] = 100,
 ) -> None:
     """Get a network's weights; without a name, which networks are here and how to get the others.
 

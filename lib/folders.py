@@ -1,5 +1,6 @@
 """An attack or a defense on every image of a folder, each at its own size."""
 
+import errno
 import math
 import re
 import sys
@@ -16,6 +17,7 @@ from tqdm import tqdm
 from lib import settings, zoo
 from lib.atomic import replacing
 from lib.attacks.registry import attacks
+from lib.checks import checked_labels
 from lib.data.images import ImageSet, image_files, open_image, read_image, remarks
 from lib.defenses import Defense, defense
 from lib.defenses.noise import NOISE
@@ -98,9 +100,11 @@ def empty_study(scale: str | None) -> Study:
 def read_labels(path: Path) -> dict[str, int]:
     """The labels of files by their names. ValueError or OSError in one line for another kind of file."""
     try:
-        return pd.read_csv(path, dtype={"label": int}).set_index("file")["label"].to_dict()
-    except (KeyError, ValueError):
-        raise ValueError(f"{path}: is no table with the columns file and label (a whole number)") from None
+        return pd.read_csv(path, dtype={"label": int}).set_index("file", verify_integrity=True)["label"].to_dict()
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(
+            f"{path}: is no table with the columns file and label (each file once, a whole number)"
+        ) from None
 
 
 def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path) -> str:
@@ -120,13 +124,15 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
         try:
             image = readable(path, noted)
             result = function(image, path)
-            to_bytes(result)
+            save_png(result, target / f"{path.stem}.png")
         except Unreadable as error:
             failed[path] = str(error)
         except (ValueError, TypeError, FloatingPointError, RuntimeError, MemoryError) as error:
             failed[path] = f"{path.name} ({image.shape[2]}x{image.shape[1]}): {in_one_line(error)}"
-        else:
-            save_png(result, target / f"{path.stem}.png")
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):  # others, such as a full disk, are of all files
+                raise
+            failed[path] = f"{path.name}: cannot be written ({error.strerror}); name it otherwise"
     for name, words in noted.items():
         print(f"{name}: {', '.join(words)}", file=sys.stderr)
     report(failed, paths, target)
@@ -175,7 +181,7 @@ def report(failed: dict[Path, str], paths: list[Path], target: Path) -> None:
     if len(failed) == len(paths) and len(reasons) == 1:
         raise ValueError(reasons.pop())
     done = f"{target}: {len(paths) - len(failed)} of {len(paths)} images are there"
-    raise ValueError(f"{done}; not done: {'; '.join(failed.values())}")
+    raise ValueError(f"{done}; not done: {' '.join('; '.join(failed.values()).split())}")
 
 
 def measure_folder(
@@ -237,6 +243,9 @@ def compared(
         raise ValueError(f"{path.name}: {sizes[0]} pixels, its clean image {sizes[1]}")
     if labels is not None and partner.name not in labels:
         raise ValueError(f"{path.name}: no label for {partner.name}")
+    if labels is not None:
+        spec = study.scale.networks[victim]
+        checked_labels(torch.tensor([labels[partner.name]]), 1, spec.classes - spec.background, f"{path.name}: labels")
     study.images = ImageSet(x[None], torch.tensor([UNKNOWN]), [path.name])
     before = predictions(study, victim, x[None]).classes[0, 0]
     after = predictions(study, victim, x_adv[None], defense).classes[0, 0]

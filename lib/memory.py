@@ -21,7 +21,7 @@ def halved(compute: Callable[[Sequence[int]], T], places: Sequence[int], batch: 
     made, first = [], 0
     while first < len(places):
         batch = min(batch, _fitting.get(repr(of), batch)) if _fitting else batch
-        part = places[first : first + batch]
+        part = places[first : first + max(batch, 1)]
         try:
             made.append(compute(part))
             first += len(part)

@@ -72,7 +72,17 @@ def sideways(path):
     image.save(path, exif=exif)
 
 
+def rgb48(path):
+    """16 bits per colour, which Pillow reads but does not write."""
+    row = b"\0" + struct.pack(">3H", 0xFFFF, 0, 0) * SIDE
+    ends = [(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(row * SIDE))]
+    chunks = [kind + content for kind, content in [*ends, (b"IEND", b"")]]
+    framed = [struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
 GOOD = {
+    "rgb48.png": rgb48,
     "grey16.png": grey16,
     "palette.png": palette,
     "alpha.png": clear,
@@ -102,6 +112,7 @@ def huge_png(width, height):
 BAD = {
     "truncated.jpg": (jpeg_bytes()[:900], "corrupt image (image file is truncated"),
     "heic.jpg": (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic", "is HEIC under another name"),
+    "avif.jpeg": (b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00", "is AVIF under another name"),
     "page.png": (b"<!DOCTYPE html><html>quota exceeded</html>", "is a web page"),
     "empty.png": (b"", "is an empty file"),
     "pointer.webp": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
@@ -172,7 +183,7 @@ def test_photographs_stand_upright_but_published_sets_are_read_as_they_are(folde
 
 def test_what_is_lost_is_said(folder):
     said = {name: remarks(folder / name) for name in GOOD}
-    assert said["grey16.png"] == ["16 bits, rounded to 8"]
+    assert said["grey16.png"] == said["rgb48.png"] == ["16 bits, rounded to 8"]
     assert said["animated.webp"] == ["animated, the first of 3 pictures"]
     assert said["alpha.png"] == said["alpha_palette.png"] == ["transparent, laid on white"]
     assert not any(said[name] for name in ("palette.png", "cmyk.jpg", "exif.png", "grey_alpha.png"))
@@ -238,6 +249,43 @@ def test_a_file_that_may_not_be_read_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", guarded)
     line = refused("defend", "median", folder, tmp_path / "out")
     assert f"{folder / 'palette.png'}: you may not read this file; change its permissions" in line
+
+
+def test_a_result_that_cannot_be_written_keeps_no_other_from_being_done(tmp_path):
+    source, out, long = tmp_path / "in", tmp_path / "out", "a" * 250
+    source.mkdir()
+    (out / "b.png").mkdir(parents=True)
+    for name in (long, "b", "c", "new\nline"):
+        plain(GREY).save(source / f"{name}.png")
+    line = refused("defend", "median", source, out)
+    assert "2 of 4 images are there; not done: " in line and "b.png: cannot be written (Is a directory)" in line
+    assert f"{long}.png: cannot be written (File name too long)" in line
+    assert (out / "c.png").is_file() and (out / "new\nline.png").is_file()
+
+
+def test_a_bad_file_with_an_odd_name_is_named_in_one_line(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("new\nline.png", "tab\t.png"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    plain(GREY).save(tmp_path / "in" / "a.png")
+    assert "new line.png: is an empty file" in refused("defend", "median", tmp_path / "in", tmp_path / "out")
+
+
+def test_a_file_in_place_of_a_folder_is_said(tmp_path):
+    plain(GREY).save(tmp_path / "a.png")
+    assert "a.png: a file; name its folder" in refused("defend", "median", tmp_path / "a.png", tmp_path / "out")
+
+
+@pytest.mark.parametrize("rows", ["a.png,0\na.png,3\n", f"a.png,{10**20}\n", "a.png,0.5\n", "a.png,\n"])
+def test_a_table_of_labels_has_each_file_once_with_a_whole_number(tmp_path, networks, rows):
+    source = tmp_path / "in"
+    source.mkdir()
+    plain(GREY).save(source / "a.png")
+    (tmp_path / "labels.csv").write_text(f"file,label\n{rows}")
+    for command in (("attack", "FGSM", source, tmp_path / "out"), ("measure", source, source)):
+        assert "file and label (each file once, a whole number)" in refused(
+            *command, "--labels", tmp_path / "labels.csv"
+        )
 
 
 def test_images_that_are_too_small_for_an_attack_are_named(tmp_path, networks):
@@ -306,6 +354,13 @@ def evaluated(pair, *options):
     clean, adversaries, labels = pair
     status, out, err = companion("measure", adversaries, clean, "--labels", labels, *options)
     return status, out, err
+
+
+@pytest.mark.parametrize("label, message", [(12, "counted from 1"), (99, "0 to 11, got 99"), (-1, "got -1")])
+def test_labels_beyond_the_victim_s_classes_are_no_wrong_predictions(pair, label, message):
+    pair[2].write_text(f"file,label\na.png,{label}\nb.png,1\nc.png,2\n")
+    status, out, err = evaluated(pair)
+    assert status == 1 and ": 2 adversaries of" in out and "a.png: labels must be classes" in err and message in err
 
 
 def test_good_adversaries_are_evaluated_without_a_warning(pair, networks):

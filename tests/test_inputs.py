@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from lib import own as own_module
-from lib.attacks import decision
+from lib.attacks import decision, search
+from lib.attacks.adaptive import Adaptive
 from lib.attacks.features import add_perturbation, ssp
 from lib.attacks.generators import cda
 from lib.attacks.own import own_attack
 from lib.attacks.registry import ATTACKS
+from lib.attacks.released import bypass_nrp
 from lib.checks import unchanged
 from lib.defenses import DEFENSES, defense
 from lib.defenses.own import own_defense
@@ -105,12 +107,16 @@ NO_IMAGES = {
     "no row": (X[:, :, :0], "none of them 0"),
     "not a number": (X.clone().index_put((torch.tensor(0),) * 4, torch.tensor(torch.nan)), "not finite"),
     "infinite": (X.clone().index_put((torch.tensor(0),) * 4, torch.tensor(torch.inf)), "not finite"),
+    "sparse": (X.to_sparse(), "must be a dense tensor"),
+    "without numbers": (X.to("meta"), "must be a dense tensor"),
+    "float8": (X.to(torch.float8_e4m3fn), "float in"),
 }
 NOT_IN_RANGE = {
     "0 to 255": (X * 255, "divide 0-255 levels by 255"),
     "-1 to 1": (2 * X - 1, "normalises them itself"),
     "normalised": ((X - 0.45) / 0.22, "normalises them itself"),
-    "a little above": (X + 0.01, r"must lie in \[0,1\]"),
+    "a little above": (X + 0.01, r"must lie in \[0,1\].*x\.clamp\(0, 1\)"),
+    "rounded above": (X * 1.0000001, r"got \[0, 1\.0000001\].*x\.clamp\(0, 1\)"),
 }
 
 
@@ -193,6 +199,67 @@ def test_noise_thresholds_and_means_in_levels_are_refused(x):
     refusal(lambda: defense("tvm", tolerance=2.55)(x), "2.55 of 255 levels is tolerance=0.01")
     refusal(lambda: Normalised(tiny_network(), mean=(123.7, 116.3, 103.5)), "123.7 of 255 levels is mean=0.4851")
     refusal(lambda: decision.dim(tiny_network(), x, None, ids=IDS, probability=70), "probability must lie in")
+
+
+COUNTS = {
+    "steps": ("I-FGSM", "PGD", "SSP", "FSA", "SPSA"),
+    "queries": ("Square", "Random corners"),
+    "samples": ("SPSA",),
+}
+COUNTS |= {"batch": ("FSA",), "iterations": ("FSA",), "kernel": ("DIM-TI",)}
+AMOUNTS = {
+    "decay": "MI-FGSM",
+    "probability": "DIM",
+    "edge": "DIM-TI",
+    "share": "Square",
+    "reg": "FSA",
+    "tolerance": "FSA",
+}
+
+
+def changed(name, network, x, y, option, value):
+    """An attack with one option of another value."""
+    attack, other = ATTACKS[name], {"kernel": 15} if name == "DIM-TI" and option != "kernel" else {}
+    named = {"ids": IDS} if "ids" in attack.parameters else {}
+    labels = [y] if "y" in attack.parameters else []
+    attack.run(*looked_at(attack, network), x, *labels, **named, **other, **{option: value})
+
+
+@pytest.mark.parametrize("option, name", [(option, name) for option, names in COUNTS.items() for name in names])
+@pytest.mark.parametrize("value", [0, -1, 2.5, 10.0, "10", None, True, float("nan")])
+def test_counts_are_whole_numbers_from_1_on(option, name, value, network, x, y):
+    if value is not None or option != "kernel":
+        refusal(lambda: changed(name, network, x, y, option, value), f"^{option} must be")
+
+
+@pytest.mark.parametrize("option, name", AMOUNTS.items())
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "0.7", None, True])
+def test_amounts_without_a_unit_are_numbers_that_mean_something(option, name, value, network, x, y):
+    refusal(lambda: changed(name, network, x, y, option, value), f"^{option} must")
+
+
+def test_what_else_an_option_cannot_be_is_said(network, x, y):
+    refusal(lambda: changed("DIM-TI", network, x, y, "kernel", 4), "kernel must be odd")
+    refusal(lambda: changed("SPSA", network, x, y, "delta", 0), "^delta must")
+    refusal(
+        lambda: changed("PGD", tiny_network(classes=2), x, y % 2, "loss", "dlr"), "classes of the loss dlr must be 3"
+    )
+    refusal(lambda: bypass_nrp(network, x, ids=IDS, steps=0), "^steps must")
+    refusal(lambda: defense("jpeg", quality=1.0)(x), "whole number from 1 to 100, got 1.0")
+    refusal(lambda: defense("tvm", weight="30")(x), "^weight must be a number")
+    refusal(lambda: defense("tvm", max_iterations=2.5)(x), "^max_iterations must be a whole number")
+    refusal(lambda: Normalised(network, std=(0.2, 0.2, 0.0)), "std above 0")
+    refusal(lambda: Normalised(network, mean=(0.5, 0.5)), "three numbers each")
+    for wrong in ("nan", "inf"):
+        perturbation = torch.full((1, 3, 16, 16), float(wrong))
+        refusal(lambda p=perturbation: add_perturbation(x, p, EPS), "not finite", FloatingPointError)
+    refusal(lambda: add_perturbation(x, torch.zeros(2, 3, 16, 16), EPS), "does not fit")
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if "ids" in attack.parameters])
+@pytest.mark.parametrize("ids", [None, set("abcdef"), iter("abcdef"), list("aabcde"), [1, "1", 2, 3, 4, 5]])
+def test_every_image_has_an_id_of_its_own(name, ids, network, x, y):
+    refusal(lambda: run(name, network, x, y, ids=ids), "^ids must be a list|is given twice")
 
 
 def test_a_budget_per_image_has_one_number_per_image(network, x, y):
@@ -314,7 +381,7 @@ def test_labels_that_are_none_are_refused(name, kind, network, x):
 
 
 @pytest.mark.parametrize("name", LABELLED)
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.uint16, torch.uint64])
 def test_labels_of_every_whole_type_are_taken(name, dtype, network, x, y):
     assert torch.equal(attacked(name, network, x, y.to(dtype)), attacked(name, network, x, y))
 
@@ -339,6 +406,9 @@ class Giving(nn.Module):
         (lambda z: z[:, :, None, None], r"got \[6, 10, 1, 1\]|got \["),
         (lambda z: z.sum(1), r"logits \[\d,K\], got"),
         (lambda z: z.detach(), "passes no gradient"),
+        (lambda z: z[:, :1], r"logits \[\d,K\], got \[\d, 1\]"),
+        (lambda z: (100 * z).long(), "a float tensor, got torch.int64"),
+        (lambda z: z.to(torch.complex64), "a float tensor, got torch.complex64"),
     ],
 )
 def test_what_are_no_logits_is_said(name, change, message, x, y):
@@ -350,6 +420,65 @@ def test_what_are_no_logits_is_said(name, change, message, x, y):
 def test_what_is_no_network_is_said(x, y):
     for wrong in (lambda images: images, "resnet50", [], [tiny_network(), "resnet50"], None):
         refusal(lambda wrong=wrong: decision.i_fgsm(wrong, x, y), "torch.nn.Module or a list of them")
+        refusal(lambda wrong=wrong: ssp(wrong, x, ids=IDS), "must be a torch.nn.Module")
+        refusal(lambda wrong=wrong: Tap(wrong, "2"), "must be a torch.nn.Module")
+        refusal(lambda wrong=wrong: cda(wrong, x), "must be a torch.nn.Module")
+        refusal(lambda wrong=wrong: Adaptive(wrong, darker), "must be a torch.nn.Module")
+    refusal(lambda: cda(tiny_network(), x), "CDA needs a generator")
+
+
+def by_the_way(x):
+    """Normalises its input in place, as many networks do."""
+    return x.sub_(0.45).div_(0.22)
+
+
+@every_attack
+def test_networks_that_change_their_input_in_place_change_no_image(name, x, y):
+    if name in ("Noise", "own", "CDA", "FFF"):
+        return  # an own attack hands over its images itself
+    network = tiny_network()
+    expected, before = attacked(name, Own(network, lambda x: (x - 0.45) / 0.22), x, y), x.clone()
+    assert torch.equal(attacked(name, Own(network, by_the_way), x, y), expected) and torch.equal(x, before)
+
+
+def test_defenses_that_change_their_input_in_place_change_no_image(x, y):
+    before, adaptive = x.clone(), Adaptive(tiny_network(), lambda x: x.mul_(0.9))
+    assert (search.square(adaptive, x, y, ids=IDS, queries=5) - x).abs().max() <= EPS + 1e-6
+    defense("nrp", network=Own(nn.Identity(), by_the_way))(x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: None,
+        lambda x: x[:, :1],
+        lambda x: x[..., :8],
+        lambda x: x[:1],
+        lambda x: x.mean((2, 3)),
+        lambda x: (x, x),
+    ],
+)
+def test_what_a_defense_or_a_purifier_gives_must_be_images_of_the_same_shape(change, x, y):
+    message = r"must return images of shape \[6, 3, 16, 16\], got"
+    refusal(lambda: defense("nrp", network=Own(nn.Identity(), change))(x), message)
+    for bpda in (False, True):
+        refusal(lambda bpda=bpda: decision.pgd(Adaptive(tiny_network(), change, bpda=bpda), x, y, ids=IDS), message)
+    refusal(lambda: classify(tiny_network(), (X * 255).byte(), change), message)
+
+
+class Own(nn.Module):
+    """A network behind a change of the images."""
+
+    def __init__(self, inner, change):
+        super().__init__()
+        self.inner, self.change = inner, change
+
+    def forward(self, x):
+        return self.inner(self.change(x))
+
+    def named_modules(self, *arguments, **named):
+        yield from self.inner.named_modules(*arguments, **named)
 
 
 # Numbers that are not finite, and gradients that are zero.
@@ -409,6 +538,9 @@ def test_numbers_that_are_not_finite_are_no_result(value):
         **refused,
     )
     refusal(lambda: fidelity_of(images, images, lambda x: x * value, None, batch=3, device="cpu"), **refused)
+    for attack in (search.square, search.corners):
+        refusal(lambda attack=attack: attack(Broken(value), X, torch.arange(6), ids=IDS, queries=3), **refused)
+    refusal(lambda: defense("nrp", network=Own(nn.Identity(), lambda x: x * value))(X), **refused)
     broken = GENERATORS["cda_generator"](4, 1)
     broken.blockf[1].bias.data.fill_(float("nan"))
     refusal(lambda: cda(broken, X), **refused)
@@ -444,6 +576,40 @@ def test_tasks_leave_the_victim_as_found_and_in_inference_mode():
         found = classify(network, images)
     assert np.array_equal(found["classes"], expected["classes"]) and network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+
+
+ONE = {"boxes": torch.zeros(1, 4), "scores": torch.ones(1), "labels": torch.ones(1, dtype=torch.long)}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, torch.zeros(3, 6), {"boxes": ONE["boxes"]}, ONE | {"labels": torch.ones(2)}, ONE | {"scores": [0.5]}],
+)
+def test_what_are_no_detections_is_said(found):
+    refusal(lambda: detect(lambda images: [found for _ in images], (X * 255).byte()), r"boxes \[n,4\]")
+
+
+def test_distances_are_of_8_bit_images():
+    refusal(lambda: fidelity_of(X, X, None, None, batch=3, device="cpu"), "8-bit images must")
+
+
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_of_none_ends(batch):
+    images = (X * 255).byte()
+    assert np.array_equal(
+        classify(tiny_network(), images, batch=batch)["classes"], classify(tiny_network(), images)["classes"]
+    )
+
+
+def test_torchscript_networks_are_evaluated_and_attacked_but_have_no_layers(x, y):
+    network, images = tiny_network(), (X * 255).byte()
+    scripted = torch.jit.trace(network, x)
+    assert np.array_equal(classify(scripted, images)["classes"], classify(network, images)["classes"])
+    assert (decision.i_fgsm(scripted, x, y) != decision.i_fgsm(network, x, y)).float().mean() < 0.002
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        own_attack(sign_step, scripted, x, y, eps=EPS)
+    refusal(lambda: Tap(scripted, "2"), "TorchScript")
 
 
 class Counting(nn.Module):
@@ -653,6 +819,35 @@ def test_a_defense_that_keeps_a_state_or_changes_its_input_is_refused(kind, tmp_
     function = own(tmp_path, monkeypatch, text, "defense")
     refusal(lambda: own_defense(function, x, network=Purifying()), "own/defense.py")
     assert torch.equal(x, eight_bit_images(6))
+
+
+SETTINGS = {
+    "the default type": ("torch.set_default_dtype(torch.float64)", lambda: torch.set_default_dtype(torch.float32)),
+    "the default device": ("torch.set_default_device('meta')", lambda: torch.set_default_device(None)),
+    "the threads": ("torch.set_num_threads(torch.get_num_threads() + 1)", lambda: torch.set_num_threads(1)),
+    "the precision": (
+        "torch.set_float32_matmul_precision('medium')",
+        lambda: torch.set_float32_matmul_precision("highest"),
+    ),
+    "the algorithms": (
+        "torch.use_deterministic_algorithms(True)",
+        lambda: torch.use_deterministic_algorithms(False),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_own_code_that_changes_pytorch_s_settings_is_refused(kind, tmp_path, monkeypatch, network, x, y):
+    change, back = SETTINGS[kind]
+    attack = own(tmp_path, monkeypatch, f"def attack(network, x, y, *, eps):\n    {change}\n    return x\n", "attack")
+    defend = own(tmp_path, monkeypatch, f"def defense(x):\n    {change}\n    return x\n", "defense")
+    threads = torch.get_num_threads()
+    for act in (lambda: own_attack(attack, network, x, y, eps=EPS), lambda: own_defense(defend, x)):
+        try:
+            refusal(act, "PyTorch's settings")
+        finally:
+            back()
+            torch.set_num_threads(threads)
 
 
 def test_what_is_put_back_after_an_error_is_all_but_the_error():

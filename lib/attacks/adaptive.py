@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lib.checks import checked_network, of_shape
 from lib.memory import recomputed
 
 Defense = Callable[[Tensor], Tensor]
@@ -37,6 +38,7 @@ class Adaptive(nn.Module):
         if not defenses:
             raise ValueError("an adaptive attack needs the defense, and EOT at least one draw of it")
         super().__init__()
+        checked_network(victim)
         self.victim, self.defenses, self.bpda, self.losses = victim, defenses, bpda, losses
         # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
         parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
@@ -58,9 +60,9 @@ class Adaptive(nn.Module):
     def defended(self, defense: Defense, x: Tensor) -> Tensor:
         if self.bpda:
             with torch.no_grad():
-                result = defense(x.clamp(0, 1)).to(x)
+                result = of_shape(defense(x.clamp(0, 1)), x, name_of(defense)).to(x)
             return result + (x - x.detach())  # adds nothing but the gradient
-        result = defense(x)
+        result = of_shape(defense(x.clone()), x, name_of(defense))
         if torch.is_grad_enabled() and x.requires_grad and not result.requires_grad:
             raise ValueError(f"the defense {name_of(defense)} passes no gradient; attack it with BPDA")
         return result

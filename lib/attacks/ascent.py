@@ -5,6 +5,7 @@ An attack chooses the objective (what to maximise, per image), the schedule (sta
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib import linf
-from lib.checks import Amount, checked_images
+from lib.checks import Amount, checked_images, numbers
 from lib.rng import Streams
 from lib.units import unit
 
@@ -38,8 +39,7 @@ def ascend(
     gradient is zero at the first step.
     """
     x = checked_images(x, eps, step=step)
-    if steps < 1:
-        raise ValueError(f"steps must be 1 or more, got {steps}")
+    numbers(1, whole=True, steps=steps)
     wanted = list(snapshots or [steps])
     if wanted != sorted(set(wanted)) or not 1 <= wanted[0] <= wanted[-1] <= steps:
         raise ValueError(f"snapshots must ascend within 1..{steps}, got {wanted}")
@@ -83,9 +83,13 @@ def warn_of_zero(images: Tensor, what: str) -> None:
 
 
 def draws(x: Tensor, ids: Sequence, seed: int, purpose: str) -> Streams:
-    """One stream of random numbers per image; ValueError unless there is one id per image."""
+    """One stream of random numbers per image; TypeError or ValueError unless each has an id of its own, in order."""
+    if not hasattr(ids, "__getitem__"):
+        raise TypeError(f"ids must be a list, one per image in their order, got {type(ids).__name__}")
     if len(ids) != len(x):
         raise ValueError(f"{len(ids)} ids for {len(x)} images; every image needs its own: it keys its random numbers")
+    if twice := [name for name, count in Counter(map(str, ids)).items() if count > 1]:
+        raise ValueError(f"id '{twice[0]}' is given twice; it keys an image's random numbers, so each needs its own")
     return Streams(seed, ids, purpose)
 
 
@@ -97,6 +101,7 @@ def uniform_start(x: Tensor, eps: Amount, streams: Streams) -> Tensor:
 def momentum(decay: float = 1.0, kernel: Tensor | None = None) -> Rule:
     """MI-FGSM's rule: g <- decay * g + grad / mean|grad| of each image (Non-Targeted-Adversarial-Attacks,
     attack_iter.py).  kernel: `[k,k]`, convolves the gradient first (Translation-Invariant-Attacks, attack_iter.py)."""
+    numbers(0, decay=decay)
     memory: Tensor | float = 0.0
 
     def accumulate(grad: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from lib import linf
 from lib.attacks.ascent import EPS, STEP, ascend, draws, momentum, uniform_start
 from lib.attacks.diversity import diverse, translation_kernel
-from lib.checks import checked_images, checked_labels, checked_logits, evaluating
+from lib.checks import checked_images, checked_labels, checked_logits, evaluating, numbers
 
 Network = Callable[[Tensor], Tensor]
 Surrogate = nn.Module | Sequence[nn.Module]
@@ -94,8 +94,7 @@ def dim(
     """
     networks = members(surrogate)
     x = checked_images(x, eps, networks, step=step)
-    if not 0 <= probability <= 1:
-        raise ValueError(f"probability must lie in [0,1], got {probability}")
+    numbers(0, 1, probability=probability)
     views = [diverse(net, draws(x, ids, seed, f"dim/{k}"), probability) for k, net in enumerate(networks)]
     rule = momentum(decay, None if kernel is None else translation_kernel(kernel, edge))
     schedule = {"eps": eps, "step": step, "steps": steps, "rule": rule, "snapshots": snapshots}
@@ -162,6 +161,7 @@ def margin(logits: Tensor, y: Tensor) -> Tensor:
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
     """The margin divided by the distance from the first to the third logit: not changed by the logits' scale or shift
     (difference of logits ratio; Croce and Hein 2020). Three classes or more."""
+    numbers(3, whole=True, **{"classes of the loss dlr": logits.shape[1]})
     first, _, third = logits.topk(3, dim=1).values.unbind(1)
     return margin(logits, y) / (first - third + 1e-12)
 
@@ -193,7 +193,8 @@ def members(surrogate: Surrogate) -> list[nn.Module]:
 
 def mean_logits(networks: Sequence[Network]) -> Network:
     """The unweighted mean of the networks' logits (Dong et al. 2018, ensemble in logits)."""
-    return lambda x: torch.stack([checked_logits(network(x), len(x)) for network in networks]).mean(0)
+    # Of a copy: networks that normalise their input in place would change the adversaries.
+    return lambda x: torch.stack([checked_logits(network(x.clone()), len(x)) for network in networks]).mean(0)
 
 
 @torch.inference_mode(False)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.checks import checked_logits
+from lib.checks import checked_logits, numbers
 from lib.rng import Streams, moved
 
 RATIO = 330 / 299  # the released code resizes 299-pixel images to 299..329 and pads to 330
@@ -88,6 +88,10 @@ def diverse(network: Callable[[Tensor], Tensor], streams: Streams, probability: 
 def translation_kernel(size: int = 15, edge: float = 3.0) -> Tensor:
     """The Gaussian kernel `[size,size]` of DIM-TI: the normal density at `size` points on [-edge, edge], so that sigma
     is 7/3 pixels by default (Translation-Invariant-Attacks, attack_iter.py, `gkern`)."""
+    numbers(1, whole=True, kernel=size)
+    numbers(0, edge=edge)
+    if size % 2 == 0:
+        raise ValueError(f"kernel must be odd, so that it has a middle, got {size}")
     points = torch.linspace(-edge, edge, size, dtype=torch.float64, device="cpu")
     density = torch.exp(-(points**2) / 2)
     kernel = density[:, None] * density[None, :]

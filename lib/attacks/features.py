@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lib import linf
 from lib.attacks.ascent import EPS, Objective, ascend, draws, uniform_start, warn_of_zero
-from lib.checks import checked_images, evaluating
+from lib.checks import checked_images, evaluating, finite, numbers, shape_checked
 from lib.networks.wrappers import activations, plain, tapped_modules
 from lib.rng import USUAL, generator
 from lib.units import LEVELS, unit
@@ -54,13 +54,13 @@ def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
 
     TypeError in one line for an extractor that gives no tensor, ValueError for one that is not `[B,...]`."""
     with torch.no_grad():
-        clean = extractor(x)
+        clean = extractor(x.clone())
     if not isinstance(clean, Tensor):
         raise TypeError(f"the extractor must give features [B,...], a tensor, got {type(clean).__name__}")
     if clean.ndim < 2 or len(clean) != len(x):
         raise ValueError(f"the extractor must give features [{len(x)},...], got {list(clean.shape)}")
     each = tuple(range(1, clean.ndim))
-    return lambda x_adv: F.mse_loss(extractor(x_adv), clean, reduction="none").mean(each)
+    return lambda x_adv: F.mse_loss(extractor(x_adv.clone()), clean, reduction="none").mean(each)
 
 
 @torch.inference_mode(False)
@@ -91,9 +91,8 @@ def fff(
     network = plain(network)
     if not hasattr(network, "mean"):
         raise TypeError(f"FFF starts from a network's mean image: wrap it in Normalised, not {type(network).__name__}")
-    if len(shape) != 3 or iterations < 1 or halve_every < 1 or not lr > 0:
-        given = f"shape {list(shape)}, iterations {iterations}, halve_every {halve_every}, lr {lr}"
-        raise ValueError(f"FFF needs a shape (3,H,W), iterations and halve_every from 1 on, lr above 0; got {given}")
+    numbers(1, whole=True, iterations=iterations, halve_every=halve_every)
+    numbers(1e-6, 1e6, lr=lr)
     checked_images(network.mean.new_zeros(1, *shape), eps, [network])
     noise = torch.rand(1, *shape, generator=generator(seed, "fff"), **USUAL).to(network.mean)
     levels = (eps * LEVELS * (2 * noise - 1)).requires_grad_(True)
@@ -122,6 +121,7 @@ def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
     ValueError when the sizes differ: a perturbation is trained for one image size.
     """
     x = checked_images(x, eps)
-    if perturbation.shape[1:] != x.shape[1:]:
-        raise ValueError(f"a perturbation of {list(perturbation.shape[1:])} does not fit images {list(x.shape[1:])}")
+    shape_checked(finite(perturbation, "the perturbation"))
+    if len(perturbation) != 1 or perturbation.shape[1:] != x.shape[1:]:
+        raise ValueError(f"a perturbation of {list(perturbation.shape)} does not fit images {list(x.shape[1:])}")
     return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)

@@ -21,6 +21,8 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     there too; Appendices D and G of the supplement do not say whether theirs did.
     Errors: see `checked_images`; FloatingPointError where what is proposed is not finite.
     """
+    if not hasattr(unwrapped(generator), "remainder"):
+        raise TypeError(f"CDA needs a generator (lib.networks.cda_generator), got {type(generator).__name__}")
     x = checked_images(x, eps, [generator])
     with evaluating(generator):
         proposed = proposal(generator, x).to(x)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lib import linf
 from lib.attacks.ascent import EPS, draws, gradient
 from lib.attacks.decision import Surrogate, mean_logits, members
-from lib.checks import checked_images, evaluating
+from lib.checks import checked_images, evaluating, numbers
 from lib.units import LEVELS, unit
 
 TWO = unit(2)
@@ -28,6 +28,7 @@ def bypass_nrp(surrogate: Surrogate, x: Tensor, *, ids: Sequence, seed=0, eps=EP
     """
     networks = members(surrogate)
     x = checked_images(x, eps, networks, step=step)
+    numbers(1, whole=True, steps=steps)
     logits, x_adv = mean_logits(networks), x
     with evaluating(*networks):
         with torch.no_grad():

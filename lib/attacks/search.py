@@ -13,7 +13,7 @@ from torch import Tensor
 from lib import linf
 from lib.attacks.ascent import EPS, ascend, draws
 from lib.attacks.decision import Surrogate, margin, mean_logits, members
-from lib.checks import checked_images, checked_labels, evaluating
+from lib.checks import checked_images, checked_labels, evaluating, finite, numbers
 from lib.units import unit
 
 STEP, DELTA = unit(4), unit(2.55)  # of SPSA
@@ -30,6 +30,8 @@ def square(
     stripes.  share: of the image's area that the first squares cover; their p."""
     x, y, networks = _checked(surrogate, x, y, eps)
     streams = draws(x, ids, seed, "square")
+    numbers(1, whole=True, queries=queries)
+    numbers(0, 1, share=share)
     side = min(x.shape[-2:])
 
     def signs(*shape: int) -> Tensor:
@@ -54,6 +56,7 @@ def square(
 def corners(surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, queries=1000) -> Tensor:
     """The best of so many random corners of the ball: each pixel plus or minus eps."""
     x, y, networks = _checked(surrogate, x, y, eps)
+    numbers(1, whole=True, queries=queries)
     streams, best = draws(x, ids, seed, "corners"), x
     with evaluating(*networks), torch.no_grad():
         value = margin(mean_logits(networks)(x), y)
@@ -75,6 +78,8 @@ def spsa(
     2 * samples queries a step, clipped to [0,1]: a defense may refuse what is no image.
     """
     x, y, networks = _checked(surrogate, x, y, eps, step=step, delta=delta)
+    numbers(1, whole=True, samples=samples)
+    numbers(1e-6, 1, delta=delta)
     streams, logits = draws(x, ids, seed, "spsa"), mean_logits(networks)
 
     class Estimate(torch.autograd.Function):
@@ -109,4 +114,5 @@ def _checked(surrogate: Surrogate, x: Tensor, y: Tensor, eps: object, **amounts:
 def _better(networks: Sequence, tried: Tensor, y: Tensor, best: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """For each image the better of two, and its margin."""
     found = margin(mean_logits(networks)(tried), y)
+    finite(torch.maximum(found, value), "the margin of the network's logits")
     return torch.where((found > value).view(-1, 1, 1, 1), tried, best), torch.maximum(found, value)

@@ -5,7 +5,6 @@ the NRP supplement attacks with it in Appendix C, Table 3.
 """
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from lib.attacks.ascent import EPS, STEP, Objective, ascend, draws, uniform_start
 from lib.attacks.decision import Surrogate, mean_logits, members
-from lib.checks import checked_images, evaluating
+from lib.checks import checked_images, evaluating, numbers
 
 GRADIENTS = ("unrolled", "envelope")
 
@@ -73,10 +72,7 @@ def fsa(
 def grouped(ids: Sequence, batch: int) -> list[list[int]]:
     """The positions of the images in groups of `batch`, in the order of their ids as text."""
     names = [str(image) for image in ids]
-    if batch < 1:
-        raise ValueError(f"batch must be 1 or more, got {batch}")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"id '{twice[0]}' is given twice; the images are grouped by their ids, so each needs its own")
+    numbers(1, whole=True, batch=batch)
     order = sorted(range(len(names)), key=names.__getitem__)
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 
@@ -128,12 +124,9 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100, tolerance=0.0) -> Tensor:
     the columns are exact and the rows approach theirs. In the log domain: the plain kernel exp(-cost/reg) underflows.
     ValueError unless reg is positive, iterations at least 1 and tolerance 0 or more.
     """
-    if not reg > 0:
-        raise ValueError(f"reg must be positive, got {reg}")
-    if iterations < 1:
-        raise ValueError(f"iterations must be 1 or more, got {iterations}")
-    if not tolerance >= 0:
-        raise ValueError(f"tolerance must be 0 or more, got {tolerance}")
+    numbers(0, tolerance=tolerance)
+    numbers(1e-9, reg=reg)
+    numbers(1, whole=True, iterations=iterations)
     n, m = cost.shape
     log_kernel = -cost / reg
     rows, columns = cost.new_zeros(n, 1), cost.new_zeros(1, m)

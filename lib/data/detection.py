@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,7 @@ def completed(content: dict) -> list[dict]:
     if twice := [image for image, times in Counter(known).items() if times > 1]:
         raise ValueError(f"image id {twice[0]} is listed {known.count(twice[0])} times")
     categories, found = {entry["id"] for entry in content["categories"]}, []
+    images, texts = set(known), set(map(str, known))
     for number, one in enumerate(content["annotations"], 1):
         number = one.get("id", number)
         box = one["bbox"]
@@ -101,7 +103,13 @@ def completed(content: dict) -> list[dict]:
             raise ValueError(f"annotation {number}: the box {box} is not x, y, width, height")
         if one["category_id"] not in categories:
             raise ValueError(f"annotation {number}: category {one['category_id']} is not among the categories")
+        if (image := one["image_id"]) not in images and str(image) in texts:  # its object would be lost
+            raise ValueError(
+                f"annotation {number}: of image_id {image!r} and the images' id one is text; write numbers"
+            )
         one = {"id": number, "iscrowd": 0, "area": float(box[2] * box[3])} | one
+        if not isinstance(one["area"], Real) or one["iscrowd"] not in (0, 1):
+            raise ValueError(f"annotation {number}: area must be a number and iscrowd 0 or 1")
         if isinstance(parts := one.get("segmentation"), list):
             one["segmentation"] = [part for part in parts if len(part) >= 6]
         found.append(one)

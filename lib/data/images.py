@@ -23,9 +23,9 @@ LARGEST = 1_000_000_000  # pixels: 3 GB in memory, 12 GB as floats
 # How other files begin that are taken for images.
 MARKS = (
     (b"ftyphei", "HEIC under another name (convert it to PNG)"), (b"ftypmif1", "HEIC under another name (convert it)"),
-    (b"ftyp", "a film"), (b"<html", "a web page"), (b"<!doctype", "a web page"),
-    (b"<svg", "an SVG drawing"), (b"%pdf", "a PDF document"), (b"version https://git-lfs", "a pointer of Git LFS"),
-    (b"pk\x03\x04", "a zip archive"),
+    (b"ftypavif", "AVIF under another name (convert it)"), (b"ftyp", "a film"), (b"<html", "a web page"),
+    (b"<!doctype", "a web page"), (b"<svg", "an SVG drawing"), (b"%pdf", "a PDF document"),
+    (b"version https://git-lfs", "a pointer of Git LFS"), (b"pk\x03\x04", "a zip archive"),
 )  # fmt: skip
 _pillow = threading.Lock()  # its limit of pixels is one for all threads
 
@@ -88,7 +88,7 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
     """The images of a folder, and of those `below` it, by path; none whose name begins with a dot, as macOS leaves
     beside each. FileNotFoundError for a missing folder, ValueError for one without images."""
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder")
+        raise FileNotFoundError(f"{folder}: {'a file; name its' if folder.exists() else 'no such'} folder")
     entries = folder.rglob("*") if below else folder.iterdir()
     named = (path for path in entries if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     paths = sorted(path for path in named if path.is_file())
@@ -183,7 +183,7 @@ def remarks(path: Path) -> list[str]:
         found = {
             "transparent, laid on white": alpha,
             f"animated, the first of {getattr(file, 'n_frames', 1)} pictures": getattr(file, "n_frames", 1) > 1,
-            "16 bits, rounded to 8": file.mode.startswith("I"),
+            "16 bits, rounded to 8": file.mode.startswith("I") or ";16" in str(file.tile),
         }
     return [words for words, true in found.items() if true]
 
@@ -212,7 +212,7 @@ def read_table(
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
         reader = csv.DictReader(file)
         there = reader.fieldnames or ()
         if missing := [column for column in columns if column not in there]:

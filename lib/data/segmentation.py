@@ -70,7 +70,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     """The files of images and labels that a list of CamVid names. Errors as of `load_camvid`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such list; {GET_CAMVID}")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     pairs = [tuple(name.removeprefix("/SegNet/CamVid/") for name in line.split()) for line in lines]
     for number, (line, names) in enumerate(zip(lines, pairs, strict=True), 1):
         if len(names) not in (0, 2):

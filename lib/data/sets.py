@@ -72,7 +72,7 @@ def read_ids(file: str | None) -> dict[str, list[str]] | None:
     path = ROOT / file
     if not path.is_file():
         raise FileNotFoundError(f"{file}: no such list of images")
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     if len(ids := {line[0]: line[1:] for line in lines}) < len(lines):
         raise ValueError(f"{file}: names an image twice")
     return ids
@@ -83,7 +83,7 @@ def class_names(source: Data) -> Sequence[str]:
     if source.name == "world":
         return world.CLASSES
     if "/" in source.name and (file := find_folder(source.name) / "classes.txt").is_file():
-        return file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8-sig").splitlines()
     from torchvision.models import ResNet50_Weights  # a second that only ImageNet's names need
 
     return ResNet50_Weights.IMAGENET1K_V1.meta["categories"]

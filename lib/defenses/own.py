@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.checks import checked_images, unchanged
+from lib.checks import checked_images, of_shape, unchanged
 from lib.own import HALF_LEVEL, file_of, stateless
 
 SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on average
@@ -34,9 +34,7 @@ def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
             ) from None
         if not torch.equal(given.detach(), x.detach()):
             raise ValueError(f"{file}: the defense changes its images in place; begin with x.clone()")
-        if not isinstance(result, Tensor) or result.shape != x.shape:
-            found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-            raise ValueError(f"{file}: the defense must return images of shape {list(x.shape)}, got {found}")
+        result = of_shape(result, x, f"{file}: the defense")
         low, high = result.min().item(), result.max().item()
         if not (low >= -HALF_LEVEL and high <= 1 + HALF_LEVEL):
             raise ValueError(f"{file}: the defense must return images in [0,1], got [{low:.3g}, {high:.3g}]")

@@ -7,7 +7,7 @@ Source: NRP/purify.py. Unlike the transforms of Appendix E it has a gradient, th
 import torch
 from torch import Tensor, nn
 
-from lib.checks import checked_images, evaluating
+from lib.checks import checked_images, evaluating, finite, of_shape
 from lib.defenses.noise import noisy
 
 HALF = torch.float16, torch.bfloat16
@@ -28,14 +28,13 @@ def nrp(
     Differentiable in x, exactly: through the clamp, the network and the projection; the noise counts as constant.
     ValueError or TypeError in one line as of `lib.checks.checked_images`, and for options that mean nothing.
     """
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"the network of nrp must be a loaded purifier, got {type(network).__name__}")
     kind = checked_images(x, eps, [network], clipped=False, noise=noise).dtype
-    x = noisy(x.to(kind), noise, eps, seed)
+    x = noisy(x.to(kind), noise, eps, seed).clone()  # a network may change its input in place
     # Half precision would round what is purified, whatever the victim runs in.
     with evaluating(network), torch.autocast(x.device.type, enabled=False):
         purified = network(x) if tile is None else in_tiles(network, x, tile)
-    return purified.to(x.dtype).clamp(0, 1)
+    purified = of_shape(purified, x, f"the purifier {type(network).__name__}")
+    return finite(purified, "what the purifier gives").to(x.dtype).clamp(0, 1)
 
 
 def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:

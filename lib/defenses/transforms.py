@@ -6,7 +6,6 @@ ValueError or TypeError in one line as of `lib.checks.checked_images`, and Value
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
 
-from lib.checks import checked_images
+from lib.checks import checked_images, numbers
 from lib.defenses import bregman
 from lib.units import in_unit_range, to_bytes, unit_images
 
@@ -30,7 +29,7 @@ def jpeg(x: Tensor, *, quality: int = 75) -> Tensor:
     CPU: torchvision has a GPU's nvJPEG keep the chroma at full size, which is another defense.
     """
     x = checked_images(x).float().contiguous()
-    if quality not in range(1, 101):
+    if quality not in range(1, 101) or isinstance(quality, float):  # 1.0 may mean 100 %
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
     if max(x.shape[-2:]) > JPEG_SIDE:
         size = f"{x.shape[-2]}x{x.shape[-1]}"
@@ -48,11 +47,10 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     before. ValueError for images less than two pixels high or wide. See bregman.py for how.
     """
     x = checked_images(x).float().contiguous()
+    numbers(0, tolerance=tolerance)
+    numbers(1e-9, weight=weight)
     in_unit_range(tolerance=tolerance)
-    if not 0 < weight < math.inf:
-        raise ValueError(f"the weight of TVM must be a number above 0, got {weight}")
-    if max_iterations < 1:
-        raise ValueError(f"TVM needs max_iterations >= 1, got {max_iterations}")
+    numbers(1, whole=True, max_iterations=max_iterations)
     if min(x.shape[-2:]) < 2:
         raise ValueError(f"TVM needs images of at least 2x2 pixels, got {x.shape[-2]}x{x.shape[-1]}")
     parts = [bregman.batched(part, weight, max_iterations, tolerance) for part in pieces(x)]

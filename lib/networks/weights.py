@@ -52,7 +52,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(loaded, dict):
             raise ValueError(f"a {type(loaded).__name__}, not a state dict")
-        return inner_state(loaded)
+        state = inner_state(loaded)
+        if wrong := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+            raise ValueError(f"no state dict: '{wrong[0]}' is a {type(state[wrong[0]]).__name__}, not a tensor")
+        return state
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
     except OSError:
@@ -163,6 +166,10 @@ def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Mo
         if keys := {key for key in keys if not key.endswith("num_batches_tracked")}:
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise ValueError(f"{file}: {problem} key '{min(keys)}'{more} for {type(network).__name__}")
+    for key, value in state.items():
+        held = isinstance(value, Tensor) and (not value.is_floating_point() or not value.isfinite().all())
+        if held and key in wanted and wanted[key].is_floating_point():
+            raise ValueError(f"{file}: '{key}' holds other numbers than finite floats; get or train the file again")
     try:
         network.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -228,8 +235,8 @@ def to_safetensors(source: Path, target: Path) -> nn.Module:
 
     ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files.
     """
-    if target.suffix != ".safetensors":
-        raise ValueError(f"{target}: must end in .safetensors")
+    if target.suffix != ".safetensors" or target.is_dir():
+        raise ValueError(f"{target}: must end in .safetensors, and be no folder")
     network = recognised(read_state(source), source.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     safetensors.torch.save_file(network.state_dict(), target)

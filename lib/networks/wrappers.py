@@ -18,7 +18,7 @@ class Normalised(nn.Module):
 
     resize: side of the square that the network wants, or None to feed images at their own size.  background: the
     network's first logit is TF-Slim's "background" class and is dropped, so that labels are 0-based everywhere.
-    ValueError for a mean or a deviation in levels, such as 123.7.
+    ValueError for a mean or a deviation in levels, such as 123.7, and for others than three numbers each.
     """
 
     def __init__(
@@ -30,6 +30,8 @@ class Normalised(nn.Module):
         background: bool = False,
     ):
         super().__init__()
+        if len(mean) != 3 or len(std) != 3 or not min(std) > 0 <= min(mean):
+            raise ValueError(f"mean and std must be three numbers each, from 0 on, std above 0, got {mean} and {std}")
         in_unit_range(mean=max(mean), std=max(std))
         self.network, self.resize, self.background = network, resize, background
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
@@ -140,14 +142,14 @@ class _Reached(Exception):
 
 
 def activations(network: nn.Module, modules: Mapping[str, nn.Module], x: Tensor) -> list[Tensor]:
-    """The outputs of the `tapped_modules`, given in the order in which they run, for images x `[B,3,H,W]`, from one
-    forward pass that ends at the last one. RuntimeError where the last never runs."""
+    """The outputs of the `tapped_modules`, for images x `[B,3,H,W]`, from one forward pass that ends when all have run.
+    RuntimeError where one never runs."""
     found: dict[nn.Module, Tensor] = {}
-    *_, (name, last) = modules.items()
+    wanted = set(modules.values())
 
     def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
         found[module] = output
-        if module is last:
+        if len(found) == len(wanted):
             raise _Reached
 
     handles = [module.register_forward_hook(record) for module in modules.values()]
@@ -158,4 +160,5 @@ def activations(network: nn.Module, modules: Mapping[str, nn.Module], x: Tensor)
     finally:
         for handle in handles:
             handle.remove()
-    raise RuntimeError(f"the forward pass of {type(network).__name__} never reached tap '{name}'")
+    missing = next(name for name, module in modules.items() if module not in found)
+    raise RuntimeError(f"the forward pass of {type(network).__name__} never reached tap '{missing}'")

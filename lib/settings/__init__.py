@@ -28,6 +28,7 @@ from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
 from lib.settings.base import (
     ROOT,
     Classifier,
+    Count,
     Detector,
     Generator,
     Missing,
@@ -78,7 +79,7 @@ class Scale(Strict):
     name: str = ""
     like: str | None = None  # the scale whose settings and trained networks this one shares, where its file is silent
     precision: Literal["float32", "tf32", "bf16"]  # of the surrogates while they are attacked
-    batch: int  # images per step and per stored shard
+    batch: Count  # images per step and per stored shard
     split: Literal["val", "test"] = "test"  # of the data sets that have both; settings are chosen on "val"
     attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data

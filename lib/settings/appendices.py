@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from lib.settings.base import Classifier, Count, Generator, Network, Strict, holding
+from lib.settings.base import Classifier, Count, Generator, Levels, Network, Strict, holding
 from lib.settings.networks import Data, Scenes
 from lib.units import OF_DEFENSES, in_levels
 
@@ -30,14 +30,14 @@ class Transfer(Strict):
     victims: list[Classifier]
     surrogate: Classifier
     feature_surrogate: Classifier
-    images: int
+    images: Count
 
 
 class AppendixF(Transfer):
     """notebooks/f_attack_parameters.ipynb: Table 5, Figure 6 and the transfer matrix."""
 
     victim: Classifier  # of Figure 6
-    iterations: list[int]  # of Figure 6
+    iterations: list[Count]  # of Figure 6
 
 
 class AppendixA(Strict):
@@ -45,14 +45,14 @@ class AppendixA(Strict):
 
     sources: dict[str, Classifier]  # name in Figure 1 -> network whose feature space is attacked
     victim: Classifier  # of Figure 1
-    iterations: list[int]
-    images: int
-    examples: int  # in Figure 2
+    iterations: list[Count]
+    images: Count
+    examples: Count  # in Figure 2
     logits: Classifier  # the network of Figure 3's logits
     features: Classifier  # and of its features
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
-    classes: int = 6  # without groups: so many, drawn at random
+    classes: Count = 6  # without groups: so many, drawn at random
 
 
 class TransformTest(Strict):
@@ -60,8 +60,8 @@ class TransformTest(Strict):
 
     data: Scenes
     victims: list[Network]  # the first is the table's
-    steps: int  # of SSP
-    examples: int
+    steps: Count  # of SSP
+    examples: Count
     threshold: float = Field(0.5, ge=0, le=1)  # the score in [0,1] from which a detection is drawn
 
 
@@ -85,20 +85,20 @@ class AppendixB(Strict):
     hardened: dict[str, Classifier]  # row -> adversarially trained network
     data: Data | None = None  # if not the scale's
     # By steps of PGD; 0 images: not at all.
-    images: Annotated[dict[int, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
+    images: Annotated[dict[Count, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
     seeds: int = Field(5, ge=2)  # of the dynamic defense
     draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
-    adaptive: int | None = None  # images of the attackers that are in no row of Table 1 (default: all)
-    most_steps: int | None = None  # of a dry run: fewer than `images` says
+    adaptive: Count | None = None  # images of the attackers that are in no row of Table 1 (default: all)
+    most_steps: Count | None = None  # of a dry run: fewer than `images` says
 
 
 class AppendixC(Transfer):
     """notebooks/c_fsa.ipynb: Table 3, and what FSA's surrogate, steps and batch change."""
 
     surrogates: list[Classifier]  # the second table varies these, steps and batches
-    steps: list[int]
-    batches: list[int]  # below params.yaml's size
-    varied: int  # images of the second table
+    steps: list[Count]
+    batches: list[Count]  # below params.yaml's size
+    varied: Count  # images of the second table
     scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
     natural: Classifier  # the same architecture trained naturally
 
@@ -111,9 +111,9 @@ class AppendixD(Strict):
     detection: TransformTest  # of Table 4
     feature_surrogate: Classifier
     victims: list[Classifier]
-    images: int
+    images: Count
     pictured: list[str]  # the generators of Figure 9
-    examples: int
+    examples: Count
 
 
 class AppendixG(Transfer):
@@ -121,7 +121,7 @@ class AppendixG(Transfer):
 
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
-    examples: int
+    examples: Count
 
 
 class Protocol(Strict):
@@ -134,7 +134,7 @@ class Protocol(Strict):
     more: dict[str, Options] = {}  # defenses beside params.yaml's: name -> kind and options
     defenses: list[str]  # that meet every attacker, beside "none"
     ablations: list[str] = []  # purifiers trained otherwise, which meet those of the gate alone
-    robust: dict[Classifier, float] = {}  # networks that must stay up -> the budget in levels at which they do
+    robust: dict[Classifier, Levels] = {}  # networks that must stay up -> the budget in levels at which they do
     others: list[Classifier] = []  # further victims, of the most important attackers
     data: Data | None = None  # if not the scale's
     batch: Count | None = None  # if not the scale's
@@ -142,7 +142,7 @@ class Protocol(Strict):
     few: Count  # of the attackers that cost most
     gate: Count  # images on which a defense shows that it is competent
     gate_data: Data | None = None  # where the scale's images have no part for validation
-    budgets: list[float] = [0, 2, 4, 8, 16, 64]
+    budgets: list[Levels] = [0, 2, 4, 8, 16, 64]
     steps: Count = 100  # of the longest attack
     draws: list[Count] = [2, 8, 32]  # of a random defense, that an attacker averages over
     seeds: int = Field(5, ge=2)  # of the defender

@@ -1,6 +1,7 @@
 """What every section of the settings shares: strict, frozen objects and errors of one line."""
 
 import difflib
+import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,10 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             # A purifier's own steps are those of its training.
             in_levels(data | {"steps": data.get("ssp_steps", data.get("steps", 1))}, OF_ATTACKS)
+            for key, value in data.items():
+                for one in value if isinstance(value, list) else [value]:
+                    if isinstance(one, float) and not math.isfinite(one):
+                        raise ValueError(f"{key} must be a finite number, got {one}")
         return data
 
 
@@ -85,6 +90,8 @@ def named_network(task: str | None = None) -> Any:
 
 
 Count = Annotated[int, Field(ge=1)]
+Levels = Annotated[float, AfterValidator(lambda value: in_levels({"eps": value}, {"eps"}) or value)]
+Rate = Annotated[float, Field(gt=0)]
 Network = named_network()
 Classifier = named_network("classification")
 Segmenter = named_network("segmentation")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.settings.base import Classifier, Count, Strict
+from lib.settings.base import Classifier, Count, Rate, Strict
 
 SETS = ("world", "neurips2017", "imagenet_val", "generated")
 UNTRAINED = "untrained"  # as weights: random ones, for a dry run
@@ -14,8 +14,8 @@ class Data(Strict):
     """A set of classification images."""
 
     name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
-    side: int  # pixels
-    count: int | None = None  # images per number (default: all)
+    side: Count  # pixels
+    count: Count | None = None  # images per number (default: all)
     ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
 
     @field_validator("name")
@@ -31,10 +31,10 @@ class Scenes(Strict):
 
     name: Literal["world", "camvid", "coco", "generated"]
     labels: Literal["pixels", "boxes"]
-    sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480) and generated images
-    count: int | None = None  # images (default: all)
+    sides: tuple[Count, Count] | None = None  # height and width, for camvid (default 360x480) and generated images
+    count: Count | None = None  # images (default: all)
     ids: str | None = None  # as of `Data`; without, CamVid's are spread over its streets
-    batch: int | None = None  # images per step and per stored shard, where it is not the scale's
+    batch: Count | None = None  # images per step and per stored shard, where it is not the scale's
 
     @model_validator(mode="after")
     def labels_there(self) -> "Scenes":
@@ -56,16 +56,16 @@ class NetworkSpec(Strict):
     weights: str | None = None  # see `lib.zoo`
     sha256: str | None = None
     how: str = ""  # to get the weights
-    classes: int = 1000
+    classes: Count = 1000
     mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.wrappers.Normalised`
     std: tuple[float, float, float] | None = None
-    resize: int | None = None
+    resize: Count | None = None
     background: bool = False
     tap: str | None = None  # the layer that SSP reads
     activations: list[str] = []  # the layers that FFF drives
-    maps: int = 64  # of a SegNet-Basic
-    width: int = 64  # of a purifier or a generator
-    blocks: int = 23
+    maps: Count = 64  # of a SegNet-Basic
+    width: Count = 64  # of a purifier or a generator
+    blocks: Count = 23
     note: str = ""  # in what it differs from the network that the paper calls so; printed below every table with it
     licence: str = ""  # of weights that somebody else published
     megabytes: float | None = None
@@ -97,7 +97,7 @@ class StandIn(TrainingSpec):
     recipe: Literal["natural", "fgsm", "pgd", "ensemble", "scatter"]
     epochs: Count
     batch: Count = 64
-    lr: float = 2e-3
+    lr: Rate = 2e-3
     eps: float = 0  # of the adversaries, in levels, as step
     step: float = 0
     steps: int = 0
@@ -111,7 +111,7 @@ class SegmenterSpec(TrainingSpec):
     data: Scenes
     steps: Count = 10_000
     batch: Count = 4
-    lr: float = 0.1
+    lr: Rate = 0.1
     decay: Literal["constant", "cosine"] = "constant"  # of the learning rate; the published solver keeps it constant
     cycles: Count = 1  # of the cosine; each starts with the full rate and no momentum (warm restarts)
     augment: Literal["none", "flip"] = "none"  # flip mirrors half of the images
@@ -129,7 +129,7 @@ class DetectorSpec(TrainingSpec):
     backbone: Classifier
     epochs: Count
     batch: Count = 32
-    lr: float = 2e-3
+    lr: Rate = 2e-3
 
 
 class PurifierSpec(TrainingSpec):
@@ -153,11 +153,11 @@ class PurifierSpec(TrainingSpec):
     crop: int = Field(128, ge=32, multiple_of=32)  # side of the random crops
     batch: Count = 16
     steps: Count = 400_000
-    lr: float = 1e-4
+    lr: Rate = 1e-4
     adversarial: float = 5e-3  # this and the next two: weights of the losses
     pixel: float = 1e-2
     feature: float = 1.0
-    critic_width: int = 64  # channels of the critic's first layer
+    critic_width: Count = 64  # channels of the critic's first layer
     init: Literal["identity", "random"] = "random"  # identity: begins with a purifier that changes next to nothing
 
     @model_validator(mode="after")
@@ -180,11 +180,11 @@ class GeneratorSpec(TrainingSpec):
     classifier: Classifier  # that is fooled
     eps: float = 10.0  # budget, in levels
     resize: int | None = Field(256, ge=32)  # the shorter side in pixels (None: as it is)
-    side: int = Field(224, ge=32)  # of the crops
+    side: Count = Field(224, ge=32)  # of the crops
     crops: Literal["centre", "random"] = "centre"  # random: also mirrored (ours, for small sets)
     batch: int = Field(15, ge=2)
     steps: Count = 85_400
-    lr: float = 2e-4
+    lr: Rate = 2e-4
 
     @model_validator(mode="after")
     def crops_fit(self) -> "GeneratorSpec":

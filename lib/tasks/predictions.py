@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.checks import checked_bytes, checked_logits, evaluating, finite, unchanged
+from lib.checks import checked_bytes, checked_logits, evaluating, finite, of_shape, unchanged
 from lib.memory import halved
 from lib.tasks.precision import LIMIT, Detections, detections_from, packed
 from lib.units import same_size, unit_images
@@ -70,8 +70,8 @@ def _of_logits(
 
     def predicted(places: range) -> list[Tensor]:
         x = unit_images(images[places.start : places.stop], device)
-        logits = victim(defense(x) if defense else x)
-        if not isinstance(logits, Tensor) or len(logits) != len(x):
+        logits = victim(of_shape(defense(x), x, "the defense") if defense else x)
+        if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(x):
             found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"{type(victim).__name__} must give logits of {len(x)} images, got {found}")
         finite(logits.amax(1), f"{type(victim).__name__}'s logits")  # -inf may rule out a class
@@ -116,6 +116,10 @@ def detect(
 
 def best(result: dict[str, Tensor], name: str) -> Detections:
     """The 100 detections of the highest scores; name: the detector's, for errors."""
+    parts = [result.get(key) for key in ("boxes", "scores", "labels")] if isinstance(result, dict) else [None]
+    sizes = [part.numel() if isinstance(part, Tensor) else -1 for part in parts]
+    if sizes != [4 * sizes[-1], sizes[-1], sizes[-1]]:
+        raise TypeError(f"{name} must give tensors boxes [n,4], scores [n] and labels [n] for each image")
     scores = finite(result["scores"], f"{name}'s scores")
     order = scores.argsort(descending=True, stable=True)[:LIMIT]
     boxes, scores, labels = (result[key][order].cpu().numpy() for key in ("boxes", "scores", "labels"))
@@ -139,7 +143,8 @@ def fidelity_of(
     """
 
     def measured(group: Sequence[int]) -> list[Tensor]:
-        x, other = (unit_images(torch.stack([of[index] for index in group]), device) for of in (clean, images))
+        pairs = [[checked_bytes(of[index], count=False) for index in group] for of in (clean, images)]
+        x, other = (unit_images(torch.stack(each), device) for each in pairs)
         other = defense(other) if defense else other
         error = finite((other - x).square().flatten(1).mean(1), "the difference of the images")
         psnr = -10 * error.log10()

@@ -377,7 +377,7 @@ def test_an_ensemble_averages_logits():
         ({"ids": [1, "1", 2, 3, 4, 5]}, "id '1' is given twice"),
         ({"ids": list("abc")}, "3 ids for 6 images"),
         ({"gradient": "implicit"}, "gradient must be 'unrolled' or 'envelope', got 'implicit'"),
-        ({"reg": 0}, "reg must be positive, got 0"),
+        ({"reg": 0}, "reg must be 1e-09 or more, got 0"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"tolerance": -0.1}, "tolerance must be 0 or more, got -0.1"),
         ({"eps": -LEVEL}, "eps must be 0 or more"),
@@ -394,5 +394,5 @@ def test_bad_arguments_are_refused_in_one_line(network, x, keywords, message):
 def test_the_parts_refuse_bad_arguments_too():
     with pytest.raises(ValueError, match="gradient must be"):
         scattering(logits(2), logits(2), gradient="none")
-    with pytest.raises(ValueError, match="reg must be positive"):
+    with pytest.raises(ValueError, match="reg must be 1e-09 or more"):
         sinkhorn(random(2, 2), reg=-1)

@@ -118,6 +118,11 @@ def test_corrupt_image_is_named(neurips, damage):
     assert "\n" not in str(error.value)
 
 
+def test_tables_may_begin_with_the_mark_of_a_spreadsheet(imagenet):
+    (imagenet / "labels.csv").write_text("file,label\nv2.jpeg,999\nv1.jpeg,0\n", encoding="utf-8-sig")
+    assert images.load_imagenet_val(imagenet, side=16).labels.tolist() == [0, 999]
+
+
 def test_missing_csv_column_is_named(neurips, imagenet):
     (neurips / "images.csv").write_text("ImageId,Label\nb,1\n")
     with pytest.raises(ValueError, match=r"images\.csv: no column 'TrueLabel', only ImageId, Label"):

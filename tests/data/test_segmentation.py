@@ -53,6 +53,15 @@ def test_a_list_of_ids_says_which_pairs_and_in_which_order(camvid):
         load_camvid(camvid, "test", SIDES, ids=["f1", "f9"])
 
 
+def test_a_list_may_begin_with_a_mark_and_hold_names_of_another_encoding(camvid):
+    text = (camvid / "test.txt").read_text()
+    (camvid / "test.txt").write_text(text, encoding="utf-8-sig")
+    assert len(load_camvid(camvid, "test", SIDES)) == 6
+    (camvid / "test.txt").write_bytes("é.png é.png\n".encode("latin-1"))
+    with pytest.raises(FileNotFoundError, match="no such image"):
+        load_camvid(camvid, "test", SIDES)
+
+
 def test_the_tutorials_own_list_is_understood(camvid):
     text = (camvid / "test.txt").read_text()
     (camvid / "test.txt").write_text(

@@ -117,8 +117,22 @@ def test_wrong_keys_are_named(change, message):
         weights.load_state(target, state, "w.npz")
 
 
+@pytest.mark.parametrize("wrong", [torch.tensor(torch.nan), torch.tensor(torch.inf), torch.tensor(1), torch.tensor(1j)])
+def test_weights_are_finite_floats(wrong):
+    state = dict(network().state_dict())
+    state["0.bias"] = wrong.expand(3)
+    with pytest.raises(ValueError, match=r"^w\.npz: '0\.bias' holds other numbers than finite floats"):
+        weights.load_state(network(), state, "w.npz")
+
+
 @pytest.mark.parametrize(
-    "content, message", [(torch.zeros(2), "a Tensor, not a state dict"), ([1, 2], "a list, not a state dict")]
+    "content, message",
+    [
+        (torch.zeros(2), "a Tensor, not a state dict"),
+        ([1, 2], "a list, not a state dict"),
+        ({"model": {"state_dict": {"bias": torch.zeros(2)}}}, "'state_dict' is a dict, not a tensor"),
+        ({"bias": "x"}, "'bias' is a str, not a tensor"),
+    ],
 )
 def test_a_torch_file_without_a_state_dict_is_refused_in_one_line(tmp_path, content, message):
     torch.save(content, tmp_path / "odd.pth")
