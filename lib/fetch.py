@@ -77,7 +77,7 @@ def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | N
 
     url: of the folder with the raw files.  file: a raw file, or the weights, that the user has already.
     """
-    spec, (source, path, how) = chosen.networks[name], zoo.weights_of(name, chosen)
+    (source, path, how), spec = zoo.weights_of(name, chosen), chosen.networks[name]
     target = zoo.ROOT / source
     if spec.weights == UNTRAINED:
         return how

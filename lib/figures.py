@@ -7,6 +7,7 @@ from lib.report.figures import FIGURES, options, redraw
 from lib.report.figures.style import STYLES, write
 from lib.report.results import Results
 from lib.report.tables import tables
+from lib.settings.base import choices
 
 # Tables that no frame makes; the others name themselves in tables.yaml.
 FACTS = {
@@ -39,7 +40,7 @@ def resolve(text: str, known: dict, kind: str) -> str:
     """'6' or 'figure_06' or 'transfer' -> the stored name; ValueError lists what there is."""
     name = f"{kind}_{int(text):02d}" if text.isdigit() else text
     if name not in known:
-        raise ValueError(f"no {kind} '{text}'; there are {', '.join(known)}")
+        raise ValueError(f"no {kind} '{text}'; {choices(text, known)}")
     return name
 
 

@@ -1,4 +1,4 @@
-"""Files that the project wrote earlier, read again: one that was damaged since is named (imports nothing of lib)."""
+"""Files that are read again or that users write: one that is damaged is named (imports nothing of lib)."""
 
 import contextlib
 import json
@@ -6,6 +6,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 
 @contextlib.contextmanager
@@ -23,3 +25,27 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds; ValueError in one line for a damaged one."""
     with intact(path):
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+class Once(yaml.SafeLoader):
+    """YAML in which no key may stand twice: of two the later one would count, without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        for place, (key, _) in enumerate(node.value):
+            if key.value in names[:place]:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path, kind: type = dict) -> Any:
+    """What a YAML file holds, a dict or a list, empty where nothing; ValueError in one line, with the place, for
+    another file and where a key stands twice."""
+    try:
+        found = yaml.load(path.read_text(encoding="utf-8"), Once)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise ValueError(f"{path}: not valid YAML: {why}") from None
+    if not isinstance(found, kind | None):
+        raise ValueError(f"{path}: must hold {'a list' if kind is list else 'keys and values'}, not '{found!s:.40}'")
+    return found or kind()

@@ -47,8 +47,8 @@ def execute(
     """
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.exists():
-        known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
-        raise FileNotFoundError(f"no notebook '{name}'; there are {known}")
+        known = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+        raise FileNotFoundError(f"no notebook '{name}'; {choices(name, known)}")
     results = results or root / "results"
     target = results / scale / name / f"{name}.ipynb"
     failed = target.with_suffix(".failed.ipynb")

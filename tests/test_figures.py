@@ -117,8 +117,8 @@ def test_a_name_with_signs_is_one_cell_in_latex():
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("99", "no figure '99'; there are "),
-        ("table 9", "no table '9'; there are table_01, table_02"),
+        ("99", "no figure '99'; did you mean 'figure_09'? There are: "),
+        ("table 9", "no table '9'; did you mean '"),
         ("6 --format csv", "no format 'csv' here; there are svg, pdf, png"),
         ("table 6 --format png", "no format 'png' here; there are markdown, csv, latex"),
         ("6 --style poster", "no style 'poster'; there are paper, slides"),

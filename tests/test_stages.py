@@ -159,6 +159,14 @@ def raising(error):
     [
         (OSError(28, "No space left on device", "results/x"), "No space left on device: 'results/x': make room"),
         (OSError(30, "Read-only file system", "results"), "results and the store must be writable"),
+        (
+            ValueError("cell 5: OSError: [Errno 30] Read-only file system: '/x'; what was computed is in the store"),
+            "is in the store: results and the store must be writable",
+        ),
+        (
+            ValueError("cell 5: OSError: [Errno 28] No space left on device: '/x'"),
+            "'/x': make room and run again; what",
+        ),
         (MemoryError("3 workers were killed"), "not enough memory: 3 workers were killed; fewer workers"),
         (
             torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),

@@ -30,14 +30,14 @@ class Transfer(Strict):
     victims: list[Classifier]
     surrogate: Classifier
     feature_surrogate: Classifier
-    images: int
+    images: Count
 
 
 class AppendixF(Transfer):
     """notebooks/f_attack_parameters.ipynb: Table 5, Figure 6 and the transfer matrix."""
 
     victim: Classifier  # of Figure 6
-    iterations: list[int]  # of Figure 6
+    iterations: list[Count]  # of Figure 6
 
 
 class AppendixA(Strict):
@@ -45,14 +45,14 @@ class AppendixA(Strict):
 
     sources: dict[str, Classifier]  # name in Figure 1 -> network whose feature space is attacked
     victim: Classifier  # of Figure 1
-    iterations: list[int]
-    images: int
-    examples: int  # in Figure 2
+    iterations: list[Count]
+    images: Count
+    examples: Count  # in Figure 2
     logits: Classifier  # the network of Figure 3's logits
     features: Classifier  # and of its features
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
-    classes: int = 6  # without groups: so many, drawn at random
+    classes: Count = 6  # without groups: so many, drawn at random
 
 
 class TransformTest(Strict):
@@ -60,8 +60,8 @@ class TransformTest(Strict):
 
     data: Scenes
     victims: list[Network]  # the first is the table's
-    steps: int  # of SSP
-    examples: int
+    steps: Count  # of SSP
+    examples: Count
     threshold: float = Field(0.5, ge=0, le=1)  # the score in [0,1] from which a detection is drawn
 
 
@@ -88,18 +88,18 @@ class AppendixB(Strict):
     # By steps of PGD; 0 images: not at all.
     images: Annotated[dict[int, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
     seeds: int = Field(5, ge=2)  # of the dynamic defense
-    draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
-    adaptive: int | None = None  # images of the attackers that are in no row of Table 1 (default: all)
-    most_steps: int | None = None  # of a dry run: fewer than `images` says
+    draws: Count = 8  # of its noise, per step of the attack that averages over it
+    adaptive: Count | None = None  # images of the attackers that are in no row of Table 1 (default: all)
+    most_steps: Count | None = None  # of a dry run: fewer than `images` says
 
 
 class AppendixC(Transfer):
     """notebooks/c_fsa.ipynb: Table 3, and what FSA's surrogate, steps and batch change."""
 
     surrogates: list[Classifier]  # the second table varies these, steps and batches
-    steps: list[int]
-    batches: list[int]  # below params.yaml's size
-    varied: int  # images of the second table
+    steps: list[Count]
+    batches: list[Count]  # below params.yaml's size
+    varied: Count  # images of the second table
     scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
     natural: Classifier  # the same architecture trained naturally
     purifier: Purifier
@@ -113,9 +113,9 @@ class AppendixD(Strict):
     detection: TransformTest  # of Table 4
     feature_surrogate: Classifier
     victims: list[Classifier]
-    images: int
+    images: Count
     pictured: list[str]  # the generators of Figure 9
-    examples: int
+    examples: Count
     purifier: Purifier
 
 
@@ -125,7 +125,7 @@ class AppendixG(Transfer):
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
     purifier: Purifier
-    examples: int
+    examples: Count
 
 
 class Protocol(Strict):

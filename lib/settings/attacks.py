@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 from lib.settings.base import Count, Strict
 from lib.units import OF_ATTACKS, in_levels
 
-ASCENT = {"eps": float, "step": float, "steps": int}
-MOMENTUM = ASCENT | {"decay": float}
+ASCENT = {"eps": float, "step": float, "steps": Count}
+MOMENTUM = ASCENT | {"decay": Annotated[float, Field(ge=0)]}
 DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
 PGD = ASCENT | {"start": Literal["uniform", "clean"], "loss": Literal["cross-entropy", "margin", "dlr"]}
 TRANSPORT = {
@@ -27,14 +27,14 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "i_fgsm": ASCENT,
     "mi_fgsm": MOMENTUM,
     "dim": DIVERSE,
-    "dim_ti": DIVERSE | {"kernel": int, "edge": float},
+    "dim_ti": DIVERSE | {"kernel": Count, "edge": Annotated[float, Field(gt=0)]},
     "pgd": PGD,
     "pgd_targeted": PGD | {"target": Literal["random", "least likely", "runner-up"]},
     "square": {"eps": float, "queries": Count, "share": Annotated[float, Field(gt=0, le=1)]},
     "spsa": ASCENT | {"samples": Count, "delta": Annotated[float, Field(gt=0)]},
     "corners": {"eps": float, "queries": Count},
     "ssp": ASCENT | {"start": Literal["noise", "perturbed"]},
-    "fff": {"eps": float, "iterations": int, "lr": float, "halve_every": int},
+    "fff": {"eps": float, "iterations": Count, "lr": Annotated[float, Field(gt=0)], "halve_every": Count},
     "fsa": ASCENT | TRANSPORT | {"gradient": Literal["unrolled", "envelope"]},
     "cda": {"eps": float, "smoothing": bool},
 }

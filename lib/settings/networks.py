@@ -14,8 +14,8 @@ class Data(Strict):
     """A set of classification images."""
 
     name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
-    side: int  # pixels
-    count: int | None = None  # images per number (default: all)
+    side: Count  # pixels
+    count: Count | None = None  # images per number (default: all)
     ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
 
     @field_validator("name")
@@ -32,9 +32,9 @@ class Scenes(Strict):
     name: Literal["world", "camvid", "coco", "generated"]
     labels: Literal["pixels", "boxes"]
     sides: tuple[int, int] | None = None  # height and width, for camvid (default 360x480) and generated images
-    count: int | None = None  # images (default: all)
+    count: Count | None = None  # images (default: all)
     ids: str | None = None  # as of `Data`; without, CamVid's are spread over its streets
-    batch: int | None = None  # images per step and per stored shard, where it is not the scale's
+    batch: Count | None = None  # images per step and per stored shard, where it is not the scale's
 
     @model_validator(mode="after")
     def labels_there(self) -> "Scenes":
