@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +15,12 @@ import yaml
 def intact(path: Path) -> Iterator[None]:
     """Around the reading of a result; ValueError in one line, with the path, where it is not what was written."""
     try:
+        if path.suffix in (".csv", ".md") and re.search(r"(?m)^[<>]{7} ", path.read_text(encoding="utf-8")):
+            raise ValueError("it holds both sides of a merge")
         yield
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"{path} is damaged ({why}): get it back with git checkout, or compute its stage again"
+        why = re.split(r"\.\s|\n", str(error))[0] or type(error).__name__  # NumPy's next sentence asks for trust
+        message = f"{path.resolve()} is damaged ({why}): get it back with git checkout, or compute its stage again"
         raise ValueError(message) from None
 
 

@@ -57,6 +57,7 @@ def execute(
     # Papermill warns at every start that a parameter or a language is unknown, and of a dead kernel, said below.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     with stages.running(name, scale, root, results) as folder:
+        (profile := folder.parents[1] / "ipython").mkdir()
         papermill.execute_notebook(
             str(source),
             str(failed),
@@ -69,7 +70,8 @@ def execute(
             stderr_file=sys.stderr,
             kernel_manager_class=ThisPython,
             # The kernel warns at every start, and when a cell fails, that its loopback connection is not encrypted.
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            # A profile of its own: what the user's IPython runs at its start is no part of a result.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--ipython-dir={profile}"],
         )
         nbformat.write(stable(nbformat.read(failed, as_version=4)), folder / target.name)
         record = {"stage": name, "command": f"companion run {name} --scale {scale}"}

@@ -1,13 +1,17 @@
 """lib/cli.py: one command for all, quick, and of one line where something is wrong."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 
 import pytest
+import typer
 
 from lib import keys, settings
 from lib.cli import app
+from lib.training import runner
 from tests.conftest import companion, refused
 
 COMMANDS = [
@@ -85,3 +89,28 @@ def test_files_are_utf_8_whatever_the_locale():
     assert done.returncode == 0, done.stderr
     stored = settings.ROOT / "results" / "mini" / "b_at_comparison" / "tables" / "table_01.md"
     assert done.stdout.decode("utf-8").strip() == stored.read_text(encoding="utf-8").strip()
+
+
+def documented():
+    """Every command of README and docs that has an argument, as it is printed: in a block, or between backquotes."""
+    pages = [settings.ROOT / "README.md", *sorted((settings.ROOT / "docs").glob("*.md"))]
+    shown = r"(?m)(?:^ *(?:[A-Z_]+=\S+ )*|`)(?:\.venv/bin/)?companion ([a-z][^#`\n]*)"
+    return sorted({found.strip() for page in pages for found in re.findall(shown, page.read_text())})
+
+
+@pytest.mark.parametrize("line", documented())
+def test_every_command_of_the_pages_can_be_given(line):
+    """Its options are there, and what it names."""
+    context = typer.main.get_command(app)
+    arguments = shlex.split(line)
+    named = {"scale": None, "name": ""}
+    while arguments and hasattr(context, "commands"):
+        context = context.commands[arguments.pop(0)]
+    if arguments:
+        named |= context.make_context(line, arguments).params
+    if named["scale"] not in (None, "mine", "SCALE"):
+        scale = settings.load(named["scale"])
+        if context.name == "train" and named["name"]:
+            assert named["name"] in runner.names(scale)
+        if context.name == "run":
+            assert (settings.ROOT / "notebooks" / f"{named['notebook']}.ipynb").is_file()

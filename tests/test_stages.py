@@ -52,6 +52,11 @@ def test_an_error_leaves_the_old_results_and_so_does_a_stage_that_writes_nothing
     assert contents(scale.parent) == before and "COMPANION_RESULTS" not in os.environ
 
 
+def test_a_write_that_fails_names_the_results(scale):
+    with pytest.raises(OSError, match=r"No space left on device: '.*mini/a'"), stages.staged(scale, "a"):
+        raise OSError(28, "No space left on device")
+
+
 def test_a_stage_sees_the_results_of_the_others_and_records_its_seconds(scale):
     left = scale.parent / "mini-a.part" / "mini" / "a" / "left.csv"  # by a run that was killed
     write_bytes(left, b"half")
