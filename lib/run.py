@@ -59,8 +59,7 @@ def execute(
     with stages.running(name, scale, root, results) as folder:
         (profile := folder.parents[1] / "ipython").mkdir()
         papermill.execute_notebook(
-            str(source),
-            str(failed),
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, failed)),  # it formats both
             parameters={"scale": scale, **parameters},
             kernel_name=KERNEL,
             language="python",

@@ -127,6 +127,17 @@ def test_what_the_users_ipython_does_at_its_start_is_no_part_of_a_result(root, m
     assert [path.name for path in theirs.rglob("*.*")] == ["mine.py"]
 
 
+def test_a_checkout_may_lie_in_a_folder_of_any_name(tmp_path):
+    """Papermill fills in what stands in braces in a path."""
+    root = tmp_path / "50% {scale} [x] é"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "scales").mkdir()
+    (root / "params.yaml").write_text("scale: mini")
+    (root / "scales" / "mini.yaml").write_text("a: 1")
+    notebook(root, "a", "print('good')")
+    assert run.execute("a", "mini", root) == root / "results" / "mini" / "a" / "a.ipynb"
+
+
 def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, monkeypatch, tmp_path_factory):
     foreign = tmp_path_factory.mktemp("jupyter")
     (foreign / "kernels" / "python3").mkdir(parents=True)
