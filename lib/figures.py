@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lib.reading import intact
+from lib.reading import read_text
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
 from lib.report.figures.style import STYLES, write
@@ -79,8 +79,7 @@ def draw(
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
     name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
-    with intact(path := results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}")):
-        text = path.read_text()
+    text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}"))
     if kind == "latex":
         from lib.report.latex import latex
 

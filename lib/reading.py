@@ -24,6 +24,12 @@ def intact(path: Path) -> Iterator[None]:
         raise ValueError(message) from None
 
 
+def read_text(path: Path) -> str:
+    """A text; ValueError in one line for a damaged one."""
+    with intact(path):
+        return path.read_text(encoding="utf-8")
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds; ValueError in one line for a damaged one."""
     with intact(path):

@@ -234,3 +234,15 @@ def test_a_table_of_earlier_code_is_still_listed_and_printed(run, results):
     results.save_table("fsa_strongest", pd.DataFrame({"victim": ["Inc-v3"], "FSA less SSP": ["45.0"]}))
     assert "table fsa_strongest     stored   stored besides" in run("list")
     assert "| Inc-v3   | 45.0 " in run("table fsa_strongest")
+
+
+@pytest.mark.parametrize(
+    "line, name",
+    [("table 6", "tables/table_06.md"), ("table 6 --format csv", "tables/table_06.csv"), ("6", "data/figure_06.csv")],
+)
+def test_both_sides_of_a_merge_are_not_shown(results, run, line, name):
+    path = results.find(name)
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, "<<<<<<< HEAD\n", *rest, "=======\n", *rest, ">>>>>>> theirs\n"]))
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(it holds both sides of a merge\): get it back"):
+        run(line)
