@@ -6,6 +6,8 @@ A function per command, thin over lib. What takes seconds to import is imported 
 import contextlib
 import errno
 import hashlib
+import locale
+import os
 import re
 import sys
 import tempfile
@@ -390,6 +392,10 @@ def move(target: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new fo
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; the exit status. What is wrong with the user's input ends in one line."""
+    other = locale.getpreferredencoding(False).upper() != "UTF-8" and os.environ.get("PYTHONUTF8") != "1"
+    if other and arguments is None:
+        # Every file is UTF-8, whatever the user's locale; only a new Python can change what it reads and writes.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | {"PYTHONUTF8": "1"})
     try:
         app(args=arguments, prog_name="companion")
     except SystemExit as end:
@@ -405,11 +411,13 @@ def main(arguments: list[str] | None = None) -> int:
 def in_words(error: Exception) -> str | None:
     """What went wrong, in one line; None for an error of the code, whose traceback is needed."""
     said = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{said}: make room and run again; what was computed is in the store (companion store size, prune, move)"
-    if isinstance(error, OSError) and error.errno in (errno.EROFS,):
+    kept = "; what was computed is in the store" * ("is in the store" not in said)
+    number = int((re.search(r"\[Errno (\d+)\]", said) or [0, 0])[1])  # also of what a cell of a notebook died of
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{said}: make room and run again{kept} (companion store size, prune, move)"
+    if number == errno.EROFS:
         return f"{said}: results and the store must be writable (COMPANION_STORE names another place for the store)"
     if isinstance(error, MemoryError) or re.search("out of memory|alloc.* memory|memory.* alloc", said, re.IGNORECASE):
         less = "fewer workers (COMPANION_WORKERS=1) or a smaller batch in scales/ need less"
-        return f"not enough memory: {said or type(error).__name__}; {less}; what was computed is in the store"
+        return f"not enough memory: {said or type(error).__name__}; {less}{kept}"
     return None if isinstance(error, RuntimeError) else str(error)

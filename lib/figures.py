@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from lib.reading import read_text
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
 from lib.report.figures.style import STYLES, write
 from lib.report.results import Results
 from lib.report.tables import tables
+from lib.settings.base import choices
 
 # Tables that no frame makes; the others name themselves in tables.yaml.
 FACTS = {
@@ -39,7 +41,7 @@ def resolve(text: str, known: dict, kind: str) -> str:
     """'6' or 'figure_06' or 'transfer' -> the stored name; ValueError lists what there is."""
     name = f"{kind}_{int(text):02d}" if text.isdigit() else text
     if name not in known:
-        raise ValueError(f"no {kind} '{text}'; there are {', '.join(known)}")
+        raise ValueError(f"no {kind} '{text}'; {choices(text, known)}")
     return name
 
 
@@ -77,7 +79,7 @@ def draw(
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
     name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
-    text = results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}").read_text()
+    text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}"))
     if kind == "latex":
         from lib.report.latex import latex
 

@@ -47,8 +47,8 @@ def execute(
     """
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.exists():
-        known = ", ".join(sorted(path.stem for path in source.parent.glob("*.ipynb")))
-        raise FileNotFoundError(f"no notebook '{name}'; there are {known}")
+        known = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
+        raise FileNotFoundError(f"no notebook '{name}'; {choices(name, known)}")
     results = results or root / "results"
     target = results / scale / name / f"{name}.ipynb"
     failed = target.with_suffix(".failed.ipynb")
@@ -57,9 +57,9 @@ def execute(
     # Papermill warns at every start that a parameter or a language is unknown, and of a dead kernel, said below.
     logging.getLogger("papermill").setLevel(logging.CRITICAL)
     with stages.running(name, scale, root, results) as folder:
+        (profile := folder.parents[1] / "ipython").mkdir()
         papermill.execute_notebook(
-            str(source),
-            str(failed),
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (source, failed)),  # it formats both
             parameters={"scale": scale, **parameters},
             kernel_name=KERNEL,
             language="python",
@@ -69,7 +69,8 @@ def execute(
             stderr_file=sys.stderr,
             kernel_manager_class=ThisPython,
             # The kernel warns at every start, and when a cell fails, that its loopback connection is not encrypted.
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+            # A profile of its own: what the user's IPython runs at its start is no part of a result.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--ipython-dir={profile}"],
         )
         nbformat.write(stable(nbformat.read(failed, as_version=4)), folder / target.name)
         record = {"stage": name, "command": f"companion run {name} --scale {scale}"}

@@ -89,3 +89,7 @@ def staged(folder: Path, stage: str) -> Iterator[Path]:
                 shutil.rmtree(view, ignore_errors=True)
     except Timeout:
         raise ValueError(f"{stage} runs already at scale {folder.name}, in another process; wait for its end") from None
+    except OSError as error:
+        if error.errno and error.filename is None:  # a write knows no name
+            error.filename = str(folder / stage)
+        raise

@@ -10,11 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lib import machine
 from lib.atomic import lock, write_bytes
-from lib.reading import read_json
+from lib.reading import read_json, read_yaml
 
 
 def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def read(results: Path) -> dict[str, dict[str, Any]]:
 def stages(root: Path) -> dict[str, dict]:
     """The stages of dvc.yaml; none in a project folder without one."""
     path = root / "dvc.yaml"
-    return yaml.safe_load(path.read_text())["stages"] if path.exists() else {}
+    return read_yaml(path).get("stages", {}) if path.exists() else {}
 
 
 def announcement(name: str, scale: str, root: Path) -> str:

@@ -63,7 +63,13 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     """
     spec = _spec(name, settings)
     dry = spec.weights == UNTRAINED
-    network = _initialised(name, spec, key(UNTRAINED, name)) if dry else filled(spec, fetch(name, settings))
+    try:
+        network = _initialised(name, spec, key(UNTRAINED, name)) if dry else filled(spec, fetch(name, settings))
+    except ValueError as error:
+        if "cannot be read" not in str(error):
+            raise
+        source, path, how = weights_of(name, settings)
+        raise ValueError(f"{error}; to get {path or source} again: {how}") from None
     return _ready(network, name, settings, device, fast)
 
 

@@ -117,8 +117,8 @@ def test_a_name_with_signs_is_one_cell_in_latex():
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("99", "no figure '99'; there are "),
-        ("table 9", "no table '9'; there are table_01, table_02"),
+        ("99", "no figure '99'; did you mean 'figure_09'? There are: "),
+        ("table 9", "no table '9'; did you mean '"),
         ("6 --format csv", "no format 'csv' here; there are svg, pdf, png"),
         ("table 6 --format png", "no format 'png' here; there are markdown, csv, latex"),
         ("6 --style poster", "no style 'poster'; there are paper, slides"),
@@ -234,3 +234,15 @@ def test_a_table_of_earlier_code_is_still_listed_and_printed(run, results):
     results.save_table("fsa_strongest", pd.DataFrame({"victim": ["Inc-v3"], "FSA less SSP": ["45.0"]}))
     assert "table fsa_strongest     stored   stored besides" in run("list")
     assert "| Inc-v3   | 45.0 " in run("table fsa_strongest")
+
+
+@pytest.mark.parametrize(
+    "line, name",
+    [("table 6", "tables/table_06.md"), ("table 6 --format csv", "tables/table_06.csv"), ("6", "data/figure_06.csv")],
+)
+def test_both_sides_of_a_merge_are_not_shown(results, run, line, name):
+    path = results.find(name)
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([first, "<<<<<<< HEAD\n", *rest, "=======\n", *rest, ">>>>>>> theirs\n"]))
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(it holds both sides of a merge\): get it back"):
+        run(line)

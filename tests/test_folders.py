@@ -255,7 +255,7 @@ def test_what_cannot_be_attacked_is_one_line(photographs, networks, tmp_path, mo
     for arguments, message in [
         (["SPS"], "no attack 'SPS'; there are Noise"),
         (["FFF"], "FFF makes one perturbation for images of one size"),
-        (["CDA", "--surrogate", "VGG-16"], "no surrogate 'VGG-16' for CDA at scale mini; there are CDA-ImageNet"),
+        (["CDA", "--surrogate", "VGG-16"], "no surrogate 'VGG-16' for CDA at scale mini; did you mean 'CDA-"),
         (["FGSM", "--labels", tmp_path / "other.csv"], "is no table with the columns file and label"),
         (["FGSM", "--labels", tmp_path / "few.csv"], "few.csv: no label for b.jpg"),
         (["FGSM", "--labels", tmp_path / "nowhere.csv"], "nowhere.csv"),

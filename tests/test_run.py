@@ -116,6 +116,28 @@ def test_a_kernel_that_is_killed_is_one_line(root, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_what_the_users_ipython_does_at_its_start_is_no_part_of_a_result(root, monkeypatch, tmp_path_factory):
+    """Nor does a home without room end a kernel, which writes its profile elsewhere."""
+    theirs = tmp_path_factory.mktemp("ipython")
+    (theirs / "profile_default" / "startup").mkdir(parents=True)
+    (theirs / "profile_default" / "startup" / "mine.py").write_text("sum = max")
+    monkeypatch.setenv("IPYTHONDIR", str(theirs))
+    notebook(root, "a", "print(sum([1, 2]))")
+    assert nbformat.read(run.execute("a", "mini", root), 4).cells[-1].outputs[0].text == "3\n"
+    assert [path.name for path in theirs.rglob("*.*")] == ["mine.py"]
+
+
+def test_a_checkout_may_lie_in_a_folder_of_any_name(tmp_path):
+    """Papermill fills in what stands in braces in a path."""
+    root = tmp_path / "50% {scale} [x] é"
+    (root / "notebooks").mkdir(parents=True)
+    (root / "scales").mkdir()
+    (root / "params.yaml").write_text("scale: mini")
+    (root / "scales" / "mini.yaml").write_text("a: 1")
+    notebook(root, "a", "print('good')")
+    assert run.execute("a", "mini", root) == root / "results" / "mini" / "a" / "a.ipynb"
+
+
 def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, monkeypatch, tmp_path_factory):
     foreign = tmp_path_factory.mktemp("jupyter")
     (foreign / "kernels" / "python3").mkdir(parents=True)
@@ -131,7 +153,7 @@ def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, mon
 
 def test_an_unknown_notebook_lists_those_there_are(root):
     notebook(root, "a")
-    with pytest.raises(FileNotFoundError, match="no notebook 'b'; there are a"):
+    with pytest.raises(FileNotFoundError, match="no notebook 'b'; did you mean 'a'"):
         run.execute("b", "mini", root)
 
 

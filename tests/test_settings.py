@@ -1,4 +1,5 @@
 import inspect
+import re
 import shutil
 
 import pytest
@@ -340,16 +341,66 @@ def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):
 
 def test_an_unknown_scale_lists_the_valid_ones():
     with pytest.raises(
-        FileNotFoundError, match=r"scales/huge.yaml not found; the scales are dryrun, lab, mini, paper, sample"
+        FileNotFoundError,
+        match=r"scales/huge.yaml not found; did you mean '\w+'\? There are: dryrun, lab, mini, paper, sample",
     ):
         settings.load("huge")
 
 
-def test_broken_yaml_is_one_line(root):
-    (root / "params.yaml").write_text("scale: [")
-    with pytest.raises(ValueError, match=r"params.yaml: not valid YAML") as caught:
-        settings.params(root)
+@pytest.mark.parametrize("file", ["params.yaml", "scales/mini.yaml"])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"scale: [", "not valid YAML: .* at line 1, column 9"),
+        (b"scale: mini\n\tbatch: 3\n", "not valid YAML: .*at line 2"),
+        (b"seed: 0\nscale: mini\nseed: 1\n", "not valid YAML: 'seed' stands twice at line 3, column 1"),
+        (b"attacks: {fgsm: {eps: 8, eps: 16}}\n", "not valid YAML: 'eps' stands twice at line 1, column 26"),
+        ("note: caf\xe9".encode("latin-1"), "not valid YAML: 'utf-8' codec"),
+        (b"<<<<<<< HEAD\nseed: 0\n", "not valid YAML: .* at line 2"),
+        (b"- scale\n", r"must hold keys and values, not '\['scale'\]'"),
+        (b"mini\n", "must hold keys and values, not 'mini'"),
+        (b"", "Field required|Input should"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_one_line_with_the_place(root, file, content, said):
+    (root / file).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{file}: .*(?:{said})") as caught:
+        settings.params(root) if file == "params.yaml" else settings.load("mini", root)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["../scales/mini", "Mini", "mini.yaml"])
+def test_a_scale_is_called_as_its_file(root, name):
+    with pytest.raises(FileNotFoundError, match="not found; did you mean 'mini'"):
+        change(root / "params.yaml", lambda data: data.update(scale=str(name)))
+        settings.load(None, root)
+
+
+@pytest.mark.parametrize(
+    "edit, place",
+    [
+        (lambda data: data.update(batch=-1), "batch"),
+        (lambda data: data["data"].update(count=-1), "data.count"),
+        (lambda data: data["a"].update(images=-1), "a.images"),
+        (lambda data: data["a"].update(iterations=[0]), "a.iterations.0"),
+        (lambda data: data["e"]["detection"].update(steps=0), "e.detection.steps"),
+        (lambda data: data.update(attacks={"ssp": {"steps": 0}}), "attacks.ssp.steps"),
+        (lambda data: data.update(attacks={"mi_fgsm": {"decay": float("nan")}}), "attacks.mi_fgsm.decay"),
+        (lambda data: data.update(attacks={"dim_ti": {"kernel": 0}}), "attacks.dim_ti.kernel"),
+        (lambda data: data.update(attacks={"fff": {"lr": -0.1}}), "attacks.fff.lr"),
+    ],
+)
+def test_a_count_or_a_rate_that_cannot_be_is_refused_where_it_stands(root, edit, place):
+    change(root / "scales" / "mini.yaml", edit)
+    with pytest.raises(ValueError, match=rf"^scales/mini\.yaml: {re.escape(place)}: Input should be greater than"):
+        settings.load("mini", root)
+
+
+@pytest.mark.parametrize("asked", ["many", "0", "-1", "1.5"])
+def test_an_impossible_number_of_workers_is_one_line(monkeypatch, asked):
+    monkeypatch.setenv("COMPANION_WORKERS", asked)
+    with pytest.raises(ValueError, match=f"^COMPANION_WORKERS={asked} is none of: auto, 1, 2"):
+        settings.params().cores()
 
 
 def test_levels_become_unit_scale():
@@ -457,7 +508,7 @@ def test_a_scale_like_another_finds_its_networks_where_that_one_does(root):
 @pytest.mark.parametrize(
     "content, message",
     [
-        ({"like": "minni"}, "scales/minni.yaml not found; the scales are dryrun, few, lab, mini, paper, sample"),
+        ({"like": "minni"}, "scales/minni.yaml not found; did you mean 'mini'"),
         ({"like": ["mini"]}, r"scales/\['mini'\].yaml not found"),
         ({"like": "few"}, "scales/few.yaml: like: few is itself like few; name a scale that stands alone"),
         ({"like": "lab"}, "scales/few.yaml: like: lab is itself like mini; name a scale that stands alone"),

@@ -52,6 +52,11 @@ def test_an_error_leaves_the_old_results_and_so_does_a_stage_that_writes_nothing
     assert contents(scale.parent) == before and "COMPANION_RESULTS" not in os.environ
 
 
+def test_a_write_that_fails_names_the_results(scale):
+    with pytest.raises(OSError, match=r"No space left on device: '.*mini/a'"), stages.staged(scale, "a"):
+        raise OSError(28, "No space left on device")
+
+
 def test_a_stage_sees_the_results_of_the_others_and_records_its_seconds(scale):
     left = scale.parent / "mini-a.part" / "mini" / "a" / "left.csv"  # by a run that was killed
     write_bytes(left, b"half")
@@ -159,6 +164,14 @@ def raising(error):
     [
         (OSError(28, "No space left on device", "results/x"), "No space left on device: 'results/x': make room"),
         (OSError(30, "Read-only file system", "results"), "results and the store must be writable"),
+        (
+            ValueError("cell 5: OSError: [Errno 30] Read-only file system: '/x'; what was computed is in the store"),
+            "is in the store: results and the store must be writable",
+        ),
+        (
+            ValueError("cell 5: OSError: [Errno 28] No space left on device: '/x'"),
+            "'/x': make room and run again; what",
+        ),
         (MemoryError("3 workers were killed"), "not enough memory: 3 workers were killed; fewer workers"),
         (
             torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate"),

@@ -265,6 +265,17 @@ def test_a_torchvision_detector_loads_from_its_own_file(places):
     assert {"boxes", "scores", "labels"} <= set(found)
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_weights_that_cannot_be_read_are_named_with_the_command_that_gets_them(content):
+    file = zoo.ROOT / "models" / "sample" / "N.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(content)
+    again = rf"cannot be read \(.*; to get {file} again: trained by the pipeline: dvc repro$"
+    with pytest.raises(ValueError, match=again) as error:
+        zoo.load("N", settings(N=VGG | {"family": "small", "architecture": "vgg16", "weights": None}))
+    assert "\n" not in str(error.value)
+
+
 def test_a_missing_onnx_file_says_how_to_get_it(places):
     spec = {"role": "victim", "task": "detection", "family": "yolox_onnx", "architecture": "yolox_nano"}
     with pytest.raises(FileNotFoundError, match=r"^Y: no weights \(weights/y\.onnx\); to get them: ask$"):

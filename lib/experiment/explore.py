@@ -21,6 +21,7 @@ from lib.data.images import ImageSet, as_rgb, find_folder, image_files, middle, 
 from lib.data.sets import class_names, load_set
 from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
+from lib.settings.base import choices
 from lib.tasks.predictions import Prediction
 
 # Which networks an attack can look at, by what it looks at (`lib.attacks.registry.Attack.on`). A victim needs logits.
@@ -101,7 +102,7 @@ def chosen_networks(
     for name, looks_at, what in asked:
         known = fitting(scale, looks_at)
         if name not in known:
-            raise ValueError(f"no {what} at scale {scale.name}; there are {', '.join(known)}")
+            raise ValueError(f"no {what} at scale {scale.name}; {choices(name, known)}")
     return surrogate if on in FITS else None, victim
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lib import markdown
+from lib.reading import read_text
 from lib.report import claims
 from lib.report.results import Results
 from lib.settings import ROOT
@@ -66,7 +67,7 @@ def _claims(root: Path, scale: str, letters: str) -> str:
 
 
 def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
-    lines = Results(scale, root).find(f"tables/{name}.md").read_text().splitlines()
+    lines = read_text(Results(scale, root).find(f"tables/{name}.md")).splitlines()
     return "\n".join(lines[:2] + [line for line in lines[2:] if not starts or line[2:].startswith(starts)])
 
 

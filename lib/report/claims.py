@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import Field, model_validator
 
 from lib import markdown, settings
 from lib.frames import Frame
-from lib.reading import intact
+from lib.reading import intact, read_yaml
 from lib.report import facts
 from lib.report.results import Results
 from lib.report.scores import Estimate, combined, derived, point
@@ -108,9 +107,10 @@ def claims() -> list[Claim]:
     """The supplement's claims in its order, then the user's own. ValueError in one line for a mistake in a file."""
     found = []
     for path in FILES:
-        for entry in (yaml.safe_load(path.read_text()) if path.exists() else None) or []:
-            named = {**entry, "lines": str(entry.get("lines", ""))}
-            found.append(validated(Claim, named, f"{path.parent.name}/{path.name}: {entry.get('id', 'a claim')}"))
+        for number, entry in enumerate(read_yaml(path, list) if path.exists() else [], 1):
+            named = entry | {"lines": str(entry.get("lines", ""))} if isinstance(entry, dict) else {}
+            where = f"{path.parent.name}/{path.name}: {named.get('id', f'claim {number}')}"
+            found.append(validated(Claim, named or entry, where))
     return found
 
 

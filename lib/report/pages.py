@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib import markdown
 from lib.markdown import verbatim
-from lib.reading import read_json
+from lib.reading import read_json, read_text
 from lib.report import published
 from lib.report.claims import COLUMNS, counts
 from lib.report.figures import FIGURES, NOTES
@@ -56,7 +56,7 @@ def markdown_pages(site: Site) -> dict[str, str]:
     }
     for name, heading in {"claims": "Claims", "comparison": "The paper and this reproduction"}.items():
         path = site.find(f"{name}.md")
-        written[f"{name}.md"] = path.read_text() if path else f"# {heading}\n\n{absent(f'{name}.md', scale)}\n"
+        written[f"{name}.md"] = read_text(path) if path else f"# {heading}\n\n{absent(f'{name}.md', scale)}\n"
     return written | {f"tables/{name}.md": table_page(site, name) for name in site.names("tables/*.md")}
 
 
@@ -118,7 +118,7 @@ def table_block(site: Site, name: str, up: str = "", shown: bool = True) -> str:
     stored = site.find(f"tables/{name}.md")
     if stored is None:
         return absent(f"tables/{name}.md", site.results.scale)
-    text = stored.read_text() if shown else ""
+    text = read_text(stored) if shown else ""
     printed = name in published.TABLES
     command = f"Print: `companion table {int(name[6:])} --scale {site.results.scale}`. " if printed else ""
     origin = ran(site, site.maker(f"tables/{name}.md"), up)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import AfterValidator, Field
 
 from lib import settings
 from lib.frames import Frame, join
+from lib.reading import read_yaml
 from lib.report import facts, published
 from lib.report.scores import SCORES, Estimate, combined, estimate, point
 from lib.settings import ROOT
@@ -91,8 +91,7 @@ def tables(own: bool = False) -> dict[str, Table]:
     """Every table by name; own: only those of own/. ValueError in one line for a mistake in a file."""
     found = {}
     for path in FILES[own:]:
-        entries = yaml.safe_load(path.read_text()) if path.exists() else None
-        for name, entry in (entries or {}).items():
+        for name, entry in (read_yaml(path) if path.exists() else {}).items():
             if not re.fullmatch(r"\w[\w-]*", str(name)):
                 raise ValueError(
                     f"{path.parent.name}/{path.name}: '{name}' becomes a file's name: take letters, digits, _ and -"

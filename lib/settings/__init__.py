@@ -6,12 +6,13 @@ error of one line that names the nearest valid key.
 
 import functools
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field
 
+from lib.reading import read_yaml
 from lib.settings import networks as recipes
 from lib.settings.appendices import (
     AppendixA,
@@ -35,6 +36,7 @@ from lib.settings.base import (
     Purifier,
     Segmenter,
     Strict,
+    choices,
     validated,
 )
 from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
@@ -57,7 +59,9 @@ class Params(Strict):
 
     def cores(self) -> int:
         """How many workers compute side by side on a CPU: $COMPANION_WORKERS, else as params.yaml says."""
-        asked = os.environ.get("COMPANION_WORKERS") or self.workers
+        asked = os.environ.get("COMPANION_WORKERS") or str(self.workers)
+        if asked != "auto" and not re.fullmatch(r"[1-9]\d*", asked):
+            raise ValueError(f"COMPANION_WORKERS={asked} is none of: auto, 1, 2, ...")
         return len(os.sched_getaffinity(0)) if asked == "auto" else int(asked)
 
     def engine_here(self) -> str:
@@ -105,20 +109,17 @@ class Scale(Strict):
         return "DRY RUN: untrained networks, generated images; the numbers mean nothing." if dry else ""
 
 
-def _yaml(path: Path) -> dict:
-    try:
-        return yaml.safe_load(path.read_text()) or {}
-    except FileNotFoundError:
-        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
-        hint = f"; the scales are {known}" if path.parent.name == "scales" else ""
-        raise FileNotFoundError(f"{path.parent.name}/{path.name} not found{hint}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not valid YAML: {' '.join(str(error).split())}") from None
+def _scale(name: object, root: Path) -> dict:
+    """The content of scales/<name>.yaml."""
+    known = sorted(path.stem for path in (root / "scales").glob("*.yaml"))
+    if name not in known:
+        raise FileNotFoundError(f"scales/{name}.yaml not found; {choices(name, known)}")
+    return read_yaml(root / "scales" / f"{name}.yaml")
 
 
 def params(root: Path = ROOT) -> Params:
     """The validated params.yaml. ValueError in one line for an unknown key or a bad value."""
-    return validated(Params, _yaml(root / "params.yaml"), "params.yaml")
+    return validated(Params, read_yaml(root / "params.yaml"), "params.yaml")
 
 
 def purifier() -> str:
@@ -137,10 +138,9 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
     FileNotFoundError or ValueError in one line.
     """
     name = scale or params(root).scale
-    where = f"scales/{name}.yaml"
-    data = _yaml(root / where)
+    where, data = f"scales/{name}.yaml", _scale(name, root)
     if like := data.get("like"):
-        other = _yaml(root / "scales" / f"{like}.yaml")
+        other = _scale(like, root)
         if "like" in other:
             raise ValueError(f"{where}: like: {like} is itself like {other['like']}; name a scale that stands alone")
         base = load(like, root)  # by itself first: a mistake in it is reported where it stands

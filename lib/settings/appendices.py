@@ -87,7 +87,7 @@ class AppendixB(Strict):
     # By steps of PGD; 0 images: not at all.
     images: Annotated[dict[Count, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
     seeds: int = Field(5, ge=2)  # of the dynamic defense
-    draws: int = Field(8, ge=1)  # of its noise, per step of the attack that averages over it
+    draws: Count = 8  # of its noise, per step of the attack that averages over it
     adaptive: Count | None = None  # images of the attackers that are in no row of Table 1 (default: all)
     most_steps: Count | None = None  # of a dry run: fewer than `images` says
 

@@ -11,6 +11,7 @@ forward pass; here a step has attacks and two networks, and one place that steps
 import io
 import json
 import math
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -161,7 +162,10 @@ def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int,
     number, workers = worker()
     stored = None
     if number == 0 and checkpoint.is_file():
-        stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        try:
+            stored = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        except (RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            print(f"{checkpoint.name} is damaged; the training begins anew", file=sys.stderr)
     if workers > 1:  # the others may not see the first one's disk
         box = [stored]
         distributed.broadcast_object_list(box, device=torch.device("cpu"))

@@ -25,6 +25,7 @@ from lib.data.unlabelled import Photographs, unlabelled
 from lib.engine import engine_of, in_order, one_thread
 from lib.reading import intact, read_json
 from lib.settings import ROOT, NetworkSpec, Scale
+from lib.settings.base import choices
 from lib.store import Arrays, Store, folder
 from lib.tasks import confusion, precision
 from lib.tasks.predictions import detect, detections_from, segment
@@ -48,7 +49,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     """
     known = names(scale)
     if name not in known:
-        raise ValueError(f"scales/{scale.name}.yaml trains no '{name}', only {', '.join(known) or 'nothing'}")
+        raise ValueError(f"scales/{scale.name}.yaml trains no '{name}'; {choices(name, known)}")
     section, spec, network = known[name], getattr(scale, known[name])[name], scale.networks[name]
     spec = settings.validated(type(spec), spec.model_dump() | changed, name)
     if workers > 1 and section not in SHARED:

@@ -409,3 +409,24 @@ def test_a_slide_holds_a_few_claims(results):
     assert forest.claims_forest(few, SLIDES).get_size_inches()[1] <= SLIDES.height
     with pytest.raises(ValueError, match="40 claims do not fit a slide; choose some, as in --only C0,C1,C2"):
         forest.claims_forest(many, SLIDES)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("- it holds\n", "claim 1: top level: Input should be a valid dictionary"),
+        ("id: Z1\n", "must hold a list, not '{'id': 'Z1'}'"),
+        ("- {id: Z1, id: Z2}\n", "not valid YAML: 'id' stands twice at line 1, column 12"),
+        ("", None),
+    ],
+)
+def test_a_file_of_claims_that_is_none_is_one_line(tmp_path, monkeypatch, content, said):
+    own = tmp_path / "claims.yaml"
+    own.write_text(content)
+    monkeypatch.setattr(claims, "FILES", (own,))
+    if said is None:
+        assert claims.claims() == []
+        return
+    with pytest.raises(ValueError) as caught:
+        claims.claims()
+    assert f"claims.yaml: {said}" in str(caught.value) and "\n" not in str(caught.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.reading import read_json
+from lib.reading import intact, read_json
 from lib.report.results import Results
 
 
@@ -78,3 +78,16 @@ def test_a_damaged_json_file_is_named_in_one_line(tmp_path, content):
     with pytest.raises(ValueError, match=f"{path} is damaged .*: get it back with git checkout") as found:
         read_json(path)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["tables/it.csv", "tables/it.md", "data/it.csv"])
+def test_both_sides_of_a_merge_are_no_result(results, name):
+    """Of a table, all of its lines can be read, and those of both sides would be shown."""
+    path = results.root / "a_stage" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("a,b\n1,2\n<<<<<<< HEAD\n3,4\n=======\n3,5\n>>>>>>> theirs\n")
+    with pytest.raises(ValueError, match=r"it\.\w+ is damaged \(it holds both sides of a merge\): get"), intact(path):
+        pytest.fail("it was read")
+    if name == "data/it.csv":
+        with pytest.raises(ValueError, match="both sides"):
+            results.load_data("it")

@@ -320,7 +320,7 @@ def test_a_killed_process_goes_on_where_it_was(command, capsys):
 
 def test_errors_are_one_line_that_says_what_to_do(command):
     known = ", ".join(name for section in SHORT for name in getattr(settings.load("mini"), section))
-    assert f"scales/mini.yaml trains no 'NPR', only {known}" in failure(command, "NPR")
+    assert f"scales/mini.yaml trains no 'NPR'; did you mean 'NRP'? There are: {known}" in failure(command, "NPR")
     assert "Inc-v3: top level: unknown key 'images'" in failure(command, "Inc-v3", "--images", "x")
     assert "render: Input should be 'none', 'comic' or 'painting'" in failure(
         command, "CDA-ImageNet", "--render", "oil"

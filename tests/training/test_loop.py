@@ -145,6 +145,15 @@ def test_a_checkpoint_of_something_else_is_not_continued_and_that_is_said(
     assert (message in capsys.readouterr().err) == (not same)
 
 
+@pytest.mark.parametrize("damaged", [lambda whole: whole[:-40], lambda whole: b"", lambda whole: b"<" + whole])
+def test_a_damaged_checkpoint_is_said_and_the_training_begins_anew(tmp_path, capsys, damaged):
+    layer, path = nn.Linear(2, 2), tmp_path / "x.ckpt"
+    loop.save_checkpoint({"layer": layer}, path, "one recipe", 7, 1.5, {})
+    path.write_bytes(damaged(path.read_bytes()))
+    assert loop.resume({"layer": layer}, path, "one recipe") == (0, 0.0, {})
+    assert capsys.readouterr().err == "x.ckpt is damaged; the training begins anew\n"
+
+
 def test_a_checkpoint_that_does_not_fit_is_left_alone_and_written_over_later(tmp_path):
     path, layer, other = tmp_path / "x.ckpt", nn.Linear(2, 2), nn.Linear(2, 2)
     loop.save_checkpoint({"layer": layer}, path, "one recipe", 7, 1.5, {})
