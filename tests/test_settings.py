@@ -385,7 +385,7 @@ def test_a_scale_is_called_as_its_file(root, name):
         (lambda data: data["a"].update(iterations=[0]), "a.iterations.0"),
         (lambda data: data["e"]["detection"].update(steps=0), "e.detection.steps"),
         (lambda data: data.update(attacks={"ssp": {"steps": 0}}), "attacks.ssp.steps"),
-        (lambda data: data.update(attacks={"mi_fgsm": {"decay": float("nan")}}), "attacks.mi_fgsm.decay"),
+        (lambda data: data.update(attacks={"mi_fgsm": {"decay": -1}}), "attacks.mi_fgsm.decay"),
         (lambda data: data.update(attacks={"dim_ti": {"kernel": 0}}), "attacks.dim_ti.kernel"),
         (lambda data: data.update(attacks={"fff": {"lr": -0.1}}), "attacks.fff.lr"),
     ],

@@ -355,7 +355,7 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
 
 def findings(scales: dict[str, pd.DataFrame]) -> str:
     """How many claims came to what, and a table of those of findings.yaml, a column per scale. scales: as above."""
-    briefs = {claim: f"{says} ({claim})" for claim, says in yaml.safe_load(FINDINGS.read_text()).items()}
+    briefs = {claim: f"{says} ({claim})" for claim, says in read_yaml(FINDINGS).items()}
     columns = {}
     for name, judged in scales.items():
         shown = judged[judged["id"].isin(briefs)].groupby("id", sort=False)
