@@ -59,9 +59,8 @@ def gather(scale: str, root: Path) -> Site:
     results = Results(scale, os.environ.get("COMPANION_RESULTS") or root / "results")
     if not results.files("*.ipynb") and not results.files("tables/*.md"):
         raise FileNotFoundError(f"no results in results/{scale}; compute them with: dvc repro (scale: {scale})")
-    appendices = sorted(
-        name for name, stage in timings.stages(root).items() if re.search(r"\brun \w+", str(stage.get("cmd")))
-    )
+    stages = timings.stages(root).items()
+    appendices = sorted(name for name, stage in stages if re.search(r"\brun \w+", str(stage.get("cmd"))))
     took = timings.read(results.root)
     records = [read_json(path) for path in results.files("run.json")]
     runs = {one["stage"]: one | took[key] for one in records if (key := f"run of {one['stage']}") in took}
