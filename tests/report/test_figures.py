@@ -362,4 +362,4 @@ def test_attacks_stand_side_by_side_on_slides_and_below_one_another_in_print(res
     first, second = below.axes[3].bbox, below.axes[15].bbox
     assert first.x0 == pytest.approx(second.x0) and first.y0 > second.y0
     first, second = beside.axes[3].bbox, beside.axes[18].bbox
-    assert first.y0 == pytest.approx(second.y0) and first.x0 < second.x0
+    assert first.y0 == pytest.approx(second.y0, abs=0.1) and first.x0 < second.x0  # pixels
