@@ -21,7 +21,7 @@ from lib.training import runner
 
 # Each room may import itself and what stands before it. Training comes after tasks: it scores what it has trained.
 ORDER = [
-    {"atomic", "machine", "markdown", "memory", "precision", "rng", "keys", "units", "verify"},
+    {"atomic", "machine", "markdown", "memory", "precision", "reading", "rng", "keys", "units", "verify"},
     {"checks"},
     {"engine"},
     {"linf", "settings", "store", "timings"},
@@ -125,7 +125,7 @@ def test_the_weights_trained_on_real_data_are_those_that_were_judged(name):
     spec = settings.load("sample").networks[name]
     content = (ROOT / "models" / "sample" / f"{name}.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() == record["sha256"] == spec.sha256
-    assert len(content) <= 6_000_000
+    assert len(content) <= 7_000_000
 
 
 @pytest.mark.parametrize("number", range(1, 8))

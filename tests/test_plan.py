@@ -71,7 +71,7 @@ def whole(project, tmp_path_factory):
         scale[letter]["images"] = 4
     scale["b"] |= {"images": {10: 8, 12: 4}, "adaptive": 4}
     # The store knows what turns out equal: adversaries at budget 0, the best of restarts, and those through no noise.
-    scale["h"] |= {"budgets": [8, 16], "restarts": 1, "controls": {}}
+    scale["h"] |= {"budgets": [8, 16], "restarts": 1, "defenses": ["NRP dynamic"]}
     for letter in "fcdg":
         scale[letter]["victims"] = scale[letter]["victims"][:2]
     scale["c"]["surrogates"] = scale["c"]["surrogates"][:2]

@@ -55,7 +55,7 @@ def _overview(root: Path, *scales: str) -> str:
 
 
 def _findings(root: Path, *scales: str) -> str:
-    return claims.findings({scale: claims.judge(Results(scale, root)) for scale in scales})
+    return claims.findings([Results(scale, root) for scale in scales])
 
 
 def _claims(root: Path, scale: str, letters: str) -> str:

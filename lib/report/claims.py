@@ -353,20 +353,36 @@ def overview(scales: dict[str, pd.DataFrame]) -> str:
     return table.sort_values("paper", key=lambda names: names.map(_place)).to_markdown(index=False) + "\n"
 
 
-def findings(scales: dict[str, pd.DataFrame]) -> str:
-    """How many claims came to what, and a table of those of findings.yaml, a column per scale. scales: as above."""
+def findings(scales: Sequence[Results]) -> str:
+    """How many claims came to what, and a table of those of findings.yaml, a column per scale."""
     briefs = {claim: f"{says} ({claim})" for claim, says in read_yaml(FINDINGS).items()}
-    columns = {}
-    for name, judged in scales.items():
+    columns, totals = {}, ""
+    for results in scales:
+        judged, others = judge(results), with_other_seeds(results)
         shown = judged[judged["id"].isin(briefs)].groupby("id", sort=False)
-        columns[name] = {briefs[claim]: _found(part) for claim, part in shown}
-    totals = "\n".join(f"- `{name}`: {_counted(judged)}." for name, judged in scales.items())
+        columns[results.scale] = {briefs[claim]: _found(part, others) for claim, part in shown}
+        totals += f"- `{results.scale}`: {_counted(judged)}{_unsteady(judged, others)}.\n"
     table = pd.DataFrame(columns).reindex(briefs.values()).fillna("-").rename_axis("the supplement says").reset_index()
-    return f"{totals}\n\n{table.to_markdown(index=False)}\n"
+    return f"{totals}\n{table.to_markdown(index=False)}\n"
 
 
-def _found(part: pd.DataFrame) -> str:
-    """The verdict on a claim with its effect in points; of several cases how many hold, and their range."""
+def _unsteady(judged: pd.DataFrame, others: dict[str, list[str]]) -> str:
+    """How many verdicts are others where the networks were trained from other seeds."""
+    found = summary(judged[judged["reading"] == ""])
+    found = found[found["verdict"] != "not judged"]
+    changed = sum(
+        bool(set(others.get(one, [])) - {was}) for one, was in zip(found["id"], found["verdict"], strict=True)
+    )
+    return (
+        f"; of the {len(found)} judged {changed} come out otherwise with networks of other training seeds (*)"
+        if others
+        else ""
+    )
+
+
+def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
+    """The verdict on a claim with its effect in points; of several cases how many hold, and their range. A star where
+    other training seeds change it."""
     found = overall(part)
     if found == "not judged":
         return found
@@ -374,7 +390,8 @@ def _found(part: pd.DataFrame) -> str:
     shown = f"{effect.iloc[0]:+.0f} [{float(part['low'].iloc[0]):.0f}, {float(part['high'].iloc[0]):.0f}]"
     if len(part) > 1:
         shown = f"{tally(part)[0]} of {len(part)} cases, {effect.min():+.0f} to {effect.max():+.0f}"
-    return f"**{found}**: {shown}, n {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))}"
+    star = " (*)" if set(others.get(part["id"].iloc[0], [])) - {found} else ""
+    return f"**{found}**{star}: {shown}, n {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))}"
 
 
 def _place(item: str) -> tuple[str, int, str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.pictures import Picture, captioned, difference, marked
+from lib.report.figures.pictures import Picture, captioned, changed, marked
 from lib.report.figures.style import PAPER
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _picture(seen: Examples, kind: str, row: int) -> Picture:
     """A picture with its caption."""
     head = "" if row else f"behind {seen.defense}" if kind == DEFENDED else kind
     if kind == TIMES_TEN:
-        image = difference(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row])
+        image = changed(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row], 10).image
         return Picture(image, mark=f"at most {seen.levels[row]} levels", head=head)
     label, score = (array[row, 0] for array in (seen.predicted[kind].classes, seen.predicted[kind].confidence))
     right = label == seen.predicted[ORIGINAL].classes[row, 0]

@@ -382,6 +382,24 @@ def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(resu
     assert rows[2:] == [["Table 3", "C1 reproduced", "C1 not judged"], ["Figure 10", "A1 **not reproduced**", "-"]]
 
 
+def test_the_findings_have_totals_effects_and_a_star_where_other_seeds_say_otherwise(results, monkeypatch, tmp_path):
+    store(results, *moved((60, 20)))
+    monkeypatch.setattr(claims, "claims", lambda: [changed(), changed(id="A1", expected="falls")])
+    monkeypatch.setattr(claims, "FINDINGS", tmp_path / "findings.yaml")
+    claims.FINDINGS.write_text("C1: one beats another\n")
+    text = claims.findings([results])
+    assert text.startswith("- `mini`: 2 claims: 1 reproduced, 1 not reproduced.\n")
+    (row,) = [line for line in text.splitlines() if "one beats another (C1)" in line]
+    (effect,) = judged(results)["effect"]
+    assert f"**reproduced**: {effect:+.0f} [" in row and "A1" not in text
+    seeds = pd.DataFrame(
+        {"id": ["C1", "A1"], "verdict 0": "reproduced", "verdict 1": ["inconclusive", "not reproduced"]}
+    )
+    seeds.to_csv(results.root / "seeds.csv", index=False)
+    text = claims.findings([results])
+    assert "of the 2 judged 1 come out otherwise" in text and "**reproduced** (*): " in text
+
+
 # The figure.
 
 

@@ -38,7 +38,7 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     if judged.empty:
         raise ValueError("no claim of the supplement can be judged at this scale yet; run: dvc repro")
     style(look)
-    if judged["id"].nunique() > MOST and not look.wide:
+    if judged["id"].nunique() > MOST and not look.wide and "reading" in judged:  # older results have none
         judged = judged[judged["reading"] == ""]
     rows = [_row(name, part) for name, part in judged.groupby("id", sort=False, observed=True)]
     columns = halves(rows) if len(rows) > MOST and not look.wide else [rows]
