@@ -299,10 +299,15 @@ def summary(judged: pd.DataFrame) -> pd.DataFrame:
         first, found = part.iloc[0], overall(part)
         effect, n = first["why"], "-"
         if found != "not judged":
-            counts = sorted({int(n) for n in part["n"]})
-            effect, n = _effects(part), " to ".join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))
+            effect, n = _effects(part), _images(part)
         rows.append(first[[*ABOUT, "source"]].to_dict() | {"effect": effect, "n": n, "verdict": found})
     return pd.DataFrame(rows, columns=[*ABOUT, "source", "effect", "n", "verdict"])
+
+
+def _images(part: pd.DataFrame) -> str:
+    """How many images the cases have: "60", or "12 to 60"."""
+    counts = part["n"].astype(int)
+    return " to ".join(str(n) for n in dict.fromkeys([counts.min(), counts.max()]))
 
 
 def _effects(part: pd.DataFrame) -> str:
@@ -370,14 +375,9 @@ def _unsteady(judged: pd.DataFrame, others: dict[str, list[str]]) -> str:
     """How many verdicts are others where the networks were trained from other seeds."""
     found = summary(judged[judged["reading"] == ""])
     found = found[found["verdict"] != "not judged"]
-    changed = sum(
-        bool(set(others.get(one, [])) - {was}) for one, was in zip(found["id"], found["verdict"], strict=True)
-    )
-    return (
-        f"; of the {len(found)} judged {changed} come out otherwise with networks of other training seeds (*)"
-        if others
-        else ""
-    )
+    changed = sum(_changes(*pair, others) for pair in zip(found["id"], found["verdict"], strict=True))
+    said = f"; of the {len(found)} judged {changed} come out otherwise with networks of other training seeds (*)"
+    return said if others else ""
 
 
 def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
@@ -386,12 +386,12 @@ def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
     found = overall(part)
     if found == "not judged":
         return found
-    effect, counts = part["effect"].astype(float), sorted({int(n) for n in part["n"]})
+    effect = part["effect"].astype(float)
     shown = f"{effect.iloc[0]:+.0f} [{float(part['low'].iloc[0]):.0f}, {float(part['high'].iloc[0]):.0f}]"
     if len(part) > 1:
         shown = f"{tally(part)[0]} of {len(part)} cases, {effect.min():+.0f} to {effect.max():+.0f}"
-    star = " (*)" if set(others.get(part["id"].iloc[0], [])) - {found} else ""
-    return f"**{found}**{star}: {shown}, n {' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))}"
+    star = " (*)" if _changes(part["id"].iloc[0], found, others) else ""
+    return f"**{found}**{star}: {shown}, n {_images(part)}"
 
 
 def _place(item: str) -> tuple[str, int, str]:
@@ -425,6 +425,11 @@ def with_other_seeds(results: Results) -> dict[str, list[str]]:
     return table.filter(regex="^verdict [1-9]").agg(list, axis=1).to_dict()
 
 
+def _changes(claim: str, found: str, others: dict[str, list[str]]) -> bool:
+    """Does another training seed give another verdict?"""
+    return bool(set(others.get(claim, [])) - {found})
+
+
 def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
     reading = found["reading"].map(lambda word: f"*{word} reading:* " if word else "")
     shown = found.assign(
@@ -437,8 +442,8 @@ def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
 
 def _verdict(claim: str, found: str, others: dict[str, list[str]]) -> str:
     """A verdict, and those of other seeds where one differs."""
-    changed = set(others.get(claim, [])) - {found}
-    return f"**{found}**" if not changed else f"{found}; with other training seeds {', '.join(others[claim])}"
+    seeds = f"{found}; with other training seeds {', '.join(others.get(claim, []))}"
+    return seeds if _changes(claim, found, others) else f"**{found}**"
 
 
 def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
