@@ -63,7 +63,7 @@ def draw(
     """
     name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, DRAWN)
     if style not in STYLES:
-        raise ValueError(f"no style '{style}'; there are {', '.join(STYLES)}")
+        raise ValueError(f"no style '{style}'; {choices(style, STYLES)}")
     figure = redraw(results, name, STYLES[style], only, images)
     if out:
         return str(write(figure, out))
@@ -97,7 +97,7 @@ def chosen_format(format: str | None, out: Path | None, known: dict[str, str]) -
     if out and ending is None:
         raise ValueError(f"--out {out} must end in one of {', '.join(known)}")
     if format and format not in known.values():
-        raise ValueError(f"no format '{format}' here; there are {', '.join(known.values())}")
+        raise ValueError(f"no format '{format}' here; {choices(format, known.values())}")
     if out and format not in (None, ending):
         raise ValueError(f"--out {out} is no file of the format {format}")
     return ending or format

@@ -127,8 +127,8 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        known = ", ".join(sorted(FAMILIES))
-        raise ValueError(f"no family '{spec.family}'; there are {known}, and own/NAME.py for your own")
+        known = own.choices(spec.family, sorted(FAMILIES))
+        raise ValueError(f"no family '{spec.family}'; {known}, and own/NAME.py for your own")
     function = own.load(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 

@@ -118,15 +118,15 @@ def test_a_name_with_signs_is_one_cell_in_latex():
     "line, message",
     [
         ("99", "no figure '99'; did you mean 'figure_09'? There are: "),
-        ("table 9", "no table '9'; did you mean '"),
-        ("6 --format csv", "no format 'csv' here; there are svg, pdf, png"),
-        ("table 6 --format png", "no format 'png' here; there are markdown, csv, latex"),
-        ("6 --style poster", "no style 'poster'; there are paper, slides"),
+        ("table 9", "no table '9'; there are: table_01"),
+        ("6 --format csv", "no format 'csv' here; did you mean 'svg'? There are: svg, pdf, png"),
+        ("table 6 --format png", "no format 'png' here; did you mean 'markdown'? There are: markdown, csv, latex"),
+        ("6 --style poster", "no style 'poster'; did you mean 'paper'? There are: paper, slides"),
         ("6 --out x.jpg", "--out x.jpg must end in one of .svg, .pdf, .png"),
         ("6 --out x.png --format pdf", "--out x.png is no file of the format pdf"),
         ("6 --images 0", "figure_06 has no --images; it has --only (lines: "),
-        ("2 --images 9", "no image '9'; there are 0; 1"),
-        ("6 --only nobody", "no line 'nobody'; there are I-FGSM; MI-FGSM"),
+        ("2 --images 9", "no image '9'; there are: 0, 1"),
+        ("6 --only nobody", "no line 'nobody'; did you mean 'DIM'? There are: I-FGSM, MI-FGSM"),
     ],
 )
 def test_what_is_not_there_is_answered_in_one_line(line, message):

@@ -253,7 +253,7 @@ def test_what_cannot_be_attacked_is_one_line(photographs, networks, tmp_path, mo
     (tmp_path / "other.csv").write_text("name\na.png\n")
     (tmp_path / "few.csv").write_text("file,label\na.png,1\n")
     for arguments, message in [
-        (["SPS"], "no attack 'SPS'; there are Noise"),
+        (["SPS"], "no attack 'SPS'; did you mean 'SPSA'? There are: Noise"),
         (["FFF"], "FFF makes one perturbation for images of one size"),
         (["CDA", "--surrogate", "VGG-16"], "no surrogate 'VGG-16' for CDA at scale mini; did you mean 'CDA-"),
         (["FGSM", "--labels", tmp_path / "other.csv"], "is no table with the columns file and label"),

@@ -102,6 +102,13 @@ def jpeg_bytes():
     return file.getvalue()
 
 
+def tiff_bytes(dtype):
+    """32 bits a pixel; Pillow reads a TIFF under any name."""
+    file = io.BytesIO()
+    Image.fromarray(np.linspace(0, 1, SIDE * SIDE).reshape(SIDE, SIDE).astype(dtype)).save(file, "TIFF")
+    return file.getvalue()
+
+
 def huge_png(width, height):
     """The beginning of a PNG of so many pixels."""
     chunks = [b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b"")]
@@ -117,6 +124,8 @@ BAD = {
     "empty.png": (b"", "is an empty file"),
     "pointer.webp": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
     "text.bmp": (b"no image", "corrupt image (no format that is known)"),
+    "floats.png": (tiff_bytes(np.float32), "32 bits a channel, whose white is not known; save it with 8 or 16"),
+    "integers.png": (tiff_bytes(np.int32), "32 bits a channel, whose white is not known; save it with 8 or 16"),
     "huge.png": (huge_png(40_000, 40_000), "too large for the memory, or more than 1,000,000,000 pixels"),
 }
 STRAY = {"._grey16.png": b"\x00\x05\x16\x07", ".DS_Store": b"", "Thumbs.db": b"", "labels.csv": b"file,label\n"}

@@ -305,8 +305,8 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, 
 @pytest.mark.parametrize(
     "changed, message",
     [
-        ({"attack": "SPP"}, "no attack 'SPP'; there are Noise, FGSM"),
-        ({"defense": "JPEG 10"}, "no defense 'JPEG 10' in params.yaml, only none, JPEG 75"),
+        ({"attack": "SPP"}, "no attack 'SPP'; did you mean 'SSP'\\? There are: Noise, FGSM"),
+        ({"defense": "JPEG 10"}, "no defense 'JPEG 10'; did you mean 'JPEG 50'\\? There are: none, JPEG 75"),
         ({"victim": "RetinaNet"}, "no victim 'RetinaNet' that classifies at scale lab; did you mean 'ResNet"),
         ({"surrogate": "Inc-v3"}, "no surrogate 'Inc-v3' for SSP at scale lab; did you mean"),
         (

@@ -126,7 +126,7 @@ def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
         (
             {"family": "resnet"},
             LINEAR,
-            "no family 'resnet'; there are .*small.*torchvision.*, and own/NAME.py for your",
+            "no family 'resnet'; did you mean .* There are: .*small.*torchvision.*, and own/NAME.py for your",
         ),
     ],
 )
@@ -220,6 +220,7 @@ def test_a_folder_that_is_not_there_and_a_set_that_nobody_knows_are_one_line(pho
     with pytest.raises(FileNotFoundError, match=r"^own/pictures: neither here nor in the repository "):
         load_set(Data(name="own/pictures", side=48))
     with pytest.raises(
-        ValueError, match=r"no data set 'imagenet'; there are world, neurips2017, imagenet_val, generated, and your"
+        ValueError,
+        match=r"no data set 'imagenet'; did you mean 'imagenet_val'\? There are: world, .*, generated, and your",
     ):
         Data(name="imagenet", side=48)

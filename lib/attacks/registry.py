@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from lib.attacks import decision, features, generators, search, transport
 from lib.attacks.own import own_attack
-from lib.own import check_options, load
+from lib.own import check_options, choices, load
 from lib.settings import OwnAttack
 
 GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
@@ -77,7 +77,7 @@ def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:
     """One of `attacks`; ValueError in one line for another name."""
     known = attacks(custom)
     if name not in known:
-        raise ValueError(f"no attack '{name}'; there are {', '.join(known)}")
+        raise ValueError(f"no attack '{name}'; {choices(name, known)}")
     return known[name]
 
 

@@ -46,6 +46,10 @@ class ImageSet:
         return ImageSet(self.images[start:stop], self.labels[start:stop], self.ids[start:stop])
 
 
+class Unclear(ValueError):
+    """A good file whose pixels may mean several things."""
+
+
 def find_folder(source: str) -> Path:
     """The folder `source`, such as own/photos or data/coco: here, in the repository or in $COMPANION_ASSETS, where
     data/coco is called coco.  FileNotFoundError in one line where it is in none."""
@@ -116,6 +120,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise ValueError(f"{path}: {kind_of(path)}") from None
     except MemoryError:
         raise ValueError(f"{path}: too large for the memory, or more than {LARGEST:,} pixels") from None
+    except Unclear as error:
+        raise ValueError(f"{path}: {error}") from None
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: corrupt image ({error}); is the file complete?") from None
 
@@ -167,6 +173,8 @@ def read_image(path: Path, side: int | None = None, crop: bool = False, upright:
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """A picture of any mode as RGB."""
+    if image.mode in ("I", "F"):  # which level is white is not in the file
+        raise Unclear("32 bits a channel, whose white is not known; save it with 8 or 16")
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow itself would clip at 255
         levels = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(levels.clip(0, 255).round().astype(np.uint8))

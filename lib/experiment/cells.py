@@ -24,6 +24,7 @@ from lib.engine import one_thread
 from lib.experiment.study import NONE, Images, Study
 from lib.networks.wrappers import SURROGATES
 from lib.settings import OwnAttack, validated
+from lib.settings.base import choices
 from lib.store import Call
 from lib.units import OF_ATTACKS, in_unit, same_size, to_bytes, unit_images
 
@@ -196,7 +197,7 @@ def seen_through(study: Study, names: Sequence[str], through: Through | None) ->
     if through is None:
         return networks
     if through.mode not in MODES:
-        raise ValueError(f"no mode '{through.mode}'; there are {', '.join(MODES)}")
+        raise ValueError(f"no mode '{through.mode}'; {choices(through.mode, MODES)}")
     if through.defense == NONE:
         raise ValueError("the defense 'none' is nothing to go through; name one of params.yaml, or leave it out")
     one = {} if through.seed is None else {"seed": through.seed}

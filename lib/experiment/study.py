@@ -19,6 +19,7 @@ from lib.engine import engine_of, one_thread
 from lib.memory import halved
 from lib.networks import weights
 from lib.settings import Data, Params, Scale, Scenes
+from lib.settings.base import choices
 from lib.store import Arrays, Call, Store
 from lib.units import OF_DEFENSES, in_unit, unit_images
 
@@ -69,7 +70,7 @@ class Study:
         if name == NONE:
             return None
         if name not in self.params.defenses:
-            raise ValueError(f"no defense '{name}' in params.yaml, only {', '.join([NONE, *self.params.defenses])}")
+            raise ValueError(f"no defense '{name}'; {choices(name, [NONE, *self.params.defenses])}")
         options = in_unit(self.params.defenses[name] | changed, OF_DEFENSES)
         for kind in sorted(NETWORKS & options.keys()):
             options |= {"network": self.part(kind, options.pop(kind))}

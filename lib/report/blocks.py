@@ -18,6 +18,7 @@ from lib.reading import read_text
 from lib.report import claims
 from lib.report.results import Results
 from lib.settings import ROOT
+from lib.settings.base import choices
 
 BLOCK = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -33,7 +34,7 @@ def filled(text: str, root: Path = ROOT / "results") -> str:
     def written(found: re.Match) -> str:
         kind, *words = found[2].split()
         if kind not in KINDS:
-            raise ValueError(f"no block 'report: {found[2]}'; there are {', '.join(KINDS)}")
+            raise ValueError(f"no block 'report: {found[2]}'; {choices(kind, KINDS)}")
         return f"{found[1]}{KINDS[kind](root, *words).strip()}\n{found[4]}"
 
     return BLOCK.sub(written, text)

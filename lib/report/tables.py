@@ -18,7 +18,7 @@ from lib.reading import read_yaml
 from lib.report import facts, published
 from lib.report.scores import SCORES, Estimate, combined, estimate, point
 from lib.settings import ROOT
-from lib.settings.base import Strict, validated
+from lib.settings.base import Strict, choices, validated
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -32,7 +32,7 @@ FILES = (ROOT / "lib" / "report" / "tables.yaml", ROOT / "own" / "tables.yaml")
 def known_score(name: str) -> str:
     """One of `scores.SCORES`."""
     if name not in SCORES:
-        raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
+        raise ValueError(f"no score '{name}'; {choices(name, SCORES)}")
     return name
 
 

@@ -14,6 +14,7 @@ from lib import settings
 from lib.report import blocks, claims, comparison, provenance, tables
 from lib.report.figures import redraw
 from lib.report.results import Results
+from lib.settings.base import choices
 
 PARTS = ("all", "claims", "compare", "overview", "docs")
 
@@ -22,7 +23,7 @@ def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> 
     """What to print. ValueError for another part than those of PARTS, FileNotFoundError (with the command) for a scale
     without results."""
     if part not in PARTS:
-        raise ValueError(f"no part '{part}' of the report; there are {', '.join(PARTS)}")
+        raise ValueError(f"no part '{part}' of the report; {choices(part, PARTS)}")
     if part == "docs":
         return "\n".join(blocks.renew()) or "README and docs are up to date"
     if part == "overview":

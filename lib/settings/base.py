@@ -22,9 +22,11 @@ class Missing(FileNotFoundError):
 
 
 def choices(name: object, known: Iterable[str]) -> str:
-    """What there is, and which of it is nearest to `name`."""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-    return f"did you mean '{near[0]}'? There are: {', '.join(known)}" if near else "it takes none"
+    """What there is, and which of it is nearest to `name`, whatever the case."""
+    names = {str(each).lower(): str(each) for each in known}
+    near = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.01)
+    meant = f"did you mean '{names[near[0]]}'? There are" if near else "there are"
+    return f"{meant}: {', '.join(names.values())}" if names else "it takes none"
 
 
 class Strict(BaseModel):

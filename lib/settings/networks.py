@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.settings.base import Classifier, Count, Rate, Strict
+from lib.settings.base import Classifier, Count, Rate, Strict, choices
 
 SETS = ("world", "neurips2017", "imagenet_val", "generated")
 UNTRAINED = "untrained"  # as weights: random ones, for a dry run
@@ -22,7 +22,7 @@ class Data(Strict):
     @classmethod
     def there_is_such_a_set(cls, name: str) -> str:
         if name not in SETS and "/" not in name:
-            raise ValueError(f"no data set '{name}'; there are {', '.join(SETS)}, and your own, such as own/photos")
+            raise ValueError(f"no data set '{name}'; {choices(name, SETS)}, and your own, such as own/photos")
         return name
 
 

@@ -131,7 +131,7 @@ def test_the_code_of_a_defense_is_in_its_key_and_in_no_other_s(study):
 @pytest.mark.parametrize(
     ("name", "changed", "message"),
     [
-        ("NPR", {}, "^no defense 'NPR' in params.yaml, only none, JPEG 20, NRP, NRP dynamic$"),
+        ("NPR", {}, "^no defense 'NPR'; did you mean 'NRP'\\? There are: none, JPEG 20, NRP, NRP dynamic$"),
         ("NRP", {"sede": 1}, "the defense nrp has no option 'sede'; did you mean 'seed'"),
         ("JPEG 20", {"seed": 1}, "the defense jpeg has no option 'seed'"),
         ("NRP", {"network": "NPR"}, "no network 'NPR' in scales/mini.yaml; did you mean 'NRP'"),
@@ -298,13 +298,21 @@ def test_every_member_of_an_ensemble_is_defended_by_the_purifier(study):
         ("SSP", Through("NRP"), "^only attacks on logits can go through a defense, not one on features$"),
         ("FFF", Through("NRP"), "^only attacks on logits can go through a defense, not one on responses$"),
         ("Noise", Through("NRP"), "^only attacks on logits can go through a defense, not one on nothing$"),
-        ("FGSM", Through("NRP", "eaxct"), "^no mode 'eaxct'; there are exact, BPDA, EOT, EOT of losses$"),
+        (
+            "FGSM",
+            Through("NRP", "eaxct"),
+            "^no mode 'eaxct'; did you mean 'exact'\\? There are: exact, BPDA",
+        ),
         (
             "FSA",
             Through("NRP", "EOT of losses"),
             "^FSA ascends no cross-entropy, whose mean over draws is EOT of losses",
         ),
-        ("FGSM", Through("NPR"), "^no defense 'NPR' in params.yaml, only none, JPEG 20, NRP, NRP dynamic$"),
+        (
+            "FGSM",
+            Through("NPR"),
+            "^no defense 'NPR'; did you mean 'NRP'\\? There are: none, JPEG 20, NRP, NRP dynamic$",
+        ),
         ("FGSM", Through("JPEG 20"), "passes no gradient; attack it with BPDA$"),
         ("FGSM", Through("NRP", "EOT", 0), "EOT at least one draw of it$"),
         ("FGSM", Through("JPEG 20", "EOT"), "the defense jpeg has no option 'seed'"),

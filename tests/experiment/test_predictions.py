@@ -111,7 +111,9 @@ def test_nothing_is_predicted_twice_and_what_matters_is_in_the_key(study, monkey
 
 
 def test_an_unknown_defense_is_named_in_one_line(study):
-    with pytest.raises(ValueError, match=r"no defense 'JPEG 21' in params.yaml, only none, JPEG 20, MF 3"):
+    with pytest.raises(
+        ValueError, match=r"no defense 'JPEG 21'; did you mean 'JPEG 20'\? There are: none, JPEG 20, MF 3"
+    ):
         predictions(study, "Inc-v3", study.images.images, "JPEG 21")
 
 

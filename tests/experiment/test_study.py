@@ -84,7 +84,7 @@ def test_snapshots_become_one_cell_each(study):
 @pytest.mark.parametrize(
     "attack, changed, message",
     [
-        ("SPP", {}, "no attack 'SPP'; there are Noise, FGSM"),
+        ("SPP", {}, "no attack 'SPP'; did you mean 'SSP'\\? There are: Noise, FGSM"),
         ("SSP", {"stepps": 3}, "SSP: top level: unknown key 'stepps'; did you mean 'steps'"),
         ("SSP", {"tap": "features.relu9_9"}, "no tap 'features.relu9_9'; close names: features.relu"),
     ],

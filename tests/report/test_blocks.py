@@ -51,7 +51,8 @@ def test_a_list_of_accuracies_becomes_a_grid(results, tmp_path):
 
 def test_an_unknown_block_is_named(tmp_path):
     with pytest.raises(
-        ValueError, match="no block 'report: tabel mini t'; there are overview, findings, claims, table, grid"
+        ValueError,
+        match="no block 'report: tabel mini t'; did you mean 'table'\\? There are: overview, findings",
     ):
         block("tabel mini t", tmp_path)
 

@@ -290,7 +290,7 @@ def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeyp
     assert [claim.id for claim in claims.claims()] == ["Z1"]
     for change, message in [
         ({"stage": ""}, "top level: a claim needs a stage (whose frame judges it) or a why"),
-        ({"score": "acuracy"}, "score: no score 'acuracy'; there are accuracy, "),
+        ({"score": "acuracy"}, "score: no score 'acuracy'; did you mean 'accuracy'? There are: accuracy, "),
         ({"expected": "up"}, "expected: Input should be 'rises'"),
         ({"wher": {}}, "top level: unknown key 'wher'; did you mean 'where'?"),
     ]:

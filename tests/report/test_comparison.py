@@ -106,5 +106,5 @@ def test_a_scale_without_results_names_the_command_and_another_part_the_parts(mo
     assert refused("report", "compare", "--scale", "mini") == message
     assert (
         refused("report", "verdicts")
-        == "no part 'verdicts' of the report; there are all, claims, compare, overview, docs"
+        == "no part 'verdicts' of the report; did you mean 'overview'? There are: all, claims, compare, overview, docs"
     )

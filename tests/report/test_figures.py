@@ -331,11 +331,11 @@ def test_figure_4_without_predictions_has_no_legend(results):
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("figure_06", {"only": "PGD"}, "no line 'PGD'; there are I-FGSM; SSP"),
-        ("figure_06", {"only": ""}, "no line ''; there are I-FGSM; SSP"),
-        ("figure_02", {"images": "0,2"}, "no image '2'; there are 0; 1"),
-        ("figure_02", {"images": "-1"}, "no image '-1'; there are 0; 1"),
-        ("figure_05", {"images": "7"}, "no image '7'; there are 0; 1"),
+        ("figure_06", {"only": "PGD"}, "no line 'PGD'; did you mean 'SSP'? There are: I-FGSM, SSP"),
+        ("figure_06", {"only": ""}, "no line ''; there are: I-FGSM, SSP"),
+        ("figure_02", {"images": "0,2"}, "no image '2'; there are: 0, 1"),
+        ("figure_02", {"images": "-1"}, "no image '-1'; did you mean '1'? There are: 0, 1"),
+        ("figure_05", {"images": "7"}, "no image '7'; there are: 0, 1"),
         ("figure_01", {"only": "NT"}, "'NT' fits several lines: VGG16-NT; ResNet50-NT"),
         ("figure_01", {"images": "0"}, "figure_01 has no --images; it has --only (lines: VGG16-NT; ResNet50-NT)"),
     ],

@@ -258,7 +258,7 @@ def test_what_does_not_differ_has_no_psnr():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": "acuracy"}, "columns.A.score: no score 'acuracy'; there are accuracy, "),
+        ({"score": "acuracy"}, "columns.A.score: no score 'acuracy'; did you mean 'accuracy'? There are: accuracy, "),
         ({"whre": {}}, "columns.A: unknown key 'whre'; did you mean 'where'?"),
     ],
 )

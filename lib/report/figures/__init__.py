@@ -19,6 +19,7 @@ from lib.report.figures.forest import claims_forest
 from lib.report.figures.pictures import Grid
 from lib.report.figures.style import LETTER, PAPER, Look, every
 from lib.report.results import Results
+from lib.settings.base import choices
 
 if TYPE_CHECKING:
     from IPython.display import Image
@@ -124,7 +125,7 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
         exact = [k for k, name in enumerate(names) if text.lower() == name.lower()]
         fitting = exact or [k for k, name in enumerate(names) if text and text.lower() in name.lower()]
         if not fitting:
-            raise ValueError(f"no {of} '{text}'; there are {'; '.join(names)}")
+            raise ValueError(f"no {of} '{text}'; {choices(text, names)}")
         if len(fitting) > 1:
             raise ValueError(f"'{text}' fits several {of}s: {'; '.join(names[k] for k in fitting)}")
         found += fitting
