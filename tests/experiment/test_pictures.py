@@ -55,18 +55,41 @@ def test_classified_pictures_are_the_images_and_what_the_victim_predicts(tmp_pat
     assert drawn["right_before"][0].tolist() == (predicted.argmax(1).numpy() == rows).tolist()
 
 
+def test_the_pictures_are_of_images_that_are_known_and_then_lost_and_nothing_is_purified_without_a_purifier(tmp_path):
+    data = ImageSet(noise(40), torch.zeros(40, dtype=torch.int64), [f"i{k}" for k in range(40)])
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 48 * 48, 3)).requires_grad_(False)
+    network[1].bias -= network[1].weight.sum(1) / 2  # of grey; the noise decides
+    study = study_of(data, tmp_path, **{"Inc-v3": network})
+    attacked = Adversaries("SSP", "VGG-16", 16, 100, noise(40, 1))
+    with torch.no_grad():
+        before, after = (network(images.float() / 255).argmax(1) for images in (data.images, attacked.images))
+    data.labels[:] = before.mode().values  # the class that the network says most often
+    known, lost = before == data.labels, (before == data.labels) & (after != data.labels)
+    assert 0 < lost.sum() < known.sum() < 40
+    drawn = pictures.purified(study, {"SSP": attacked}, "Inc-v3", "none", 40, settings.load("mini").data)
+    order = [*lost.nonzero()[:, 0], *(known & ~lost).nonzero()[:, 0], *(~known).nonzero()[:, 0]]
+    assert np.array_equal(drawn["clean"], data.images[order].permute(0, 2, 3, 1).numpy())
+    assert not drawn["right_before"][0, : lost.sum()].any()
+    assert "purified" not in drawn and "after" not in drawn
+
+
 def test_segmented_pictures_show_the_same_images_before_and_after(tmp_path):
     images, labels = noise(6), torch.zeros(6, 48, 48, dtype=torch.uint8)
+    labels[:, :, 24:] = 255  # void
     ids = [f"i{k}" for k in range(6)]
     data = SegmentationSet(images, labels, ids, ("a", "b", "c"), ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
     study = study_of(data, tmp_path, **{"SegNet-Basic": Pixelwise()})
     attacked = Adversaries("SSP", "S", 16, 5, noise(6, 1))
     drawn = pictures.segmented(study, {"clean": clean(study), "adversary": attacked}, "SegNet-Basic", 3)
     chosen = [0, 2, 4]
-    for name, predicted, of in (("images", "before", images), ("adversaries", "after", attacked.images)):
-        assert np.array_equal(drawn[name], of[chosen].permute(0, 2, 3, 1).numpy())
-        assert np.array_equal(drawn[predicted], of[chosen].argmax(1).numpy())  # the brightest channel
-    assert drawn["classes"].tolist() == ["a", "b", "c"] and drawn["colours"].shape == (3, 3)
+    for kind, of in (("clean", images), ("adversary", attacked.images)):
+        assert np.array_equal(drawn[f"image_{kind}"], of[chosen].permute(0, 2, 3, 1).numpy())
+        predicted = of[chosen].argmax(1).numpy()  # the brightest channel
+        assert np.array_equal(drawn[f"predicted_{kind}"], predicted)
+        assert drawn[f"right_{kind}"] == pytest.approx((predicted[:, :, :24] == 0).mean((1, 2)))
+    assert drawn["classes"].tolist() == ["a", "b", "c", "void"] and drawn["colours"][-1].tolist() == [0, 0, 0]
+    assert np.array_equal(drawn["truth"], np.where(labels[chosen] == 255, 3, labels[chosen]))
 
 
 class Watching(Corner):
@@ -88,7 +111,11 @@ def test_detected_pictures_are_what_the_detector_saw_and_was_sure_of(tmp_path):
     images, others = (
         [torch.randint(0, 256, (3, *side), generator=generator, dtype=torch.uint8) for side in sides] for _ in range(2)
     )
-    truth = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "thing"}]}
+    objects = [
+        {"image_id": 0, "category_id": 1, "bbox": [1, 2, 5, 6], "iscrowd": 0},
+        {"image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    ]
+    truth = {"images": [], "annotations": objects, "categories": [{"id": 1, "name": "thing"}]}
     purifier = nn.Conv2d(3, 3, 1, bias=False).requires_grad_(False)
     purifier.weight.data = torch.eye(3).flip(0)[:, :, None, None]
     data = DetectionSet(images, [f"p{k}" for k in range(6)], list(range(6)), truth)
@@ -111,6 +138,36 @@ def test_detected_pictures_are_what_the_detector_saw_and_was_sure_of(tmp_path):
         assert np.array_equal(drawn[f"image_{row}_clean"], images[index].permute(1, 2, 0).numpy())
         assert np.array_equal(drawn[f"image_{row}_adversary"], others[index].permute(1, 2, 0).numpy())
         assert np.array_equal(drawn[f"image_{row}_purified"], drawn[f"image_{row}_adversary"][:, :, ::-1])
-    assert set(drawn) == {"threshold"} | {
-        f"{what}_{row}_{kind}" for what in ("image", "boxes", "scores", "names") for row in (0, 1) for kind in kinds
-    }
+    assert drawn["boxes_0_truth"].tolist() == [[1, 2, 6, 8]] and drawn["names_0_truth"].tolist() == ["thing"]
+    assert drawn["boxes_1_truth"].shape == (0, 4) and not len(drawn["names_1_truth"])
+    assert set(drawn) == {"threshold", "classes", "colours"} | {
+        f"{what}_{row}_{kind}"
+        for what in ("image", "boxes", "scores", "names", "found")
+        for row in (0, 1)
+        for kind in kinds
+    } | {f"{what}_{row}_truth" for what in ("boxes", "names") for row in (0, 1)}
+
+
+SQUARE, BESIDE, FAR = [0, 0, 10, 10], [0, 0, 10, 12], [50, 50, 60, 60]
+
+
+@pytest.mark.parametrize(
+    "boxes, labels, found",
+    [
+        ([], [], 0),
+        ([SQUARE], [1], 1),
+        ([SQUARE], [2], 0),  # another class
+        ([[0, 0, 10, 5]], [1], 1),  # an IoU of exactly a half
+        ([[0, 0, 10, 4]], [1], 0),
+        ([SQUARE, SQUARE], [1, 1], 2),  # each fits both
+        ([SQUARE, FAR], [1, 2], 2),
+        ([BESIDE, BESIDE, BESIDE], [1, 1, 1], 2),  # not more than there are
+    ],
+)
+def test_an_object_is_found_once_by_a_box_of_its_class(boxes, labels, found):
+    """Of two objects of class 1, one of them a fifth higher, and one of class 2."""
+    given = np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64)
+    true = np.array([SQUARE, BESIDE, FAR], np.float32), np.array([1, 1, 2])
+    if boxes == [[0, 0, 10, 5]]:
+        true = true[0][[0, 2]], true[1][[0, 2]]
+    assert pictures.objects_found(*given, *true) == found

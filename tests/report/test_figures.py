@@ -46,8 +46,10 @@ def results(tmp_path):
     )
     attacked = [curve(attack=a, surrogate="S", victim="V", clean=95.0, noise=80.0) for a in ("I-FGSM", "SSP")]
     stored.save_data("figure_06", pd.concat(attacked))
-    images = np.random.default_rng(0).integers(0, 256, (3, 2, 48, 48, 3), dtype=np.uint8)
-    stored.save_pictures("figure_02", images=images, names=np.array(["clean", "A", "B"]))
+    behind = ("purified", "after", "after_score", "right_after")
+    stored.save_pictures(
+        "figure_02", **{name: each for name, each in purified(["A", "B"]).items() if name not in behind}
+    )
     points = pd.DataFrame({"class": ["a", "b"] * 10, "x": np.arange(20.0), "y": np.arange(20.0)})
     spaces = [points.assign(space=s, silhouette=0.25, silhouette_original=0.5) for s in ("logits", "pooled", "full")]
     stored.save_data("figure_03", pd.concat(spaces))
@@ -63,21 +65,24 @@ def results(tmp_path):
     classes = np.array(["road", "sky", "car", "never seen"])
     stored.save_pictures(
         "figure_04",
-        images=streets[0],
-        before=maps[0],
-        adversaries=streets[1],
-        after=maps[1],
+        image_clean=streets[0],
+        image_adversary=streets[1],
+        **{f"predicted_{kind}": maps[k] for kind, k in (("clean", 0), ("noise", 1), ("adversary", 1))},
+        **{f"right_{kind}": np.array([0.5, 0.25]) for kind in ("clean", "noise", "adversary")},
+        truth=maps[0],
         classes=classes,
         colours=colours,
     )
-    found = {"threshold": np.array(0.5)}
+    found = {"threshold": np.array(0.5), "classes": np.array(["dog", "cat"]), "colours": colours[:2]}
     for row, sides in enumerate([(30, 40), (60, 40)]):
-        for kind, count in (("clean", 2), ("adversary", 0)):
+        found |= {f"boxes_{row}_truth": np.array([[1, 1, 9, 9]], np.float32), f"names_{row}_truth": np.array(["cat"])}
+        for kind, count in (("clean", 2), ("noise", 1), ("adversary", 0)):
             found |= {
                 f"image_{row}_{kind}": np.zeros((*sides, 3), np.uint8),
                 f"boxes_{row}_{kind}": np.array([[2, 3, 12, 23], [5, 5, 9, 9]], np.float32)[:count],
                 f"scores_{row}_{kind}": np.array([0.9, 0.6], np.float32)[:count],
                 f"names_{row}_{kind}": np.array(["dog", "cat"])[:count],
+                f"found_{row}_{kind}": np.array(count // 2),
             }
     stored.save_pictures("figure_05", **found)
     for number, attacks in (("07", ["SSP"]), ("08", ["DIM", "DIM-TI"]), ("09", ["CDA, ImageNet", "CDA, Paintings"])):
@@ -149,11 +154,11 @@ def test_silhouettes_are_on_the_panels(results):
 
 
 def test_pictures_stand_in_their_row_and_column(results):
-    images = results.load_pictures("figure_02")["images"]
-    axes = redraw(results, "figure_02").axes
-    assert np.array_equal(axes[0].get_images()[0].get_array(), images[0, 0])
-    assert np.array_equal(axes[4].get_images()[0].get_array(), images[1, 1])
-    assert [a.get_title() for a in axes[:3]] == ["clean", "A", "B"]
+    stored = results.load_pictures("figure_02")
+    axes, count = redraw(results, "figure_02").axes, len(stored["clean"])
+    assert np.array_equal(axes[1].get_images()[0].get_array(), stored["clean"][1])
+    assert np.array_equal(axes[count + 1].get_images()[0].get_array(), stored["adversary"][0, 1])
+    assert np.array_equal(axes[3 * count + 1].get_images()[0].get_array(), stored["adversary"][1, 1])
 
 
 def test_the_scale_is_written_on_the_figure(results):
@@ -167,9 +172,11 @@ def test_a_figure_that_was_not_computed_names_the_command(tmp_path):
 
 def test_figure_10_has_a_row_per_image_and_a_column_per_kind(results):
     pictures, axes = results.load_pictures("figure_10"), redraw(results, "figure_10").axes
-    assert [a.get_title() for a in axes[:3]] == ["image", "CDA adversary", "purified by NRP"] and len(axes) == 6
-    for place, kind in enumerate(("clean", "adversary", "purified")):
-        assert np.array_equal(axes[3 + place].get_images()[0].get_array(), pictures[f"image_1_{kind}"])
+    titles = ["ground truth", "image", "CDA adversary", "purified by NRP"]
+    assert [a.get_title() for a in axes[:4]] == titles and len(axes) == 8
+    for place, kind in enumerate(("truth", "clean", "adversary", "purified")):
+        shown = pictures[f"image_1_{kind if kind != 'truth' else 'clean'}"]
+        assert np.array_equal(axes[4 + place].get_images()[0].get_array(), shown)
         assert len(axes[place].patches) == len(pictures[f"boxes_0_{kind}"])
 
 
@@ -177,21 +184,24 @@ def test_figure_4_draws_predictions_in_the_colours_of_their_classes(results):
     figure = redraw(results, "figure_04")
     pictures = results.load_pictures("figure_04")
     shown = [axes.get_images()[0].get_array() for axes in figure.axes]
-    assert len(shown) == 8  # two rows of image, prediction, adversary, its prediction
+    assert len(shown) == 12  # two rows
     for row in range(2):
-        _, before, adversary, after = shown[4 * row : 4 * row + 4]
-        assert np.array_equal(before, pictures["colours"][pictures["before"][row]])
-        assert np.array_equal(after, pictures["colours"][pictures["after"][row]])
-        assert np.array_equal(adversary, pictures["adversaries"][row])
+        _, truth, before, noise, adversary, after = shown[6 * row : 6 * row + 6]
+        for kind, there in (("clean", before), ("noise", noise), ("adversary", after)):
+            assert np.array_equal(there, pictures["colours"][pictures[f"predicted_{kind}"][row]])
+        assert np.array_equal(truth, pictures["colours"][pictures["truth"][row]])
+        assert np.array_equal(adversary, pictures["image_adversary"][row])
+    assert [axes.texts[0].get_text() for axes in figure.axes if axes.texts] == ["50 %"] * 3 + ["25 %"] * 3
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["road", "sky", "car"]
 
 
 def test_figure_5_draws_every_box_around_its_pixels(results):
     figure = redraw(results, "figure_05")
-    clean, attacked = figure.axes[:2]
+    true, clean, _, attacked = figure.axes[:4]
     corners = [(p.get_x(), p.get_y(), p.get_width(), p.get_height()) for p in clean.patches]
     assert corners == [(1.5, 2.5, 10, 20), (4.5, 4.5, 4, 4)]
-    assert [text.get_text() for text in clean.texts] == ["dog 0.90", "cat 0.60"] and not attacked.patches
+    assert [text.get_text() for text in clean.texts] == ["dog 0.90", "cat 0.60", "1 of 1"] and not attacked.patches
+    assert [text.get_text() for text in true.texts] == ["cat"]
 
 
 def test_the_trend_has_a_row_per_task_and_a_panel_per_kind_of_defense(results):
@@ -261,7 +271,7 @@ def test_the_stored_figures_fit_their_page_and_nothing_overlaps(name, look):
         assert min(text.get_fontsize() for text in texts) >= 9  # 12 points on a slide of 13.3 inches
 
 
-@pytest.mark.parametrize("name", ["figure_02", "figure_05", "figure_06", "budgets", "transfer"])
+@pytest.mark.parametrize("name", ["figure_04", "figure_05", "figure_06", "budgets", "transfer"])
 def test_slides_have_larger_type_and_broader_lines_before_white(name):
     print_, slide = (redraw(Results("mini"), name, look) for look in (PAPER, SLIDES))
     assert slide.get_facecolor() == (1, 1, 1, 1)
@@ -296,6 +306,8 @@ def test_chosen_panels_victims_and_columns_are_all_that_is_drawn(results):
     assert heat.get_images()[0].get_array().shape == (2, 2)
     columns = [axes.get_title() for axes in redraw(results, "figure_10", only="purified,image").axes]
     assert columns == ["image", "purified by NRP", "", ""]
+    last = [axes.get_title() for axes in redraw(results, "figure_04", only="(d)").axes]
+    assert last == ["(d) its prediction", ""]
 
 
 def test_chosen_images_come_in_the_order_asked_for(results):
@@ -307,10 +319,13 @@ def test_chosen_images_come_in_the_order_asked_for(results):
             ("figure_08", "2,0", "DIM-TI"),
         ]
     }  # fmt: skip
-    images, colours = shown["figure_02"]["images"], shown["figure_04"]["colours"]
+    colours = shown["figure_04"]["colours"]
     expected = {
-        "figure_02": [images[2, 1], images[2, 0]],
-        "figure_04": [shown["figure_04"]["images"][1], colours[shown["figure_04"]["after"][1]]],
+        "figure_02": [
+            *(shown["figure_02"]["clean"][k] for k in (1, 0)),
+            *(shown["figure_02"]["adversary"][1, k] for k in (1, 0)),
+        ],
+        "figure_04": [shown["figure_04"]["image_clean"][1], colours[shown["figure_04"]["predicted_adversary"][1]]],
         "figure_05": [shown["figure_05"][f"image_{k}_adversary"] for k in (1, 0)],
         "figure_08": [
             *(shown["figure_08"]["clean"][k] for k in (2, 0)),
@@ -320,7 +335,7 @@ def test_chosen_images_come_in_the_order_asked_for(results):
     for name, arrays in expected.items():
         found = drawn[name][: len(arrays)]
         assert all(np.array_equal(one, other) for one, other in zip(found, arrays, strict=True)), name
-    assert [len(drawn[name]) for name in expected] == [2, 2, 2, 10]
+    assert [len(drawn[name]) for name in expected] == [6, 2, 2, 10]
 
 
 def test_figure_4_without_predictions_has_no_legend(results):
@@ -333,8 +348,8 @@ def test_figure_4_without_predictions_has_no_legend(results):
     [
         ("figure_06", {"only": "PGD"}, "no line 'PGD'; did you mean 'SSP'? There are: I-FGSM, SSP"),
         ("figure_06", {"only": ""}, "no line ''; there are: I-FGSM, SSP"),
-        ("figure_02", {"images": "0,2"}, "no image '2'; there are: 0, 1"),
-        ("figure_02", {"images": "-1"}, "no image '-1'; did you mean '1'? There are: 0, 1"),
+        ("figure_05", {"images": "0,2"}, "no image '2'; there are: 0, 1"),
+        ("figure_02", {"images": "-1"}, "no image '-1'; did you mean '1'? There are: 0, 1, 2"),
         ("figure_05", {"images": "7"}, "no image '7'; there are: 0, 1"),
         ("figure_01", {"only": "NT"}, "'NT' fits several lines: VGG16-NT; ResNet50-NT"),
         ("figure_01", {"images": "0"}, "figure_01 has no --images; it has --only (lines: VGG16-NT; ResNet50-NT)"),

@@ -49,14 +49,17 @@ def grid(figure, count):
 
 
 def detections(rows=2):
-    found = {"threshold": np.array(0.5)}
+    found = {"threshold": np.array(0.5), "classes": np.array(["cat", "dog"])}
+    found["colours"] = np.array([[255, 255, 0], [0, 0, 255]], np.uint8)
     for row in range(rows):
+        found |= {f"boxes_{row}_truth": np.array([[1, 1, 9, 9]], np.float32), f"names_{row}_truth": np.array(["cat"])}
         for count, kind in enumerate(("adversary", "purified", "clean")):
             found |= {
                 f"image_{row}_{kind}": np.full((30, 40, 3), 100 * row + count, np.uint8),
                 f"boxes_{row}_{kind}": np.array([[2, 3, 12, 23], [5, 5, 9, 9]], np.float32)[:count],
                 f"scores_{row}_{kind}": np.array([0.9, 0.6], np.float32)[:count],
                 f"names_{row}_{kind}": np.array(["dog", "cat"])[:count],
+                f"found_{row}_{kind}": np.array(count // 2),
             }
     return found
 
@@ -155,13 +158,28 @@ def test_arrays_of_other_attacks_or_images_are_named(name):
 
 def test_figure_10_has_a_column_per_kind_and_draws_every_box():
     figure = figure_10(detections())
-    assert [axes.get_title() for axes in figure.axes] == ["image", "CDA adversary", "purified by NRP", "", "", ""]
-    assert [len(axes.patches) for axes in figure.axes] == [2, 0, 1, 2, 0, 1]
-    assert [int(axes.get_images()[0].get_array()[0, 0, 0]) for axes in figure.axes] == [2, 0, 1, 102, 100, 101]
-    assert [text.get_text() for text in figure.axes[2].texts] == ["dog 0.90"]
-    assert figure.get_supxlabel() == "detections of score 0.5 or more"
+    titles = ["ground truth", "image", "CDA adversary", "purified by NRP"]
+    assert [axes.get_title() for axes in figure.axes] == [*titles, "", "", "", ""]
+    assert [len(axes.patches) for axes in figure.axes] == [1, 2, 0, 1] * 2
+    levels = [int(axes.get_images()[0].get_array()[0, 0, 0]) for axes in figure.axes]
+    assert levels == [2, 2, 0, 1, 102, 102, 100, 101]
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes[:4]]
+    assert texts == [["cat"], ["dog 0.90", "cat 0.60", "1 of 1"], ["0 of 1"], ["dog 0.90", "0 of 1"]]
+    assert figure.get_supxlabel().startswith("detections of score 0.5 or more; in the corner: objects found")
 
 
-def test_a_class_has_one_colour_in_all_columns_of_a_row():
-    clean, _, pure = figure_10(detections()).axes[:3]
-    assert clean.patches[0].get_edgecolor() == pure.patches[0].get_edgecolor() != clean.patches[1].get_edgecolor()
+def test_a_class_has_its_colour_everywhere_and_letters_that_can_be_read_on_it():
+    truth, clean, _, pure = figure_10(detections()).axes[:4]
+    assert [to_hex(patch.get_edgecolor()) for patch in clean.patches] == ["#0000ff", "#ffff00"]
+    assert (
+        to_hex(pure.patches[0].get_edgecolor()) == "#0000ff" and to_hex(truth.patches[0].get_edgecolor()) == "#ffff00"
+    )
+    assert [text.get_color() for text in clean.texts[:2]] == ["white", "black"]
+
+
+def test_without_a_purifier_two_rows_an_attack():
+    stored = {name: each for name, each in pictures().items() if name not in ("purified", *drawn.PREDICTED["purified"])}
+    figure = purified(stored)
+    rows = grid(figure, 3)
+    assert len(rows) == 1 + 2 * 2 and "left" not in figure.get_supxlabel()
+    assert np.array_equal([axes.get_images()[0].get_array() for axes in rows[3]], stored["adversary"][1])

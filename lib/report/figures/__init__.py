@@ -50,7 +50,7 @@ _DETECTED, _DEFENDED = (partial(pictures.detected, kinds) for kinds in (pictures
 FIGURES: dict[str, Drawing] = {
     "claims": Drawing("All appendices", "every claim, judged", claims_forest, "claim", "id"),
     "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "line", "source"),
-    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", *_TILES, pictures.compared),
+    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", *_PURIFIED),
     "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "panel", "space"),
     "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", *_TILES, pictures.segmented),
     "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", *_TILES, _DETECTED),

@@ -1,6 +1,6 @@
 """Figures of pictures: images beside their adversaries, with what a network predicts of them.
 
-Figures 2, 4, 5 and 10 are `tiles`: a row per image and a column per kind of image. Figures 7 to 9 are `purified`.
+Figures 4, 5 and 10 are `tiles`: a row per image and a column per kind of image. Figures 2 and 7 to 9 are `purified`.
 A function per kind of stored arrays turns them into a `Grid`, in which images and columns are chosen before it is
 drawn.
 """
@@ -16,15 +16,22 @@ from matplotlib.patches import Patch, Rectangle
 
 from lib.report.figures.style import COLOURS, PAPER, Look, style
 
-# The columns of a figure: the arrays that they show, and their titles.
+# The columns of a figure: the arrays that they show, and their titles, with the supplement's letters.
 SEGMENTED = {
-    "images": "(a) image",
-    "before": "(b) prediction",
-    "adversaries": "(c) SSP adversary",
-    "after": "(d) its prediction",
+    "image_clean": "(a) image",
+    "truth": "ground truth",
+    "predicted_clean": "(b) prediction",
+    "predicted_noise": "prediction under noise",
+    "image_adversary": "(c) SSP adversary",
+    "predicted_adversary": "(d) its prediction",
 }
-DETECTED = {"clean": "image", "adversary": "SSP adversary"}
-PURIFIED = {"clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
+DETECTED = {
+    "truth": "ground truth",
+    "clean": "(a), (c) image",
+    "noise": "random sign noise",
+    "adversary": "(b), (d) SSP adversary",
+}
+PURIFIED = {"truth": "ground truth", "clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
 # A sign beside the colour: neither a print in grey nor the reader's eye need tell blue from orange.
 RIGHT, WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[3])
 # Inches in print: labels of rows, a line of a caption and the space around it, a letter of 7 points.
@@ -35,8 +42,8 @@ DENSE = 1.3  # the largest scale of type that leaves room for as many pictures a
 class Picture(NamedTuple):
     """A picture, uint8 `[H,W,3]`, and what is known of it.
 
-    name, mark, colour: of the caption, the class and its probability.  head: stands above them.  boxes: (x0, y0, x1,
-    y1), name and score of each detection.  classes: the labels in a map of classes.
+    name, mark, colour: of the caption, the class and its probability.  head: stands above them.  boxes: of each object
+    (x0, y0, x1, y1), its class and what is written at it.  classes: the labels in a map of classes.
     """
 
     image: np.ndarray
@@ -60,9 +67,9 @@ def wrapped(text: str, letters: int, lines: int) -> str:
 class Grid(NamedTuple):
     """What a figure of pictures shows.
 
-    titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 7 to
-    9 five: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note: below
-    the pictures.  legend: name and colour of each class.  labels: of the five.
+    titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 2 and
+    7 to 9 several: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note:
+    below the pictures.  legend: name and colour of each class of pixels or objects.  labels: of the several.
     """
 
     titles: list[str]
@@ -73,44 +80,63 @@ class Grid(NamedTuple):
     labels: Sequence[str] = ()
 
 
-def compared(arrays: dict[str, np.ndarray]) -> Grid:
-    """Figure 2: adversaries from several feature spaces. images: `[columns,rows,H,W,3]`; names: of the columns."""
-    return Grid(list(map(str, arrays["names"])), [list(map(Picture, row)) for row in arrays["images"].swapaxes(0, 1)])
-
-
 def segmented(arrays: dict[str, np.ndarray]) -> Grid:
-    """Figure 4: images, adversaries and the predictions on both; the colours of the classes below.
+    """Figure 4: images, adversaries and what is predicted of them; the colours of the classes below.
 
-    images, adversaries: `[rows,H,W,3]` uint8; before, after: `[rows,H,W]` classes; classes, colours: by class.
+    image_clean, image_noise, image_adversary: `[rows,H,W,3]` uint8; predicted_clean and so on, truth: `[rows,H,W]`
+    classes; right_clean and so on: `[rows]`, the share of labelled pixels that is right; classes, colours: by class.
     """
     colours = arrays["colours"]
-    rows = [
-        [Picture(one) if one.ndim == 3 else Picture(colours[one], classes=np.unique(one).tolist()) for one in row]
-        for row in zip(*(arrays[name] for name in SEGMENTED), strict=True)
-    ]
-    legend = list(zip(arrays["classes"].tolist(), colours / 255, strict=True))
-    return Grid(list(SEGMENTED.values()), rows, 0.5, legend=legend)
+
+    def cell(row: int, name: str) -> Picture:
+        one, right = arrays[name][row], arrays.get(name.replace("predicted", "right"))
+        if name.startswith("image"):
+            return Picture(one)
+        mark = f"{100 * right[row]:.0f} %" if name.startswith("predicted") else ""
+        return Picture(colours[one], mark=mark, classes=np.unique(one).tolist())
+
+    rows = [[cell(row, name) for name in SEGMENTED] for row in range(len(arrays["truth"]))]
+    return Grid(list(SEGMENTED.values()), rows, 0.9, "in the corner: labelled pixels that are right", _legend(arrays))
+
+
+def _legend(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    """Name and colour, from 0 to 1, of every class."""
+    return list(zip(arrays["classes"].tolist(), arrays["colours"] / 255, strict=True))
 
 
 def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
-    """Figures 5 and 10: detections on several kinds of image. kinds: each and its title.
+    """Figures 5 and 10: detections on several kinds of image. kinds: each and its title; "truth" has the true objects.
 
-    image_0_clean, boxes_0_clean (x0, y0, x1, y1), names_0_clean, scores_0_clean, the same for every other kind, and so
-    on for every row; threshold: the score from which a detection is drawn.
+    image_0_clean, boxes_0_clean (x0, y0, x1, y1), names_0_clean, scores_0_clean, found_0_clean (how many objects), the
+    same for every other kind, and so on for every row; boxes_0_truth, names_0_truth; threshold: the score from which a
+    detection is drawn; classes, colours: by class.
     """
 
     def cell(row: int, kind: str) -> Picture:
-        parts = (arrays[f"{what}_{row}_{kind}"].tolist() for what in ("boxes", "names", "scores"))
-        return Picture(arrays[f"image_{row}_{kind}"], boxes=list(zip(*parts, strict=True)))
+        boxes, names = (arrays[f"{what}_{row}_{kind}"].tolist() for what in ("boxes", "names"))
+        if kind == "truth":
+            return Picture(arrays[f"image_{row}_clean"], boxes=list(zip(boxes, names, names, strict=True)))
+        scored = zip(boxes, names, arrays[f"scores_{row}_{kind}"].tolist(), strict=True)
+        found = [(box, name, f"{name} {score:.2f}") for box, name, score in scored]
+        mark = f"{arrays[f'found_{row}_{kind}']} of {len(arrays[f'names_{row}_truth'])}"
+        return Picture(arrays[f"image_{row}_{kind}"], mark=mark, boxes=found)
 
-    count = sum(name.startswith("image_") for name in arrays) // len(kinds)
-    rows = [[cell(row, kind) for kind in kinds] for row in range(count)]
-    note = f"detections of score {float(arrays['threshold']):g} or more"
-    return Grid(list(kinds.values()), rows, 0.4, note)
+    rows = [[cell(row, kind) for kind in kinds] for row in range(sum(name.endswith("_truth") for name in arrays) // 2)]
+    note = (
+        f"detections of score {float(arrays['threshold']):g} or more; in the corner: objects found (class, IoU ≥ 0.5)"
+    )
+    return Grid(list(kinds.values()), rows, 0.4, note, _legend(arrays))
+
+
+# What is stored of a prediction of each picture: its class, its probability and whether it is right.
+PREDICTED = {
+    "adversary": ("before", "before_score", "right_before"),
+    "purified": ("after", "after_score", "right_after"),
+}
 
 
 def removed(arrays: dict[str, np.ndarray]) -> Grid:
-    """Figures 7 to 9: attacks that the purifier never met, and what it makes of them (G attacks, N images).
+    """Figures 2 and 7 to 9: attacks, and what the purifier, if there is one, makes of them (G attacks, N images).
 
     groups: `[G]`, the attacks;  victim, purifier: their names;  clean: `[N,H,W,3]` uint8;  truth: `[N]`, names of
     classes;  adversary, purified: `[G,N,H,W,3]` uint8;  before, before_score, right_before: `[G,N]`, the class that the
@@ -118,27 +144,29 @@ def removed(arrays: dict[str, np.ndarray]) -> Grid:
     right_after: the same behind the purifier. ValueError names the first array of another shape.
     """
     groups, clean = arrays["groups"], arrays["clean"]
-    predicted = [name for when in ("before", "after") for name in (when, f"{when}_score", f"right_{when}")]
-    for name in ("adversary", "purified", *predicted):
+    kinds = [kind for kind in PREDICTED if kind in arrays]
+    for name in (part for kind in kinds for part in (kind, *PREDICTED[kind])):
         if arrays[name].shape[:2] != (len(groups), len(clean)):
             shape = f"shape {arrays[name].shape}, with {len(groups)} groups and {len(clean)} images"
             raise ValueError(f"{name} is of {shape}")
 
-    both = arrays["adversary"], arrays["purified"]
-    times = max(127 // max(1, *(int(np.abs(one - clean.astype(np.int16)).max()) for one in both)), 1)
+    most = max(int(np.abs(arrays[kind] - clean.astype(np.int16)).max()) for kind in kinds)
+    times = max(127 // max(1, most), 1)
 
     def cells(group: int, image: int) -> list[Picture]:
-        made = [one[group, image] for one in both]
-        names = [arrays[name][group, image] for name in predicted]
-        known = Picture(clean[image], str(arrays["truth"][image]))
-        shown = [Picture(one, *marked(*part)) for one, part in zip(made, (names[:3], names[3:]), strict=True)]
-        return [known, *shown, *(changed(one, clean[image], times) for one in made)]
+        made = [arrays[kind][group, image] for kind in kinds]
+        known = [[arrays[name][group, image] for name in PREDICTED[kind]] for kind in kinds]
+        shown = [Picture(one, *marked(*part)) for one, part in zip(made, known, strict=True)]
+        changes = [changed(one, clean[image], times) for one in made]
+        return [Picture(clean[image], str(arrays["truth"][image])), *shown, *changes]
 
+    left = "; left: purified − image" if "purified" in kinds else ""
     victim = f"class and probability by {arrays['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
-    note = f"{victim}\nadded: adversary − image; left: purified − image; grey where they are equal; PSNR in dB"
+    note = f"{victim}\nadded: adversary − image{left}; grey where they are equal; PSNR in dB"
     rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
-    labels = ["image", "adversary", f"purified by {arrays['purifier']}", f"added × {times}", f"left × {times}"]
-    return Grid(list(map(str, groups)), rows, note=note, labels=labels)
+    names = {"adversary": "adversary", "purified": f"purified by {arrays['purifier']}"}
+    labels = ["image", *(names[kind] for kind in kinds), f"added × {times}", f"left × {times}"]
+    return Grid(list(map(str, groups)), rows, note=note, labels=labels[: 1 + 2 * len(kinds)])
 
 
 def marked(name: str, score: float, right: bool) -> tuple[str, str, str]:
@@ -166,18 +194,19 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title, fontsize=size)
+    colours = dict(grid.legend)
     for cells, row in zip(grid.rows, panels, strict=True):
-        names = sorted({name for cell in cells for _, name, _ in cell.boxes})
-        colours = dict(zip(names, COLOURS * (1 + len(names) // len(COLOURS)), strict=False))
         for axes, cell in zip(row, cells, strict=True):
             _show(axes, cell)
-            for corners, name, score in cell.boxes:
-                _box(axes, corners, f"{name} {score:.2f}", colours[name], look)
+            for corners, name, text in cell.boxes:
+                _box(axes, corners, text, colours.get(name, np.zeros(3)), look)
+            if cell.mark:
+                _corner(axes, cell.mark, look)
     if present:
         labels, colours = zip(*(grid.legend[label] for label in present), strict=True)
         patches = [Patch(facecolor=colour, edgecolor="0.5") for colour in colours]
-        look.legend(figure, patches, labels, 7, most=6)
-    if grid.note:
+        look.legend(figure, patches, labels, 7, most=6, title=grid.note, title_fontsize=7 * look.scale)
+    elif grid.note:
         figure.supxlabel(grid.note, fontsize=7 * look.scale, color="0.4")
     return figure
 
@@ -189,7 +218,7 @@ def _show(axes: Axes, cell: Picture) -> None:
     axes.set_axis_off()
 
 
-def _box(axes: Axes, corners: Sequence[float], text: str, colour: str, look: Look) -> None:
+def _box(axes: Axes, corners: Sequence[float], text: str, colour: np.ndarray, look: Look) -> None:
     """The box of a detection, in pixels, with its name and score."""
     (left, top, right, bottom), end = corners, axes.get_xlim()[1]
     # Pixel centres lie at whole numbers, so an image begins at -0.5.
@@ -200,12 +229,20 @@ def _box(axes: Axes, corners: Sequence[float], text: str, colour: str, look: Loo
     side = "bottom" if top > 0.06 * axes.get_ylim()[0] else "top"
     # From the box's left end on, or up to its right end where the picture soon ends.
     place, towards = (max(left, 0), "left") if left < 0.6 * end else (min(right, end), "right")
-    letters = {"fontsize": min(6 * look.scale, 8.5), "color": "white", "bbox": label}
+    light = colour @ (0.299, 0.587, 0.114) > 0.6
+    letters = {"fontsize": min(6 * look.scale, 8.5), "color": "black" if light else "white", "bbox": label}
     axes.text(place, max(top, 0), text, va=side, ha=towards, clip_on=True, **letters)
 
 
+def _corner(axes: Axes, text: str, look: Look) -> None:
+    """A score in the lower right corner of a picture."""
+    plain = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+    place = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "bbox": plain}
+    axes.text(0.985, 0.02, text, fontsize=min(6.5 * look.scale, 10), **place)
+
+
 def purified(grid: Grid, look: Look = PAPER) -> Figure:
-    """Images; then, for each attack, adversaries, the same purified, and how both differ from the images.
+    """Images; then, for each attack, adversaries, the same purified if they were, and how these differ from the images.
 
     The attacks stand one below the other on a page, side by side on a slide.
     """
