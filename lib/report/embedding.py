@@ -28,17 +28,18 @@ def pick(labels: np.ndarray, names: Sequence[str], groups: dict | None, classes:
 
 
 def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) -> pd.DataFrame:
-    """The t-SNE of `vectors` `[n,...]` (flattened): columns space, class, x, y, silhouette, silhouette_original.
+    """The t-SNE of `vectors` `[n,...]` (flattened): columns space, class, x, y, silhouette.
 
     Perplexity 30, or a quarter of n where that is less; started from the principal components. silhouette is that of
-    the drawing, silhouette_original that of the vectors; -1 to 1, about 0 where classes overlap.
+    the vectors, not of their drawing; -1 to 1, about 0 where classes overlap.
     """
     flat = vectors.reshape(len(vectors), -1).astype(np.float64)
     perplexity = min(30, len(flat) // 4)
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
-    table = pd.DataFrame({"space": space, "class": list(classes), "x": points[:, 0], "y": points[:, 1]})
-    scores = {"silhouette": points, "silhouette_original": flat}
-    return table.assign(**{name: float(silhouette_score(one, classes)) for name, one in scores.items()})
+    score = float(silhouette_score(flat, classes))
+    return pd.DataFrame(
+        {"space": space, "class": list(classes), "x": points[:, 0], "y": points[:, 1], "silhouette": score}
+    )
 
 
 def silhouettes(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:

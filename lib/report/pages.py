@@ -14,6 +14,7 @@ from lib import markdown
 from lib.markdown import verbatim
 from lib.reading import read_json, read_text
 from lib.report import published
+from lib.report.captions import caption, verdicts
 from lib.report.claims import COLUMNS, counts
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
@@ -110,7 +111,14 @@ def figure_block(site: Site, name: str, up: str = "") -> str:
     command = f"companion figures {number} --scale {site.results.scale}" if drawing else f"dvc repro {stage}"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)
     picture = f"[![{heading}]({up}{there[0]}){{ loading=lazy }}]({up}{there[0]})"
-    return f"{picture}\n\n{_made(f'**{heading}.** {links}. Redraw: `{command}`. {ran(site, stage, up)}')}"
+    says = f"{caption(site.results, name)}{_judged(site, name, up)}\n\n" if drawing else ""
+    return f"{picture}\n\n**{heading}.** {says}{_made(f'{links}. Redraw: `{command}`. {ran(site, stage, up)}')}"
+
+
+def _judged(site: Site, name: str, up: str) -> str:
+    """The verdicts on the claims that a figure shows, with a link to them."""
+    found = verdicts(site.results, name)
+    return f" [Verdicts]({up}claims.md): {found}." if found else ""
 
 
 def table_block(site: Site, name: str, up: str = "", shown: bool = True) -> str:

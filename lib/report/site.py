@@ -95,7 +95,8 @@ def prepared(site: Site, notebook: nbformat.NotebookNode) -> nbformat.NotebookNo
             drawn = re.search(r'shown\(results, "(\w+)"', cell.source)
             saved = re.search(r'(?:save_table\(|tables\.show\(results,)\s*"(\w+)"', cell.source)
             if "image/png" in data and drawn and site.find(f"figures/{drawn.group(1)}.*"):
-                output["data"] = {"text/markdown": figure_block(site, drawn.group(1), "../")}
+                output["data"] = {"text/markdown": figure_block(site, drawn.group(1), "../")}  # with its caption
+                cell.outputs = [output]
             elif "text/markdown" in data and saved:
                 data["text/markdown"] += table_block(site, saved.group(1), "../", shown=False)
             elif "text/html" in data:

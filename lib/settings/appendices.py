@@ -7,7 +7,7 @@ and FFF.  images: per number.  examples: how many images a figure shows.  purifi
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from lib.settings.base import Classifier, Count, Generator, Levels, Network, Strict, holding
 from lib.settings.networks import Data, Scenes
@@ -122,6 +122,12 @@ class AppendixG(Transfer):
     robust: Classifier  # whose features Figure 7 attacks
     ensemble: list[Classifier]  # the surrogates of Figure 8
     examples: Count
+
+    @model_validator(mode="after")
+    def a_victim_outside(self) -> "AppendixG":
+        if not set(self.victims) - set(self.ensemble):
+            raise ValueError("victims: Figure 8 needs one that is not in the ensemble")
+        return self
 
 
 class Protocol(Strict):

@@ -51,7 +51,7 @@ def results(tmp_path):
         "figure_02", **{name: each for name, each in purified(["A", "B"]).items() if name not in behind}
     )
     points = pd.DataFrame({"class": ["a", "b"] * 10, "x": np.arange(20.0), "y": np.arange(20.0)})
-    spaces = [points.assign(space=s, silhouette=0.25, silhouette_original=0.5) for s in ("logits", "pooled", "full")]
+    spaces = [points.assign(space=s, silhouette=0.25) for s in ("logits", "pooled", "full")]
     stored.save_data("figure_03", pd.concat(spaces))
     grid = [
         {"attack": a, "surrogate": "S", "victim": v, "value": 50.0, "low": 40.0, "high": 60.0, "n": 20}

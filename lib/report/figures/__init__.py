@@ -22,7 +22,7 @@ from lib.report.results import Results
 from lib.settings.base import choices
 
 if TYPE_CHECKING:
-    from IPython.display import Image
+    from IPython.display import Markdown
 
 
 class Drawing(NamedTuple):
@@ -139,8 +139,12 @@ def options(results: Results, name: str) -> str:
     return f"{images}--only ({drawing.of}s: {'; '.join(selectable(drawing, data))})"
 
 
-def shown(results: Results, name: str) -> Image:
-    """Redraw, write SVG and PNG, and return the PNG for a notebook to show."""
-    from IPython.display import Image  # half a second that only a notebook needs
+def shown(results: Results, name: str) -> Markdown:
+    """Redraw, write SVG and PNG, show the PNG in a notebook and return the caption, without verdicts: the notebook
+    judges its claims at its end."""
+    from IPython.display import Image, Markdown, display  # half a second that only a notebook needs
 
-    return Image(filename=str(results.save_figure(name, redraw(results, name))[-1]))
+    from lib.report.captions import caption
+
+    display(Image(filename=str(results.save_figure(name, redraw(results, name))[-1])))
+    return Markdown(caption(results, name))
