@@ -301,7 +301,8 @@ class Counting:
         self.images: Images | None = None
         self.networks = {}
         for name, spec in scale.networks.items():
-            layers = [zoo.layer(name, scale, tap) for tap in dict.fromkeys([*spec.activations, spec.tap]) if tap]
+            taps = [*spec.activations, spec.tap, *scale.a.layers.get(name, [])]
+            layers = [zoo.layer(name, scale, tap) for tap in dict.fromkeys(taps) if tap]
             self.networks[name] = Stub(name, spec, layers, self.seen).eval().requires_grad_(False)
 
     def __deepcopy__(self, _: dict) -> "Counting":

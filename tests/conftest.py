@@ -145,6 +145,7 @@ def smoke_project(root: Path) -> Path:
     scale["f"] |= {"images": 6, "iterations": STEPS}
     scale["a"] |= {"images": 6, "iterations": STEPS, "examples": 2, "classes": 3}
     scale["a"]["tsne_data"]["count"] = 60
+    scale["a"] |= {"layered": 4, "layers": {"VGG-16": ["features.relu3_3", "head"]}}
     for half in ("segmentation", "detection"):
         scale["e"][half]["data"]["count"] = 6
         scale["e"][half] |= {"steps": 2, "examples": 2}

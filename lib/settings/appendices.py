@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lib.settings.base import Classifier, Count, Generator, Levels, Network, Strict, holding
+from lib.settings.base import Classifier, Count, Generator, Levels, Network, Strict, choices, holding
 from lib.settings.networks import Data, Scenes
 from lib.units import OF_DEFENSES, in_levels
 
@@ -53,6 +53,16 @@ class AppendixA(Strict):
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
     classes: Count = 6  # without groups: so many, drawn at random
+    layers: dict[Classifier, Annotated[list[str], Field(min_length=2)]]  # those that SSP drives in turn, logits last
+    compared: Classifier  # of `layers`: whose logits are held against its features, on every task
+    layered: Count  # images per number of both
+    budgets: list[int] = [8, 16]  # of `layers`
+
+    @model_validator(mode="after")
+    def compared_is_there(self) -> "AppendixA":
+        if self.compared not in self.layers:
+            raise ValueError(f"compared: '{self.compared}' is none of layers; {choices(self.compared, self.layers)}")
+        return self
 
 
 class TransformTest(Strict):

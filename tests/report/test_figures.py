@@ -110,6 +110,9 @@ def results(tmp_path):
     curves = [{"defense": d, "attacker": a, "eps": float(e), "value": 90.0 - e} | ends
               for d in ("none", "NRP") for a in ("random noise", "aware") for e in (0, 8, 16, 64)]  # fmt: skip
     stored.save_data("protocol", pd.DataFrame(curves))
+    swept = [{"source": s, "layer": f"{s} {name}", "eps": eps, "victim": "V", "value": 3.0 * eps + k} | ends
+             for s in "AB" for k, name in enumerate(("conv", "logits")) for eps in (8, 16)]  # fmt: skip
+    stored.save_data("layers", pd.DataFrame(swept))
     cells = [(attack, victim, front) for attack in ("none", "SSP") for victim in ("Inc-v3", "Adv-v3")
              for front in ("none", "NRP", "NRP dynamic")]  # fmt: skip
     found = [
@@ -223,6 +226,16 @@ def test_the_protocol_s_curves_have_a_panel_per_defense_and_end_at_budget_16(res
         lines = {line.get_label(): line for line in one.get_lines()}
         assert [*lines["aware"].get_xdata()] == [0, 8, 16] and [*lines["aware"].get_ydata()] == [90, 82, 74]
         assert [*lines["NRP, Table 1"].get_ydata()] == [63.0]  # supplement, Table 1
+
+
+def test_every_layer_has_a_bar_in_the_panel_of_each_budget_in_its_network_s_colour(results):
+    axes = redraw(results, "layers").axes
+    assert [one.get_title() for one in axes] == ["budget 8", "budget 16"]
+    for one, eps in zip(axes, (8, 16), strict=True):
+        assert [bar.get_width() for bar in one.patches] == [3 * eps, 3 * eps + 1] * 2
+        first, second, third, _ = (bar.get_facecolor() for bar in one.patches)
+        assert first == second != third
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["A conv", "A logits", "B conv", "B logits"]
 
 
 def test_purification_shows_each_attack_before_and_after(results):

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.report.figures import pictures
-from lib.report.figures.charts import budgets, figure_01, figure_03, figure_06, protocol, purification, transfer
+from lib.report.figures.charts import budgets, figure_01, figure_03, figure_06, layers, protocol, purification, transfer
 from lib.report.figures.forest import claims_forest
 from lib.report.figures.pictures import Grid
 from lib.report.figures.style import LETTER, PAPER, Look, every
@@ -59,6 +59,7 @@ FIGURES: dict[str, Drawing] = {
     "figure_08": Drawing("Figure 8", "DIM and DIM-TI from an ensemble, purified", *_PURIFIED),
     "figure_09": Drawing("Figure 9", "CDA from two data sets, purified", *_PURIFIED),
     "figure_10": Drawing("Figure 10", "detections on CDA adversaries, purified", *_TILES, _DEFENDED),
+    "layers": Drawing("Appendix A", "SSP of every layer of several networks", layers, "network", "source"),
     "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", budgets, "line", "line"),
     "protocol": Drawing("The protocol", "accuracy against budget under every attacker", protocol, "panel", "defense"),
     "purification": Drawing("Appendix G", "accuracy before and after purification", purification, "victim", "victim"),

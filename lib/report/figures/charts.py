@@ -70,6 +70,27 @@ def figure_06(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     return figure
 
 
+def layers(data: pd.DataFrame, look: Look = PAPER) -> Figure:
+    """Fooling rate under SSP of every layer: a panel per budget, a bar per layer, in a network's colour."""
+    style(look)
+    signs = _signs(every(data["source"]))
+    budgets = sorted(set(data["eps"]))
+    bars = list(data["layer"].drop_duplicates())
+    figure = Figure(figsize=look.size(0.2 * len(bars) + 0.9))
+    for axes, eps in zip(figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0], budgets, strict=True):
+        part = data[data["eps"] == eps]
+        colours = [signs[source]["color"] for source in part["source"]]
+        ends = np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)
+        axes.barh(range(len(part)), part["value"], color=colours, xerr=ends, error_kw={"elinewidth": 0.8 * look.scale})
+        axes.set(xlim=(0, 100), title=f"budget {eps:g}")
+        axes.set_yticks(range(len(bars)), bars, fontsize=7.5 * look.scale)
+        axes.grid(axis="y", visible=False)
+    axes.invert_yaxis()
+    label = f"fooling rate on {data['victim'].iloc[0]} (%), n = {data['n'].iloc[0]}"
+    figure.supxlabel(label, fontsize=9 * look.scale)
+    return figure
+
+
 def budgets(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """The trend of accuracy against budget: a row per victim, a panel per kind of defense, random noise dotted."""
     style(look)
