@@ -374,9 +374,9 @@ def findings(scales: Sequence[Results]) -> str:
 def _unsteady(judged: pd.DataFrame, others: dict[str, list[str]]) -> str:
     """How many verdicts are others where the networks were trained from other seeds."""
     found = summary(judged[judged["reading"] == ""])
-    found = found[found["verdict"] != "not judged"]
+    found = found[(found["verdict"] != "not judged") & found["id"].isin(others)]
     changed = sum(_changes(*pair, others) for pair in zip(found["id"], found["verdict"], strict=True))
-    said = f"; of the {len(found)} judged {changed} come out otherwise with networks of other training seeds (*)"
+    said = f"; of the {len(found)} judged again with networks of other training seeds {changed} come out otherwise (*)"
     return said if others else ""
 
 
@@ -422,7 +422,8 @@ def with_other_seeds(results: Results) -> dict[str, list[str]]:
         return {}
     with intact(path):
         table = pd.read_csv(path, keep_default_na=False).set_index("id")
-    return table.filter(regex="^verdict [1-9]").agg(list, axis=1).to_dict()
+    found = table.filter(regex="^verdict [1-9]").agg(list, axis=1)
+    return {claim: verdicts for claim, verdicts in found.items() if "not judged" not in verdicts}
 
 
 def _changes(claim: str, found: str, others: dict[str, list[str]]) -> bool:
