@@ -4,7 +4,15 @@ A notebook opens a `Study` (the scale, its images, its store), asks for `adversa
 them, with a defense or without, into a frame (`lib.frames`): `evaluate`.
 """
 
-from lib.experiment.cells import Adversaries, Through, adversaries, all_attacks, clean, seconds_per_image
+from lib.experiment.cells import (
+    Adversaries,
+    Through,
+    adversaries,
+    all_attacks,
+    clean,
+    seconds_behind,
+    seconds_per_image,
+)
 from lib.experiment.evaluation import evaluate, measured, nearness, predictions
 from lib.experiment.protocol import Attacker, against, behind, confidences_of, gradients_of, reread, traits
 from lib.experiment.study import NONE, Study, open_study, outputs

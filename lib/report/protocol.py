@@ -135,6 +135,47 @@ def worst(frame: Frame) -> Iterator[tuple[str, Frame]]:
         yield label, Frame(first.cells, [{"top1": top} for top in tops], first.images)
 
 
+def strongest(frame: Frame) -> tuple[str, Frame]:
+    """Of one defense, the attacker with all images that leaves least, and its cells."""
+    cells = {name: frame.where(attacker=name) for name in attackers(frame) if name != "clean"}
+    most = max(len(images) for images in frame.images)
+    full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == most}
+    name = min(full, key=lambda name: point("accuracy", full[name]))
+    return name, full[name]
+
+
+def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.DataFrame:
+    """The defenses, those that keep most under each image's worst attacker first, as a leaderboard has them.
+
+    frame: the waterfall.  competence: the cells of the gate, for what a defense costs on clean images.  seconds: per
+    image, of each defense alone.
+    """
+    rows, kept_most = [], []
+    for defense in defenses(frame):
+        here = frame.where(defense=defense)
+        (_, lowest), *_ = worst(here)
+        bare, clean, unaware = (
+            of(competence, "none", "clean"),
+            of(competence, defense, "clean"),
+            of(here, defense, "unaware"),
+        )
+        kept_most.append((point("accuracy", lowest), point("accuracy", unaware)))
+        rows.append(
+            {
+                "defense": defense,
+                "clean": str(estimate("accuracy", clean)),
+                "costs": str(combined("accuracy", [(1.0, bare), (-1.0, clean)])),
+                "unaware attacker": str(estimate("accuracy", unaware)),
+                "each image's worst": str(estimate("accuracy", lowest)),
+                "strongest attacker alone": strongest(here)[0],
+                "ms per image": f"{1000 * seconds[defense]:.3g}" if defense in seconds else "-",
+                "n": len(lowest.images[0]),
+            }
+        )
+    order = sorted(range(len(rows)), key=lambda place: kept_most[place], reverse=True)
+    return pd.DataFrame([{"rank": rank, **rows[place]} for rank, place in enumerate(order, 1)])
+
+
 def gates(frame: Frame) -> pd.DataFrame:
     """Whether each defense does what its paper says, before anything is concluded from breaking it: a row of what it
     costs on clean images and what is left under each attacker."""
@@ -332,12 +373,10 @@ def conclusion(frame: Frame, competence: Frame) -> Markdown:
     lines = []
     for defense in defenses(frame):
         here = frame.where(defense=defense)
-        cells = {name: here.where(attacker=name) for name in attackers(here) if name != "clean"}
-        full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == len(here.images[0])}
-        strongest = min(full, key=lambda name: point("accuracy", full[name]))
-        known = "paper's" if "paper's" in full else "unaware, random target"
-        start = estimate("accuracy", here.where(attacker="clean"))
-        said = [f"{estimate('accuracy', full[name])} % under *{name}*" for name in dict.fromkeys([known, strongest])]
+        known = "paper's" if "paper's" in attackers(here) else "unaware, random target"
+        start, (last, _) = estimate("accuracy", here.where(attacker="clean")), strongest(here)
+        left = {name: estimate("accuracy", here.where(attacker=name)) for name in (known, last)}
+        said = [f"{value} % under *{name}*" for name, value in left.items()]
         lines.append(f"- **{defense}**: {start} % on clean images, {', '.join(said)}, the strongest of those tried.")
     passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]
     names = ", ".join(passed) if passed else "none of these defenses"

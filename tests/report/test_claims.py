@@ -397,7 +397,10 @@ def test_the_findings_have_totals_effects_and_a_star_where_other_seeds_say_other
     )
     seeds.to_csv(results.root / "seeds.csv", index=False)
     text = claims.findings([results])
-    assert "of the 2 judged again with networks of other training seeds 1 come out otherwise" in text and "**reproduced** (*): " in text
+    assert (
+        "of the 2 judged again with networks of other training seeds 1 come out otherwise" in text
+        and "**reproduced** (*): " in text
+    )
 
 
 # The figure.

@@ -462,6 +462,26 @@ def test_the_conclusion_names_the_strongest_attacker_with_all_images_and_who_is_
     assert competent.startswith(f"As competent as the paper's NRP on validation images: {named}.")
 
 
+def test_the_board_ranks_by_each_image_s_worst_and_prints_cost_and_time():
+    """A holds 8 of 10 under one attacker and 5 under both together; B 6 under each, on the same images."""
+    right = np.arange(10)
+    made = [
+        cells("clean", right < 10, defense="A"), cells("unaware", right < 8, defense="A"),
+        cells("aware", right >= 3, defense="A"), cells("clean", right < 10, defense="B"),
+        cells("unaware", right < 6, defense="B"), cells("aware", right < 6, defense="B"),
+        cells("clean", right < 10, defense="none"), cells("unaware", right < 0, defense="none"),
+    ]  # fmt: skip
+    gate = join(
+        [cells("clean", right < 9, defense=name) for name in ("A", "none")] + [cells("clean", right < 7, defense="B")]
+    )
+    found = protocol.board(join(made), gate, {"A": 0.5, "B": 0.0012}).set_index("defense")
+    assert found["rank"].to_dict() == {"B": 1, "A": 2, "none": 3}
+    assert [found.loc[name, "each image's worst"].split()[0] for name in ("A", "B", "none")] == ["50.0", "60.0", "0.0"]
+    assert found["strongest attacker alone"].to_dict() == {"A": "aware", "B": "unaware", "none": "unaware"}
+    assert found.loc["B", "costs"].split()[0] == "20.0" and found.loc["A", "costs"].split()[0] == "0.0"
+    assert found["ms per image"].to_dict() == {"A": "500", "B": "1.2", "none": "-"}
+
+
 def test_frames_of_the_notebook_keep_their_labels_when_saved(tmp_path, frame):
     whole = protocol.labelled(waterfall=frame, gate=frame.where(attacker="clean"), robust=None)
     save_frame(whole, tmp_path / "frame.npz")
