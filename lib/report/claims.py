@@ -387,9 +387,10 @@ def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
     if found == "not judged":
         return found
     effect = part["effect"].astype(float)
-    shown = f"{effect.iloc[0]:+.0f} [{float(part['low'].iloc[0]):.0f}, {float(part['high'].iloc[0]):.0f}]"
+    low, high = (round(float(part[end].iloc[0])) for end in ("low", "high"))
+    shown = f"{round(effect.iloc[0]):+d} [{low}, {high}]"
     if len(part) > 1:
-        shown = f"{tally(part)[0]} of {len(part)} cases, {effect.min():+.0f} to {effect.max():+.0f}"
+        shown = f"{tally(part)[0]} of {len(part)} cases, {round(effect.min()):+d} to {round(effect.max()):+d}"
     star = " (*)" if _changes(part["id"].iloc[0], found, others) else ""
     return f"**{found}**{star}: {shown}, n {_images(part)}"
 

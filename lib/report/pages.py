@@ -15,7 +15,7 @@ from lib.markdown import verbatim
 from lib.reading import read_json, read_text
 from lib.report import published
 from lib.report.captions import caption, verdicts
-from lib.report.claims import COLUMNS, counts
+from lib.report.claims import findings
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
 
@@ -70,8 +70,8 @@ def start(site: Site) -> str:
         f"`{scale}`: {NOTES.get(scale, scale)}. Where the paper prints a number, it stands beside ours; "
         "brackets hold 95 % intervals. One page per appendix, with prose, tables, figures and code; "
         "the search looks through all of it.",
-        "## What the supplement says, and what was measured",
-        tally(site),
+        "## What was found",
+        found(site),
         figure_block(site, "claims"),
     ]
     for name, printed in published.TABLES.items():
@@ -89,13 +89,12 @@ def start(site: Site) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def tally(site: Site) -> str:
-    """How many claims of the supplement have which verdict, as a table."""
+def found(site: Site) -> str:
+    """The totals of the claims and those that carry most, as README has them."""
     if not site.find("tables/claims.csv"):
         return absent("tables/claims.csv", site.results.scale)
-    found = counts(site.results.load_table("claims").reindex(columns=COLUMNS, fill_value=""))
-    rows = "\n".join(f"| {verdict} | {count} |" for verdict, count in found.items())
-    return f"| verdict | claims |\n|:--|--:|\n{rows}\n\n[Every claim with its measurements](claims.md)"
+    more = "[Every claim](claims.md), [in words](guides/results.md), [how verdicts come about](guides/method.md)."
+    return f"{findings([site.results])}\n{more}"
 
 
 def figure_block(site: Site, name: str, up: str = "") -> str:

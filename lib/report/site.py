@@ -20,7 +20,7 @@ from traitlets.config import Config
 
 from lib import settings, timings
 from lib.atomic import replace_folder
-from lib.reading import read_json
+from lib.reading import read_json, read_text
 from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
@@ -28,6 +28,11 @@ FILES = Path(__file__).parent / "site_files"
 # What pages show and link to; the notebooks become pages.
 COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
 RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
+# docs/ in the order of a reader: the evidence, one's own parts, the machine.
+GUIDES = ("results", "method", "forks", "choices", "compare", "own_attack", "own_defense", "own_victim", "own_data")
+GUIDES += ("own_table", "figures", "fetch", "scale", "performance", "reliability")
+# The rooms of lib whose public names have a page; `lib` itself is that of its single files.
+ROOMS = ("lib/attacks", "lib/defenses", "lib/experiment", "lib/networks", "lib/training", "lib/data", "lib")
 # Pages of a web server, which a folder of files has not got.
 SERVED = ("404.html", "sitemap.xml", "sitemap.xml.gz")
 
@@ -45,6 +50,11 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
             _with_folder(docs / name).write_text(text)
         for stage in site.appendices:
             write_appendix(site, stage, docs / "notebooks")
+        for name in GUIDES:
+            text = read_text(settings.ROOT / "docs" / f"{name}.md")
+            _with_folder(docs / "guides" / f"{name}.md").write_text(unlinked(text))
+        for room in ROOMS:
+            _with_folder(docs / "api" / f"{_page(room)}.md").write_text(api(room))
         for pattern in COPIED:
             for path in site.results.files(pattern):
                 shutil.copyfile(path, _with_folder(docs / path.parent.name / path.name))
@@ -127,6 +137,22 @@ def closing(site: Site, stage: str) -> str:
     return "\n\n".join(parts)
 
 
+def unlinked(text: str) -> str:
+    """A page of docs/ without links that lead out of it, such as to code: the site holds no copy of that."""
+    return re.sub(r"\[([^\]]+)\]\((?:\.\./|(?!https?:)[^)#]*/)[^)]*\)", r"\1", text)
+
+
+def api(room: str) -> str:
+    """The page of a room of lib: every module with its public names, from their docstrings."""
+    modules = sorted(path.stem for path in (settings.ROOT / room).glob("*.py") if not path.stem.startswith("_"))
+    name = room.replace("/", ".")
+    return "\n\n".join([f"# {name}", *(f"::: {name}.{module}" for module in modules)]) + "\n"
+
+
+def _page(room: str) -> str:
+    return room.rpartition("/")[2]
+
+
 def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
     """Build a folder of Markdown; the folder of HTML. ValueError with MkDocs' first complaint."""
     chosen = yaml.safe_load((FILES / "mkdocs.yml").read_text())
@@ -138,8 +164,11 @@ def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
             {"Start": "index.md"},
             {"Appendices": [f"notebooks/{stage}.md" for stage in site.appendices]},
             {"Results": [{name.capitalize(): f"{name}.md"} for name in RESULTS]},
+            {"Guides": [f"guides/{name}.md" for name in GUIDES]},
+            {"API": [{_page(room).capitalize(): f"api/{_page(room)}.md"} for room in ROOMS]},
         ],
     }
+    chosen["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(settings.ROOT)]
     path = folder / "mkdocs.yml"
     path.write_text(yaml.safe_dump(chosen, allow_unicode=True))
     # No dates in the output; and no advice about MkDocs 2 among the complaints.
