@@ -110,11 +110,13 @@ def by_hand(tmp_path_factory):
     (root / "data").mkdir()
     (root / "data" / "world").symlink_to(ROOT / "data" / "world")
     a = {"images": 6, "iterations": [1, 10], "examples": 2, "classes": 3, "tsne_data": {"count": 60}}
-    few = {"like": "mini", "data": {"count": 12}, "attacks": {"ssp": {"steps": 5}}, "a": a}
+    e = {half: {"data": {"count": 4}, "steps": 2} for half in ("segmentation", "detection")}
+    few = {"like": "mini", "data": {"count": 12}, "attacks": {"ssp": {"steps": 5}}, "a": a | {"layered": 4}, "e": e}
     (root / "scales" / "lab.yaml").write_text(yaml.safe_dump(few))
     (root / "models" / "mini").mkdir(parents=True)
     mini = settings.load("mini", root)
-    for name in {*mini.a.sources.values(), mini.a.victim, mini.f.victim, mini.f.feature_surrogate, "NRP"}:
+    tasks = {mini.e.segmentation.victims[0], mini.e.detection.victims[0], "NRP"}
+    for name in {*mini.a.sources.values(), *mini.f.victims, mini.f.feature_surrogate} | tasks:
         torch.manual_seed(len(name))
         network = zoo.family_of(mini.networks[name]).build(mini.networks[name])
         save_file(network.state_dict(), root / "models" / "mini" / f"{name}.safetensors")
@@ -136,7 +138,7 @@ def test_a_notebook_runs_by_hand_and_leaves_the_pipeline_s_results_alone(by_hand
     assert ("lab", "a_why_ssp_works", "figures", "figure_01.png") in written
     assert sorted(path.name for path in (by_hand / "models").iterdir()) == ["mini"]
     shown = [output.data.keys() for cell in notebook.cells for output in cell.get("outputs", []) if "data" in output]
-    assert sum("image/png" in kinds for kinds in shown) == 3
+    assert sum("image/png" in kinds for kinds in shown) == 4
     bars = [
         output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"
     ]

@@ -153,7 +153,7 @@ def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, mon
 
 def test_an_unknown_notebook_lists_those_there_are(root):
     notebook(root, "a")
-    with pytest.raises(FileNotFoundError, match="no notebook 'b'; did you mean 'a'"):
+    with pytest.raises(FileNotFoundError, match="no notebook 'b'; there are: a"):
         run.execute("b", "mini", root)
 
 

@@ -168,7 +168,7 @@ def test_one_thing_is_fetched_by_its_name(place, github, spec, monkeypatch):
     monkeypatch.setattr(settings, "load", lambda _=None: scale(T=spec))
     assert companion("fetch", "T", "--url", github.folder)[0] == 0
     assert "is no scale, no data set and no network of scales/tiny.yaml; did you mean" in refused("fetch", "samples")
-    assert "no network 'samples' in scales/tiny.yaml; did you mean" in refused("zoo", "samples")
+    assert "no network 'samples' in scales/tiny.yaml; there are: T" in refused("zoo", "samples")
     assert "not to a scale" in refused("fetch", "sample", "--url", github.folder)
     status, text, _ = companion("fetch", "paintings")
     assert status == 1 and text.startswith("paintings: not fetched: ") and "--from FOLDER" in text
