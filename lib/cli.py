@@ -217,6 +217,29 @@ def report(
 
 
 @app.command()
+def archive(
+    target: Annotated[Path, typer.Argument(metavar="FILE.zip", help="the archive to write")],
+    cell: Annotated[list[str] | None, typer.Option(help="stored adversaries too, such as 'SSP on VGG-16*'")] = None,
+    scale: ScaleName = None,
+) -> None:
+    """Write what every image came to, the claims and the settings as one file that others judge again."""
+    from lib import archive
+    from lib.report.results import Results
+
+    print(archive.write(Results(settings.load(scale).name), target, cell or []))
+
+
+@app.command()
+def judge(source: Annotated[Path, typer.Argument(metavar="FILE.zip", help="of companion archive")]) -> None:
+    """Judge the claims again from an archive, after checking each of its files; nothing is computed."""
+    from lib import archive, markdown
+
+    found = archive.judged_again(source)
+    changed = found[found["verdict in the archive"] != found["verdict now"]]
+    print(markdown.table(found), f"{len(changed)} of {len(found)} verdicts differ", sep="\n")
+
+
+@app.command()
 def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
     from lib import stages
