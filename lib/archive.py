@@ -16,6 +16,7 @@ import pandas as pd
 
 from lib import folders, settings
 from lib.atomic import replacing
+from lib.frames import load_frame
 from lib.report import claims
 from lib.report.results import Results
 
@@ -38,8 +39,9 @@ def write(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
     }
     files |= {f"{name}": settings.ROOT / name for name in ("params.yaml", f"scales/{results.scale}.yaml")}
     with TemporaryDirectory(prefix="companion-") as folder:
+        ids = {name for path in results.files("frame.npz") for part in load_frame(path).images for name in part}
         for pattern in cells:
-            folders.export_adversaries(pattern, Path(folder))
+            folders.export_adversaries(pattern, Path(folder), only=ids)
         pictures = sorted(path for path in Path(folder).rglob("*.png"))
         files |= {f"adversaries/{path.relative_to(folder)}": path for path in pictures}
         digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}

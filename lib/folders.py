@@ -1,11 +1,13 @@
 """An attack or a defense on every image of a folder, each at its own size."""
 
 import errno
+import hashlib
+import json
 import math
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +26,7 @@ from lib.defenses.noise import NOISE
 from lib.experiment import NONE, Study, adversaries, explore, predictions
 from lib.experiment.study import here
 from lib.networks import weights as files
-from lib.units import in_levels, to_bytes, unit_images
+from lib.units import OF_ATTACKS, in_levels, to_bytes, unit_images
 
 PER_PIXEL = 100  # bytes that the lightest defenses take at their peak
 UNKNOWN = -1  # the label of an image that no file of labels names
@@ -287,16 +289,28 @@ def save_png(image: Tensor, path: Path) -> None:
         Image.fromarray(to_bytes(image).permute(1, 2, 0).numpy()).save(file, format="PNG")
 
 
-def export_adversaries(pattern: str, target: Path) -> str:
-    """Write the stored adversaries of the cells that fit a pattern as `target`/CELL/IMAGE.png; how many, in words.
+def export_adversaries(pattern: str, target: Path, only: Container[str] | None = None) -> str:
+    """Write the stored adversaries of the cells that fit a pattern as `target`/RUN/IMAGE.png; how many, in words.
 
-    ValueError in one line where none fits.
+    RUN names attack, networks (with a digest of weights and layer) and options, in levels; IMAGE its snapshot, where
+    there are several.  only: shards that begin with one of these images. ValueError in one line where none fits.
     """
     count = 0
-    for cell, image, pixels in here().adversaries(pattern):
-        name = f"{image.replace('/', '_')}.png"
-        save_png(unit_images(torch.from_numpy(pixels)), target / cell.partition(",")[0].replace("/", "_") / name)
-        count += 1
+    for made, snapshots in here().adversaries(pattern):
+        cell, _, first = made["cell"].partition(", from image ")
+        if only is not None and first not in only:
+            continue
+        _, networks, _, given, options = made["arguments"][:5]
+        digest = hashlib.sha256(json.dumps(networks, sort_keys=True).encode()).hexdigest()[:6]
+        levels = {key: f"{255 * value:g}" if key in OF_ATTACKS else value for key, value in options.items()}
+        run = ", ".join([cell, digest, *(f"{key} {value}" for key, value in levels.items())]).replace("/", "_")
+        for place, images in enumerate(snapshots):
+            names = given.get("ids") or [f"{first}+{number:03d}" for number in range(len(images))]
+            suffix = f"_{place}" if len(snapshots) > 1 else ""
+            for name, image in zip(names, images, strict=True):
+                file = f"{name.replace('/', '_')}{suffix}.png"
+                save_png(unit_images(torch.from_numpy(image)), target / run / file)
+                count += 1
     if not count:
         raise ValueError(
             f"no adversaries of '{pattern}' in the store; companion store why '{pattern}' lists what there is"

@@ -144,14 +144,16 @@ class Store:
         halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
         return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
-    def adversaries(self, pattern: str) -> Iterator[tuple[str, str, np.ndarray]]:
-        """The adversaries of the cells that fit a pattern: the cell, the image's name and snapshot, uint8 `[3,H,W]`."""
+    def adversaries(self, pattern: str) -> Iterator[tuple[dict, np.ndarray]]:
+        """The shards of adversaries in cells that fit a pattern and that the present code can ask for: what each was
+        made from, and its images, uint8 `[snapshots,n,3,H,W]`."""
         for path, made in self.records():
-            if fnmatchcase(made.get("cell", ""), pattern) and "images" in (arrays := read(path) or {}):
-                first = made["cell"].rpartition(", from image ")[2]
-                for snapshot, images in enumerate(arrays["images"]):
-                    for number, image in enumerate(images):
-                        yield made["cell"], f"{first}+{number:03d}_{snapshot}", image
+            if (
+                fnmatchcase(made.get("cell", ""), pattern)
+                and keys.current(made)
+                and "images" in (arrays := read(path) or {})
+            ):
+                yield made, arrays["images"]
 
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that

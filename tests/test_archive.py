@@ -88,17 +88,19 @@ def test_a_scale_without_frames_has_no_archive(tmp_path):
 
 
 def test_adversaries_go_along_when_asked_for(tmp_path, monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (1, 2, 3, 8, 8), dtype=np.uint8)
     asked = []
 
     class Stored:
         def adversaries(self, pattern):
             asked.append(pattern)
-            yield from (("SSP on A, shard 0", f"test/{k}", image) for k, image in enumerate(images))
+            for first, second in (("test-00000", "test-00001"), ("of another scale", "too")):
+                made = ["lib.attacks.features.ssp", [], "", {"ids": [first, second]}, {"eps": 16 / 255}]
+                yield {"cell": f"SSP on A, from image {first}", "arguments": made}, images
 
     monkeypatch.setattr(folders, "here", Stored)
     archive.write(Results("mini"), tmp_path / "x.zip", ["SSP*"])
     with archive.opened(tmp_path / "x.zip") as results:
         found = sorted((results.root.parents[1] / "adversaries").rglob("*.png"))
         read = np.stack([folders.read_image(path).numpy() for path in found])
-    assert asked == ["SSP*"] and np.array_equal(read, images)
+    assert asked == ["SSP*"] and np.array_equal(read, images[0])

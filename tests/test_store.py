@@ -3,6 +3,7 @@
 import functools
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -423,11 +424,34 @@ def test_results_of_code_that_has_changed_are_stale_and_pruned(tmp_path, monkeyp
 
 def test_adversaries_are_written_as_png_and_the_store_moves(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 3, 8, 8), np.uint8)
-    Store(tmp_path / "old").write({"device": "cpu"}, "SSP on VGG-16, from image a", {"images": images})
+    made = {"function": "lib.attacks.shards.attack_shard", "device": "cpu"}
+
+    def stored(layer, eps, given, shots, **more):
+        arguments = [
+            "lib.attacks.features.ssp",
+            [{"structure": layer}],
+            "uint8 [3, 3, 8, 8]",
+            given,
+            {"eps": eps / 255},
+        ]
+        Store(tmp_path / "old").write(
+            made | {"arguments": arguments} | more, "SSP on A, from image a", {"images": shots}
+        )
+
+    stored("conv1", 16, {}, images)
+    stored("conv1", 8, {"ids": ["a", "b/c", "d"]}, images[:1])
+    stored("conv2", 16, {}, images[:1])  # the same network, attack and budget, another layer
+    stored("conv3", 16, {}, images, code={"lib/linf.py": "0" * 16})  # of code that has changed
     monkeypatch.setenv("COMPANION_STORE", str(tmp_path / "old"))
-    assert "6 images" in companion("store", "export", "SSP on*", str(tmp_path / "out"))[1]
-    found = np.asarray(Image.open(tmp_path / "out" / "SSP on VGG-16" / "a+002_1.png"))
+    assert "12 images" in companion("store", "export", "SSP on*", str(tmp_path / "out"))[1]
+    files = {path.relative_to(tmp_path / "out").parts for path in (tmp_path / "out").rglob("*.png")}
+    runs = sorted({run for run, _ in files})
+    assert [re.sub(", [0-9a-f]{6},", "", run) for run in runs].count("SSP on A eps 16") == 2 and len(runs) == 3
+    (named,) = [run for run in runs if run.endswith("eps 8")]
+    assert {file for run, file in files if run == named} == {"a.png", "b_c.png", "d.png"}
+    (shots,) = [run for run in runs if (run, "a+002_1.png") in files]
+    found = np.asarray(Image.open(tmp_path / "out" / shots / "a+002_1.png"))
     assert np.array_equal(found.transpose(2, 0, 1), images[1, 2])
     assert refused("store", "export", "DIM*", str(tmp_path / "out")).startswith("no adversaries of 'DIM*'")
     assert companion("store", "move", str(tmp_path / "new"))[0] == 0
-    assert len(list((tmp_path / "new").rglob("*.bin"))) == 1 and not (tmp_path / "old").exists()
+    assert len(list((tmp_path / "new").rglob("*.bin"))) == 4 and not (tmp_path / "old").exists()
