@@ -36,7 +36,7 @@ ORDER = [
     {"training"},
     {"experiment"},
     {"report", "plan", "folders"},
-    {"costs"},
+    {"costs", "archive"},
     {"run"},
     {"figures"},
     {"cli"},
