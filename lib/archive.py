@@ -16,7 +16,6 @@ import pandas as pd
 
 from lib import folders, settings
 from lib.atomic import replacing
-from lib.frames import load_frame
 from lib.report import claims
 from lib.report.results import Results
 
@@ -37,19 +36,22 @@ def write(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
         for name in KEPT
         for path in results.files(name)
     }
-    files |= {f"{name}": settings.ROOT / name for name in ("params.yaml", f"scales/{results.scale}.yaml")}
+    files |= {name: settings.ROOT / name for name in ("params.yaml", f"scales/{results.scale}.yaml")}
     with TemporaryDirectory(prefix="companion-") as folder:
-        ids = {name for path in results.files("frame.npz") for part in load_frame(path).images for name in part}
-        for pattern in cells:
-            folders.export_adversaries(pattern, Path(folder), only=ids)
-        pictures = sorted(path for path in Path(folder).rglob("*.png"))
-        files |= {f"adversaries/{path.relative_to(folder)}": path for path in pictures}
-        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in sorted(files.items())}
-        about = {"scale": results.scale, "sha256": digests}
-        with replacing(target) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        if cells:
+            frames = [results.load_frame(results.stage_of(path)) for path in results.files("frame.npz")]
+            ids = {name for frame in frames for part in frame.images for name in part}
+            for pattern in cells:
+                folders.export_adversaries(pattern, Path(folder), only=ids)
+        files |= {f"adversaries/{path.relative_to(folder)}": path for path in Path(folder).rglob("*.png")}
+        digests = {}
+        with replacing(target) as file, zipfile.ZipFile(file, "w") as archive:
+            for name, path in sorted(files.items()):
+                content = path.read_bytes()
+                digests[name] = hashlib.sha256(content).hexdigest()
+                archive.writestr(zipfile.ZipInfo(name, DAY), content, zipfile.ZIP_DEFLATED)
+            about = {"scale": results.scale, "sha256": digests}
             archive.writestr(zipfile.ZipInfo(MANIFEST, DAY), json.dumps(about, indent=1) + "\n")
-            for name in digests:
-                archive.writestr(zipfile.ZipInfo(name, DAY), files[name].read_bytes(), zipfile.ZIP_DEFLATED)
     return f"{target}: {len(files)} files, {target.stat().st_size / 1e6:.1f} MB"
 
 

@@ -145,26 +145,31 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
     few = study.first(count)
     recipe, values = _recipe(few, attack, overrides)
     shards = _shards(few, attack, recipe, values, _target(few, recipe.on, [surrogate]))
-    times = []
-    for _ in range(2):  # the first one also warms up
-        begun = time.perf_counter()
-        with one_thread(study.device):
-            for _, arguments in shards:  # each ends with the images on the CPU, so a GPU has finished too
-                attack_shard(*arguments, device=study.device, coupled=recipe.coupled)
-        times.append(time.perf_counter() - begun)
-    return min(times) / count
+
+    def run() -> None:
+        for _, arguments in shards:
+            attack_shard(*arguments, device=study.device, coupled=recipe.coupled)
+
+    return _seconds(study, run) / count
 
 
 def seconds_behind(study: Study, defense: str, count: int) -> float:
     """A defense alone on the study's first `count` images, seconds per image, the faster of two runs."""
     front, images = study.defense(defense), unit_images(study.images.images[:count], study.device)
+    with torch.inference_mode():
+        return _seconds(study, lambda: front(images).cpu()) / count
+
+
+def _seconds(study: Study, run: Callable[[], object]) -> float:
+    """The faster of two runs, of which the first one also warms up. run: ends with its images on the CPU, so that a
+    GPU has finished too."""
     times = []
-    with one_thread(study.device), torch.inference_mode():
-        for _ in range(2):  # the first one also warms up
-            begun = time.perf_counter()
-            front(images).cpu()  # so that a GPU has finished too
-            times.append(time.perf_counter() - begun)
-    return min(times) / count
+    for _ in range(2):
+        begun = time.perf_counter()
+        with one_thread(study.device):
+            run()
+        times.append(time.perf_counter() - begun)
+    return min(times)
 
 
 def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:

@@ -17,8 +17,8 @@ TABLES = {"figure_04": "Table 6", "figure_05": "Table 7", "protocol": "Table 1"}
 def caption(results: Results, name: str) -> str:
     """The caption of a figure, without verdicts; FileNotFoundError where the scale or the figure's data are gone."""
     scale = settings.load(results.scale)
-    attacks = settings.params().with_attacks(**scale.attacks.model_dump(exclude_unset=True)).attacks
-    text = read_yaml(FILE)[name].format(scale=scale, attacks=attacks, layers=_layers(scale), listed=_listed(scale))
+    known = {"scale": scale, "attacks": settings.params_at(scale).attacks}
+    text = read_yaml(FILE)[name].format(**known, layers=_layers(scale), listed=_listed(scale))
     counted = FIGURES[name].data == "data" and name != "claims"
     images = sorted(set(results.load_data(name).get("n", ()))) if counted else []
     return f"{text} n = {', '.join(map(str, images))}." if images else text

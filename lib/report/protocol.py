@@ -135,13 +135,12 @@ def worst(frame: Frame) -> Iterator[tuple[str, Frame]]:
         yield label, Frame(first.cells, [{"top1": top} for top in tops], first.images)
 
 
-def strongest(frame: Frame) -> tuple[str, Frame]:
-    """Of one defense, the attacker with all images that leaves least, and its cells."""
+def strongest(frame: Frame) -> str:
+    """Of one defense, the attacker with all images that leaves least."""
     cells = {name: frame.where(attacker=name) for name in attackers(frame) if name != "clean"}
     most = max(len(images) for images in frame.images)
     full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == most}
-    name = min(full, key=lambda name: point("accuracy", full[name]))
-    return name, full[name]
+    return min(full, key=lambda name: point("accuracy", full[name]))
 
 
 def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.DataFrame:
@@ -150,30 +149,29 @@ def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.D
     frame: the waterfall.  competence: the cells of the gate, for what a defense costs on clean images.  seconds: per
     image, of each defense alone.
     """
-    rows, kept_most = [], []
+    made = []
     for defense in defenses(frame):
         here = frame.where(defense=defense)
         (_, lowest), *_ = worst(here)
-        bare, clean, unaware = (
-            of(competence, "none", "clean"),
-            of(competence, defense, "clean"),
-            of(here, defense, "unaware"),
-        )
-        kept_most.append((point("accuracy", lowest), point("accuracy", unaware)))
-        rows.append(
-            {
-                "defense": defense,
-                "clean": str(estimate("accuracy", clean)),
-                "costs": str(combined("accuracy", [(1.0, bare), (-1.0, clean)])),
-                "unaware attacker": str(estimate("accuracy", unaware)),
-                "each image's worst": str(estimate("accuracy", lowest)),
-                "strongest attacker alone": strongest(here)[0],
-                "ms per image": f"{1000 * seconds[defense]:.3g}" if defense in seconds else "-",
-                "n": len(lowest.images[0]),
-            }
-        )
-    order = sorted(range(len(rows)), key=lambda place: kept_most[place], reverse=True)
-    return pd.DataFrame([{"rank": rank, **rows[place]} for rank, place in enumerate(order, 1)])
+        unaware = of(here, defense, "unaware")
+        row = {
+            "defense": defense,
+            "clean": str(estimate("accuracy", of(competence, defense, "clean"))),
+            "costs": str(clean_loss(competence, defense)),
+            "unaware attacker": str(estimate("accuracy", unaware)),
+            "each image's worst": str(estimate("accuracy", lowest)),
+            "strongest attacker alone": strongest(here),
+            "ms per image": f"{1000 * seconds[defense]:.3g}" if defense in seconds else "-",
+            "n": len(lowest.images[0]),
+        }
+        made.append(((point("accuracy", lowest), point("accuracy", unaware)), row))
+    ranked = sorted(made, key=lambda pair: pair[0], reverse=True)
+    return pd.DataFrame([{"rank": rank, **row} for rank, (_, row) in enumerate(ranked, 1)])
+
+
+def clean_loss(frame: Frame, defense: str) -> Estimate:
+    """What a defense costs on clean images, in points."""
+    return combined("accuracy", [(1.0, of(frame, "none", "clean")), (-1.0, of(frame, defense, "clean"))])
 
 
 def gates(frame: Frame) -> pd.DataFrame:
@@ -184,8 +182,7 @@ def gates(frame: Frame) -> pd.DataFrame:
 
 def gate(frame: Frame, defense: str) -> dict[str, object]:
     """A row of `gates`, and whether it lies where the paper's NRP does."""
-    bare, clean = (of(frame, name, "clean") for name in ("none", defense))
-    loss = combined("accuracy", [(1.0, bare), (-1.0, clean)])
+    loss = clean_loss(frame, defense)
     left = {name: of(frame, defense, name) for name in attackers(frame) if name != "clean"}
     papers = left.get("paper's")
     found = [loss.value, point("accuracy", papers) if papers is not None and len(papers) else np.nan]
@@ -374,8 +371,8 @@ def conclusion(frame: Frame, competence: Frame) -> Markdown:
     for defense in defenses(frame):
         here = frame.where(defense=defense)
         known = "paper's" if "paper's" in attackers(here) else "unaware, random target"
-        start, (last, _) = estimate("accuracy", here.where(attacker="clean")), strongest(here)
-        left = {name: estimate("accuracy", here.where(attacker=name)) for name in (known, last)}
+        start = estimate("accuracy", here.where(attacker="clean"))
+        left = {name: estimate("accuracy", here.where(attacker=name)) for name in (known, strongest(here))}
         said = [f"{value} % under *{name}*" for name, value in left.items()]
         lines.append(f"- **{defense}**: {start} % on clean images, {', '.join(said)}, the strongest of those tried.")
     passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]

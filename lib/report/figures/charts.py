@@ -74,10 +74,9 @@ def layers(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     """Fooling rate under SSP of every layer: a panel per budget, a bar per layer, in a network's colour."""
     style(look)
     signs = _signs(every(data["source"]))
-    budgets = sorted(set(data["eps"]))
-    bars = list(data["layer"].drop_duplicates())
+    sizes, bars = sorted(set(data["eps"])), list(data["layer"].drop_duplicates())
     figure = Figure(figsize=look.size(0.2 * len(bars) + 0.9))
-    for axes, eps in zip(figure.subplots(1, len(budgets), sharey=True, squeeze=False)[0], budgets, strict=True):
+    for axes, eps in zip(figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0], sizes, strict=True):
         part = data[data["eps"] == eps]
         colours = [signs[source]["color"] for source in part["source"]]
         ends = np.clip([part["value"] - part["low"], part["high"] - part["value"]], 0, None)

@@ -89,10 +89,10 @@ def segmented(arrays: dict[str, np.ndarray]) -> Grid:
     colours = arrays["colours"]
 
     def cell(row: int, name: str) -> Picture:
-        one, right = arrays[name][row], arrays.get(name.replace("predicted", "right"))
+        one = arrays[name][row]
         if name.startswith("image"):
             return Picture(one)
-        mark = f"{100 * right[row]:.0f} %" if name.startswith("predicted") else ""
+        mark = "" if name == "truth" else f"{100 * arrays[name.replace('predicted', 'right')][row]:.0f} %"
         return Picture(colours[one], mark=mark, classes=np.unique(one).tolist())
 
     rows = [[cell(row, name) for name in SEGMENTED] for row in range(len(arrays["truth"]))]
@@ -194,12 +194,12 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title, fontsize=size)
-    colours = dict(grid.legend)
+    known = dict(grid.legend)
     for cells, row in zip(grid.rows, panels, strict=True):
         for axes, cell in zip(row, cells, strict=True):
             _show(axes, cell)
             for corners, name, text in cell.boxes:
-                _box(axes, corners, text, colours.get(name, np.zeros(3)), look)
+                _box(axes, corners, text, known.get(name, np.zeros(3)), look)
             if cell.mark:
                 _corner(axes, cell.mark, look)
     if present:
