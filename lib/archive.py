@@ -36,7 +36,8 @@ def write(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
         for name in KEPT
         for path in results.files(name)
     }
-    files |= {name: settings.ROOT / name for name in ("params.yaml", f"scales/{results.scale}.yaml")}
+    scales = {results.scale, settings.load(results.scale).like or results.scale}
+    files |= {name: settings.ROOT / name for name in ("params.yaml", *(f"scales/{scale}.yaml" for scale in scales))}
     with TemporaryDirectory(prefix="companion-") as folder:
         if cells:
             frames = [results.load_frame(results.stage_of(path)) for path in results.files("frame.npz")]
@@ -67,14 +68,15 @@ def opened(path: Path) -> Iterator[Results]:
         try:
             with zipfile.ZipFile(path) as archive:
                 about = json.loads(archive.read(MANIFEST))
-                archive.extractall(folder)
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+                scale, sums = about["scale"], about["sha256"]
+                archive.extractall(folder, sums.keys() & set(archive.namelist()))  # what the manifest names, alone
+        except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
             raise ValueError(f"{path}: no archive of results, or a damaged one ({error})") from None
-        for name, digest in about["sha256"].items():
+        for name, digest in sums.items():
             inside = Path(folder) / name
             if not inside.is_file() or hashlib.sha256(inside.read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{path}: {name} is not what its manifest says; get the archive again")
-        yield Results(about["scale"], Path(folder) / "results")
+        yield Results(scale, Path(folder) / "results")
 
 
 def judged_again(path: Path) -> pd.DataFrame:

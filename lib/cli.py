@@ -350,13 +350,12 @@ def convert(
 def verify(
     folder: Annotated[Path | None, typer.Option(help="where to compute (default: a temporary folder)")] = None,
     keep: Annotated[bool, typer.Option(help="leave that folder there")] = False,
-    scale: ScaleName = None,
 ) -> None:
     """Compute everything anew, trainings too, without stored results; say of each table and figure if it agrees."""
     from lib import verify
 
     place = folder or Path(tempfile.mkdtemp(prefix="companion-"))
-    text, agrees = verify.verify(settings.ROOT, settings.load(scale).name, place, keep)
+    text, agrees = verify.verify(settings.ROOT, place, keep)
     print(text)
     if not agrees:
         raise typer.Exit(1)

@@ -78,8 +78,14 @@ def join(frames: Iterable[Frame]) -> Frame:
     if not (frames := list(frames)):
         raise ValueError("no cells to join: did the cell of the notebook that evaluates them fail?")
     cells = pd.concat([frame.cells for frame in frames], ignore_index=True)
-    texts = [name for name in cells if cells[name].map(lambda value: isinstance(value, str)).any()]
-    cells = cells.fillna(dict.fromkeys(texts, ""))
+    for (
+        name
+    ) in cells:  # a column with texts, or that some cells lack, holds texts alone: so it does once it is read again
+        if cells[name].map(lambda value: isinstance(value, str)).any() or cells[name].isna().any():
+            texts = [
+                value if isinstance(value, str) else "" if pd.isna(value) else f"{value:g}" for value in cells[name]
+            ]
+            cells[name] = texts
     return Frame(cells, [p for f in frames for p in f.parts], [i for f in frames for i in f.images])
 
 
@@ -96,7 +102,7 @@ def save_frame(frame: Frame, path: Path) -> None:
 
 
 def load_frame(path: Path) -> Frame:
-    """The inverse of `save`."""
+    """The inverse of `save_frame`."""
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     about = pd.read_csv(io.StringIO(arrays["cells"].item()), keep_default_na=False)

@@ -351,6 +351,7 @@ class Counting:
         split: str | None = None,
         defenses: Mapping[str, dict] | None = None,
         batch: int | None = None,
+        precision: str | None = None,
     ) -> Planned:
         """As `lib.experiment.open_study`, without images."""
         source = source or self.scale.data

@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib import settings
+
 VERDICTS = ("identical", "same within rounding", "inside the intervals", "different", "missing")
-ROUNDING = 0.1  # of a printed number: tables show one digit
+ROUNDING = 1e-3  # of the largest number of a column: a tenth of a percent
+ESTIMATES = ("value", "ours", "effect")  # columns whose intervals are in "low" and "high"
+DERIVED = ("difference", "p")  # columns that follow from those
 
 
 def again(root: Path, folder: Path, store: str = "", change: Callable[[Path], object] | None = None) -> Path:
@@ -68,36 +72,37 @@ def _compared(old: Path, new: Path) -> tuple[str, float]:
 def compare_tables(old: pd.DataFrame, new: pd.DataFrame) -> tuple[str, float]:
     """The verdict on two tables, and the largest difference of their numbers.
 
-    A number with the columns "X low" and "X high" is inside the interval where the new one lies between the old ends.
+    A number of ESTIMATES is inside the interval where the new one lies between the old ends.
     """
     if list(old) != list(new) or len(old) != len(new):
         return "different", np.nan
-    largest, inside = 0.0, True
+    largest, same, inside = 0.0, True, True
     for column in old:
-        if column.endswith((" low", " high")) or column in ("low", "high"):
-            continue  # ends of intervals follow their numbers
+        if column in ("low", "high", *DERIVED):
+            continue
         a, b = (pd.to_numeric(table[column], errors="coerce") for table in (old, new))
         texts = a.isna() | b.isna()
         if (old[column][texts].astype(str) != new[column][texts].astype(str)).any():
             return "different", np.nan
         change = (a - b).abs()[~texts]
         largest = max(largest, change.max() if len(change) else 0.0)
-        low, high = _ends(old, column)
-        inside &= bool(((low <= b) & (b <= high) | (change <= ROUNDING))[~texts].all())
-    if largest <= ROUNDING:
+        rounded = change <= ROUNDING * a.abs().max()
+        same &= bool(rounded.all())
+        if column in ESTIMATES:
+            low, high = (pd.to_numeric(old[end], errors="coerce") for end in ("low", "high"))
+            rounded |= (low <= b) & (b <= high)
+        inside &= bool(rounded[~texts].all())
+    if same:
         return "same within rounding", largest
     return "inside the intervals" if inside else "different", largest
 
 
-def _ends(table: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series]:
-    """The interval's ends of a column, NaN where it has none."""
-    prefix = "" if column == "value" else f"{column} "
-    nothing = pd.Series(np.nan, table.index)
-    return tuple(pd.to_numeric(table.get(f"{prefix}{end}", nothing), errors="coerce") for end in ("low", "high"))
+def verify(root: Path, folder: Path, keep: bool = False) -> tuple[str, bool]:
+    """`again` and `compare_folders` at the scale of params.yaml: what to print, and whether nothing differs.
 
-
-def verify(root: Path, scale: str, folder: Path, keep: bool = False) -> tuple[str, bool]:
-    """`again` and `compare`: what to print, and whether nothing differs. keep: leave the folder there."""
+    keep: leave the folder there.
+    """
+    scale = settings.load().name
     table = compare_folders(root / "results" / scale, again(root, folder) / scale)
     if not keep:
         shutil.rmtree(folder)

@@ -73,6 +73,23 @@ def test_a_changed_and_a_missing_file_are_named(stored, tmp_path):
         assert refused("judge", path) == f"{path}: {name} is not what its manifest says; get the archive again"
 
 
+def test_a_file_that_the_manifest_does_not_name_is_not_read(stored, tmp_path):
+    path = tmp_path / "more.zip"
+    path.write_bytes(stored.read_bytes())
+    with zipfile.ZipFile(path, "a") as zipped:
+        zipped.writestr("results/mini/c_fsa/tables/claims.csv", "x")
+    with archive.opened(path) as results:
+        assert not (results.root / "c_fsa" / "tables").exists()
+
+
+@pytest.mark.parametrize("about", [[], {}, {"scale": "mini"}])
+def test_another_manifest_is_one_line(tmp_path, about):
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr(archive.MANIFEST, json.dumps(about))
+    assert refused("judge", path).startswith(f"{path}: no archive of results, or a damaged one (")
+
+
 @pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04 cut short"])
 def test_what_is_no_archive_is_one_line(tmp_path, content):
     path = tmp_path / "x.zip"

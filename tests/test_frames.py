@@ -57,6 +57,13 @@ def test_labels_that_some_cells_have_are_empty_in_the_others(attacked):
     assert both.cells["source"].tolist() == [""] * 5 + ["A"]
 
 
+def test_a_number_that_some_cells_lack_is_found_by_the_same_name_before_and_after_saving(tmp_path):
+    both = join([cell((1, 2)), cell((2, 2), decay=0.5), cell((1, 2), decay=1.0)])
+    save_frame(both, tmp_path / "frame.npz")
+    for read in (both, load_frame(tmp_path / "frame.npz")):
+        assert read.cells["decay"].tolist() == ["", "0.5", "1"] and len(read.where(decay="0.5")) == 1
+
+
 def detections(seed):
     """Random detections and objects of three classes, one of which is only detected, with a crowd among the objects."""
     rng = np.random.default_rng(seed)

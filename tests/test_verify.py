@@ -9,17 +9,17 @@ import pytest
 from lib import verify
 from lib.verify import compare_folders, compare_tables
 
-OLD = {"attack": ["SSP", "FGSM"], "accuracy": [10.0, 40.0], "accuracy low": [5.0, 30.0], "accuracy high": [15.0, 50.0]}
+OLD = {"attack": ["SSP", "FGSM"], "effect": [10.0, 40.0], "low": [5.0, 30.0], "high": [15.0, 50.0], "p": [0.5, 0.9]}
 OLD |= {"n": [100, 100]}
 
 
 @pytest.mark.parametrize(
     ("change", "verdict", "difference"),
     [
-        ({"accuracy": [10.04, 40.0]}, "same within rounding", 0.04),
-        ({"accuracy low": [4.0, 29.0]}, "same within rounding", 0.0),
-        ({"accuracy": [14.9, 40.0]}, "inside the intervals", 4.9),
-        ({"accuracy": [15.2, 40.0]}, "different", 5.2),
+        ({"effect": [10.04, 40.0]}, "same within rounding", 0.04),
+        ({"low": [4.0, 29.0], "p": [0.4, 0.8]}, "same within rounding", 0.0),
+        ({"effect": [14.9, 40.0]}, "inside the intervals", 4.9),
+        ({"effect": [15.2, 40.0]}, "different", 5.2),
         ({"n": [100, 101]}, "different", 1.0),
         ({"attack": ["SSP", "PGD"]}, "different", None),
         ({"more": [1, 2]}, "different", None),
@@ -31,10 +31,16 @@ def test_a_table_is_compared_number_by_number(change, verdict, difference):
     assert pd.isna(largest) if difference is None else largest == pytest.approx(difference)
 
 
-def test_a_long_table_has_its_interval_in_low_and_high():
-    old = pd.DataFrame({"attack": ["SSP"], "value": [10.0], "low": [5.0], "high": [15.0]})
-    assert compare_tables(old, old.assign(value=12.0))[0] == "inside the intervals"
-    assert compare_tables(old, old.assign(value=16.0))[0] == "different"
+@pytest.mark.parametrize("column", ["value", "ours", "effect"])
+def test_an_estimate_has_its_interval_in_low_and_high(column):
+    old = pd.DataFrame({"attack": ["SSP"], column: [10.0], "low": [5.0], "high": [15.0]})
+    assert compare_tables(old, old.assign(**{column: 12.0}))[0] == "inside the intervals"
+    assert compare_tables(old, old.assign(**{column: 16.0}))[0] == "different"
+
+
+def test_a_small_number_is_not_rounded_away():
+    old = pd.DataFrame({"silhouette": [0.69, 0.70]})
+    assert compare_tables(old, old.assign(silhouette=[0.78, 0.70]))[0] == "different"
 
 
 def test_every_table_and_figure_has_its_verdict(tmp_path):

@@ -70,9 +70,11 @@ class Attacker(NamedTuple):
 
 def aware(defense: str, found: Traits, name: str = "aware", **changed: object) -> Attacker:
     """The attacker that knows all: of no defense the network's gradient, of one that passes none BPDA, of a random one
-    the mean of the losses of two draws. changed: fields of `Attacker`."""
+    the mean of the losses of two draws; `than` is what it is called in the waterfall. changed: fields of `Attacker`."""
     sees = "mean of losses" if found.gradient and found.random else "static" if found.gradient else "BPDA"
-    return Attacker(name, "PGD", "nothing" if defense == NONE else sees, draws=2, **changed)
+    sees = "nothing" if defense == NONE else sees
+    than = {"nothing": "unaware", "mean of losses": "mean of losses, 2"}.get(sees, sees)
+    return Attacker(name, "PGD", sees, draws=2, than="" if name == than else than, **changed)
 
 
 class Traits(NamedTuple):
@@ -120,6 +122,8 @@ def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **chan
     """
     changes, seen = {**attacker.changes, **changed}, through(attacker, defense, traits(study, defense))
     attack = RELEASED.get(attacker.attack, attacker.attack)
+    if attacker.restarts > 1 and attacker.attack == "PGD (targeted)":
+        raise ValueError("restarts of a targeted attack aim at other classes each: take PGD")
     starts = [reseeded(study, start) for start in range(attacker.restarts)]
     made = [adversaries(one, attack, victim, through=seen, **changes)[0] for one in starts]
     cell = best_of(study, victim, defense, made) if len(made) > 1 else made[0]
@@ -186,10 +190,12 @@ def behind(
     return evaluate(study, [cell], victim, [defense], seeds=several, attacker=attacker, than=than)
 
 
-def gradients_of(study: Study, victim: str, defense: str) -> Arrays:
-    """`lib.attacks.inspection.gradient_facts` of the victim behind the static defense, or of it alone."""
+def gradients_of(study: Study, victim: str, defense: str) -> Arrays | None:
+    """`lib.attacks.inspection.gradient_facts` of the victim behind the static defense; None where none passes it."""
     found = traits(study, defense)
-    seen = through(Attacker("", sees="static"), defense, found) if found.gradient else None
+    if defense != NONE and not found.gradient:
+        return None
+    seen = through(Attacker("", sees="static"), defense, found)
     (network,) = seen_through(study, [victim], seen)
     return by_shard(study, gradient_facts, network, f"gradient of {victim} with {defense}")
 

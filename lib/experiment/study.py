@@ -112,15 +112,17 @@ def open_study(
     split: str | None = None,
     defenses: Mapping[str, dict] | None = None,
     batch: int | None = None,
+    precision: str | None = None,
 ) -> Study:
     """The study of a scale (default: the one that params.yaml names), on the GPU where there is one.
 
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
     split: another part of it than the scale's.  defenses: further ones, as params.yaml has them.  batch: images per
-    shard, if not the scale's.
+    shard, if not the scale's.  precision: of surrogates, if not the scale's.
     ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
     """
     chosen = settings.load(scale)
+    chosen = chosen.model_copy(update={"precision": precision or chosen.precision})
     params = settings.params_at(chosen)
     params = params.model_copy(update={"defenses": params.defenses | dict(defenses or {})})
     # A mistake in the user's own line or file is found here, not after the hours before its turn.

@@ -43,6 +43,7 @@ RANGES = {
     "a little up": (0.0, MARGIN),
 }
 NORMAL = NormalDist()
+CHOOSE = {"highest": max, "lowest": min}
 VERDICTS = ("reproduced", "in part", "not reproduced", "inconclusive", "underpowered", "not judged")
 ABOUT = ["id", "appendix", "item", "lines", "reading", "says", "compares"]
 MEASURED = ["effect", "low", "high", "unit", "n", "verdict", "p", "needs"]
@@ -53,13 +54,13 @@ INTRODUCTION = """# What the supplement claims, and what was measured
 
 Scale `{scale}`. {counts}. Effects are differences in percentage points over the same images, with 95 % intervals. A
 case is *reproduced* where its whole interval lies where the claim expects it, *not reproduced* where all of it lies
-elsewhere, and *inconclusive* otherwise; *underpowered* where it is so wide that it could not lie inside a margin
-wherever it lay, with the number of images that it would take at least. A claim with several cases is *reproduced* where
-every case is, *not reproduced* where none is and one is contradicted, *in part* where some are and others are
-contradicted. Contradictions are counted after Holm's correction for the claim's cases; both counts stand beside it.
-A *stricter* or *looser* reading asks for more or less than the claim above it and is not counted as a claim. Intervals
-are about images, not about training the networks again, and nothing is corrected for the number of claims: see
-docs/method.md. Computed by `companion report` from the frames named; `tables/claims.csv` has every case.
+elsewhere, and *inconclusive* otherwise; *underpowered* where it is too wide for a margin even around no change, with
+the number of images that would do by the square-root law. A claim with several cases is *reproduced* where every case
+is, *not reproduced* where none is and one is contradicted, *in part* where some are and others are contradicted.
+Contradictions are counted after Holm's correction for the claim's cases; both counts stand beside it. A *stricter* or
+*looser* reading asks for more or less than the claim above it and is not counted as a claim. Intervals are about
+images, not about training the networks again, and nothing is corrected for the number of claims: see docs/method.md.
+Computed by `companion report` from the stages' frames; `tables/claims.csv` has every case.
 """
 
 
@@ -95,6 +96,13 @@ class Claim(Strict):
             raise ValueError("a claim needs a stage (whose frame judges it) or a why (no number can), not both")
         if self.by == "share" and (self.bare is None or self.taken is None):
             raise ValueError("by: share needs bare (the cell without the defense) and taken (that without the attack)")
+        if self.share and (self.taken is None or self.bare is not None or isinstance(self.less, float)):
+            raise ValueError("share needs taken (the cell without the attack), less as a cell, and no bare")
+        if isinstance(self.less, float) and self.taken is not None:
+            raise ValueError("taken needs less as a cell, what the attack left there")
+        for side in (self.of, self.less):
+            if isinstance(side, dict) and side.get("choose", "highest") not in CHOOSE:
+                raise ValueError(f"choose: {side['choose']} is neither {' nor '.join(CHOOSE)}")
         return self
 
     @property
@@ -118,7 +126,7 @@ def verdict(change: Estimate, expected: str) -> str:
     """reproduced, not reproduced, inconclusive or underpowered, from the 95 % interval of a change.
 
     Reproduced when the whole interval lies where the claim expects the change (RANGES), not reproduced when all of it
-    lies elsewhere, underpowered when it is too wide to lie inside the margin at all.
+    lies elsewhere, underpowered when it is too wide for the margin even around no change.
     """
     low, high = RANGES[expected]
     first, last = round(change.low, 9), round(change.high, 9)  # -1e-17 is no effect
@@ -191,14 +199,19 @@ def cases(claim: Claim, results: Results) -> list[dict[str, object]]:
     """The rows of one claim."""
     try:
         found = [] if claim.why else list(effects(claim, results.load_frame(claim.stage)))
-        why = f"no such cell in frames/{claim.stage}: no network, attack or defense for it when the notebook ran"
+        why = f"no such cell in the frame of {claim.stage}: no network, attack or defense for it when the notebook ran"
     except FileNotFoundError:
-        found, why = [], f"frames/{claim.stage} is not there: its notebook has not run at this scale"
+        found, why = [], f"{claim.stage} has not run at this scale"
     except KeyError as error:
-        found, why = [], f"frames/{claim.stage} has no column {error}: older than the code; run its notebook"
+        found, why = (
+            [],
+            f"the frame of {claim.stage} has no column {error}: run its notebook again, or correct the claim",
+        )
+    except ValueError as error:
+        raise ValueError(f"claim {claim.id}: {error}") from None
     kept, out = [case for case in found if not case.out], [case for case in found if case.out]
     if out:
-        why = f"{'; '.join(dict.fromkeys(case.out for case in out))} (frames/{claim.stage})"
+        why = "; ".join(dict.fromkeys(case.out for case in out))
     names = ", ".join(case.name for case in out) if len(out) <= FEW else f"{len(out)} cases"
     return _rows(claim, kept, claim.why or why, f"left out: {names}: {why}" if kept and out else "")
 
@@ -252,11 +265,11 @@ def _left_out(claim: Claim, compared: list[Frame], bare: list[Frame], clean: lis
     """Why a case cannot be judged: nothing was taken, or both cells lie at one end of the scale; "" if it can."""
     if clean:
         left = max(point(claim.score, cell) for cell in bare or compared[1:])
-        if (taken := point(claim.score, clean[0]) - left) < MARGIN:
-            return f"the attack takes {taken:.1f} points here: nothing to win back"
+        if point(claim.score, clean[0]) - left < MARGIN:
+            return f"the attack takes less than {MARGIN:g} points there, so there is nothing to recover"
     found = [point(claim.score, cell) for cell in compared]
     if claim.edges and (max(found) <= EDGE or min(found) >= 100 - EDGE):
-        return f"both are at the same end of the scale: {found[0]:.1f} and {found[-1]:.1f} %"
+        return f"both cells lie within {EDGE:g} points of the same end of the scale"
     return ""
 
 
@@ -270,7 +283,7 @@ def _cell(claim: Claim, frame: Frame, where: Where) -> Frame:
     if choose is None or not len(found):
         return found
     single = [found.at([place]) for place in range(len(found))]
-    return (max if choose == "highest" else min)(single, key=lambda cell: point(claim.score, cell))
+    return CHOOSE[choose](single, key=lambda cell: point(claim.score, cell))
 
 
 def overall(part: pd.DataFrame) -> str:
@@ -433,7 +446,7 @@ def _changes(claim: str, found: str, others: dict[str, list[str]]) -> bool:
 
 
 def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
-    reading = found["reading"].map(lambda word: f"*{word} reading:* " if word else "")
+    reading = found["reading"].map(lambda word: f"{word} reading: " if word else "")
     shown = found.assign(
         claim=reading + found["says"] + " (line " + found["lines"] + ")",
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),

@@ -39,6 +39,15 @@ SOURCES = {
 }
 
 
+# Sections of params.yaml's attacks whose attack is called otherwise than they are.
+CALLED = {"noise": "Noise", "pgd_targeted": "PGD (targeted)", "square": "Square", "corners": "Random corners"}
+
+
+def called(section: str) -> str:
+    """The attack of a section of params.yaml, as tables call it."""
+    return CALLED.get(section, section.upper().replace("_", "-"))
+
+
 def played_by(scale: Scale, name: str) -> str:
     """What plays a network of the paper at this scale; a stand-in is called one."""
     spec = scale.networks[name]
@@ -138,7 +147,7 @@ def _changed(scale: Scale) -> list[Difference]:
     found, constants = [], settings.params().attacks
     changed = scale.attacks.model_dump(exclude_unset=True)
     for section, changes in ((name, changed[name]) for name in changed if not SOURCES[name].startswith("not in")):
-        name, before = section.upper().replace("_", "-"), getattr(constants, section)
+        name, before = called(section), getattr(constants, section)
         says = ", ".join(f"{key} {value}, not {getattr(before, key)}" for key, value in changes.items())
         found.append(Difference(f"{name}: {says}", name))
     return found
@@ -197,7 +206,7 @@ def attack_parameters(
     for name, chosen in used:
         values, original = dict(chosen), dict(getattr(paper, name))
         differ = {key: original[key] for key in values if values[key] != original[key]}
-        row = {"attack": name.upper().replace("_", "-"), "parameters": _listed(values)}
+        row = {"attack": called(name), "parameters": _listed(values)}
         says = "; ".join(dict.fromkeys([_listed(differ) or "same", *elsewhere.get(name, [])]))
         rows.append(row | {"paper scale": says, "source": SOURCES[name]})
     for name, spec in (own or {}).items():

@@ -14,6 +14,7 @@ import numpy as np
 
 from lib.frames import Contributions, Frame
 from lib.tasks import confusion
+from lib.tasks.precision import Evaluation
 
 
 class Estimate(NamedTuple):
@@ -45,6 +46,7 @@ class Score(NamedTuple):
     over: str = "mean"
 
 
+KINDS = {"mean": dict, "sums": np.ndarray, "precision": Evaluation}  # of contributions
 OVER = {"mean": lambda x: x.mean(0), "all": lambda x: x.min(0), "most": lambda x: x.mean(0) > 0.5}
 
 SCORES = {
@@ -79,21 +81,21 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
     weights, chosen = np.array([weight for weight, _ in terms]), SCORES[score]
     ends = chosen.factor * np.array([weights[weights < 0].sum(), weights[weights > 0].sum()]) - constant
     found = over_cells(
-        chosen, shared([frame for _, frame in terms], chosen.over), lambda scores: weights @ scores - constant, ends
+        chosen, shared([frame for _, frame in terms], chosen), lambda scores: weights @ scores - constant, ends
     )
-    if chosen.share and list(weights) == [1.0] and not constant:
+    if chosen.share:
         found = found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1]))
     return found
 
 
 def derived(score: str, frames: Sequence[Frame], function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
     """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`."""
-    return over_cells(SCORES[score], shared(frames, SCORES[score].over), function)
+    return over_cells(SCORES[score], shared(frames, SCORES[score]), function)
 
 
-def shared(frames: Sequence[Frame], over: str = "mean") -> list[Contributions]:
+def shared(frames: Sequence[Frame], score: Score) -> list[Contributions]:
     """The contributions of cells over the same images; ValueError where the images differ."""
-    cells = [_one(frame, over) for frame in frames]
+    cells = [_one(frame, score) for frame in frames]
     if len({frame.images[0] for frame in frames}) > 1:
         raise ValueError("the cells do not share their images: their difference is not paired")
     if not frames[0].images[0]:
@@ -104,7 +106,7 @@ def shared(frames: Sequence[Frame], over: str = "mean") -> list[Contributions]:
 def point(score: str, frame: Frame) -> float:
     """The score without its interval."""
     chosen = SCORES[score]
-    cell = _one(frame, chosen.over)
+    cell = _one(frame, chosen)
     if chosen.kind == "precision":
         return cell.ap(chosen.name)
     if chosen.kind == "sums":
@@ -112,17 +114,22 @@ def point(score: str, frame: Frame) -> float:
     return chosen.factor * float(np.mean(cell[chosen.name]))
 
 
-def _one(frame: Frame, over: str) -> Contributions:
-    """The contributions of one cell; of its outcomes over several seeds what `over` says."""
+def _one(frame: Frame, score: Score) -> Contributions:
+    """The contributions of one cell; of its outcomes over several seeds what the score says."""
     if not len(frame):
         raise ValueError("no such cell: nothing of the frame is at these columns")
     others = frame.cells.drop(columns="seed").drop_duplicates()
     if len(others) > 1:
         differ = [name for name in others if others[name].nunique() > 1]
         raise ValueError(f"{len(others)} cells where one is asked for; they differ in {', '.join(differ)}")
+    first = frame.parts[0]
+    if not isinstance(first, KINDS[score.kind]) or (isinstance(first, dict) and score.name not in first):
+        raise ValueError(f"these cells have no '{score.name}': it is a score of another task")
     if len(frame) == 1:
-        return frame.parts[0]
-    return {name: OVER[over](np.stack([part[name] for part in frame.parts])) for name in frame.parts[0]}
+        return first
+    if not isinstance(first, dict):
+        raise ValueError("several seeds of confusion counts or of detections have no mean per image: choose one seed")
+    return {name: OVER[score.over](np.stack([part[name] for part in frame.parts])) for name in frame.parts[0]}
 
 
 def over_cells(
@@ -139,7 +146,8 @@ def over_cells(
     values, others = map(np.array, zip(*[_with_and_without(score, cell) for cell in cells], strict=True))
     at_an_end = (np.minimum(values, 100 - values) < 10).any()
     floor = score.kind == "precision" and (len(cells) == 1 or bool(at_an_end))
-    return interval(float(function(values)), function(others), ends if score.rate else (), score.factor, floor)
+    span = score.factor if score.share else 0.0
+    return interval(float(function(values)), function(others), ends if score.rate else (), span, floor)
 
 
 def _with_and_without(score: Score, cell: Contributions) -> tuple[float, np.ndarray]:
@@ -164,7 +172,8 @@ def interval(
     ends: the least and the most that one image of a rate can give. Two made-up images, one at each end, are then added
     (Bonett and Price 2012), without which the interval of a rate close to an end is too narrow; its middle is then not
     the value.  Where all images agree, nothing but the exact binomial bound says how many may not: with 95 % confidence
-    at most 1 - 0.025^(1/n) of all. floor: never narrower than that.  span: between the ends of the scale.
+    at most 1 - 0.025^(1/n) of all. floor: never narrower than that.  span: between the ends of the scale; 0 where it
+    has none, and no bound of that kind.
     """
     from scipy import stats  # slow to import, and redrawing a figure needs no interval
 

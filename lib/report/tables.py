@@ -77,9 +77,12 @@ class Table(Strict):
 
 
 class Number(NamedTuple):
-    """One number of a table, with what labels it. paper: the number that the paper prints there, or ""."""
+    """One number of a table, with what labels it. place: of its column in the table's entry.  paper: the number that
+    the paper prints there, or "".
+    """
 
     row: dict[str, object]
+    place: int
     heading: str
     estimate: Estimate
     paper: float | str
@@ -103,7 +106,7 @@ def tables(own: bool = False) -> dict[str, Table]:
 def cells(table: Table, frame: Frame) -> Iterator[Number]:
     """The numbers of a table, row by row. A cell that the frame has not is left out."""
     for row in distinct(frame.where(**table.where), table.rows):
-        for heading, column in table.columns.items():
+        for place, (heading, column) in enumerate(table.columns.items()):
             score = column.score or table.score
             for values in distinct(frame.where(**table.where | column.where), fields(heading)):
                 found = frame.where(**table.where | row | values | column.where)
@@ -122,7 +125,7 @@ def cells(table: Table, frame: Frame) -> Iterator[Number]:
                 if column.spread and len(found) > 1:
                     spread = float(np.std([point(score, found.at([k])) for k in range(len(found))], ddof=1))
                 paper, white_box = "" if printed is None else printed, bool(same) and table.white_box
-                yield Number(row, title, combined(score, terms), paper, white_box, spread)
+                yield Number(row, place, title, combined(score, terms), paper, white_box, spread)
 
 
 def fields(heading: str) -> list[str]:
@@ -145,7 +148,9 @@ def long(found: list[Number]) -> pd.DataFrame:
         for cell in found
     ]
     empty = [name for name in ("spread", "paper") if all(getattr(cell, name) in (None, "") for cell in found)]
-    return pd.DataFrame(rows).drop(columns=empty, errors="ignore")
+    return pd.DataFrame(rows, columns=None if rows else ["column", *Estimate._fields]).drop(
+        columns=empty, errors="ignore"
+    )
 
 
 def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale) -> pd.DataFrame:
@@ -153,7 +158,10 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
 
     The paper's numbers stand beside ours, or in a row below where a heading stands for several columns.
     """
-    best = {c.heading: max(o.estimate.value for o in found if o.heading == c.heading) for c in found}
+    order = sorted(
+        found, key=lambda cell: cell.place
+    )  # a first row without a number must not change the columns' order
+    best = {c.heading: max(o.estimate.value for o in found if o.heading == c.heading) for c in order}
     printed = {cell.heading for cell in found if cell.paper != ""}
     below = any(map(fields, table.columns))
     rows = []

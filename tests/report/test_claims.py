@@ -183,9 +183,9 @@ def test_the_best_of_two_families_is_compared(results):
 @pytest.mark.parametrize(
     ("claim", "why"),
     [
-        (changed(stage="nothing"), "frames/nothing is not there: its notebook has not run at this scale"),
-        (changed(where={"victim": "V9"}), "no such cell in frames/moves"),
-        (changed(where={"colour": "red"}), "frames/moves has no column 'colour': older than the code"),
+        (changed(stage="nothing"), "nothing has not run at this scale"),
+        (changed(where={"victim": "V9"}), "no such cell in the frame of moves"),
+        (changed(where={"colour": "red"}), "the frame of moves has no column 'colour'"),
         (BUILT, "true by construction"),
     ],
 )
@@ -232,15 +232,18 @@ def test_a_defense_is_not_judged_where_the_attack_takes_nothing(results):
         rows = judged(results, changed(**WON | {"share": 0.0}))
         assert rows["verdict"].tolist() == [verdict]
         if verdict == "not judged":
-            assert rows["why"].iloc[0] == "the attack takes 2.0 points here: nothing to win back (frames/moves)"
+            assert rows["why"].iloc[0] == "the attack takes less than 5 points there, so there is nothing to recover"
 
 
 def test_a_comparison_at_the_end_of_the_scale_is_left_out(results):
     store(results, *moved((99, 93), (60, 20), (3, 8)))
     rows = judged(results, changed(edges=True))
     assert rows["case"].tolist() == ["V1"]
-    assert claims.summary(rows)["effect"].iloc[0].endswith("; left out: V0, V2: both are at the same end of the scale: "
-        "99.0 and 93.0 %; both are at the same end of the scale: 3.0 and 8.0 % (frames/moves)")  # fmt: skip
+    assert (
+        claims.summary(rows)["effect"]
+        .iloc[0]
+        .endswith("; left out: V0, V2: both cells lie within 10 points of the same end of the scale")
+    )
     assert judged(results)["case"].tolist() == ["V0", "V1", "V2"]
     store(results, *moved((99, 93)))
     assert judged(results, changed(edges=True))["verdict"].tolist() == ["not judged"]
@@ -282,6 +285,12 @@ def test_many_cases_are_counted_and_few_are_shown(results):
     assert text.startswith("+40.0 [") and text.endswith("] (V0)")
 
 
+def test_a_claim_that_means_several_cells_is_named(results):
+    store(results, *moved((60, 20), (50, 10)))
+    with pytest.raises(ValueError, match=r"claim \w+: 2 cells where one is asked for; they differ in victim"):
+        judged(results, changed(case=""))
+
+
 def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeypatch):
     own = tmp_path / "claims.yaml"
     monkeypatch.setattr(claims, "FILES", (own,))
@@ -292,6 +301,9 @@ def test_a_claim_that_no_frame_and_no_reason_judges_is_refused(tmp_path, monkeyp
         ({"stage": ""}, "top level: a claim needs a stage (whose frame judges it) or a why"),
         ({"score": "acuracy"}, "score: no score 'acuracy'; did you mean 'accuracy'? There are: accuracy, "),
         ({"expected": "up"}, "expected: Input should be 'rises'"),
+        ({"of": {"choose": "hihgest"}}, "top level: choose: hihgest is neither highest nor lowest"),
+        ({"share": 0.5}, "top level: share needs taken (the cell without the attack), less as a cell, and no bare"),
+        ({"taken": {"attack": "none"}, "less": 10.0}, "top level: taken needs less as a cell"),
         ({"wher": {}}, "top level: unknown key 'wher'; did you mean 'where'?"),
     ]:
         own.write_text(yaml.safe_dump([entry | change]))
@@ -344,7 +356,7 @@ def test_every_claim_meets_its_cells_in_the_committed_results():
     unjudged = rows[rows["verdict"] == "not judged"]
     reasons = {claim.id for claim in claims.claims() if claim.why}
     said = unjudged[~unjudged["id"].isin(reasons)]["why"]
-    assert reasons <= set(unjudged["id"]) and said.str.contains("nothing to win back|same end of the scale").all()
+    assert reasons <= set(unjudged["id"]) and said.str.contains("nothing to recover|same end of the scale").all()
     assert (pd.to_numeric(rows["n"], errors="coerce").dropna() >= 10).all()
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lib import settings
+from lib.attacks.registry import ATTACKS
 from lib.report import facts
 from lib.report.published import TABLES
 from tests.conftest import record_training
@@ -27,8 +28,9 @@ def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
     paper = settings.params().attacks
     used = paper.model_copy(update={"fff": paper.fff.model_copy(update={"iterations": 7})})
     table = facts.attack_parameters(used, paper).set_index("attack")
+    assert set(table.index) == set(ATTACKS)
     for name, chosen in used:
-        shown = table.loc[name.upper().replace("_", "-"), "parameters"]
+        shown = table.loc[facts.called(name), "parameters"]
         for key, value in chosen:
             assert f"{key} {value:.4g}" in shown if isinstance(value, float) else f"{key} {value}" in shown
     assert table.loc["FFF", "paper scale"] == "iterations 10000" and table.loc["SSP", "paper scale"] == "same"

@@ -138,25 +138,24 @@ def test_a_defense_may_be_called_as_a_pattern(outcomes):
 
 
 @pytest.mark.parametrize("defense", ["none", "D"])
-def test_each_image_s_worst_is_its_minimum_in_every_draw(frame, outcomes, defense):
+def test_each_image_s_worst_is_the_attacker_that_leaves_it_in_the_fewest_draws(frame, outcomes, defense):
     found = outcomes[defense]
-    whole = np.min([right for name, right in found.items() if name != "Square"], 0)
-    everyone = np.min([right[:, :FEW] for right in found.values()], 0)
+    whole = np.min([right.mean(0) for name, right in found.items() if name != "Square"], 0)
+    everyone = np.min([right[:, :FEW].mean(0) for right in found.values()], 0)
     table = protocol.page(frame, defense).set_index("attacker")
     for label, right in (("of those with all images", whole), ("of all", everyone)):
         row = table.loc[f"each image's worst, {label}"]
-        assert (row["accuracy"], row["n"]) == (accuracy(right), right.shape[1])
-        if len(right) > 1:
-            assert row["in all draws"] == f"{100 * right.all(0).mean():.1f}"
+        assert (row["accuracy"], row["n"]) == (accuracy(right[None]), len(right))
     # No attacker leaves less than the worst.
     assert all(whole.mean() <= right.mean() for right in found.values() if right.shape[1] == N)
 
 
-def test_the_worst_takes_the_one_run_of_an_attacker_against_every_draw():
-    frame = join([cells("clean", [[1, 1, 0], [1, 0, 1]]), cells("one", [0, 1, 1])])
-    ((_, whole), (_, everyone)) = protocol.worst(frame)
-    assert [part["top1"].tolist() for part in whole.parts] == [[0, 1, 0], [0, 0, 1]]
-    assert [part["top1"].tolist() for part in everyone.parts] == [[0, 1, 0], [0, 0, 1]]
+def test_many_attackers_who_each_win_in_another_draw_are_not_one_who_wins_in_all():
+    frame = join(
+        [cells("clean", [[1, 1, 0], [1, 0, 1]]), cells("one", [0, 1, 1]), cells("two", [[1, 0, 1], [0, 1, 1]])]
+    )
+    for _, worst in protocol.worst(frame):
+        assert [part["top1"].tolist() for part in worst.parts] == [[0, 0.5, 0.5]]
 
 
 def test_scores_over_draws_by_hand():
@@ -185,7 +184,7 @@ def test_images_are_paired_by_name_whatever_their_order_and_number(outcomes):
     for first, second, sign in ((whole, part, 1), (part, whole, -1)):
         found = protocol.change(first, second)
         by_hand = sign * 100.0 * (right[order].astype(int) - other[order].astype(int))
-        assert found[:3] == pytest.approx(interval(by_hand, -100, 100), abs=1e-4) and found.n == 9
+        assert found[:3] == pytest.approx(interval(by_hand, -100, 100, clip=True), abs=1e-4) and found.n == 9
     a, b = protocol.together(part, whole)
     assert a.images == b.images == [tuple(NAMES[k] for k in order)]
     assert b.parts[0]["top1"].tolist() == right[order].tolist()
@@ -335,8 +334,8 @@ def test_files_of_another_accuracy_fail_too():
     assert found["verdict"] == "FAIL" and "accuracy 10.0 %, 7.5 % before" in found["found"]
 
 
-def test_a_weaker_attacker_within_the_noise_of_the_images_passes():
-    assert table(spoilt(honest(), {("aware, long", 16.0): 5})).loc["more steps at least as strong", "verdict"] == "pass"
+def test_a_weaker_attacker_within_the_noise_of_few_images_is_neither_passed_nor_failed():
+    assert table(spoilt(honest(), {("aware, long", 16.0): 5})).loc["more steps at least as strong", "verdict"] == "-"
 
 
 def test_a_comparison_says_the_paired_difference_and_on_how_many_images_the_weaker_alone_succeeds():
@@ -444,7 +443,7 @@ def test_networks_that_must_stay_up_are_shown_at_their_budget():
     for row in protocol.robust(join(made)).to_dict("records"):
         count, eps = rows[row["network"]]
         assert row["budget"] == f"{eps:g}" and row["clean"] == accuracy(np.arange(20) < 18)
-        assert row["unaware"] == accuracy(np.arange(20) < count)
+        assert row["unaware"] == accuracy(np.arange(20) < count) and row["n"] == "20"
 
 
 @pytest.mark.parametrize(("clean", "named"), [(85, "D"), (70, "none of these defenses")])
@@ -480,6 +479,7 @@ def test_the_board_ranks_by_each_image_s_worst_and_prints_cost_and_time():
     assert found["strongest attacker alone"].to_dict() == {"A": "aware", "B": "unaware", "none": "unaware"}
     assert found.loc["B", "costs"].split()[0] == "20.0" and found.loc["A", "costs"].split()[0] == "0.0"
     assert found["ms per image"].to_dict() == {"A": "500", "B": "1.2", "none": "-"}
+    assert set(found["n"]) == set(found["n (clean, costs)"]) == {10}
 
 
 def test_frames_of_the_notebook_keep_their_labels_when_saved(tmp_path, frame):

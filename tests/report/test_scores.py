@@ -106,6 +106,25 @@ def test_cells_that_differ_in_more_than_their_seeds_are_not_one():
         estimate("accuracy", cell((1, 2)).where(attack="C"))
 
 
+def test_seeds_of_what_has_no_outcome_per_image_are_one_line():
+    several = join([cell(pixels(30), seed=seed) for seed in (0, 1)])
+    with pytest.raises(ValueError, match="several seeds of confusion counts or of detections"):
+        estimate("pixels", several)
+
+
+@pytest.mark.parametrize("score", ["pixels", "mAP@0.5", "silhouette"])
+def test_a_score_of_another_task_is_one_line(score):
+    with pytest.raises(ValueError, match=r"these cells have no '.*': it is a score of another task"):
+        estimate(score, cell((1, 2)))
+
+
+def test_an_interval_stays_where_its_number_can_be():
+    found = change([0] * 24, [1] * 24)
+    assert found[:3] == (-100.0, -100.0, pytest.approx(-100 + 100 * (1 - 0.025 ** (1 / 24))))
+    same = estimate("features (%)", cell({"features": np.zeros(30)}))
+    assert same[:3] == (0.0, 0.0, 0.0)  # no rate, so no bound of one
+
+
 def test_cells_over_other_images_are_not_compared():
     with pytest.raises(ValueError, match="do not share their images"):
         combined("accuracy", [(1.0, cell((1, 2))), (-1.0, cell((1, 3)))])

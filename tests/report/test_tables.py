@@ -94,7 +94,8 @@ def test_what_a_scale_does_otherwise_stands_below_the_table(tmp_path):
 def test_a_table_whose_cells_a_frame_has_not_is_empty(tmp_path):
     results = Results("mini", tmp_path)
     tables.show(results, "cda_recovered", frame(cell((1, 4), experiment="transfer")))
-    assert results.path("tables", "cda_recovered.csv").read_text().strip() == ""
+    assert results.path("tables", "cda_recovered.csv").read_text().strip() == "column,value,low,high,n"
+    assert results.load_table("cda_recovered").empty
 
 
 def test_rows_and_columns_come_in_the_order_of_the_frame():
