@@ -1,7 +1,8 @@
 """What a file is, as one SHA-256, and a record of those that were first seen where none is committed."""
 
+import csv
 import hashlib
-import json
+import io
 import zipfile
 from datetime import date
 from pathlib import Path
@@ -9,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lib.atomic import write_bytes
-from lib.reading import read_json
+from lib.atomic import lock, write_bytes
+from lib.reading import intact
 from lib.settings import ROOT
 
 LOSSLESS = (".png", ".webp", ".bmp")
-RECORD = "data/first_seen.json"  # git ignores it
+RECORD = "data/first_seen.csv"  # a line per address; git ignores it
 
 
 def content_sha256(path: Path, suffix: str | None = None) -> str:
@@ -55,7 +56,10 @@ class FirstSeen:
 
     def __init__(self, root: Path = ROOT):
         self.path = root / RECORD
-        self.known: dict[str, dict[str, str]] = read_json(self.path) if self.path.is_file() else {}
+        self.known: dict[str, dict[str, str]] = {}
+        if self.path.is_file():
+            with intact(self.path), self.path.open(newline="", encoding="utf-8") as file:
+                self.known = {row.pop("address"): row for row in csv.DictReader(file)}
         self.new: dict[str, dict[str, str]] = {}
 
     def check(self, address: str, found: str) -> None:
@@ -76,6 +80,12 @@ class FirstSeen:
 
     def save(self) -> None:
         """Add what is new to the record, which another process may have changed meanwhile."""
-        if self.new:
+        if not self.new:
+            return
+        with lock(self.path):
             self.known = FirstSeen(self.path.parents[1]).known | self.new
-            write_bytes(self.path, json.dumps(self.known, indent=1).encode())
+            text = io.StringIO(newline="")
+            table = csv.DictWriter(text, ("address", "sha256", "date"), lineterminator="\n")
+            table.writeheader()
+            table.writerows({"address": address, **entry} for address, entry in self.known.items())
+            write_bytes(self.path, text.getvalue().encode())

@@ -11,7 +11,7 @@ repository (`lib.networks.raw`) lies in weights/, the raw files in data/raw/ unt
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -213,8 +213,13 @@ def data_sets(chosen: Scale) -> dict[str, sets.Chosen | None]:
 
     What its networks are trained on is left out where their weights are committed.
     """
+    return merged(_sources(chosen, chosen))
+
+
+def merged(sources: Iterable[Data | Scenes | str]) -> dict[str, sets.Chosen | None]:
+    """The images of each data set, by its name, that any of these takes; None for all."""
     found: dict[str, sets.Chosen | None] = {}
-    for source in _sources(chosen, chosen):
+    for source in sources:
         name = source if isinstance(source, str) else source.name
         short = "world" if name in STYLES else name.removeprefix("data/")
         name = short if short in ("world", "generated", *sets.SETS) else name

@@ -24,8 +24,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = __name__.split(".")[0]
-# Their versions are looked up under another name than they are imported by.
-DISTRIBUTIONS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 T = TypeVar("T")
 Imports = tuple[frozenset[Path], frozenset[str]]  # files of the project, and other packages by their imported names
 
@@ -99,7 +97,8 @@ def execute(path: Path, name: str, root: Path = ROOT) -> ModuleType:
 
 def executed() -> list[tuple[str, str]]:
     """The files of own/ that this process has executed: where each lies, seen from the checkout, and its module."""
-    found = [(Path(module.__file__), name) for name, module in sys.modules.items() if name.startswith("own.")]
+    own = {name: getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("own.")}
+    found = [(Path(file), name) for name, file in own.items() if file]  # a folder has none
     return [(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path), name) for path, name in found]
 
 
@@ -131,7 +130,8 @@ def check(made_from: Mapping) -> None:
         if (name, known) in _in_force or Path(getattr(module, "__file__", None) or "").resolve() != file:
             continue
         if not file.is_file() or digest(inspect.unwrap(source)(file))[:16] != known:
-            raise ValueError(f"{name} changed while it ran, or {here} has another version of it: run again")
+            why = f"{name} changed while it ran, or {here} has another version of it"
+            raise ValueError(f"{why}: run again, in a notebook after a restart of its kernel")
         _in_force.add((name, known))
     for name, known in made_from.get("packages", {}).items():
         if (found := version_of(name)) != known:
@@ -229,14 +229,11 @@ def imports_of(function: Callable) -> Imports:
         file = Path(inspect.getfile(function)).resolve()
     except TypeError:  # written in C
         return frozenset(), frozenset()
-    if "site-packages" in file.parts or function.__module__.split(".")[0] in sys.stdlib_module_names:
+    if {"site-packages", "dist-packages"} & {*file.parts} or function.__module__.split(".")[
+        0
+    ] in sys.stdlib_module_names:
         return frozenset(), frozenset()
     return imports_through(file, file.parents[function.__module__.count(".") + (file.name == "__init__.py")])
-
-
-def code_of(function: Callable) -> str:
-    """SHA-256 of all files of `imports_of`."""
-    return digest(*[source(file) for file in sorted(imports_of(function)[0])])
 
 
 @functools.cache
@@ -283,10 +280,18 @@ def module_file(name: str, root: Path) -> Path | None:
 @functools.cache
 def version_of(module: str) -> str:
     """The installed version of the package that brings a module; empty for Python's own and for what has none."""
-    if module not in sys.stdlib_module_names:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(DISTRIBUTIONS.get(module, module))
-    return ""
+    if module in sys.stdlib_module_names or module in (PACKAGE, "own"):
+        return ""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(module)
+    brought_by = sorted(distributions().get(module, []))  # skimage comes with scikit-image
+    return ", ".join(importlib.metadata.version(name) for name in brought_by)
+
+
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """The installed packages that bring each module."""
+    return importlib.metadata.packages_distributions()
 
 
 def machine(device: str) -> str:

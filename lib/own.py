@@ -44,7 +44,8 @@ def _module(path: Path, file: str) -> ModuleType:
     try:
         return keys.execute(path, ".".join(Path(file).with_suffix("").parts), ROOT)
     except Exception as error:
-        raise ValueError(f"{file} cannot be loaded: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"{file} cannot be loaded: {why} (in a notebook: restart the kernel after an edit)") from error
 
 
 @contextlib.contextmanager

@@ -26,11 +26,11 @@ from lib.data import fetch as sets
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, find_folder
 from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, SegmentationSet
-from lib.data.sets import read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
 from lib.experiment.study import NETWORKS
-from lib.fetch import data_sets
+from lib.data.sets import read_ids
+from lib.fetch import data_sets, merged
 from lib.rng import generator
 from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes
 from lib.settings.networks import UNTRAINED
@@ -102,7 +102,7 @@ def missing(scale: str, stage: str) -> list[str]:
     if stage not in notebooks() or not (networks or folders):
         return []
     (needs,) = plan(scale, [stage])
-    names = {name_of(source): read_ids(source.ids) for source in needs.sources}
+    names = merged(needs.sources)
     return [networks[name] for name in needs.networks if name in networks] + [*absent_sources(names).values()]
 
 
@@ -129,11 +129,6 @@ def absent_sources(needed: Mapping[str, sets.Chosen | None]) -> dict[str, str]:
             except FileNotFoundError as error:
                 lines[name] = f"data set {error}"
     return lines
-
-
-def name_of(source: Data | Scenes) -> str:
-    """What `lib.data.fetch` calls a data set."""
-    return source.name.removeprefix("data/")
 
 
 class Stub(nn.Module):

@@ -39,12 +39,13 @@ def read_json(path: Path) -> Any:
 class Once(yaml.SafeLoader):
     """YAML in which no key may stand twice: of two the later one would count, without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        names = [key.value for key, _ in node.value]
-        for place, (key, _) in enumerate(node.value):
-            if key.value in names[:place]:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, names = super().compose_mapping_node(anchor), set()  # as written: what "<<" takes comes in later
+        for key, _ in node.value:
+            if key.value in names:
                 raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands twice", problem_mark=key.start_mark)
-        return super().construct_mapping(node, deep)
+            names.add(key.value)
+        return node
 
 
 def read_yaml(path: Path, kind: type = dict) -> Any:

@@ -17,6 +17,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -180,7 +181,7 @@ def folder(root: Path) -> Path:
     """Where a checkout's results are stored: $COMPANION_STORE, or the folder that all worktrees of its repository
     share, which `dvc exp run --temp` finds too; without git `.store` in the checkout."""
     if named := os.environ.get("COMPANION_STORE"):
-        return Path(named).expanduser()
+        return root / Path(named).expanduser()
     parts = root.parts
     if "exps" in parts and parts[(place := parts.index("exps")) - 2 : place] == (".dvc", "tmp"):
         root = Path(*parts[: place - 2])
@@ -222,8 +223,9 @@ def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> It
         left = [path for path in left if path not in there]
         mine = [*itertools.islice((path for path in left if claimed(path)), 2 * len(engine.devices))]
         try:
-            for place in engine.run([pieces[path] for path in mine]):
-                mine[place].with_suffix(".claim").unlink()
+            with fresh([path.with_suffix(".claim") for path in mine]):
+                for place in engine.run([pieces[path] for path in mine]):
+                    mine[place].with_suffix(".claim").unlink(missing_ok=True)
         finally:  # what failed is free for others
             for path in mine:
                 path.with_suffix(".claim").unlink(missing_ok=True)
@@ -237,6 +239,24 @@ def changed(path: Path) -> float:
         return path.stat().st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+@contextlib.contextmanager
+def fresh(claims: list[Path]) -> Iterator[None]:
+    """Within it these claims count as those of a process that lives, however long a piece takes."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(LOST / 10):
+            for claim in claims:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(claim)
+
+    threading.Thread(target=beat, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def claimed(path: Path) -> bool:
@@ -281,5 +301,5 @@ def read_record(path: Path) -> dict | None:
             file.seek(CHECKSUM)
             (length,) = struct.unpack("<Q", file.read(8))
             return json.loads(json.loads(file.read(length))["__metadata__"]["made_from"])
-    except (OSError, KeyError, ValueError, struct.error):
+    except (OSError, KeyError, ValueError, MemoryError, OverflowError, struct.error):
         return None

@@ -15,15 +15,18 @@ from lib.atomic import lock, write_bytes
 from lib.reading import read_json, read_yaml
 
 
-def recorded(results: Path, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def recorded(
+    results: Path, name: str, measure: Callable[[], dict[str, Any]], recipe: str | None = None
+) -> dict[str, Any]:
     """What is recorded under `name` in the results folder of a scale, or what `measure` gives, recorded from now on.
 
-    The entry of a run has its machine beside it.
+    The entry of a run has its machine beside it.  recipe: of what was measured; seconds of another one do not count.
     """
     path = (results / "timings.json").resolve()  # a stage sees it through a link (`lib.stages.staged`)
     known = read(results)
-    if name not in known or os.environ.get("COMPANION_TIMINGS") == "renew":
-        facts = measure() | {"machine": machine.describe()}
+    other = known.get(name, {}).get("recipe", recipe) != recipe
+    if name not in known or other or os.environ.get("COMPANION_TIMINGS") == "renew":
+        facts = measure() | {"machine": machine.describe()} | ({"recipe": recipe} if recipe else {})
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path):  # trainings run side by side
             known = read(results) | {name: facts}

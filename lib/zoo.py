@@ -9,6 +9,7 @@ the repository, or else to $COMPANION_ASSETS), `untrained` for random ones (a dr
 models/<scale>/NAME.safetensors.
 """
 
+import functools
 import os
 import shlex
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from lib import keys, own
+from lib import own
 from lib.digests import FirstSeen, content_sha256
 from lib.networks import weights as files
 from lib.networks.families import FAMILIES, VGG16_TAPS, Family
@@ -27,6 +28,9 @@ from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.rng import key
 from lib.settings import ROOT, Missing, NetworkSpec, Scale, params
 from lib.settings.networks import UNTRAINED
+
+# Of a network's entry, what a custom network is not made from, or what its weights show.
+ABOUT = {"role", "note", "how", "licence", "megabytes", "top1", "weights", "sha256"}
 
 
 def device_name(device: str) -> str:
@@ -137,9 +141,8 @@ def family_of(spec: NetworkSpec) -> Family:
         if not isinstance(network, nn.Module):
             kind = type(network).__name__
             raise ValueError(f"{spec.family}: network(spec) must return a torch.nn.Module, got {kind}")
-        # Its weights and structure do not show an edit of the file; stored results are keyed by this digest too.
-        digest = torch.frombuffer(bytearray.fromhex(keys.code_of(function)), dtype=torch.uint8)
-        network.register_buffer("own_code", digest, persistent=False)
+        # Its weights and structure show neither an edit of the file nor what it made of the entry; the key has both.
+        network.built_by = functools.partial(function, spec.model_dump(mode="json", exclude=ABOUT))
         return network
 
     return Family(build_own)

@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from lib import keys, store
-from lib.engine import Engine, Job, one_thread
+from lib.engine import Engine, Job, in_order, one_thread
 from lib.networks.wrappers import Bf16, Tap
 from lib.settings import ROOT
 from lib.store import Call, Store
@@ -140,8 +140,18 @@ def sleeps(**_):
     time.sleep(60)
 
 
+def test_what_others_need_comes_first_whatever_the_order_and_what_needs_itself_is_one_line():
+    needs = {"ensemble": ["source"], "source": [], "last": ["ensemble"]}
+    jobs = {name: functools.partial(str, name) for name in needs}
+    assert [name for name, _ in in_order(jobs, needs, 1)] == ["source", "ensemble", "last"]
+    for workers in (1, 2):
+        with pytest.raises(ValueError, match=r"these wait for one another: .*source.* -> .*; take one of them out"):
+            list(in_order(jobs, needs | {"source": ["last"]}, workers))
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("what", ["pieces", "trainings"])
-def test_workers_end_when_the_process_that_asked_is_killed(tmp_path, what):
+def test_workers_end_when_the_process_that_asked_is_killed_or_interrupted(tmp_path, what, how):
     script = tmp_path / "asks.py"
     script.write_text(ASKS)
     (tmp_path / "begun").mkdir()
@@ -151,8 +161,8 @@ def test_workers_end_when_the_process_that_asked_is_killed(tmp_path, what):
     while len(begun := list((tmp_path / "begun").iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.1)
     workers = [psutil.Process(int(path.name)) for path in begun]
-    asks.kill()
-    asks.wait()
+    asks.send_signal(how)
+    asks.wait(timeout=20)
     gone, alive = psutil.wait_procs(workers, timeout=10)
     assert len(gone) == 2 and not alive
 
@@ -263,7 +273,10 @@ def test_what_other_code_computes_than_the_key_names_is_not_stored(tmp_path, two
     keys.imports_of(function)
     edited(2, load=False)
     name = f"tests/{function.__module__.split('.')[1]}.py"
-    with pytest.raises(ValueError, match=f"^{name} changed while it ran, or .* has another version of it: run again$"):
+    with pytest.raises(
+        ValueError,
+        match=f"^{name} changed while it ran, or .* has another version of it: run again, in a notebook after",
+    ):
         numbers(tmp_path, two, function)
     assert not list(tmp_path.rglob("*.bin"))
 

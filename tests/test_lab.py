@@ -87,7 +87,7 @@ def test_a_notebook_without_its_data_shows_one_line_with_the_command(name, scale
     Image.new("RGB", (300, 300)).save(tmp_path / "a.png")
     cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
     parameters, *sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    commands = {"folder = None": "run: companion data", f"folder = {str(tmp_path)!r}": "to get them:"}
+    commands = {"folder = None": "companion data says", f"folder = {str(tmp_path)!r}": "to get them:"}
     for given, command in commands.items():
         names = {}
         exec(parameters, names)

@@ -300,7 +300,7 @@ ONE_LINE = [
     ({"file": "mine.py"}, SIGNATURE, "^mine.py: write an own attack into a Python file in own/, such as own/my_attack"),
     ({"file": "own/../lib/rng.py"}, SIGNATURE, "write an own attack into a Python file in own/"),
     ({}, "def atack(): ...\n", "^own/mine.py defines no function 'attack'; its functions are: atack$"),
-    ({}, "import nothing", "^own/mine.py cannot be loaded: ModuleNotFoundError: No module named 'nothing'$"),
+    ({}, "import nothing", "^own/mine.py cannot be loaded: ModuleNotFoundError: No module named 'nothing' "),
     ({}, "def attack(:\n", "^own/mine.py cannot be loaded: SyntaxError: "),
     ({}, "def attack(x, y, *, eps): ...\n", r"called as \(network, x, y, eps\), but takes \(x, y, "),
     ({"stepp": 1}, SIGNATURE, r"Mine \(own/mine.py\) has no option 'stepp'; did you mean 'step'\? There are: eps, "),

@@ -14,6 +14,7 @@ from lib.data.sets import class_names, load_set
 from lib.experiment import open_study
 from lib.report.results import Results
 from lib.settings import ROOT, Data, NetworkSpec
+from lib.tasks.predictions import classify
 from tests.test_own import as_a_new_process, page, run
 
 
@@ -106,9 +107,20 @@ def test_results_are_keyed_by_the_file_and_by_what_it_imports(folder):
         if edited:
             (folder / edited).write_text((folder / edited).read_text() + "# edited\n")
         as_a_new_process()
-        digests += [str(keys.network_record(zoo.load("Mine", scale()))[0]) for _ in range(2)]
+        for _ in range(2):
+            made = keys.record(classify, (zoo.load("Mine", scale()),), "cpu")
+            digests.append(str({part: made[part] for part in ("arguments", "code")}))
     assert digests[0::2] == digests[1::2] and len(set(digests)) == 3
     assert zoo.load("Mine", scale()).network.state_dict().keys() == weights.keys()
+
+
+def test_two_entries_of_one_file_that_make_other_networks_have_other_keys(folder):
+    """Of the same weights and structure: what differs is a number that the function takes from the entry."""
+    more = ["", "make = network", "def network(spec):", "    made = make(spec)"]
+    more += ["    made.scale = float(spec.architecture)", "    return made", ""]
+    write(folder, LINEAR + "\n".join(more))
+    found = [keys.network_record(zoo.load("Mine", scale(architecture=text)))[0] for text in ("1", "50", "1")]
+    assert found[0] == found[2] != found[1]
 
 
 @pytest.mark.parametrize(

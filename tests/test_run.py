@@ -177,6 +177,13 @@ def test_a_run_says_with_what_and_on_what_it_ran(root):
     assert datetime.fromisoformat(took["finished"]).tzinfo
 
 
+def test_seconds_of_another_recipe_do_not_count(tmp_path):
+    def recorded(recipe, seconds):
+        return timings.recorded(tmp_path, "training of A", lambda: {"seconds": seconds}, recipe)["seconds"]
+
+    assert [recorded("x", 1), recorded("x", 2), recorded("y", 3)] == [1, 1, 3]
+
+
 def test_what_a_run_took_is_recorded_once_and_renewed_when_asked(root, monkeypatch):
     notebook(root, "a", "1")
     file = root / "results" / "mini" / "timings.json"

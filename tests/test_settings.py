@@ -355,6 +355,7 @@ def test_an_unknown_scale_lists_the_valid_ones():
         (b"scale: mini\n\tbatch: 3\n", "not valid YAML: .*at line 2"),
         (b"seed: 0\nscale: mini\nseed: 1\n", "not valid YAML: 'seed' stands twice at line 3, column 1"),
         (b"attacks: {fgsm: {eps: 8, eps: 16}}\n", "not valid YAML: 'eps' stands twice at line 1, column 26"),
+        (b"a: &a {k: 1}\nb: {<<: *a, k: 2}\nb: 3\n", "not valid YAML: 'b' stands twice at line 3, column 1"),
         ("note: caf\xe9".encode("latin-1"), "not valid YAML: 'utf-8' codec"),
         (b"<<<<<<< HEAD\nseed: 0\n", "not valid YAML: .* at line 2"),
         (b"- scale\n", r"must hold keys and values, not '\['scale'\]'"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
-from lib.keys import code_of, digest, imports_of
+from lib.keys import digest, imports_of
 from lib.store import Store, read
 from tests.conftest import companion, refused, tiny_network
 
@@ -250,6 +250,33 @@ def test_two_checkouts_write_into_one_store_at_once(tmp_path):
     assert values == list(range(0, 40, 2)) and not list(tmp_path.rglob("*.part"))
 
 
+def test_a_claim_lives_as_long_as_its_process_computes_and_may_be_gone(tmp_path, monkeypatch):
+    """Another process, which took this one for dead, has computed the piece and taken the claim away."""
+    monkeypatch.setattr(store, "LOST", 1.0)
+    path = tmp_path / "aa" / "b.bin"
+
+    class Slow:
+        devices = ("cpu",)
+
+        def run(self, pieces):
+            for place, _ in enumerate(pieces):
+                time.sleep(1.5)
+                assert not store.claimed(path)  # still fresh
+                path.with_suffix(".claim").unlink()
+                path.touch()
+                yield place
+
+    assert list(store.together({path: []}, Slow(), "1/1")) == [path]
+
+
+@pytest.mark.parametrize("length", [2**40, 2**63])
+def test_an_entry_with_a_damaged_head_is_left_out(tmp_path, length):
+    path = tmp_path / "aa" / "b.bin"
+    path.parent.mkdir()
+    path.write_bytes(bytes(store.CHECKSUM) + length.to_bytes(8, "little") + b"{}")
+    assert store.read_record(path) is None
+
+
 def test_a_claim_of_the_future_is_of_a_clock_that_was_set_back(tmp_path):
     path = tmp_path / "x.bin"
     assert store.claimed(path) and not store.claimed(path)
@@ -296,6 +323,11 @@ def package(tmp_path, monkeypatch):
     yield root
     for name in [name for name in sys.modules if name.split(".")[0] == "pkg"]:
         del sys.modules[name]
+
+
+def code_of(function):
+    """One digest of all files that a function reaches."""
+    return digest(*[keys.source(file) for file in sorted(imports_of(function)[0])])
 
 
 def forget_sources():

@@ -59,7 +59,7 @@ def find_folder(source: str) -> Path:
         places += [Path(assets) / source, Path(assets) / name]
     if there := [place for place in places if place.is_dir()]:
         return there[0]
-    how = "name a folder of images" if name == source else f"run: companion data {name}"
+    how = "name a folder of images" if name == source else "companion data says how to get a set; or put your own there"
     raise Missing(f"{source}: neither here nor in the repository nor in $COMPANION_ASSETS; {how}")
 
 
@@ -81,7 +81,7 @@ def load_imagenet_val(
 
     ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
-    middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a square one was cut before.
+    middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a small square was cut before.
     upright: see `read_image`.
     """
     table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
@@ -113,7 +113,7 @@ def open_image(path: Path) -> Iterator[Image.Image]:
                 raise MemoryError
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image; how to get it: companion data") from None
+        raise FileNotFoundError(f"{path}: no such image; companion data says if its set is complete") from None
     except PermissionError:
         raise PermissionError(f"{path}: you may not read this file; change its permissions") from None
     except UnidentifiedImageError:
@@ -159,12 +159,16 @@ def read_image(path: Path, side: int | None = None, crop: bool = False, upright:
     """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
 
     Of more than 8 bits the nearest 8-bit value, what is transparent on white, of an animation the first picture.  crop:
-    take the `middle` of an image that is not square instead.  upright: turned as its camera says (EXIF); not so in the
+    take the `middle` of an image that is not square instead, of a published one also if it is square and larger than
+    what that is cut from.  upright: turned as its camera says (EXIF); not so in the
     published data sets, whose numbers come from files read as they are.  Errors as of `open_image`.
     """
     with open_image(path) as file:
         image = as_rgb(ImageOps.exif_transpose(file) if upright else file)
-    if side and crop and image.width != image.height:
+    whole = (
+        upright or image.width <= round(side * 256 / 224) if side else True
+    )  # a published square that was cut before
+    if side and crop and not (image.width == image.height and whole):
         image = middle(image, side)
     if side and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)
@@ -219,13 +223,17 @@ def read_table(
     ids: of these rows only, in this order.  first: the file's lowest label.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; how to get it: companion data")
-    with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin with a mark
-        reader = csv.DictReader(file)
-        there = reader.fieldnames or ()
-        if missing := [column for column in columns if column not in there]:
-            raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(there or ['nothing'])}")
-        rows = [tuple(row[column] for column in columns) for row in reader]
+        raise FileNotFoundError(
+            f"{path}: no such file; companion data says how to get a set, docs/own_data.md what yours needs"
+        )
+    try:
+        reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())  # spreadsheets begin with a mark
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is not UTF-8; save it so") from None
+    there = reader.fieldnames or ()
+    if missing := [column for column in columns if column not in there]:
+        raise ValueError(f"{path}: no column '{missing[0]}', only {', '.join(there or ['nothing'])}")
+    rows = [tuple(row[column] for column in columns) for row in reader]
     if in_order:
         rows.sort(key=lambda row: row[0])
     rows = select(rows, lambda row: Path(row[0]).stem, ids, path)

@@ -7,6 +7,7 @@ another one repeats. `lib.engine.cluster` does the same on a cluster.
 
 import contextlib
 import functools
+import graphlib
 import hashlib
 import io
 import itertools
@@ -95,9 +96,10 @@ class Engine:
         self.networks.clear()
         while left:
             try:
-                for place in self._side_by_side(left):
-                    del left[place]
-                    yield place
+                with _interruptible():
+                    for place in self._side_by_side(left):
+                        del left[place]
+                        yield place
             except BrokenProcessPool:
                 self.pool, broken = None, broken + 1
                 if broken > RETRIES:
@@ -276,25 +278,44 @@ def in_order(
 ) -> Iterator[tuple[str, Any]]:
     """What every job gives, by name, as they end; one begins when all that it needs has ended.
 
-    With one worker they run in this process, in their order; with several in a pool of processes, or where `submit`
-    puts them.
+    With one worker they run in this process; with several in a pool of processes, or where `submit` puts them.
+    ValueError where some need one another.
     """
+    needed = {name: [one for one in needs[name] if one in jobs] for name in jobs}
+    try:
+        in_turn = [*graphlib.TopologicalSorter(needed).static_order()]
+    except graphlib.CycleError as error:
+        raise ValueError(f"these wait for one another: {' -> '.join(error.args[1])}; take one of them out") from None
     if workers == 1 and not submit:
-        for name, job in jobs.items():
-            yield name, job()
+        for name in in_turn:
+            yield name, jobs[name]()
         return
-    left, running = dict(jobs), {}
+    order, running = graphlib.TopologicalSorter(needed), {}
+    order.prepare()
     with contextlib.ExitStack() as stack:
         if not submit:
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
             submit = stack.enter_context(pool).submit
-        while left or running:
-            busy = {*left, *running.values()}
-            for name in [name for name in left if busy.isdisjoint(needs[name])]:
-                running[submit(left.pop(name))] = name
+            stack.enter_context(_interruptible())
+        while order.is_active():
+            for name in order.get_ready():
+                running[submit(jobs[name])] = name
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
+                name = running.pop(future)
                 try:
-                    yield running.pop(future), future.result()
+                    yield name, future.result()
                 except BrokenProcessPool:
                     raise MemoryError("a worker was killed by the system") from None
+                order.done(name)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Within it Ctrl+C ends the processes of a pool too, which would otherwise be waited for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from lib import machine
 from lib.reading import read_yaml
 from lib.settings import networks as recipes
 from lib.settings.appendices import (
@@ -62,7 +63,7 @@ class Params(Strict):
         asked = os.environ.get("COMPANION_WORKERS") or str(self.workers)
         if asked != "auto" and not re.fullmatch(r"[1-9]\d*", asked):
             raise ValueError(f"COMPANION_WORKERS={asked} is none of: auto, 1, 2, ...")
-        return len(os.sched_getaffinity(0)) if asked == "auto" else int(asked)
+        return machine.cores() if asked == "auto" else int(asked)
 
     def engine_here(self) -> str:
         """Where they compute: $COMPANION_ENGINE, else as params.yaml says. ValueError for another than local or ray."""
@@ -124,7 +125,10 @@ def params(root: Path = ROOT) -> Params:
 
 def purifier() -> str:
     """The network of the defense NRP of params.yaml."""
-    return params().defenses["NRP"]["network"]
+    spec = params().defenses.get("NRP", {})
+    if "network" not in spec:
+        raise ValueError("params.yaml: defenses: the tables of NRP need the entry NRP: {kind: nrp, network: NAME}")
+    return spec["network"]
 
 
 def params_at(scale: Scale, root: Path = ROOT) -> Params:

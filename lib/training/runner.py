@@ -69,9 +69,11 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     )
     with one_thread(device):
         facts = evaluate(losses)
-    took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
-    took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
-    took = timings.recorded(results, f"training of {name}", lambda: took)
+    took = timings.read(results).get(f"training of {name}", {})
+    if seconds is not None:
+        took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
+        took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
+        took = timings.recorded(results, f"training of {name}", lambda: took, recipe)
     weights = save({key: value.cpu().contiguous() for key, value in training.network.state_dict().items()})
     facts |= {"parameters": sum(parameter.numel() for parameter in training.network.parameters())}
     facts |= {"workers": workers} if workers > 1 else {}
@@ -95,9 +97,9 @@ def record_of(spec: Any, training: Training, device: str, workers: int = 1) -> d
 
 def as_recorded(
     name: str, file: Path, results: Path, recipe: str, training: Training
-) -> tuple[pd.DataFrame, float] | None:
+) -> tuple[pd.DataFrame, None] | None:
     """As `cached_training`, of a network whose weights are there as the record in `results` has them, trained by the
-    same recipe, code and data on any device; None for another. So all CPUs judge the same networks."""
+    same recipe, code and data on any device, without seconds; None for another. So all CPUs judge the same networks."""
     record, table = results / "train" / "networks" / f"{name}.json", results / "train" / "data" / f"{name}_losses.csv"
     if not (file.is_file() and record.is_file()) or (training.sheet and not table.is_file()):
         return None
@@ -109,11 +111,10 @@ def as_recorded(
         return None
     training.network.load_state_dict(load(content))
     training.network.eval()
-    took = timings.read(results).get(f"training of {name}", {})
     if not training.sheet:
-        return pd.DataFrame(), took.get("seconds", 0.0)
+        return pd.DataFrame(), None
     with intact(table):
-        return pd.read_csv(table), took.get("seconds", 0.0)
+        return pd.read_csv(table), None
 
 
 def in_group(workers: int, device: str, *given: object) -> Arrays:

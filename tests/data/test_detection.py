@@ -107,7 +107,9 @@ def test_more_images_than_there_are_is_an_error(coco):
 
 def test_a_missing_file_is_named_with_the_command_that_gets_it(coco):
     (coco / "val2017" / "000000000285.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"285\.jpg: no such image; how to get it: companion data$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"285\.jpg: no such image; companion data says if its set is complete$"
+    ):
         load_coco(coco)
     assert len(load_coco(coco, count=1)) == 1
     listing(coco).unlink()

@@ -104,7 +104,9 @@ def test_count_takes_the_first_and_refuses_more_than_there_are(neurips):
 
 def test_missing_image_is_named(neurips):
     (neurips / "images" / "a.webp").unlink()
-    with pytest.raises(FileNotFoundError, match=r"images/a\.png: no such image; how to get it: companion data"):
+    with pytest.raises(
+        FileNotFoundError, match=r"images/a\.png: no such image; companion data says if its set is complete"
+    ):
         images.load_neurips2017(neurips, side=20)
 
 
@@ -139,15 +141,21 @@ def test_label_outside_the_classes_is_named(neurips, label):
         images.load_neurips2017(neurips, side=20)
 
 
+def test_a_table_in_another_encoding_is_one_line(tmp_path):
+    (tmp_path / "labels.csv").write_bytes("file,label\nk\xf6nig.png,1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"labels\.csv: is not UTF-8; save it so$"):
+        images.read_table(tmp_path / "labels.csv", ("file", "label"))
+
+
 def test_missing_csv_names_the_command(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"images\.csv: no such file; how to get it: companion data"):
+    with pytest.raises(FileNotFoundError, match=r"images\.csv: no such file; companion data says how to get a set"):
         images.load_neurips2017(tmp_path, side=20)
 
 
 def test_a_data_set_is_looked_for_in_the_repository_then_in_the_assets(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "ROOT", tmp_path / "repository")
     monkeypatch.setenv("COMPANION_ASSETS", str(tmp_path / "assets"))
-    with pytest.raises(FileNotFoundError, match=r"^data/neurips2017: .*; run: companion data neurips2017$"):
+    with pytest.raises(FileNotFoundError, match=r"^data/neurips2017: .*; companion data says how to get a set"):
         images.find_folder("data/neurips2017")
     (tmp_path / "assets" / "neurips2017").mkdir(parents=True)
     assert images.find_folder("data/neurips2017") == tmp_path / "assets" / "neurips2017"

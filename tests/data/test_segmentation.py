@@ -93,7 +93,7 @@ def damage_colour(root):
     [
         (
             lambda root: (root / "testannot" / "f2.png").unlink(),
-            "f2.png: no such image; how to get it: companion data",
+            "f2.png: no such image; companion data says if its set is complete",
         ),
         (lambda root: (root / "test" / "f2.png").unlink(), "f2.png: no such image"),
         (lambda root: (root / "test.txt").unlink(), "test.txt: no such list; get it with"),

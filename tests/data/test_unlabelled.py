@@ -102,7 +102,7 @@ def test_a_missing_collection_names_the_command(name, tmp_path, monkeypatch):
     monkeypatch.setattr(images, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
-    with pytest.raises(FileNotFoundError, match=rf"^data/{name}: .*; run: companion data {name}$") as error:
+    with pytest.raises(FileNotFoundError, match=rf"^data/{name}: .*; companion data says how to get a set") as error:
         unlabelled(f"data/{name}")
     assert "\n" not in str(error.value)
 
