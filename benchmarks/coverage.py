@@ -161,7 +161,7 @@ def sums(rng: np.random.Generator) -> list[tuple]:
     wanted: dict[str, tuple[str, Callable]] = {
         "pixel accuracy": ("pixels", lambda x: x[0]),
         "pixel accuracy, difference": ("pixels", lambda x: x[0] - x[1]),
-        "pixel accuracy, share won back": ("pixels", lambda x: 100 * (x[2] - x[1]) / (x[0] - x[1])),
+        "pixel accuracy, share recovered": ("pixels", lambda x: 100 * (x[2] - x[1]) / (x[0] - x[1])),
         "mean IoU": ("iou", lambda x: x[0]),
         "mean IoU, difference": ("iou", lambda x: x[0] - x[1]),
     }

@@ -179,11 +179,10 @@ def test_an_architecture_that_a_family_has_not_is_one_line():
 def photos(tmp_path, monkeypatch):
     """The folder of the page in an empty project, and the entry's data set."""
     monkeypatch.setattr(images, "ROOT", tmp_path)
-    labels, classes = blocks("own_data", "")[:2]
+    labels = blocks("own_data", "")[0]
     folder = tmp_path / "own" / "photos"
     (folder / "images").mkdir(parents=True)
     (folder / "labels.csv").write_text(labels)
-    (folder / "classes.txt").write_text(classes)
     for number, row in enumerate(labels.split()[1:]):
         Image.new("RGB", (60 + number, 60), (10 * number, 0, 255)).save(folder / "images" / row.split(",")[0])
     return folder
@@ -195,19 +194,39 @@ def entry() -> dict:
 
 def test_the_page_on_images_gives_them_with_labels_and_names(photos, tmp_path):
     (tmp_path / "scales").mkdir()
-    mini = (ROOT / "scales" / "mini.yaml").read_text()
-    (tmp_path / "scales" / "mini.yaml").write_text(mini)
+    (tmp_path / "scales" / "sample.yaml").write_text((ROOT / "scales" / "sample.yaml").read_text())
     (tmp_path / "scales" / "mine.yaml").write_text(blocks("own_data", "yaml")[0])
     chosen = settings.load("mine", tmp_path)
     found = load_set(chosen.data)
-    assert found.images.shape == (3, 3, 48, 48) and found.ids == ["cat_1", "cat_2", "dog_1"]
-    assert found.images[:, 0, 20, 20].tolist() == [0, 10, 20] and found.labels.tolist() == [0, 0, 1]
-    assert class_names(chosen.data) == ["cat", "dog"] and chosen.f.images == 3
+    assert found.images.shape == (3, 3, 224, 224) and found.ids == ["cat_1", "cat_2", "dog_1"]
+    assert found.images[:, 0, 20, 20].tolist() == [0, 10, 20] and chosen.f.images == 3
+    names = class_names(chosen.data)
+    assert [names[label] for label in found.labels] == ["tabby", "tabby", "golden retriever"]
 
 
-def test_without_names_the_classes_are_imagenets(photos):
-    (photos / "classes.txt").unlink()
-    assert class_names(Data(**entry()["data"]))[1] == "goldfish"
+def named(photos):
+    """The classes of the page's second block, and labels of them."""
+    (photos / "classes.txt").write_text(blocks("own_data", "")[1])
+    (photos / "labels.csv").write_text("file,label\ncat_1.png,0\ndog_1.png,1\n")
+
+
+def test_classes_have_the_names_of_their_file(photos):
+    named(photos)
+    assert class_names(Data(**entry()["data"])) == ["cat", "dog"]
+
+
+def test_classes_that_no_network_of_the_scale_knows_are_refused(photos, monkeypatch):
+    """Their labels would be scored against classes of another meaning."""
+    named(photos)
+    data = Data(**entry()["data"] | {"side": 48, "count": 2})
+    chosen = settings.load("lab").model_copy(update={"data": data})
+    monkeypatch.setattr(settings, "load", lambda _: chosen)
+    with pytest.raises(
+        ValueError, match=r"^own/photos has 2 classes, the classifiers of scales/lab.yaml 12: docs/own_"
+    ):
+        open_study("lab")
+    chosen.networks["Inc-v3"] = chosen.networks["Inc-v3"].model_copy(update={"classes": 2})
+    assert len(open_study("lab").images) == 2
 
 
 @pytest.mark.parametrize(
@@ -221,6 +240,7 @@ def test_without_names_the_classes_are_imagenets(photos):
     ],
 )
 def test_what_is_wrong_with_the_folder_is_one_line(photos, file, text, message):
+    named(photos)
     (photos / file).write_text(text)
     Image.new("RGB", (60, 60)).save(photos / "images" / "cat_1.jpg")
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:

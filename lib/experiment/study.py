@@ -13,7 +13,7 @@ from lib.attacks.registry import attacks
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
-from lib.data.sets import load_set
+from lib.data.sets import class_names, load_set
 from lib.defenses import Defense, defense
 from lib.engine import engine_of, one_thread
 from lib.memory import halved
@@ -119,7 +119,8 @@ def open_study(
     count: how many of its images.  source: another image set than the scale's; `Scenes` have labelled pixels or boxes.
     split: another part of it than the scale's.  defenses: further ones, as params.yaml has them.  batch: images per
     shard, if not the scale's.  precision: of surrogates, if not the scale's.
-    ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made.
+    ValueError or FileNotFoundError for a custom attack, a defense or a network that cannot be made, and for a folder of
+    images whose classes no classifier of the scale has.
     """
     chosen = settings.load(scale)
     chosen = chosen.model_copy(update={"precision": precision or chosen.precision})
@@ -132,6 +133,11 @@ def open_study(
         defense(**{"network" if name in NETWORKS else name: value for name, value in spec.items()})
     source = source or chosen.data
     images = load_set(source, split or chosen.split, count)
+    if isinstance(source, Data) and "/" in source.name:
+        known = {spec.classes for spec in chosen.networks.values() if spec.task == "classification"}
+        if (classes := len(class_names(source))) not in known:
+            theirs = f"the classifiers of scales/{chosen.name}.yaml {', '.join(map(str, sorted(known)))}"
+            raise ValueError(f"{source.name} has {classes} classes, {theirs}: docs/own_data.md and own_victim.md")
     return Study(params, chosen, images, batch=batch or getattr(source, "batch", None) or 0)
 
 

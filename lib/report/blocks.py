@@ -4,6 +4,7 @@
 <!-- report: findings sample mini -->     the totals, and the claims that carry most (findings.yaml), with numbers
 <!-- report: claims mini AC -->           the claims of these appendices with what was measured
 <!-- report: table sample purification SSP FFF -->   a stored table; its rows that begin so (default: all)
+<!-- report: protocol mini NRP_dynamic JPEG_20 -->   these defenses of the protocol, a line each
 <!-- report: grid sample nrp_waterfall_h200 none JPEG_20 -->   a stored list of accuracies, some defenses as columns
 
 Each ends with <!-- end -->; what stands between is written by `companion report docs`.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from lib import markdown
 from lib.reading import read_text
-from lib.report import claims
+from lib.report import claims, protocol
 from lib.report.results import Results
 from lib.settings import ROOT
 from lib.settings.base import choices
@@ -51,14 +52,6 @@ def renew() -> list[str]:
     return changed
 
 
-def _overview(root: Path, *scales: str) -> str:
-    return claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales})
-
-
-def _findings(root: Path, *scales: str) -> str:
-    return claims.findings([Results(scale, root) for scale in scales])
-
-
 def _claims(root: Path, scale: str, letters: str) -> str:
     found = claims.summary(claims.judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
@@ -81,10 +74,16 @@ def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     return markdown.table(table.reset_index())
 
 
+def _protocol(root: Path, scale: str, *names: str) -> str:
+    frame = Results(scale, root).load_frame("h_protocol").where(experiment="waterfall")
+    return "\n".join(protocol.said(frame, name.replace("_", " ")) for name in names)
+
+
 KINDS: dict[str, Callable[..., str]] = {
-    "overview": _overview,
-    "findings": _findings,
+    "overview": lambda root, *scales: claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales}),
+    "findings": lambda root, *scales: claims.findings([Results(scale, root) for scale in scales]),
     "claims": _claims,
     "table": _stored,
+    "protocol": _protocol,
     "grid": _accuracies,
 }

@@ -1,7 +1,7 @@
 """Every checkable claim of the supplement (claims.yaml, own/claims.yaml), judged from frames: the only judge.
 
 A claim compares one or more pairs of cells (its cases). A case holds, is contradicted, or is open; a claim of several
-says how many of each, and one that no number can judge says why. docs/method.md has the rules.
+says how many of each, and one that no number can decide says why. docs/method.md has the rules.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FILES = (ROOT / "lib" / "report" / "claims.yaml", ROOT / "own" / "claims.yaml")
 FINDINGS = ROOT / "lib" / "report" / "findings.yaml"
-MARGIN = 5.0  # points: a change within it counts as none, and an attack that takes less has left nothing to win back
+MARGIN = 5.0  # points: a change within it counts as none, and after a smaller drop there is nothing to recover
 EDGE = 10.0  # points from an end of the scale: where both cells lie there, a comparison cannot tell them apart
 # Where a claim expects a change, in points.
 RANGES = {
@@ -255,7 +255,7 @@ def _change(claim: Claim, compared: list[Frame], bare: list[Frame], clean: list[
         return derived(claim.score, [*compared, *bare, *clean], shares)
     constant = claim.beyond + (claim.less if isinstance(claim.less, float) else 0.0)
     terms = list(zip((1.0, -1.0), compared, strict=False)) + list(zip((-1.0, 1.0), bare, strict=False))
-    if claim.share:  # of less + share * (clean - less), the accuracy where that share is won back
+    if claim.share:  # of less + share * (clean - less), the accuracy where that share is recovered
         (_, of), (_, less) = terms
         terms = [(1.0, of), (-1.0 + claim.share, less), (-claim.share, *clean)]
     return combined(claim.score, terms, constant)
@@ -360,7 +360,7 @@ def _counted(judged: pd.DataFrame, readings: bool = False) -> str:
 def overview(scales: dict[str, pd.DataFrame]) -> str:
     """A Markdown table: what became of each table and figure, a column per scale. scales: name -> of `judge`.
 
-    Without the stricter and looser readings, and without the sentences that no number can judge: claims.md has both.
+    Without the stricter and looser readings, and without the claims that no number can decide: claims.md has both.
     """
     columns = {}
     for name, judged in scales.items():
@@ -401,11 +401,16 @@ def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
         return found
     effect = part["effect"].astype(float)
     low, high = (round(float(part[end].iloc[0])) for end in ("low", "high"))
-    shown = f"{round(effect.iloc[0]):+d} [{low}, {high}]"
+    shown = f"{_brief(effect.iloc[0])} [{low}, {high}]"
     if len(part) > 1:
-        shown = f"{tally(part)[0]} of {len(part)} cases, {round(effect.min()):+d} to {round(effect.max()):+d}"
+        shown = f"{tally(part)[0]} of {len(part)} cases, {_brief(effect.min())} to {_brief(effect.max())}"
     star = " (*)" if _changes(part["id"].iloc[0], found, others) else ""
     return f"**{found}**{star}: {shown}, n {_images(part)}"
+
+
+def _brief(points: float) -> str:
+    """Points with their sign: whole ones, below one a digit more."""
+    return f"{points:+.{int(abs(points) < 1)}f}"
 
 
 def _place(item: str) -> tuple[str, int, str]:
@@ -425,7 +430,7 @@ def claims_page(judged: pd.DataFrame, scale: str) -> str:
         notes = facts.differences(settings.load(scale), sorted(set(part["source"])))
         parts.append(f"## Appendix {appendix}\n\n{_table(part, others)}\n\n{facts.listed(notes)}\n")
     if unjudged.any():
-        parts.append(f"## Sentences without a verdict here, and why\n\n{_table(found[unjudged], others)}\n")
+        parts.append(f"## Claims without a verdict here, and why\n\n{_table(found[unjudged], others)}\n")
     return "\n".join(parts)
 
 

@@ -11,9 +11,9 @@ from lib.report.scores import Estimate
 COLUMNS = ["table", "row", "column", "unit", "line", "paper", "ours", "low", "high", "difference", "n", "note"]
 INTRODUCTION = """# The paper's numbers and ours
 
-Scale `{scale}`. The supplement's numbers are ImageNet's, CamVid's and COCO's; at a scale of stand-ins on drawn scenes
-ours are not meant to agree with them, and `claims.md` says which comparisons do. Ours with 95 % intervals
-over n images; difference: ours less the paper's. Written by `companion report`, also as `tables/comparison.csv`.
+Scale `{scale}`. The supplement's numbers are of the paper's own networks on ImageNet, CamVid and COCO. With other
+networks and images ours are not meant to agree with them; `claims.md` says which comparisons do. Ours with 95 %
+intervals over n images; difference: ours less the paper's. Written by `companion report`, also as `tables/comparison.csv`.
 """
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from lib.frames import Frame, join
 from lib.report.scores import Estimate, combined, estimate, point
+from lib.report.tables import distinct
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
@@ -25,6 +26,8 @@ COSINE = 0.99  # in float32, at the least
 ZEROS = 0.01  # share of pixels without one, at the most
 MARGIN = 5.0  # points by which a stronger attacker may not be shown to leave more
 FLAT = 0.02  # how much less sure of the right class the second half of the steps may make a network
+# Attackers of the supplement: Table 1's, without and with the static defense's gradient, and the released script.
+PAPERS = ("unaware, random target", "paper's", "bypass_nrp.py")
 COMPETENT = {"clean loss": (-np.inf, 6.0), "paper's attacker": (58.0, 68.0)}  # of NRP: Table 1's 78.3 - 73.5, and 63.0
 
 
@@ -164,6 +167,7 @@ def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.D
             "ms per image": f"{1000 * seconds[defense]:.3g}" if defense in seconds else "-",
             "n": len(lowest.images[0]),
             "n (clean, costs)": len(competence.images[0]),
+            "as the paper's": "-" if defense == "none" else gate(competence, defense)["as the paper's"],
         }
         made.append(((point("accuracy", lowest), point("accuracy", unaware)), row))
     ranked = sorted(made, key=lambda pair: pair[0], reverse=True)
@@ -357,6 +361,16 @@ def robust(frame: Frame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def victims(frame: Frame) -> pd.DataFrame:
+    """Accuracy of other victims with every defense (row) under every attacker (column)."""
+    rows = []
+    for values in distinct(frame, ["victim", "defense"]):
+        here = frame.where(**values)
+        shares = shown({name: here.where(attacker=name) for name in attackers(frame)})
+        rows.append(values | shares | {"n": len(here.images[0])})
+    return pd.DataFrame(rows)
+
+
 def labelled(**frames: Frame | None) -> Frame:
     """Frames as one, told apart by the column experiment."""
     return join(
@@ -369,19 +383,21 @@ def slug(name: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in name.lower())
 
 
+def said(frame: Frame, defense: str) -> str:
+    """One defense in a line: its clean accuracy, and that under the paper's attackers and the strongest."""
+    here = frame.where(defense=defense)
+    start = estimate("accuracy", here.where(attacker="clean"))
+    named = [name for name in (*PAPERS, strongest(here)) if name in attackers(here)]
+    under = [f"{estimate('accuracy', here.where(attacker=name))} % under *{name}*" for name in dict.fromkeys(named)]
+    numbers = f"{start} % on clean images, {', '.join(under)}"
+    return f"- **{defense}**: {numbers}, the strongest of those with all {start.n} images."
+
+
 def conclusion(frame: Frame, competence: Frame) -> Markdown:
-    """What the paper's attacker leaves, and the strongest, in a sentence for each defense; and what may follow."""
+    """Every defense in a line, and what may follow."""
     from IPython.display import Markdown
 
-    lines = []
-    for defense in defenses(frame):
-        here = frame.where(defense=defense)
-        known = "paper's" if "paper's" in attackers(here) else "unaware, random target"
-        start = estimate("accuracy", here.where(attacker="clean"))
-        left = {name: estimate("accuracy", here.where(attacker=name)) for name in (known, strongest(here))}
-        said = [f"{value} % under *{name}*" for name, value in left.items()]
-        said = f"{start} % on clean images, {', '.join(said)}"
-        lines.append(f"- **{defense}**: {said}, the strongest of those with all {start.n} images.")
+    lines = [said(frame, defense) for defense in defenses(frame)]
     passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]
     names = ", ".join(passed) if passed else "none of these defenses"
     lines.append(

@@ -151,7 +151,7 @@ class Protocol(Strict):
     defenses: list[str]  # that meet every attacker, beside "none"
     ablations: list[str] = []  # purifiers trained otherwise, which meet those of the gate alone
     robust: dict[Classifier, Levels] = {}  # networks that must stay up -> the budget in levels at which they do
-    others: list[Classifier] = []  # further victims, of the most important attackers
+    others: list[Classifier] = []  # further victims, of the attackers that tell most
     data: Data | None = None  # if not the scale's
     batch: Count | None = None  # if not the scale's
     images: Count

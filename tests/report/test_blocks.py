@@ -49,6 +49,19 @@ def test_a_list_of_accuracies_becomes_a_grid(results, tmp_path):
     assert re.search(r"\| SSP +\| unaware +\| 10 +\| 5 +\| 66 to 71 +\|", text)
 
 
+def test_a_defense_of_the_protocol_stands_in_a_line(results, tmp_path):
+    cells = [
+        cell((k, 60), attacker=name, than="", defense="NRP dynamic", experiment="waterfall")
+        for name, k in (("clean", 60), ("unaware, random target", 28), ("static", 0))
+    ]
+    Results("mini", tmp_path, stage="h_protocol").save_frame(frame(*cells))
+    text = block("protocol mini NRP_dynamic", tmp_path)
+    assert re.search(
+        r"- \*\*NRP dynamic\*\*: 100.0 \[.*\] % on clean images, 46.7 \[.*% under \*unaware, random target", text
+    )
+    assert "0.0 [0.0, 6.0] % under *static*, the strongest of those with all 60 images." in text
+
+
 def test_an_unknown_block_is_named(tmp_path):
     with pytest.raises(
         ValueError,

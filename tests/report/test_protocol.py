@@ -446,6 +446,22 @@ def test_networks_that_must_stay_up_are_shown_at_their_budget():
         assert row["unaware"] == accuracy(np.arange(20) < count) and row["n"] == "20"
 
 
+def test_other_victims_stand_under_every_attacker_with_every_defense():
+    right = np.arange(20)
+    made = [
+        cells(name, right < count + 2 * (victim == "B"), victim=victim, defense=defense)
+        for victim in "AB"
+        for defense, counts in {
+            "none": {"clean": 18, "unaware": 1},
+            "D": {"clean": 16, "unaware": 9, "paper's": 4},
+        }.items()
+        for name, count in counts.items()
+    ]
+    found = protocol.victims(join(made)).set_index(["victim", "defense"])
+    assert list(found) == ["clean", "unaware", "paper's", "n"] and set(found["n"]) == {20}
+    assert found.loc[("B", "D"), "paper's"] == accuracy(right < 6) and found.loc[("A", "none"), "paper's"] == "-"
+
+
 @pytest.mark.parametrize(("clean", "named"), [(85, "D"), (70, "none of these defenses")])
 def test_the_conclusion_names_the_strongest_attacker_with_all_images_and_who_is_competent(clean, named):
     made = [cells("clean", np.arange(100) < 90, defense="none"), cells("clean", np.arange(100) < clean)]
