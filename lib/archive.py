@@ -29,7 +29,7 @@ def write(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
 
     FileNotFoundError where the scale has no frames, ValueError for a pattern that fits nothing.
     """
-    if not results.has_frames():
+    if not results.has_frame():
         raise FileNotFoundError(f"results/{results.scale} has no frames; compute them with: dvc repro")
     files = {
         f"results/{results.scale}/{path.relative_to(results.root)}": path

@@ -167,12 +167,12 @@ def holm(values: Sequence[float]) -> np.ndarray:
 def judge(results: Results) -> pd.DataFrame:
     """One row per case (one for a claim that is not judged), with COLUMNS; effects in points.
 
-    From the frames of the scale; where it has none, from the cases that were stored with its tables, judged anew.
+    From the stages' frames; of a stage without one, from the cases that were stored with its tables, judged anew.
     """
-    if results.has_frames():
-        return pd.DataFrame([row for claim in claims() for row in cases(claim, results)], columns=COLUMNS)
-    stored = results.load_table("claims")
-    rows = [row for claim in claims() for row in _again(claim, stored, results.scale)]
+    stored, rows = results.load_table("claims") if results.files("tables/claims.csv") else None, []
+    for claim in claims():
+        framed = claim.why or stored is None or results.has_frame(claim.stage)
+        rows += cases(claim, results) if framed else _again(claim, stored, results.scale)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 

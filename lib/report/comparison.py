@@ -13,19 +13,26 @@ INTRODUCTION = """# The paper's numbers and ours
 
 Scale `{scale}`. The supplement's numbers are of the paper's own networks on ImageNet, CamVid and COCO. With other
 networks and images ours are not meant to agree with them; `claims.md` says which comparisons do. Ours with 95 %
-intervals over n images; difference: ours less the paper's. Written by `companion report`, also as `tables/comparison.csv`.
+intervals over n images; difference: ours less the paper's. Written by `companion report`, also as
+`tables/comparison.csv`.
 """
 
 
 def compare(results: Results) -> pd.DataFrame:
     """One row per printed number, with COLUMNS; where the scale has no such number, ours is blank and note says why.
 
-    From the frames of the scale; where it has none, as it was stored with its tables.
+    From the stages' frames; of a stage without one, as it was stored with its tables.
     """
-    if not results.has_frames():
-        return results.load_table("comparison")
-    ours = {name: _ours(results, name) for name in published.TABLES}
-    return pd.DataFrame([_beside(cell, ours[cell.table]) for cell in published.cells()], columns=COLUMNS)
+    rows = []
+    for name in published.TABLES:
+        table, cells = tables.tables().get(name), [cell for cell in published.cells() if cell.table == name]
+        if table and not results.has_frame(table.stage) and results.files("tables/comparison.csv"):
+            stored = results.load_table("comparison")
+            rows += stored[stored["table"] == name].to_dict("records")
+        else:
+            ours = _ours(results, name)
+            rows += [_beside(cell, ours) for cell in cells]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
@@ -66,7 +73,7 @@ def comparison_page(compared: pd.DataFrame, scale: str) -> str:
 def _formatted(row: dict[str, object]) -> dict[str, str]:
     ours = dict.fromkeys(["ours", "difference", "n"], "-")
     if row["ours"] != "":
-        number = f"{row['ours']:.1f} [{row['low']:.1f}, {row['high']:.1f}]"
-        ours = {"ours": number, "difference": f"{row['difference']:+.1f}", "n": str(row["n"])}
-    shown = {"row": row["row"], "column": f"{row['column']}, {row['unit']}", "paper": f"{row['paper']:g}"}
+        value, low, high, difference = (float(row[name]) for name in ("ours", "low", "high", "difference"))
+        ours = {"ours": f"{value:.1f} [{low:.1f}, {high:.1f}]", "difference": f"{difference:+.1f}", "n": str(row["n"])}
+    shown = {"row": row["row"], "column": f"{row['column']}, {row['unit']}", "paper": f"{float(row['paper']):g}"}
     return shown | ours | {"line": str(row["line"]), "note": row["note"]}

@@ -126,9 +126,9 @@ class Results:
             raise self._missing(f"{stage}/frame.npz")
         return _frame_of(path, path.stat().st_mtime_ns)
 
-    def has_frames(self) -> bool:
-        """Has the scale frames? Results from before there were any have tables only."""
-        return bool(self.files("frame.npz"))
+    def has_frame(self, stage: str = "*") -> bool:
+        """Has the stage, or any, a frame? Results from before there were any have tables only."""
+        return any(self.root.glob(f"{stage}/frame.npz"))
 
     def timing(self, name: str, measure: Callable[[], dict]) -> dict:
         """Seconds as they are recorded for this scale, or as measured now; see `lib.timings`."""

@@ -31,7 +31,7 @@ def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> 
         return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
     results = Results(scale.name)
     results.find("tables/*.md")
-    if part == "all" and not results.has_frames():
+    if part == "all" and not results.has_frame():
         return f"results/{scale.name} has no frames: its report stays as it was computed"
     judged, compared = claims.judge(results), comparison.compare(results)
     if part == "all":
