@@ -11,8 +11,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Results come with the clone, and DVC would skip what they match: the first time every stage computes on this machine.
 repro: data/world/world.json  ## run the whole pipeline at the scale that params.yaml names
-	$(BIN)/dvc repro $(if $(wildcard .dvc/tmp/computed-$(SCALE)),,--force)
+	@$(BIN)/dvc repro --quiet $(if $(wildcard .dvc/tmp/computed-$(SCALE)),,--force) || \
+	  { echo "A stage failed; its last lines stand above, and .venv/bin/dvc repro says more." >&2; exit 1; }
 	@touch .dvc/tmp/computed-$(SCALE)
+	@echo "The stages named above ran on this machine; what they did not change is as committed (git status), and networks"
+	@echo "whose recipe, code and data are as recorded were not trained again (make verify trains them)."
 	@echo "Results: results/$(SCALE)/ (tables, figures, metrics). Read, from top to bottom:"
 	@ls results/$(SCALE)/*/*.ipynb
 	@echo "Redraw a figure with: .venv/bin/companion figures"

@@ -94,9 +94,13 @@ def train(
             trained = runner.train_all(chosen, place, asked.cores(), asked.engine_here(), **changed)
         else:
             trained = [(name, runner.train(name, chosen, place, workers, **changed))]
+        taken = 0
         for each, record in trained:
+            taken += record.pop("as recorded", False)
             facts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in record.items()}
             print(f"{each}: {', '.join(f'{key} {value}' for key, value in facts.items())}", flush=True)
+        if taken:
+            print(f"as recorded with this repository (recipe, code, data), not trained again: {taken} networks")
 
 
 @app.command()
@@ -130,7 +134,7 @@ def defend(
     tile: Annotated[int | None, typer.Option(help="nrp: squares of so many pixels, to save memory")] = None,
     scale: ScaleName = None,
 ) -> None:
-    """Put a defense before every image of a folder, at its own size; on the GPU where there is one."""
+    """Apply a defense to every image of a folder, at its own size; on the GPU where there is one."""
     from lib import folders
 
     options = {"quality": quality, "weight": weight, "window": window}
@@ -144,7 +148,10 @@ def evaluate(
     victim: Annotated[str | None, typer.Option(help="a classifier of the scale (default: the protocol's)")] = None,
     scale: ScaleName = None,
 ) -> None:
-    """How much a defense really holds: every attacker of the protocol (notebooks/h_protocol.ipynb), and its checks."""
+    """How much a defense really holds: every attacker of the protocol and its checks; pages in results/evaluations/.
+
+    `companion plan SCALE` says beforehand how long the protocol takes for all defenses of a scale.
+    """
     from lib import run
 
     begin("h_protocol", scale)
@@ -161,7 +168,7 @@ def measure(
     eps: Annotated[float | None, typer.Option(help="the budget that they claim, in levels of 0 to 255")] = None,
     scale: ScaleName = None,
 ) -> None:
-    """Measure a folder of adversaries; says if they are JPEG files or outside the budget around the clean images."""
+    """Accuracy, fooling rate and distance of a folder of adversaries; says if files are JPEG or outside the budget."""
     from lib import folders
 
     print(folders.measure_folder(source, clean, scale, victim, defense, labels, eps))
@@ -201,11 +208,13 @@ def table(
 
 @app.command()
 def report(
-    part: Annotated[str, typer.Argument(help="all (writes it), docs; claims, compare, overview (print)")] = "all",
+    part: Annotated[
+        str, typer.Argument(help="all: write it; docs: renew README and docs/; claims, compare, overview: print")
+    ] = "all",
     csv: Annotated[bool, typer.Option("--csv", help="claims and compare: as CSV instead of Markdown")] = False,
     scale: ScaleName = None,
 ) -> None:
-    """Judge every claim of the supplement and compare every number, from the stored frames."""
+    """Evaluate every claim of the supplement and compare every number, from the stored frames."""
     from lib import stages
 
     stage = stages.running("report", begin("report", scale)) if part == "all" else contextlib.nullcontext()
@@ -222,7 +231,7 @@ def archive(
     cell: Annotated[list[str] | None, typer.Option(help="stored adversaries too, such as 'SSP on VGG-16*'")] = None,
     scale: ScaleName = None,
 ) -> None:
-    """Write what every image came to, the claims and the settings as one file that others judge again."""
+    """Write each image's outcome, claims and settings to one file, from which others evaluate the claims again."""
     from lib import archive
     from lib.report.results import Results
 
@@ -231,7 +240,7 @@ def archive(
 
 @app.command()
 def judge(source: Annotated[Path, typer.Argument(metavar="FILE.zip", help="of companion archive")]) -> None:
-    """Judge the claims again from an archive, after checking each of its files; nothing is computed."""
+    """Evaluate the claims again from an archive, after checking each of its files; nothing is computed."""
     from lib import archive, markdown
 
     found = archive.judged_again(source)
@@ -257,7 +266,9 @@ def fetch(
     what: Annotated[str, typer.Argument(help="a scale (sample, paper), one of its networks, or a data set")],
     scale: ScaleName = None,
     url: Annotated[str | None, typer.Option(help="another folder to download the same files from")] = None,
-    file: Annotated[Path | None, typer.Option(help="of a network: what is published, if you have it already")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="of a network: the published file, if you downloaded it yourself")
+    ] = None,
 ) -> None:
     """Download what a scale needs, or one network or data set, and check it; can be interrupted and run again.
 
@@ -355,7 +366,7 @@ def verify(
     from lib import verify
 
     place = folder or Path(tempfile.mkdtemp(prefix="companion-"))
-    text, agrees = verify.verify(settings.ROOT, place, keep)
+    text, agrees = verify.verify(settings.ROOT, settings.params().scale, place, keep)
     print(text)
     if not agrees:
         raise typer.Exit(1)

@@ -72,6 +72,8 @@ def attack_folder(
     """
     study = empty_study(scale)
     surrogate, _ = explore.chosen_networks(study, name, surrogate, None, NONE)
+    if surrogate:
+        photographs_for(study)
     recipe, given = attacks(study.params.own_attacks)[name], read_labels(labels) if labels else {}
     if recipe.on == "responses":
         raise ValueError(f"{name} makes one perturbation for images of one size, and a folder may hold several")
@@ -91,6 +93,12 @@ def attack_folder(
     if "y" in recipe.parameters:
         words.append(f"labels of {labels}" if labels else f"labels predicted by {surrogate}")
     return ", ".join(words)
+
+
+def photographs_for(study: Study) -> None:
+    """Say on stderr what networks that know drawn scenes alone make of photographs."""
+    if study.scale.data.name == "world":
+        print(f"The networks of {study.scale.name} know drawn scenes; for photographs: --scale sample", file=sys.stderr)
 
 
 def empty_study(scale: str | None) -> Study:
@@ -205,6 +213,7 @@ def measure_folder(
     in_levels({} if eps is None else {"eps": eps}, frozenset({"eps"}))
     study = empty_study(scale)
     _, victim = explore.chosen_networks(study, "Noise", None, victim, defense)
+    photographs_for(study)
     partners, given = {path.stem: path for path in find_images(clean)}, read_labels(labels) if labels else None
     paths, failed, rows = find_images(folder), {}, []
     for path in tqdm(paths, unit="image"):

@@ -26,10 +26,10 @@ from lib.data import fetch as sets
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet, find_folder
 from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, SegmentationSet
+from lib.data.sets import read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
 from lib.experiment.study import NETWORKS
-from lib.data.sets import read_ids
 from lib.fetch import data_sets, merged
 from lib.rng import generator
 from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import settings
-
 VERDICTS = ("identical", "same within rounding", "inside the intervals", "different", "missing")
 ROUNDING = 1e-3  # of the largest number of a column: a tenth of a percent
 ESTIMATES = ("value", "ours", "effect")  # columns whose intervals are in "low" and "high"
@@ -97,12 +95,11 @@ def compare_tables(old: pd.DataFrame, new: pd.DataFrame) -> tuple[str, float]:
     return "inside the intervals" if inside else "different", largest
 
 
-def verify(root: Path, folder: Path, keep: bool = False) -> tuple[str, bool]:
-    """`again` and `compare_folders` at the scale of params.yaml: what to print, and whether nothing differs.
+def verify(root: Path, scale: str, folder: Path, keep: bool = False) -> tuple[str, bool]:
+    """`again` and `compare_folders`: what to print, and whether nothing differs.
 
-    keep: leave the folder there.
+    scale: that of params.yaml, which alone is computed.  keep: leave the folder there.
     """
-    scale = settings.load().name
     table = compare_folders(root / "results" / scale, again(root, folder) / scale)
     if not keep:
         shutil.rmtree(folder)

@@ -108,13 +108,11 @@ def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.d
     if spec.task == "classification":
         given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
         network = Normalised(network, **given)
-    network = network.eval().requires_grad_(False).to(device)
-    if not fast:
-        return network
-    if not spec.family.endswith(".py"):
+    network = network.eval().requires_grad_(False)
+    if fast and not spec.family.endswith(".py"):  # on the CPU, in float64, which not every device has
         taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
         folded(network, [module for path, module in inner_modules(network).items() if path in taps])
-    return network.to(memory_format=torch.channels_last)
+    return network.to(device, memory_format=torch.channels_last) if fast else network.to(device)
 
 
 def filled(spec: NetworkSpec, path: Path) -> nn.Module:

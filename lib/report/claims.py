@@ -45,7 +45,7 @@ RANGES = {
 NORMAL = NormalDist()
 CHOOSE = {"highest": max, "lowest": min}
 VERDICTS = ("reproduced", "in part", "not reproduced", "inconclusive", "underpowered", "not judged")
-ABOUT = ["id", "appendix", "item", "lines", "reading", "says", "compares"]
+ABOUT = ["id", "brief", "appendix", "item", "lines", "reading", "says", "compares"]
 MEASURED = ["effect", "low", "high", "unit", "n", "verdict", "p", "needs"]
 COLUMNS = [*ABOUT, "expected", "source", "case", *MEASURED, "why"]
 FEW = 4  # cases that the overview shows one by one
@@ -68,6 +68,7 @@ class Claim(Strict):
     """A claim of the supplement; see the head of claims.yaml for the fields."""
 
     id: str
+    brief: str = ""
     item: str
     lines: str
     reading: Literal["", "stricter", "looser"] = ""

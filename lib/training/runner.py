@@ -41,7 +41,8 @@ Begun = tuple[Training, Callable[[pd.DataFrame], Facts]]
 
 
 def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **changed: str) -> Facts:
-    """Train `name` of the scale; write its weights, record, losses and sheets below `root`; returns the record.
+    """Train `name` of the scale; write its weights, record, losses and sheets below `root`; returns the record, with
+    "as recorded" where nothing was trained because record and weights were there.
 
     workers: how many share each batch (SHARED kinds): another network than one worker's.  changed: fields of its spec
     (images, render). ValueError for a name or field that is not known, images smaller than a crop, or a batch that
@@ -85,7 +86,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     write_bytes(results / "train" / "networks" / f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
     for left in file.parent.glob(f"{checkpoint.name}*"):
         left.unlink()
-    return facts | took
+    return facts | took | ({"as recorded": True} if seconds is None else {})
 
 
 def record_of(spec: Any, training: Training, device: str, workers: int = 1) -> dict:

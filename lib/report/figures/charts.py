@@ -12,6 +12,7 @@ from lib.report.figures.style import COLOURS, MARKERS, PAPER, Look, every, style
 # Lines that stand in every panel of the trend over budgets; the defenses take the palette's colours.
 COMPARED = {"no defense": "black", "random sign noise": "0.5"}
 REACH = 10  # steps of 1.6 after which the budget of 16 is within reach
+NOISE = ("Noise", "random noise", "random sign noise")  # grey in every figure
 
 
 def _curve(axes: Axes, points: pd.DataFrame, x: str, sign: dict, band: float, **line) -> None:
@@ -21,11 +22,12 @@ def _curve(axes: Axes, points: pd.DataFrame, x: str, sign: dict, band: float, **
 
 
 def _signs(names: list[str]) -> dict[str, dict[str, str]]:
-    """A colour and a marker for each name."""
-    return {
+    """A colour and a marker for each name; random noise is grey."""
+    signs = {
         name: {"color": colour, "marker": marker}
         for name, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS), strict=False)
     }
+    return signs | {name: {"color": "0.5", "marker": "."} for name in NOISE if name in signs}
 
 
 def _iterations(data: pd.DataFrame, line: str, ylabel: str, look: Look) -> Figure:
@@ -64,7 +66,12 @@ def figure_06(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     axes.text(y=first["noise"] - 1, s="random sign noise of the same size", va="top", **note)
     axes.axvline(REACH, color="0.4", linestyle="-.", linewidth=look.scale)
     axes.annotate(
-        "budget within reach", (REACH, 60), (4, 0), textcoords="offset points", color="0.3", fontsize=note["fontsize"]
+        "10 steps of 1.6: the budget",
+        (REACH, 60),
+        (4, 0),
+        textcoords="offset points",
+        color="0.3",
+        fontsize=note["fontsize"],
     )
     axes.set(ylim=(0, 108), yticks=range(0, 101, 20))
     return figure

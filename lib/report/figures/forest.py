@@ -22,7 +22,7 @@ SIGNS = {
 }
 LIMIT = 100.0  # points; an effect beyond is drawn at the edge
 SMALLEST = 0.9  # of the type in print
-LETTERS, LINES = 46, 2  # per line of a claim, and lines of it; what is longer is cut
+LETTERS, LINES = 44, 2  # per line of a claim, and lines of it; what is longer is cut
 LINE, CASE, GAP, FRAME = 0.12, 0.04, 0.06, 1.0  # inches: a line of text, a case, between claims, around them all
 MOST = 20  # claims in one column; of more, stricter and looser readings are left out
 
@@ -65,7 +65,9 @@ class Row(NamedTuple):
 
 
 def _row(name: str, part: pd.DataFrame) -> Row:
-    text = textwrap.wrap(f"{name}  {part['says'].iloc[0]}", LETTERS, max_lines=LINES, placeholder=" …")
+    first = part.iloc[0]
+    words = first.get("brief") or first["says"]  # older results have the whole sentence alone
+    text = textwrap.wrap(f"{name}  {words}", LETTERS, max_lines=LINES, placeholder=" …")
     return Row(text, part, max(LINE * len(text), CASE * len(part)) + GAP)
 
 

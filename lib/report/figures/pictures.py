@@ -198,8 +198,9 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     for cells, row in zip(grid.rows, panels, strict=True):
         for axes, cell in zip(row, cells, strict=True):
             _show(axes, cell)
-            for corners, name, text in cell.boxes:
-                _box(axes, corners, text, known.get(name, np.zeros(3)), look)
+            for place, (corners, name, text) in enumerate(cell.boxes):
+                under = sum(_same_corner(corners, other) for other, *_ in cell.boxes[:place])
+                _box(axes, corners, text, known.get(name, np.zeros(3)), look, under)
             if cell.mark:
                 _corner(axes, cell.mark, look)
     if present:
@@ -218,8 +219,14 @@ def _show(axes: Axes, cell: Picture) -> None:
     axes.set_axis_off()
 
 
-def _box(axes: Axes, corners: Sequence[float], text: str, colour: np.ndarray, look: Look) -> None:
-    """The box of a detection, in pixels, with its name and score."""
+def _same_corner(corners: Sequence[float], other: Sequence[float]) -> bool:
+    """Would the labels of two boxes lie over each other?"""
+    near = 0.12 * max(other[2] - other[0], other[3] - other[1])
+    return abs(corners[0] - other[0]) < near and abs(corners[1] - other[1]) < near
+
+
+def _box(axes: Axes, corners: Sequence[float], text: str, colour: np.ndarray, look: Look, under: int = 0) -> None:
+    """The box of a detection, in pixels, with its name and score; under: so many labels in the same place."""
     (left, top, right, bottom), end = corners, axes.get_xlim()[1]
     # Pixel centres lie at whole numbers, so an image begins at -0.5.
     sides = {"width": right - left, "height": bottom - top, "fill": False}
@@ -231,7 +238,8 @@ def _box(axes: Axes, corners: Sequence[float], text: str, colour: np.ndarray, lo
     place, towards = (max(left, 0), "left") if left < 0.6 * end else (min(right, end), "right")
     light = colour @ (0.299, 0.587, 0.114) > 0.6
     letters = {"fontsize": min(6 * look.scale, 8.5), "color": "black" if light else "white", "bbox": label}
-    axes.text(place, max(top, 0), text, va=side, ha=towards, clip_on=True, **letters)
+    shift = under * 0.075 * look.scale * axes.get_ylim()[0]
+    axes.text(place, max(top, 0) + shift, text, va=side, ha=towards, clip_on=True, **letters)
 
 
 def _corner(axes: Axes, text: str, look: Look) -> None:
