@@ -16,7 +16,7 @@ from lib import keys, own, settings
 from lib.attacks.registry import ATTACKS
 from lib.data.images import ImageSet
 from lib.defenses import defense
-from lib.experiment import Study, Through, adversaries, all_attacks, open_study, predictions
+from lib.experiment import Study, Through, adversaries, all_attacks, clean, evaluate, open_study, predictions
 from lib.report import facts
 from lib.settings import ROOT, OwnAttack
 from lib.store import Store
@@ -238,6 +238,24 @@ def test_a_network_that_is_not_left_as_found_stores_nothing(study, folder, rude,
         adversaries(study, "Mine", "VGG-16")
     assert not any(part.training or part._forward_hooks for part in study.networks["VGG-16"].modules())
     assert entries(study) == 0
+
+
+def test_a_defense_of_a_notebooks_cell_runs_unstored_and_says_so(study, capsys):
+    def grey(x, *, level=0.5):
+        return torch.full_like(x, level)
+
+    def other(x):
+        return x[:, :, 1:]
+
+    frame = evaluate(study, [clean(study)], "VGG-16", ["none", grey])
+    assert frame.cells["defense"].tolist() == ["none", "grey"]
+    shown = torch.full_like(study.images.images, 128)  # of 0.5, the nearest level
+    found = predictions(study, "VGG-16", shown, grey).classes[:, 0]
+    assert (frame.parts[1]["top1"] == (found == study.images.labels.numpy())).all() and len(set(found)) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "is not stored" in line]
+    assert len(said) == 1 and said[0].startswith("store: VGG-16 with grey is not stored: ")
+    with pytest.raises(ValueError, match=r"the defense must return|the defense gives"):
+        predictions(study, "VGG-16", study.images.images, other)
 
 
 def test_a_function_of_a_notebooks_cell_runs_unstored_and_says_so(study, capsys):

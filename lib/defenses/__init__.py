@@ -23,19 +23,21 @@ Defense = Callable[[Tensor], Tensor]
 DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp, "noise": noise}
 
 
-def defense(kind: str, **options) -> Defense:
+def defense(kind: str | Callable[..., Tensor], **options) -> Defense:
     """The defense of that name with its options bound, so that `defense(**spec)` reads an entry of params.yaml.
 
-    kind: a name of DEFENSES, or a file in own/ that defines `defense` (docs/own_defense.md). ValueError for a name or
-    an option that does not exist, and for one that is needed and not given, errors of the file as of `lib.own.load`;
-    the values are checked when images come. An option that says what the function does anyway is left out: equal
-    defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
+    kind: a name of DEFENSES, a file in own/ that defines `defense` (docs/own_defense.md), or such a function.
+    ValueError for a name or an option that does not exist, and for one that is needed and not given, errors of the
+    file as of `lib.own.load`; the values are checked when images come. An option that says what the function does
+    anyway is left out: equal defenses have equal stored results, such as the static NRP and the dynamic one without
+    its noise.
     """
-    own = str(kind).endswith(".py")
+    given, file = callable(kind), str(kind).endswith(".py")
+    own = given or file
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
-    function = load(kind, "defense") if own else DEFENSES[kind]
-    check_options(f"the defense {kind}", function, ["x"], options)
+    function = kind if given else load(kind, "defense") if file else DEFENSES[kind]
+    check_options(f"the defense {kind.__name__ if given else kind}", function, ["x"], options)
     usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     options = {name: value for name, value in options.items() if name not in usual or value != usual[name]}
     return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)

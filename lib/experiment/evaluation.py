@@ -11,7 +11,7 @@ from lib.checks import checked_labels
 from lib.defenses import Defense
 from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
-from lib.experiment.study import NONE, Images, Study
+from lib.experiment.study import NONE, Images, Study, called
 from lib.frames import KEYS, Contributions, Frame
 from lib.store import Arrays, Call
 from lib.tasks.confusion import confusions
@@ -21,7 +21,9 @@ from lib.tasks.predictions import TASKS, Prediction, fidelity_of, top_k
 Predictions = Prediction | np.ndarray | list[Detections]
 
 
-def predictions(study: Study, victim: str, images: Images, defense: str = NONE, **changed: object) -> Predictions:
+def predictions(
+    study: Study, victim: str, images: Images, defense: str | Defense = NONE, **changed: object
+) -> Predictions:
     """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
     `[N,H,W]`; or `Detections` per image.
 
@@ -32,10 +34,10 @@ def predictions(study: Study, victim: str, images: Images, defense: str = NONE, 
     return TASKS[study.scale.networks[victim].task][1](joined(shards))
 
 
-def _calls(study: Study, victim: str, images: Images, name: str, defense: Defense | None) -> list[Call]:
+def _calls(study: Study, victim: str, images: Images, name: str | Defense, defense: Defense | None) -> list[Call]:
     """What the victim predicts, shard by shard."""
     compute, network = TASKS[study.scale.networks[victim].task][0], study.network(victim)
-    cell, how = f"{victim} with {name}", {"batch": study.batch}
+    cell, how = f"{victim} with {called(name)}", {"batch": study.batch}
     return [Call(compute, (network, images[part], defense), cell, how) for part in study.shards()]
 
 
@@ -48,7 +50,7 @@ def evaluate(
     study: Study,
     cells: Sequence[Adversaries],
     victims: str | Sequence[str],
-    defenses: Sequence[str] = (NONE,),
+    defenses: Sequence[str | Defense] = (NONE,),
     *,
     seeds: int | None = None,
     **labels: object,
@@ -57,9 +59,9 @@ def evaluate(
 
     Classification: top1, top5 (is the label the first class, among the first five) and fooled (the first class differs
     from the victim's on the clean image without a defense) per image, and hit (is it the target) of targeted cells;
-    segmentation: confusion counts; detection: matches.  defenses: names of params.yaml's `defenses`, or "none".  seeds:
-    how many seeds of the defenses, from 0 (default: the one of params.yaml).  labels: columns of all these cells, such
-    as experiment="figure_06"; one of the frame's columns is replaced.
+    segmentation: confusion counts; detection: matches.  defenses: names of params.yaml's `defenses`, functions, or
+    "none".  seeds: how many seeds of the defenses, from 0 (default: the one of params.yaml).  labels: columns of all
+    these cells, such as experiment="figure_06"; one of the frame's columns is replaced.
     """
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
@@ -83,7 +85,7 @@ def evaluate(
     for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])
     keys = [*itertools.product(victims, defenses, places, several)]
-    rows = [_columns(tasks[v], cells[place], name, v, seed or 0) | labels for v, name, place, seed in keys]
+    rows = [_columns(tasks[v], cells[place], called(name), v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
 
 

@@ -36,6 +36,11 @@ def here() -> Store:
     return Store(store.folder(settings.ROOT), engine_of(asked.engine_here(), zoo.device_here(), asked.cores()))
 
 
+def called(defense: str | Defense) -> str:
+    """What tables call a defense: its name in params.yaml, or that of the function."""
+    return defense if isinstance(defense, str) else defense.__name__
+
+
 @dataclass
 class Study:
     """Everything that the cells of an experiment share.
@@ -61,14 +66,17 @@ class Study:
             self.networks[name] = zoo.load(name, self.scale, self.device, fast=True)
         return self.networks[name]
 
-    def defense(self, name: str, **changed: object) -> Defense | None:
-        """The defense called `name` in params.yaml, ready to call; None for "none".
+    def defense(self, name: str | Defense, **changed: object) -> Defense | None:
+        """The defense called `name` in params.yaml, ready to call; None for "none". A function, such as one of a
+        notebook's cell, is taken as it is (`lib.defenses.own`).
 
         changed: options that differ from params.yaml's. One of NETWORKS in an entry names its network.
         ValueError for a name or an option that is not there.
         """
         if name == NONE:
             return None
+        if callable(name):
+            return defense(name, **in_unit(changed, OF_DEFENSES))
         if name not in self.params.defenses:
             raise ValueError(f"no defense '{name}'; {choices(name, [NONE, *self.params.defenses])}")
         options = in_unit(self.params.defenses[name] | changed, OF_DEFENSES)
