@@ -1,7 +1,7 @@
 """The attacks by name.
 
 Your own needs one file and one line of params.yaml: docs/own_attack.md. To add one to the library: write it in a file
-beside this one and add a line to ATTACKS and to params.yaml.
+beside this one, add a line to ATTACKS and to params.yaml, and its parameters' types to `lib.settings.attacks`.
 """
 
 import functools

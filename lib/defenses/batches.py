@@ -19,7 +19,7 @@ class Memo:
         self.known: dict[bytes, Tensor] = {}  # the last ones, at most KEPT images
 
     def __call__(self, x: Tensor) -> Tensor:
-        key = hashlib.sha256(x.cpu().numpy().tobytes()).digest()
+        key = hashlib.sha256(f"{list(x.shape)}".encode() + x.cpu().numpy().tobytes()).digest()
         if key not in self.known:
             self.known[key] = self.__wrapped__(x).cpu()
             while sum(map(len, self.known.values())) > max(KEPT, len(x)):

@@ -211,6 +211,8 @@ def _begin(devices: multiprocessing.Queue) -> None:
     _device = devices.get()
     if _device == "cpu":
         torch.set_num_threads(1)
+    if _device.startswith("cuda"):
+        torch.cuda.set_device(_device)  # else pinned memory would take room on the first GPU
 
 
 def _end_with_parent() -> None:

@@ -11,6 +11,7 @@ from lib.attacks.adaptive import Adaptive
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.defenses import defense
+from lib.defenses.batches import Memo
 from lib.experiment import Study, Through, adversaries, clean, evaluate, predictions
 from lib.experiment import cells as module
 from lib.experiment.cells import ATTACKER, MODES
@@ -410,3 +411,9 @@ def test_fidelity_is_computed_once_and_keyed_by_all_that_it_depends_on(study):
     study.networks["NRP"].conv_last.bias.data.add_(0.1)
     fidelity(study, images, "NRP")
     assert count(study) == (len(asked) + 2) * len(study.shards())
+
+
+def test_a_memo_tells_images_of_other_sizes_apart():
+    memo = Memo(lambda x: x.flip(3))
+    for sides in ((4, 6), (6, 4)):
+        assert memo(torch.zeros(1, 3, *sides)).shape == (1, 3, *sides)
