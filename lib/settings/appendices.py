@@ -53,7 +53,8 @@ class AppendixA(Strict):
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
     classes: Count = 6  # without groups: so many, drawn at random
-    layers: dict[Classifier, Annotated[list[str], Field(min_length=2)]]  # those that SSP drives in turn, logits last
+    # Those that SSP drives in turn; the logits, if a network has some, last.
+    layers: dict[Classifier, Annotated[list[str], Field(min_length=2)]]
     compared: Classifier  # of `layers`: whose logits are held against its features, on every task
     layered: Count  # images per number of both
     budgets: list[int] = [8, 16]  # of `layers`

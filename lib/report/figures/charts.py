@@ -12,7 +12,7 @@ from lib.report.figures.style import COLOURS, MARKERS, PAPER, Look, every, style
 # Lines that stand in every panel of the trend over budgets; the defenses take the palette's colours.
 COMPARED = {"no defense": "black", "random sign noise": "0.5"}
 REACH = 10  # steps of 1.6 after which the budget of 16 is within reach
-NOISE = ("Noise", "random noise", "random sign noise")  # grey in every figure
+NOISE = ("noise", "Noise", "random noise", "random sign noise")  # grey in every figure
 
 
 def _curve(axes: Axes, points: pd.DataFrame, x: str, sign: dict, band: float, **line) -> None:

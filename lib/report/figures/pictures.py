@@ -279,7 +279,7 @@ def captioned(
     def sized(letters: int) -> tuple[Figure, int]:
         """The figure for captions of at most so many letters, and how many letters a picture is wide."""
         lines = sum(max(len(cell.caption(letters).splitlines()) for cell in row) for row in rows)
-        above = 0.3 + LINE * (lines + 2 * bool(titles[0]) + 2 * bool(note)) + GAP * len(rows)
+        above = 0.4 + LINE * (lines + 2 * bool(titles[0]) + 2 * bool(note)) + GAP * len(rows)
         figure, picture = look.grid(heights, len(rows[0]), above, LABELS * len(blocks))
         return figure, max(int((picture / look.scale - 0.06) / LETTER), 1)
 
@@ -299,7 +299,7 @@ def captioned(
     if note:
         figure.supxlabel(note, color="0.4", **small)
     # Laid out once, with room for the note above: the layout of pictures with captions differs a little each time.
-    figure.suptitle("\n", **small)
+    figure.suptitle("\n\n", **small)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
