@@ -342,7 +342,7 @@ def test_a_scale_that_cannot_run_is_refused_before_it_runs(root, edit, message):
 def test_an_unknown_scale_lists_the_valid_ones():
     with pytest.raises(
         FileNotFoundError,
-        match=r"scales/huge.yaml not found; did you mean '\w+'\? There are: dryrun, lab, mini, paper, sample",
+        match=r"scales/huge.yaml not found; did you mean '\w+'\? There are: dryrun, lab, mini, paper, pictures, sample",
     ):
         settings.load("huge")
 
