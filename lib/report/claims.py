@@ -168,9 +168,10 @@ def holm(values: Sequence[float]) -> np.ndarray:
 def judge(results: Results) -> pd.DataFrame:
     """One row per case (one for a claim that is not judged), with COLUMNS; effects in points.
 
-    From the stages' frames; of a stage without one, from the cases that were stored with its tables, judged anew.
+    From the stages' frames; of a stage without one, from the cases of `earlier_claims`, if there are, judged anew.
     """
-    stored, rows = results.load_table("claims") if results.files("tables/claims.csv") else None, []
+    earlier = results.files("tables/earlier_claims.csv")  # as they were before results had frames
+    stored, rows = results.load_table("earlier_claims") if earlier else None, []
     for claim in claims():
         framed = claim.why or stored is None or results.has_frame(claim.stage)
         rows += cases(claim, results) if framed else _again(claim, stored, results.scale)

@@ -21,13 +21,13 @@ intervals over n images; difference: ours less the paper's. Written by `companio
 def compare(results: Results) -> pd.DataFrame:
     """One row per printed number, with COLUMNS; where the scale has no such number, ours is blank and note says why.
 
-    From the stages' frames; of a stage without one, as it was stored with its tables.
+    From the stages' frames; of a stage without one, as `earlier_comparison` has them, if it is there.
     """
     rows = []
     for name in published.TABLES:
         table, cells = tables.tables().get(name), [cell for cell in published.cells() if cell.table == name]
-        if table and not results.has_frame(table.stage) and results.files("tables/comparison.csv"):
-            stored = results.load_table("comparison")
+        if table and not results.has_frame(table.stage) and results.files("tables/earlier_comparison.csv"):
+            stored = results.load_table("earlier_comparison")
             rows += stored[stored["table"] == name].to_dict("records")
         else:
             ours = _ours(results, name)

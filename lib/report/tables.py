@@ -222,10 +222,11 @@ def not_fetched(chosen: settings.Scale, stage: str) -> str:
 
 
 def headlines(results: Results) -> dict[str, float]:
-    """One number a table, for `dvc metrics`: the mean of the stored cells that the table's `headline` names."""
+    """One number a table, for `dvc metrics`: the mean of the stored cells that the table's `headline` names; none of a
+    stage without a frame, whose tables an earlier version wrote."""
     found = {}
-    for name, table in (tables() | tables(own=True)).items():
-        if table.headline and results.files(f"tables/{name}.csv"):
+    for name, table in tables().items():
+        if table.headline and results.has_frame(table.stage) and results.files(f"tables/{name}.csv"):
             cells = results.load_table(name).astype({"value": float})
             found[name] = cells.loc[(cells[list(table.headline)] == table.headline).all(axis=1), "value"].mean()
     return found

@@ -370,7 +370,7 @@ def test_a_scale_without_frames_judges_its_stored_cases_anew(results, monkeypatc
     monkeypatch.setattr(claims, "claims", lambda: [CLAIM])
     before = claims.judge(results)
     old = before.drop(columns=["reading", "p", "needs"]).assign(verdict="inconclusive")  # as an older version stored it
-    results.save_table("claims", old)
+    results.save_table("earlier_claims", old)
     results.find("frame.npz").unlink()
     again = claims.judge(results)
     assert again["verdict"].tolist() == ["reproduced"]
