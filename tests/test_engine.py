@@ -156,7 +156,9 @@ def test_workers_end_when_the_process_that_asked_is_killed_or_interrupted(tmp_pa
     script.write_text(ASKS)
     (tmp_path / "begun").mkdir()
     told = os.environ | {"PYTHONPATH": str(ROOT), "BEGUN": str(tmp_path / "begun")}
-    asks = subprocess.Popen([sys.executable, script, what], cwd=ROOT, env=told)
+    # A process in the background is started deaf to Ctrl+C.
+    hears = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    asks = subprocess.Popen([sys.executable, script, what], cwd=ROOT, env=told, preexec_fn=hears)
     until = time.monotonic() + 50
     while len(begun := list((tmp_path / "begun").iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.1)

@@ -30,7 +30,7 @@ COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
 RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
 # docs/ in the order of a reader: the evidence, one's own parts, the machine.
 GUIDES = ("results", "method", "forks", "choices", "compare", "own_attack", "own_defense", "own_victim", "own_data")
-GUIDES += ("own_table", "scales", "figures", "fetch", "scale", "performance", "reliability")
+GUIDES += ("pictures", "own_table", "scales", "figures", "fetch", "scale", "performance", "reliability")
 # The rooms of lib whose public names have a page; `lib` itself is that of its single files.
 ROOMS = ("lib/attacks", "lib/defenses", "lib/experiment", "lib/networks", "lib/training", "lib/data", "lib")
 # Pages of a web server, which a folder of files has not got.
@@ -53,6 +53,7 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
         for name in GUIDES:
             text = read_text(settings.ROOT / "docs" / f"{name}.md")
             _with_folder(docs / "guides" / f"{name}.md").write_text(unlinked(text))
+        shutil.copytree(settings.ROOT / "docs" / "pictures", docs / "guides" / "pictures")
         for room in ROOMS:
             _with_folder(docs / "api" / f"{_page(room)}.md").write_text(api(room))
         for pattern in COPIED:

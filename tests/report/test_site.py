@@ -103,7 +103,9 @@ def root(tmp_path_factory) -> Path:
         (results / f"{name}.md").write_text(WIDE)
         (results / f"{name}.csv").write_text("a\n1\n")
     (results / "c_fsa/tables/names.md").write_text(markdown.table(pd.DataFrame({NAME: [NAME, f"**{NAME}**"]})))
-    shutil.copy(ROOT / "results/mini/report/tables/claims.csv", results / "report/tables")
+    claims = shutil.copy(ROOT / "results/mini/report/tables/claims.csv", results / "report/tables")
+    (results / "earlier/tables").mkdir(parents=True)  # there are no frames
+    shutil.copy(claims, results / "earlier/tables/earlier_claims.csv")
     (results / "report/claims.md").write_text("# Claims\n\n![All](figures/claims.svg)\n")
     took = {name: RUN[name] for name in ("seconds", "machine", "commit", "changed", "finished")}
     (results / "c_fsa/run.json").write_text(json.dumps({key: RUN[key] for key in RUN if key not in took}))
