@@ -82,9 +82,6 @@ def opened(path: Path) -> Iterator[Results]:
 def judged_again(path: Path) -> pd.DataFrame:
     """The claims from an archive's frames by the rules of this code: id, the verdict there and the one now."""
     with opened(path) as results:
-        there, now = (
-            {claim: claims.overall(part) for claim, part in judged.groupby("id", sort=False)}
-            for judged in (results.load_table("claims"), claims.judge(results))
-        )
+        there, now = map(claims.verdicts, (results.load_table("claims"), claims.judge(results)))
     rows = [(claim, there.get(claim, "-"), verdict) for claim, verdict in now.items()]
     return pd.DataFrame(rows, columns=["id", "verdict in the archive", "verdict now"])

@@ -78,14 +78,10 @@ def join(frames: Iterable[Frame]) -> Frame:
     if not (frames := list(frames)):
         raise ValueError("no cells to join: did the cell of the notebook that evaluates them fail?")
     cells = pd.concat([frame.cells for frame in frames], ignore_index=True)
-    for (
-        name
-    ) in cells:  # a column with texts, or that some cells lack, holds texts alone: so it does once it is read again
-        if cells[name].map(lambda value: isinstance(value, str)).any() or cells[name].isna().any():
-            texts = [
-                value if isinstance(value, str) else "" if pd.isna(value) else f"{value:g}" for value in cells[name]
-            ]
-            cells[name] = texts
+    for name, column in cells.items():
+        # One with texts, or that some cells lack, holds texts alone: so it does once it is read again.
+        if column.isna().any() or column.map(type).eq(str).any():
+            cells[name] = ["" if pd.isna(one) else one if isinstance(one, str) else f"{one:g}" for one in column]
     return Frame(cells, [p for f in frames for p in f.parts], [i for f in frames for i in f.images])
 
 

@@ -147,9 +147,14 @@ def kind_of(path: Path) -> str:
     return found or "corrupt image (no format that is known); is the file complete?"
 
 
+def before_crop(side: int) -> int:
+    """The shorter side of what a centre of `side` pixels is taken from: 256 for 224."""
+    return round(side * 256 / 224)
+
+
 def middle(image: Image.Image, side: int) -> Image.Image:
     """The shorter side to 8/7 `side` (256 for 224), then the centre `side` x `side`; as torchvision's transforms."""
-    shorter = round(side * 256 / 224)
+    shorter = before_crop(side)
     width, height = (int(shorter * length / min(image.size)) for length in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
@@ -165,10 +170,7 @@ def read_image(path: Path, side: int | None = None, crop: bool = False, upright:
     """
     with open_image(path) as file:
         image = as_rgb(ImageOps.exif_transpose(file) if upright else file)
-    whole = (
-        upright or image.width <= round(side * 256 / 224) if side else True
-    )  # a published square that was cut before
-    if side and crop and not (image.width == image.height and whole):
+    if side and crop and (image.width != image.height or (not upright and image.width > before_crop(side))):
         image = middle(image, side)
     if side and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)

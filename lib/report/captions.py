@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lib import settings
 from lib.reading import read_yaml
-from lib.report.claims import COLUMNS, overall
+from lib.report import claims
 from lib.report.figures import FIGURES
 from lib.report.results import Results
 from lib.settings import Scale
@@ -28,9 +28,9 @@ def verdicts(results: Results, name: str) -> str:
     """The verdicts on the claims that a figure shows, such as "A1 reproduced"; "" where none was judged."""
     if not results.files("tables/claims.csv"):
         return ""
-    judged = results.load_table("claims").reindex(columns=COLUMNS, fill_value="")
+    judged = results.load_table("claims")
     shown = judged[judged["item"].isin([FIGURES[name].item, TABLES.get(name)]) & (judged["reading"] == "")]
-    return ", ".join(f"{claim} {overall(part)}" for claim, part in shown.groupby("id", sort=False))
+    return ", ".join(f"{claim} {verdict}" for claim, verdict in claims.verdicts(shown).items())
 
 
 def _layers(scale: Scale) -> dict[str, str]:

@@ -300,6 +300,11 @@ def overall(part: pd.DataFrame) -> str:
     return "underpowered" if set(part["verdict"]) <= {"reproduced", "underpowered"} else "inconclusive"
 
 
+def verdicts(judged: pd.DataFrame) -> dict[str, str]:
+    """The verdict on each claim, by id."""
+    return {claim: overall(part) for claim, part in judged.groupby("id", sort=False)}
+
+
 def tally(part: pd.DataFrame) -> tuple[int, int, int, int]:
     """How many cases hold and are contradicted, and how many of each are left by Holm's correction."""
     holds, against = part["verdict"] == "reproduced", part["verdict"] == "not reproduced"
@@ -349,7 +354,7 @@ def _effects(part: pd.DataFrame) -> str:
 def counts(judged: pd.DataFrame, readings: bool = False) -> dict[str, int]:
     """How many claims have each verdict; readings: how many of their stricter and looser readings."""
     chosen = judged[(judged["reading"] != "") == readings]
-    found = [overall(part) for _, part in chosen.groupby("id", sort=False)]
+    found = [*verdicts(chosen).values()]
     return {name: found.count(name) for name in VERDICTS}
 
 

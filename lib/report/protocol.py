@@ -62,6 +62,11 @@ def shown(cells: Mapping[str, Frame]) -> dict[str, str]:
     return {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in cells.items()}
 
 
+def counted(cells: Iterable[Frame]) -> str:
+    """How many images cells have: "20", or "10, 20"."""
+    return ", ".join(map(str, sorted({len(images) for cell in cells for images in cell.images})))
+
+
 def together(*frames: Frame) -> list[Frame]:
     """The frames over the images that they share, in the first one's order of them."""
     shared = set.intersection(*(set(frame.images[0]) for frame in frames))
@@ -86,8 +91,7 @@ def waterfall(frame: Frame) -> pd.DataFrame:
     rows = []
     for name in attackers(frame):
         cells = {one: of(frame, one, name) for one in defenses(frame)}
-        counts = {len(cell.images[0]) for cell in cells.values() if len(cell)}
-        rows.append({"attacker": name} | shown(cells) | {"n": ", ".join(map(str, sorted(counts)))})
+        rows.append({"attacker": name} | shown(cells) | {"n": counted(cells.values())})
     return pd.DataFrame(rows)
 
 
@@ -356,8 +360,7 @@ def robust(frame: Frame) -> pd.DataFrame:
         here = frame.where(victim=victim)
         cells = {name: here.where(attacker=name) for name in attackers(here)}
         eps = f"{here.cells['eps'].max():g}"
-        counts = sorted({len(images) for images in here.images})
-        rows.append({"network": victim, "budget": eps} | shown(cells) | {"n": ", ".join(map(str, counts))})
+        rows.append({"network": victim, "budget": eps} | shown(cells) | {"n": counted(cells.values())})
     return pd.DataFrame(rows)
 
 

@@ -70,8 +70,9 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     )
     with one_thread(device):
         facts = evaluate(losses)
-    took = timings.read(results).get(f"training of {name}", {})
-    if seconds is not None:
+    if seconds is None:
+        took = timings.read(results).get(f"training of {name}", {})
+    else:
         took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
         took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
         took = timings.recorded(results, f"training of {name}", lambda: took, recipe)

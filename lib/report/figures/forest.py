@@ -38,7 +38,7 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     if judged.empty:
         raise ValueError("no claim of the supplement can be judged at this scale yet; run: dvc repro")
     style(look)
-    if judged["id"].nunique() > MOST and not look.wide and "reading" in judged:  # older results have none
+    if judged["id"].nunique() > MOST and not look.wide:
         judged = judged[judged["reading"] == ""]
     rows = [_row(name, part) for name, part in judged.groupby("id", sort=False, observed=True)]
     columns = halves(rows) if len(rows) > MOST and not look.wide else [rows]
@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 def _row(name: str, part: pd.DataFrame) -> Row:
     first = part.iloc[0]
-    words = first.get("brief") or first["says"]  # older results have the whole sentence alone
+    words = first["brief"] or first["says"]
     text = textwrap.wrap(f"{name}  {words}", LETTERS, max_lines=LINES, placeholder=" …")
     return Row(text, part, max(LINE * len(text), CASE * len(part)) + GAP)
 
