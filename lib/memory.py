@@ -50,13 +50,16 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        ctx.function = function
+        kind = x.device.type
+        ctx.function, ctx.kind = function, kind
+        ctx.cast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)  # backward may run under another
         ctx.save_for_backward(x)
         return function(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[None, Tensor]:
         (x,) = (saved.detach().requires_grad_() for saved in ctx.saved_tensors)
-        with torch.enable_grad():
+        enabled, dtype = ctx.cast
+        with torch.enable_grad(), torch.autocast(ctx.kind, dtype, enabled=enabled):
             result = ctx.function(x)
         return None, torch.autograd.grad(result, x, gradient)[0]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lib import linf
 from lib.attacks.ascent import EPS, convolved
+from lib.attacks.diversity import translation_kernel
 from lib.checks import checked_images, evaluating, unwrapped
 from lib.networks.cda_generator import Generator
 
@@ -18,7 +19,8 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
 
     x, eps: as in `decision.py`; eps need not be the budget of the training (10 levels; the paper's Table 4 takes 8 and
     16).  smoothing: blur what the generator proposes before the projection, the released eval.py's --gk, off by default
-    there too; Appendices D and G of the supplement do not say whether theirs did.
+    there too (Muzammal-Naseer/CDA, gaussian_smoothing.py and eval.py:92-96: 3x3, sigma 1); Appendices D and G of the
+    supplement do not say whether theirs did.
     Errors: see `checked_images`; FloatingPointError where what is proposed is not finite.
     """
     if not hasattr(unwrapped(generator), "remainder"):
@@ -28,7 +30,7 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
         proposed = proposal(generator, x).to(x)
     if not torch.isfinite(proposed).all():
         raise FloatingPointError("what the generator proposes is not finite; check its weights")
-    proposed = convolved(proposed, gaussian(x)) if smoothing else proposed
+    proposed = convolved(proposed, translation_kernel(3, 1.0)) if smoothing else proposed
     return linf.quantise(linf.project(proposed, x, eps), x, eps)
 
 
@@ -42,9 +44,3 @@ def proposal(generator: Generator, x: Tensor) -> Tensor:
     fitting = [side + (unwrapped(generator).remainder - side) % 4 for side in (height, width)]
     below, right = (to + (4 if to < LEAST else 0) - side for to, side in zip(fitting, (height, width), strict=True))
     return generator(F.pad(x, (0, right, 0, below), mode="replicate"))[:, :, :height, :width]
-
-
-def gaussian(x: Tensor) -> Tensor:
-    """The 3x3 Gaussian of sigma 1, of the type of x (Muzammal-Naseer/CDA, gaussian_smoothing.py and eval.py:92-96)."""
-    density = torch.exp(-(torch.arange(-1, 2, dtype=x.dtype, device=x.device) ** 2) / 2)
-    return density[:, None] * density[None, :] / density.sum() ** 2

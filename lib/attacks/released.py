@@ -24,7 +24,7 @@ def bypass_nrp(surrogate: Surrogate, x: Tensor, *, ids: Sequence, seed=0, eps=EP
     """Targeted PGD from the clean image with steps of 2 levels, `[B,3,H,W]` of 8-bit values.
 
     Targets are uniform over all classes but the first: the script means to leave out the true one. The result is
-    truncated to 8 bits, not rounded, so it may leave the budget by less than a level.
+    truncated to 8 bits, not rounded, so it may leave the budget by a level: k / 255 * 255 is below k for some levels k.
     """
     networks = members(surrogate)
     x = checked_images(x, eps, networks, step=step)

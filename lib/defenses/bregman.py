@@ -71,6 +71,7 @@ def batched(planes: Tensor, weight: float, max_iterations: int, tolerance: float
 def convolution(height: int, width: int, device: torch.device) -> tuple[list[int], Tensor]:
     """A sweep in the Fourier domain: the padded sides, multiples of 16, which suit the transforms, and the response."""
     shape = [-(-(size + PAD) // 16) * 16 for size in (height, width)]
-    up, left = (torch.exp(-2j * torch.pi * torch.arange(n, dtype=torch.float64, device=device) / n) for n in shape)
+    # In float64, which not every device has.
+    up, left = (torch.exp(-2j * torch.pi * torch.arange(n, dtype=torch.float64, device="cpu") / n) for n in shape)
     response = 1 / (1 - GAIN * (up[:, None] + left[None, : shape[1] // 2 + 1]))
-    return shape, response.to(torch.complex64)
+    return shape, response.to(torch.complex64).to(device)

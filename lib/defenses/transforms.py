@@ -42,7 +42,8 @@ def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance
     """Total-variation minimisation by split Bregman (supplement, Appendix E: weights 30 and 10).
 
     weight: as in `skimage.restoration.denoise_tv_bregman`: the smaller, the smoother.
-    max_iterations, tolerance: scikit-image's defaults; a plane stops when its sweep changes it by less, RMSE in [0,1].
+    max_iterations, tolerance: scikit-image's defaults; a plane stops when its sweep changes it by less, RMSE in [0,1]
+    (scikit-image of the paper's time stopped all three together, which changes the result a little).
     Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
     before. ValueError for images less than two pixels high or wide. See bregman.py for how.
     """

@@ -22,9 +22,10 @@ class OnnxYolox(nn.Module):
     """Called as torchvision's detectors are: images in, boxes, scores and labels out.
 
     categories: the data set's id of each class. A box counts for every class whose score, objectness times class
-    probability, reaches THRESHOLD; non-maximum suppression within each class at NMS_IOU follows, and the best LIMIT
-    remain. It runs on the CPU, with one thread. ValueError in one line for a file that cannot be read or whose shapes
-    are not those of a YOLOX with this many classes.
+    probability, reaches THRESHOLD (YOLOX's own evaluation keeps the best class of each box alone); non-maximum
+    suppression within each class at NMS_IOU follows, and the best LIMIT remain. It runs on the CPU, with one thread.
+    ValueError in one line for a file that cannot be read or whose shapes are not those of a YOLOX with this many
+    classes.
     """
 
     def __init__(self, path: Path, categories: Sequence[int] = COCO_CATEGORIES):
@@ -62,11 +63,12 @@ class OnnxYolox(nn.Module):
         square, scale = letterbox(image, self.side)
         bgr = square.flip(0)[None].float().cpu().numpy()
         (output,) = self.session.run(None, {self.session.get_inputs()[0].name: bgr})[0]
-        boxes, scores = decode(torch.from_numpy(output).to(image.device), self.side)
+        boxes, scores = decode(torch.from_numpy(output), self.side)
         rows, classes = (scores >= THRESHOLD).nonzero(as_tuple=True)
         boxes, scores = boxes[rows], scores[rows, classes]
         kept = batched_nms(boxes, scores, classes, NMS_IOU)[:LIMIT]
-        return {"boxes": boxes[kept] / scale, "scores": scores[kept], "labels": self.categories[classes[kept]]}
+        found = {"boxes": boxes[kept] / scale, "scores": scores[kept], "labels": self.categories.cpu()[classes[kept]]}
+        return {name: values.to(image.device) for name, values in found.items()}
 
 
 def letterbox(image: Tensor, side: int) -> tuple[Tensor, float]:

@@ -51,8 +51,8 @@ class Normalised(nn.Module):
 class Bf16(nn.Module):
     """`network` under bfloat16 autocast; images go in and results come out as float32.
 
-    About 2.5 times faster than float32 on CPUs with AVX-512 bf16, but 6 to 13 % of the gradient's signs differ, so it
-    is an option of a scale (`precision: bf16`) for surrogates only.
+    About 2.5 times faster than float32 on CPUs with AVX-512 bf16, but 12 to 18 % of the gradient's signs differ
+    (docs/performance.md), so it is an option of a scale (`precision: bf16`) for surrogates only.
     """
 
     def __init__(self, network: nn.Module):
@@ -148,7 +148,7 @@ def activations(network: nn.Module, modules: Mapping[str, nn.Module], x: Tensor)
     wanted = set(modules.values())
 
     def record(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        found[module] = output
+        found.setdefault(module, output)
         if len(found) == len(wanted):
             raise _Reached
 

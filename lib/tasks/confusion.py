@@ -33,8 +33,9 @@ def confusions(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nd
 def scores(confusion: np.ndarray) -> Scores:
     """The scores of confusion matrices `[...,classes+1,classes]` (true class, last void, x predicted class), `[...]`.
 
-    Source: SegNet-Tutorial, Scripts/compute_test_results.m: void pixels are left out. A class without any pixel does
-    not count in a mean. `pixels_void_wrong` is the other way to read an accuracy "per pixel".
+    Source: SegNet-Tutorial, Scripts/compute_test_results.m: void pixels are left out. In the mean over classes one
+    without a true pixel does not count, in that of IoU one without any pixel, true or predicted (the script divides by
+    all). `pixels_void_wrong` is the other way to read an accuracy "per pixel".
     """
     known = confusion[..., :-1, :].astype(float)
     right, true, predicted = np.diagonal(known, axis1=-2, axis2=-1), known.sum(-1), known.sum(-2)

@@ -8,6 +8,7 @@ Several workers can share each batch (data parallel, `lib.engine.in_group`): eac
 forward pass; here a step has attacks and two networks, and one place that steps down a gradient.
 """
 
+import functools
 import io
 import json
 import math
@@ -218,8 +219,13 @@ def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:
     if count < batch:
         raise ValueError(f"{count} training images do not fill a batch of {batch}")
     epoch, place = divmod(step, count // batch)
-    order = torch.randperm(count, generator=generator(seed, "order", epoch))
-    return order[place * batch : (place + 1) * batch]
+    return order(count, seed, epoch)[place * batch : (place + 1) * batch]
+
+
+@functools.lru_cache(1)
+def order(count: int, seed: int, epoch: int) -> Tensor:
+    """The order of the images in one epoch: of a million drawn once, not at every step."""
+    return torch.randperm(count, generator=generator(seed, "order", epoch))
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float | None = None) -> float:
