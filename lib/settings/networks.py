@@ -56,7 +56,7 @@ class NetworkSpec(Strict):
     weights: str | None = None  # see `lib.zoo`
     sha256: str | None = None
     how: str = ""  # to get the weights
-    classes: Count = 1000
+    classes: int = Field(1000, ge=0)  # 0: features alone, without a head
     mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.wrappers.Normalised`
     std: tuple[float, float, float] | None = None
     resize: Count | None = None
