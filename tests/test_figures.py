@@ -164,7 +164,7 @@ def test_the_command_loads_no_torch_and_nothing_else_that_is_slow(tmp_path):
         ["figures", "8", "--style", "slides", "--out", str(tmp_path / "8.png")],
         ["table", "6", "--format", "latex"],
     ]
-    slow = {"torch", "torchvision", "sklearn", "scipy", "seaborn", "papermill", "dvc"}
+    slow = {"torch", "torchvision", "sklearn", "scipy", "papermill", "dvc"}
     code = (
         f"import sys; from lib import cli; done = [cli.main([*line, '--scale', 'mini']) for line in {lines}];"
         f"sys.exit(str(done) if any(done) else ', '.join({slow} & set(sys.modules)) or None)"
