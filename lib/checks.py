@@ -1,12 +1,12 @@
 """What attacks, defenses, trainings and tasks refuse of their images, labels and networks, in one line each; and
-`evaluating` and `unchanged`, with which they leave a network as they found it.
+`evaluating` and `unchanged_networks`, with which they leave a network as they found it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lib.units import in_unit_range
 
 Amount = float | Tensor
+Defense = Callable[[Tensor], Tensor]  # images [B,3,H,W] in [0,1] -> the same shape and range
 
 
 def checked_images(
@@ -211,78 +212,56 @@ def parallel(network: nn.Module) -> nn.Module | None:
 
 
 @contextlib.contextmanager
-def unchanged(who: str, *values: object, weights: bool = False) -> Iterator[None]:
+def unchanged_networks(who: str, *values: object, weights: bool = False) -> Iterator[None]:
     """Within it, code that is not ours runs. ValueError, naming `who`, if a network among the values is left with other
     hooks, mode, parts, parameters or buffers; all but the contents of its tensors is put back before.
 
     weights: compare the contents too, not only PyTorch's counts of changes, which an assignment to `.data` escapes.
     """
     modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
-    before, shared = [ModuleState(module, weights) for module in modules], global_state()
+    own = [dict(vars(module)) for module in modules]
+    inner = [(value, dict(value)) for known in own for value in known.values() if isinstance(value, dict)]
+    before, shared, changes = [state(module, weights) for module in modules], global_state(), []
     try:
         yield
     finally:
-        changes = [change for state in before for change in state.restored()]
-        if shared != global_state():
-            changes.append("hooks on all modules, or PyTorch's settings")
+        for module, known, facts in zip(modules, own, before, strict=True):
+            now = state(module, weights)
+            # What was None may be kept from the first pass, as torchvision's pooling of regions does.
+            changes += [what for what, value in facts.items() if now.get(what) != value]
+            methods = [name for name, value in vars(module).items() if name not in known and callable(value)]
+            changes += [f"{name} of {type(module).__name__}" for name in methods]  # replaced
+        changes += ["hooks on all modules, or PyTorch's settings"] if shared != global_state() else []
+        if changes:
+            for attributes, known in [*zip(map(vars, modules), own, strict=True), *inner]:
+                attributes.clear()
+                attributes.update(known)
     if changes:
         known = ", ".join(dict.fromkeys(changes))
         raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
 
 
-class ModuleState:
-    """What of one module must stay: its own attributes, hooks, parts, and tensors."""
-
-    def __init__(self, module: nn.Module, weights: bool):
-        self.module, self.weights = module, weights
-        self.attributes = dict(vars(module))
-        self.inner = {name: dict(value) for name, value in self.attributes.items() if isinstance(value, dict)}
-        self.tensors = self.signatures()
-
-    def signatures(self) -> dict[str, tuple]:
-        """Of every own parameter and buffer, by name."""
-        named = [*self.module.named_parameters(recurse=False), *self.module.named_buffers(recurse=False)]
-        return {name: signature(tensor, self.weights) for name, tensor in named}
-
-    def restored(self) -> list[str]:
-        """What was changed since, in words; what can be is put back."""
-        now, kind, found = vars(self.module), type(self.module).__name__, []
-        if self.signatures() != self.tensors:
-            found.append(f"parameters or buffers of {kind}")
-        for name, value in self.attributes.items():
-            if isinstance(value, dict) and name.startswith("_"):
-                # Dictionaries of hooks, parts and tensors: by the objects in them.
-                if identities(now.get(name)) != identities(self.inner[name]):
-                    found.append(f"{name.strip('_').replace('_', ' ')} of {kind}")
-                    value.clear()
-                    value.update(self.inner[name])
-                now[name] = value
-            # What was None may be kept from the first pass, as torchvision's pooling of regions does.
-            elif isinstance(value, bool | int | float | str) and now.get(name, self) != value:
-                found.append("training mode" if name == "training" else f"{name} of {kind}")
-                now[name] = value
-        for name in [name for name in now if name not in self.attributes and callable(now[name])]:
-            found.append(f"{name} of {kind}")  # a method that is replaced
-            del now[name]
-        return found
+def state(module: nn.Module, weights: bool) -> dict[str, object]:
+    """What of one module must stay, in words: its tensors, hooks and parts (by the objects), and plain attributes."""
+    kind = type(module).__name__
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    found = {f"parameters or buffers of {kind}": {name: signature(tensor, weights) for name, tensor in tensors}}
+    for name, value in vars(module).items():
+        if isinstance(value, dict) and name.startswith("_"):
+            found[f"{name.strip('_').replace('_', ' ')} of {kind}"] = {key: id(part) for key, part in value.items()}
+        elif isinstance(value, bool | int | float | str):
+            found["training mode" if name == "training" else f"{name} of {kind}"] = value
+    return found
 
 
 def signature(tensor: Tensor, weights: bool) -> tuple:
-    """What tells a tensor from a changed one; weights: with its contents."""
-    facts = (id(tensor), tensor.shape, tensor.dtype, tensor.device, tensor.data_ptr(), tensor.requires_grad)
-    counted = () if tensor.is_inference() else (tensor._version,)
-    return facts + counted + ((checksum(tensor),) if weights else ())
-
-
-def checksum(tensor: Tensor) -> int:
-    """The sum of a tensor's bit patterns."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(tensor.element_size(), torch.int64)
-    return tensor.detach().flatten().view(whole).sum(dtype=torch.int64).item()
-
-
-def identities(content: dict | None) -> dict:
-    """A dictionary by its keys and the objects in it."""
-    return {key: id(value) for key, value in (content or {}).items()}
+    """What tells a tensor from a changed one; weights: with its contents, the sum of their bit patterns."""
+    facts = [id(tensor), tensor.shape, tensor.dtype, tensor.device, tensor.data_ptr(), tensor.requires_grad]
+    facts += [] if tensor.is_inference() else [tensor._version]
+    if weights:
+        whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(tensor.element_size(), torch.int64)
+        facts.append(tensor.detach().flatten().view(whole).sum(dtype=torch.int64).item())
+    return tuple(facts)
 
 
 def global_state() -> list:

@@ -101,4 +101,5 @@ def same_size(images: Iterable[Tensor], batch: int) -> list[list[int]]:
     sizes: dict[tuple, list[int]] = {}
     for index, image in enumerate(images):
         sizes.setdefault(tuple(image.shape), []).append(index)
-    return [group[start : start + batch] for group in sizes.values() for start in range(0, len(group), batch)]
+    most = max(batch, 1)
+    return [group[start : start + most] for group in sizes.values() for start in range(0, len(group), most)]

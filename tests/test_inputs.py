@@ -15,12 +15,12 @@ from torch import nn
 from lib import own as own_module
 from lib.attacks import decision, search
 from lib.attacks.adaptive import Adaptive
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.features import add_perturbation, ssp
 from lib.attacks.generators import cda
 from lib.attacks.own import own_attack
 from lib.attacks.registry import ATTACKS
-from lib.attacks.released import bypass_nrp
-from lib.checks import unchanged
+from lib.checks import unchanged_networks
 from lib.defenses import DEFENSES, defense
 from lib.defenses.own import own_defense
 from lib.networks.cda_generator import GENERATORS
@@ -852,7 +852,7 @@ def test_own_code_that_changes_pytorch_s_settings_is_refused(kind, tmp_path, mon
 
 def test_what_is_put_back_after_an_error_is_all_but_the_error():
     network = tiny_network()
-    with pytest.raises(RuntimeError, match="mine"), unchanged("own/x.py", network):
+    with pytest.raises(RuntimeError, match="mine"), unchanged_networks("own/x.py", network):
         network.train()
         network[0].register_forward_hook(lambda *given: None)
         raise RuntimeError("mine")

@@ -8,7 +8,7 @@ from torch import Tensor
 from lib import linf
 from lib.attacks.ascent import warn_of_zero
 from lib.attacks.decision import Surrogate, members
-from lib.checks import checked_images, checked_labels, evaluating, unchanged
+from lib.checks import checked_images, checked_labels, evaluating, of_shape, unchanged_networks
 from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
 
@@ -25,14 +25,10 @@ def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, 
     networks, file = members(network), file_of(function)
     amounts = {name: options[name] for name in ("step", "alpha") if name in options}
     x, y = checked_images(x, eps, networks, **amounts), checked_labels(y, len(x)).to(x.device)
-    watched = unchanged(file, *networks, weights=True)
-    with evaluating(*networks), watched, torch.enable_grad():
+    with evaluating(*networks), unchanged_networks(file, *networks, weights=True), torch.enable_grad():
         result = function(network, x.clone(), y.clone(), eps=eps, **options)
     snapshots = options.get("snapshots")
-    shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
-    found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-    if found != shape:
-        raise ValueError(f"{file}: the attack must return images of shape {shape}, got {found}")
+    result = of_shape(result, x.expand(len(snapshots), *x.shape) if snapshots else x, f"{file}: the attack")
     result = result.detach().to(x)
     if not torch.isfinite(result).all():
         raise ValueError(f"{file}: the attack returns values that are not finite")

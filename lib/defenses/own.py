@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.checks import checked_images, of_shape, unchanged
+from lib.checks import checked_images, of_shape, unchanged_networks
 from lib.own import HALF_LEVEL, file_of, stateless
 
 SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on average
@@ -22,7 +22,7 @@ def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
     amounts = {name: options[name] for name in ("eps", "noise") if name in options}
     checked_images(x, clipped=False, **amounts)
     file, given = file_of(function), x.clone()
-    with unchanged(file, *options.values(), weights=True), stateless(function):
+    with unchanged_networks(file, *options.values(), weights=True), stateless(function):
         try:
             result = function(given, **options)
         except RuntimeError as error:

@@ -16,8 +16,6 @@ from lib.training import loop
 from lib.training.augment import mirrored, photographed
 from lib.units import unit_images
 
-WEIGHT_DECAY = 0.05
-
 # Ground truth of one image: boxes float32 [n,4], labels int64 [n] from 1, masks uint8 [n,H,W].
 Truth = dict[str, Tensor]
 
@@ -30,7 +28,7 @@ def training(
     backbone: the state of the trained classifier that the trunk begins with; ValueError for another architecture's.
     """
     loop.begin(spec.seed, images)
-    check_truth(truth, len(images), network.classes)
+    check_boxes(truth, len(images), network.classes)
     detector = DETECTORS[network.architecture](network.classes)
     trunk = {name: value for name, value in backbone.items() if not name.startswith("head.")}
     try:
@@ -38,7 +36,7 @@ def training(
     except RuntimeError:
         raise ValueError(f"backbone '{spec.backbone}' has another architecture than the detectors' trunk") from None
     detector = detector.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=0.05, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
 
     def advance(step: int) -> dict[str, float]:
@@ -56,7 +54,7 @@ def training(
     return loop.Training(training, detector, state, steps, advance, inputs)
 
 
-def check_truth(truth: Sequence[Truth], count: int, classes: int) -> None:
+def check_boxes(truth: Sequence[Truth], count: int, classes: int) -> None:
     """ValueError in one line for ground truth that is not one per image, or has a box or a label that is none."""
     if len(truth) != count:
         raise ValueError(f"{len(truth)} entries of ground truth for {count} images")
@@ -73,10 +71,10 @@ def check_truth(truth: Sequence[Truth], count: int, classes: int) -> None:
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:
     """The objects of the scenes of a `lib.data.world.World` as torchvision takes them."""
     truth = []
-    for corners, kinds, sheet in zip(boxes, objects, instances, strict=True):
-        masks = sheet == np.arange(1, len(corners) + 1)[:, None, None]
-        parts = torch.from_numpy(corners).float(), torch.from_numpy(kinds) + 1, torch.from_numpy(masks).byte()
-        truth.append(dict(zip(("boxes", "labels", "masks"), parts, strict=True)))
+    for corners, kinds, sheet in zip(boxes, objects, map(torch.from_numpy, instances), strict=True):
+        masks = sheet == torch.arange(1, len(corners) + 1)[:, None, None]
+        corners, labels = torch.from_numpy(corners).float(), torch.from_numpy(kinds) + 1
+        truth.append({"boxes": corners, "labels": labels, "masks": masks.byte()})
     return truth
 
 
