@@ -24,15 +24,12 @@ def checked_images(
     """The images `[B,3,H,W]`, detached: in the type of the networks, else float32 (float64 stays).
 
     eps, amounts (step, alpha, noise): in [0,1] units, each a number or one per image `[B,1,1,1]`.  networks: that will
-    see the images.  clipped: whether values outside [0,1] are refused.
-
-    TypeError for what is no float tensor, or networks of another type than float32 and float64; ValueError for another
-    shape, values that are not finite or outside [0,1], budgets in levels, and networks on another device or made in
-    inference mode.
+    see the images.  clipped: whether values outside [0,1] are refused.  TypeError or ValueError for another type, shape
+    or range, budgets in levels, and networks of another type, on another device or made in inference mode.
     """
     shape_checked(x)
     low, high = x.min().item(), x.max().item()
-    if not -float("inf") < low <= high < float("inf"):
+    if not -math.inf < low <= high < math.inf:
         raise ValueError(f"images must lie in [0,1], got values that are not finite: [{low:.3g}, {high:.3g}]")
     if clipped and not (low >= 0 and high <= 1):
         hint = "divide 0-255 levels by 255" if low >= 0 and high > 16 else "the network normalises them itself"
@@ -60,8 +57,7 @@ def shape_checked(x: Tensor) -> None:
 
 
 def largest(name: str, amount: Amount, count: int) -> float:
-    """The largest budget or step; of several the least one if that is no number from 0 on. ValueError for another shape
-    than one per image."""
+    """The largest budget or step; of several the least one if that is not from 0 on."""
     if not isinstance(amount, Tensor):
         if isinstance(amount, bool) or not isinstance(amount, Real):
             raise TypeError(f"{name} must be a number in [0,1], or one per image as a tensor, got {amount!r}")
@@ -73,31 +69,27 @@ def largest(name: str, amount: Amount, count: int) -> float:
 
 
 def network_type(x: Tensor, networks: Iterable[nn.Module]) -> torch.dtype | None:
-    """The type that the networks compute in: float64 if one does, None without parameters. Errors as of
-    `checked_images`."""
-    found = None
-    for network in networks:
-        for parameter in network.parameters() if isinstance(network, nn.Module) else ():
-            if not parameter.is_floating_point():
-                continue
-            if parameter.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"the network's weights are {parameter.dtype}; attack and evaluate network.float()")
-            if parameter.is_inference():
-                raise ValueError(
-                    "the network was made in torch.inference_mode(), so it passes no gradient; make it outside"
-                )
-            if parameter.device != x.device:
-                raise ValueError(f"the images are on {x.device}, the network on {parameter.device}; move one")
-            found = torch.float64 if torch.float64 in (found, parameter.dtype) else torch.float32
-    return found
+    """The type that the networks compute in: float64 if one does, None without parameters."""
+    parameters = [one for net in networks if isinstance(net, nn.Module) for one in net.parameters()]
+    kinds = set()
+    for parameter in filter(Tensor.is_floating_point, parameters):
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"the network's weights are {parameter.dtype}; attack and evaluate network.float()")
+        if parameter.is_inference():
+            raise ValueError(
+                "the network was made in torch.inference_mode(), so it passes no gradient; make it outside"
+            )
+        if parameter.device != x.device:
+            raise ValueError(f"the images are on {x.device}, the network on {parameter.device}; move one")
+        kinds.add(parameter.dtype)
+    return torch.float64 if torch.float64 in kinds else torch.float32 if kinds else None
 
 
 def checked_logits(logits: Tensor, count: int) -> Tensor:
     """A classifier's logits; TypeError or ValueError in one line for what is not `[count,K]`, nor `[D,count,K]` of D
     draws of a defense."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        found = getattr(logits, "dtype", type(logits).__name__)
-        raise TypeError(f"the network must give logits [B,K], a float tensor, got {found}")
+        raise TypeError(f"the network must give logits [B,K], a float tensor, got {kind_of(logits)}")
     if logits.ndim not in (2, 3) or logits.shape[-2] != count or logits.shape[-1] < 2:  # of one class nothing is told
         raise ValueError(f"the network must give logits [{count},K], got {list(logits.shape)}")
     return logits
@@ -106,10 +98,8 @@ def checked_logits(logits: Tensor, count: int) -> Tensor:
 def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str = "labels") -> Tensor:
     """Labels as int64 `[count]`. TypeError for what are no whole numbers, ValueError for another shape or a number
     outside 0..classes-1."""
-    whole = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    if not whole:
-        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {found}")
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {kind_of(y)}")
     if y.shape != (count,):
         raise ValueError(f"{what} must have shape [{count}], a class per image, got {list(y.shape)}")
     y = (y.clone() if y.is_inference() else y).long()
@@ -122,11 +112,10 @@ def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str 
 
 
 def checked_bytes(images: Tensor, count: bool = True) -> Tensor:
-    """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`. TypeError for another type, ValueError for another
-    shape."""
+    """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`; else TypeError or ValueError."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"8-bit images must be a uint8 tensor, got {found}; of floats in [0,1]: lib.units.to_bytes")
+        got = f"got {kind_of(images)}; of floats in [0,1]: lib.units.to_bytes"
+        raise TypeError(f"8-bit images must be a uint8 tensor, {got}")
     if images.ndim != 3 + count or images.shape[-3] != 3 or not images.numel():
         wanted = "[N,3,H,W]" if count else "[3,H,W]"
         raise ValueError(f"8-bit images must have shape {wanted}, none of them 0, got {list(images.shape)}")
@@ -160,9 +149,18 @@ def checked_network(network: nn.Module) -> nn.Module:
 def of_shape(result: object, x: Tensor, who: str) -> Tensor:
     """What a defense gives; ValueError unless it is images of the shape of x."""
     if not isinstance(result, Tensor) or result.shape != x.shape:
-        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"{who} must return images of shape {list(x.shape)}, got {found}")
+        raise ValueError(f"{who} must return images of shape {list(x.shape)}, got {shape_of(result)}")
     return result
+
+
+def kind_of(value: object) -> object:
+    """The type of a tensor's numbers, else the value's, for errors."""
+    return value.dtype if isinstance(value, Tensor) else type(value).__name__
+
+
+def shape_of(value: object) -> object:
+    """A tensor's shape, else the value's type, for errors."""
+    return list(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 @contextlib.contextmanager
@@ -200,15 +198,10 @@ def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside `torch.compile` or DataParallel, whose layers have names, else TypeError."""
     if isinstance(checked_network(network), torch.jit.ScriptModule):
         raise TypeError("the layers of a TorchScript network cannot be read; take the network that it was made from")
-    while (inner := network._modules.get("_orig_mod") or parallel(network)) is not None:
-        network = inner
-    return network
-
-
-def parallel(network: nn.Module) -> nn.Module | None:
-    """The network inside DataParallel or DistributedDataParallel."""
-    kinds = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return network.module if isinstance(network, kinds) else None
+    while compiled := network._modules.get("_orig_mod"):
+        network = compiled
+    parallel = isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    return unwrapped(network.module) if parallel else network
 
 
 @contextlib.contextmanager

@@ -742,14 +742,16 @@ def test_a_step_of_a_training_needs_gradients():
 @pytest.mark.parametrize("state", ["inference mode", "float64 by default", "another device by default"])
 def test_trainings_say_what_of_the_caller_s_pytorch_they_cannot_take(state):
     with STATES[state]():
-        refusal(lambda: loop.begin(0, (X * 255).byte(), torch.arange(6, device="cpu"), 10), "^trainings need")
+        refusal(lambda: loop.check_and_seed(0, (X * 255).byte(), torch.arange(6, device="cpu"), 10), "^trainings need")
 
 
 @pytest.mark.parametrize("labels", [torch.arange(6) + 5, torch.arange(5), torch.arange(6).float(), None])
 def test_trainings_check_their_images_and_labels(labels):
-    refusal(lambda: loop.begin(0, (X * 255).byte(), labels, 10), "labels must")
-    refusal(lambda: loop.begin(0, X, torch.arange(6), 10), "uint8")
-    refusal(lambda: loop.begin(0, (X * 255).byte(), torch.zeros(6, 8, 8, dtype=torch.uint8)), "labels of pixels")
+    refusal(lambda: loop.check_and_seed(0, (X * 255).byte(), labels, 10), "labels must")
+    refusal(lambda: loop.check_and_seed(0, X, torch.arange(6), 10), "uint8")
+    refusal(
+        lambda: loop.check_and_seed(0, (X * 255).byte(), torch.zeros(6, 8, 8, dtype=torch.uint8)), "labels of pixels"
+    )
 
 
 # A user's own code.

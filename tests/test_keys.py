@@ -13,7 +13,7 @@ from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.experiment import Study, Through, adversaries, clean, evaluate
 from lib.experiment.cells import MODES
-from lib.networks.cda_generator import Generator
+from lib.networks.cda_generator import CDAGenerator
 from lib.networks.purifier import NRPResG
 from lib.store import Store
 from lib.tasks.predictions import detect
@@ -73,7 +73,7 @@ def study(tmp_path):
     networks = {
         "VGG-16": small("vgg16", 0),
         "Inc-v3": small("inception_v3", 1),
-        "CDA-ImageNet": Generator(4, 1).eval(),
+        "CDA-ImageNet": CDAGenerator(4, 1).eval(),
         "NRP": NRPResG(4, 1).eval(),
         "SegNet-Basic": Pixelwise(),
         "RetinaNet": Corner(),

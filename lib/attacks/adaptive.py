@@ -37,7 +37,10 @@ class Adaptive(nn.Module):
         checked_network(victim)
         self.victim, self.defenses, self.bpda, self.losses = victim, defenses, bpda, losses
         # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
-        parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
+        parts = list(defenses)
+        for defense in defenses:
+            if isinstance(defense, functools.partial):
+                parts += [defense.func, *defense.args, *defense.keywords.values()]
         self.inner = nn.ModuleList(dict.fromkeys(part for part in parts if isinstance(part, nn.Module)))
         # An attack that saves the mode, calls eval() and restores the mode must restore the victim's own.
         self.training = victim.training
@@ -68,12 +71,6 @@ class Adaptive(nn.Module):
         """Stored results are keyed by it."""
         defenses = [f"defense={name_of(defense)}" for defense in self.defenses]
         return ", ".join([f"bpda={self.bpda}", f"losses={self.losses}", *defenses])
-
-
-def bound_in(function: object) -> tuple:
-    """What a `functools.partial` calls, and with what."""
-    partial = isinstance(function, functools.partial)
-    return (function.func, *function.args, *function.keywords.values()) if partial else ()
 
 
 def name_of(part: object) -> str:

@@ -8,13 +8,13 @@ from lib import linf
 from lib.attacks.ascent import EPS, convolved
 from lib.attacks.diversity import translation_kernel
 from lib.checks import checked_images, evaluating, finite, unwrapped
-from lib.networks.cda_generator import Generator
+from lib.networks.cda_generator import CDAGenerator
 
 LEAST_SIDE = 5  # pixels: a border of one, where a quarter of the side is left, is reflected
 
 
 @torch.no_grad()
-def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
+def cda(generator: CDAGenerator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     """Cross-domain adversaries `[B,3,H,W]` of images of any size, rounded to 8 bits, within eps.
 
     eps: need not be the budget of the training (10 levels; the paper's Table 4 takes 8 and 16).  smoothing: blur what
@@ -31,7 +31,7 @@ def cda(generator: Generator, x: Tensor, *, eps=EPS, smoothing=False) -> Tensor:
     return linf.quantise(proposed, x, eps)
 
 
-def proposal(generator: Generator, x: Tensor) -> Tensor:
+def proposal(generator: CDAGenerator, x: Tensor) -> Tensor:
     """What the generator makes of x, of the same size, in [0,1].
 
     Sides that it would not give back unchanged, or below LEAST_SIDE, are filled up below and on the right by repeating

@@ -29,8 +29,7 @@ def gradient_facts(seen: Seen, images: Tensor, y: Tensor, *, device: str) -> dic
     """Of the cross-entropy of y `[B]` on 8-bit images `[B,3,H,W]`, a number per image `[B]`:
 
     difference: relative error of the gradient in float64 along its own sign, against a central finite difference.
-    float32, bfloat16: cosine of the gradients in these types with that one.  zeros: share of pixels whose gradient is 0
-    in float32.
+    float32, bfloat16: cosine of these gradients with that one.  zeros: share of pixels with gradient 0 in float32.
     """
     network, y = made(seen), y.to(device)
     exact, x = copy.deepcopy(network).double(), unit_images(images, device)

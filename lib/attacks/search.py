@@ -94,24 +94,17 @@ def spsa(
     numbers(1e-6, 1, delta=delta)
     streams, logits = draws(x, ids, seed, "spsa"), mean_logits(networks)
 
-    class Estimate(torch.autograd.Function):
-        @staticmethod
-        def forward(context: torch.autograd.function.FunctionCtx, image: Tensor) -> Tensor:
-            estimate = torch.zeros_like(image)
+    def with_estimated_gradient(image: Tensor) -> Tensor:
+        estimate = torch.zeros_like(image)
+        with torch.no_grad():
             for _ in range(samples):
                 v = streams.signs(*image.shape[1:]).to(image)
                 up, down = (margin(logits((image + sign * delta * v).clamp(0, 1)), y) for sign in (1, -1))
                 estimate += ((up - down) / (2 * delta)).view(-1, 1, 1, 1) * v / samples
-            context.save_for_backward(estimate)
-            return image.new_zeros(len(image))
-
-        @staticmethod
-        def backward(context: torch.autograd.function.FunctionCtx, weight: Tensor) -> Tensor:
-            (estimate,) = context.saved_tensors
-            return weight.view(-1, 1, 1, 1) * estimate
+        return (image * estimate).flatten(1).sum(1)
 
     with evaluating(*networks):
-        return ascend(Estimate.apply, x, eps=eps, step=step, steps=steps)
+        return ascend(with_estimated_gradient, x, eps=eps, step=step, steps=steps)
 
 
 def _prepared(surrogate: Surrogate, x: Tensor, y: Tensor, eps: object, **amounts: object) -> tuple:

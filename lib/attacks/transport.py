@@ -52,7 +52,8 @@ def fsa(
     networks, results = members(surrogate), []
     x = checked_images(x, eps, networks, step=step)
     start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
-    eps, step = (torch.as_tensor(amount).to(x).expand(len(x), 1, 1, 1) for amount in (eps, step))
+    like = {"dtype": x.dtype, "device": x.device}
+    eps, step = (torch.as_tensor(amount, **like).expand(len(x), 1, 1, 1) for amount in (eps, step))
     transport = {"reg": reg, "iterations": iterations, "tolerance": tolerance, "gradient": gradient}
     groups = grouped(ids, batch)
     with evaluating(*networks):

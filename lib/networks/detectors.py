@@ -2,7 +2,7 @@
 
 Stand-ins for the detectors of Table 4 (Mask R-CNN) and Table 7 (RetinaNet), called as torchvision's are. The trunk is
 the `resnet50` stand-in of `lib.networks.small`, so that a trained classifier initialises a detector as ImageNet weights
-initialise a real one; a feature pyramid of two levels; narrow and shallow heads. Labels are 1 to `classes`.
+initialise a real one. Labels are 1 to `classes`.
 """
 
 from collections import OrderedDict

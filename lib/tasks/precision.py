@@ -89,11 +89,8 @@ def _at_recalls(matches: Matches, threshold: int) -> np.ndarray:
 
 
 def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
-    """COCO's box evaluation of the detections in the images `image_ids` of `truth` (see `DetectionSet`).
-
-    At most 100 detections per image, objects of every size. ValueError unless there is one entry of detections for each
-    of the images, which differ, and at least one object to find.
-    """
+    """COCO's box evaluation of the detections, at most 100 per image, in the images `image_ids` of `truth` (see
+    `DetectionSet`). ValueError unless each of these has one entry, and there is an object to find."""
     if len(image_ids) != len(detections) or len(set(image_ids)) != len(image_ids):
         raise ValueError(f"{len(detections)} lists of detections for {len(set(image_ids))} different images")
     rows = [
@@ -105,11 +102,8 @@ def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[D
 
 
 def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict]) -> float:
-    """mAP@0.5 in percent of masks, by pycocotools.
-
-    found: of each image, as tensors, torchvision's labels, scores and masks `[n,1,H,W]` in [0,1], at most 100; what
-    exceeds a half belongs to the object.
-    """
+    """mAP@0.5 in percent of masks, by pycocotools; found: of each image torchvision's labels, scores and masks
+    `[n,1,H,W]` in [0,1], at most 100; what exceeds a half belongs to the object."""
     from pycocotools import mask as runs
 
     rows = []

@@ -16,7 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.checks import Defense, checked_bytes, checked_logits, evaluating, finite, of_shape, unchanged_networks
+from lib.checks import (
+    Defense,
+    checked_bytes,
+    checked_logits,
+    evaluating,
+    finite,
+    of_shape,
+    shape_of,
+    unchanged_networks,
+)
 from lib.memory import halved
 from lib.tasks.precision import MAX_DETECTIONS, Arrays, Detections, detections_from, packed
 from lib.units import same_size, unit_images
@@ -66,8 +75,7 @@ def _of_logits(
     def predicted(places: Sequence[int]) -> Sequence[Tensor]:
         logits = victim(seen(images, places, defense, device))
         if not isinstance(logits, Tensor) or logits.ndim < 2 or len(logits) != len(places):
-            found = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{name} must give logits of {len(places)} images, got {found}")
+            raise ValueError(f"{name} must give logits of {len(places)} images, got {shape_of(logits)}")
         finite(logits.amax(1), f"{name}'s logits")  # -inf may rule out a class
         return read(logits)
 

@@ -65,7 +65,7 @@ def training(
 
     sources: trained networks for the recipe "ensemble", on the same device.
     """
-    loop.begin(spec.seed, images, labels, network.classes)
+    loop.check_and_seed(spec.seed, images, labels, network.classes)
     victim = Normalised(ARCHITECTURES[network.architecture](network.classes), MEAN, STD)
     victim = victim.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=0.05, fused=True)

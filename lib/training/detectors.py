@@ -27,8 +27,12 @@ def training(
 
     backbone: the state of the trained classifier that the trunk begins with; ValueError for another architecture's.
     """
-    loop.begin(spec.seed, images)
-    check_boxes(truth, len(images), network.classes)
+    loop.check_and_seed(spec.seed, images)
+    if len(truth) != len(images):
+        raise ValueError(f"{len(truth)} entries of ground truth for {len(images)} images")
+    labels = torch.cat([objects["labels"] for objects in truth])
+    if not ((labels >= 1) & (labels <= network.classes)).all():  # boxes are checked by torchvision
+        raise ValueError(f"labels must be 1 to {network.classes}, got {labels.unique().tolist()}")
     detector = DETECTORS[network.architecture](network.classes)
     trunk = {name: value for name, value in backbone.items() if not name.startswith("head.")}
     try:
@@ -52,20 +56,6 @@ def training(
     state = {"detector": detector, "optimiser": optimiser}
     inputs = [network.architecture, network.classes, images, list(truth), backbone]
     return loop.Training(training, detector, state, steps, advance, inputs)
-
-
-def check_boxes(truth: Sequence[Truth], count: int, classes: int) -> None:
-    """ValueError in one line for ground truth that is not one per image, or has a box or a label that is none."""
-    if len(truth) != count:
-        raise ValueError(f"{len(truth)} entries of ground truth for {count} images")
-    for number, one in enumerate(truth):
-        boxes, labels = one["boxes"], one["labels"]
-        if not (boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) == len(labels) and boxes.isfinite().all()):
-            raise ValueError(f"image {number}: boxes must be finite, [n,4], one per label, got {list(boxes.shape)}")
-        if len(boxes) and not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise ValueError(f"image {number}: a box without an area; boxes are x0, y0, x1, y1")
-        if len(labels) and not 1 <= labels.min() <= labels.max() <= classes:
-            raise ValueError(f"image {number}: labels must be 1 to {classes}, got {labels.tolist()}")
 
 
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:

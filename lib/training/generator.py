@@ -42,7 +42,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     """
     device = next(classifier.parameters()).device
     classifier = Bf16(classifier)
-    loop.begin(spec.seed, data[0])
+    loop.check_and_seed(spec.seed, data[0])
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)

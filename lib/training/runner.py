@@ -71,7 +71,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     with one_thread(device):
         facts = evaluate(losses)
     if seconds is None:
-        took = timings.read(results).get(f"training of {name}", {})
+        took = timings.read(results).get(f"training of {name}", {}) | {"as recorded": True}
     else:
         took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
         took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
@@ -87,7 +87,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     write_bytes(results / "train" / "networks" / f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
     for left in file.parent.glob(f"{checkpoint.name}*"):
         left.unlink()
-    return facts | took | ({"as recorded": True} if seconds is None else {})
+    return facts | took
 
 
 def record_of(spec: Any, training: Training, device: str, workers: int = 1) -> dict:
@@ -193,7 +193,9 @@ def begin_stand_in(spec: Any, network: NetworkSpec, scale: Scale, device: str) -
     train, val = world.load("train"), world.load("val")
     sources = [zoo.load(source, scale, device) for source in spec.sources]
     training = classifiers.training(spec, network, train.images, train.labels, sources, device)
-    return training, lambda _: classifiers.accuracies(training.state["victim"], val.images, val.labels, val.ids)
+    return training, lambda _: classifiers.accuracies_under_attack(
+        training.state["victim"], val.images, val.labels, val.ids
+    )
 
 
 def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
