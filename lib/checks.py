@@ -89,7 +89,7 @@ def checked_logits(logits: Tensor, count: int) -> Tensor:
     """A classifier's logits; TypeError or ValueError in one line for what is not `[count,K]`, nor `[D,count,K]` of D
     draws of a defense."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise TypeError(f"the network must give logits [B,K], a float tensor, got {kind_of(logits)}")
+        raise TypeError(f"the network must give logits [B,K], a float tensor, got {type_of(logits)}")
     if logits.ndim not in (2, 3) or logits.shape[-2] != count or logits.shape[-1] < 2:  # of one class nothing is told
         raise ValueError(f"the network must give logits [{count},K], got {list(logits.shape)}")
     return logits
@@ -99,7 +99,7 @@ def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str 
     """Labels as int64 `[count]`. TypeError for what are no whole numbers, ValueError for another shape or a number
     outside 0..classes-1."""
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {kind_of(y)}")
+        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {type_of(y)}")
     if y.shape != (count,):
         raise ValueError(f"{what} must have shape [{count}], a class per image, got {list(y.shape)}")
     y = (y.clone() if y.is_inference() else y).long()
@@ -114,7 +114,7 @@ def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str 
 def checked_bytes(images: Tensor, count: bool = True) -> Tensor:
     """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`; else TypeError or ValueError."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        got = f"got {kind_of(images)}; of floats in [0,1]: lib.units.to_bytes"
+        got = f"got {type_of(images)}; of floats in [0,1]: lib.units.to_bytes"
         raise TypeError(f"8-bit images must be a uint8 tensor, {got}")
     if images.ndim != 3 + count or images.shape[-3] != 3 or not images.numel():
         wanted = "[N,3,H,W]" if count else "[3,H,W]"
@@ -153,7 +153,7 @@ def of_shape(result: object, x: Tensor, who: str) -> Tensor:
     return result
 
 
-def kind_of(value: object) -> object:
+def type_of(value: object) -> object:
     """The type of a tensor's numbers, else the value's, for errors."""
     return value.dtype if isinstance(value, Tensor) else type(value).__name__
 
@@ -214,12 +214,12 @@ def unchanged_networks(who: str, *values: object, weights: bool = False) -> Iter
     modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
     own = [dict(vars(module)) for module in modules]
     inner = [(value, dict(value)) for known in own for value in known.values() if isinstance(value, dict)]
-    before, shared, changes = [state(module, weights) for module in modules], global_state(), []
+    before, shared, changes = [module_state(module, weights) for module in modules], global_state(), []
     try:
         yield
     finally:
         for module, known, facts in zip(modules, own, before, strict=True):
-            now = state(module, weights)
+            now = module_state(module, weights)
             # What was None may be kept from the first pass, as torchvision's pooling of regions does.
             changes += [what for what, value in facts.items() if now.get(what) != value]
             methods = [name for name, value in vars(module).items() if name not in known and callable(value)]
@@ -234,7 +234,7 @@ def unchanged_networks(who: str, *values: object, weights: bool = False) -> Iter
         raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
 
 
-def state(module: nn.Module, weights: bool) -> dict[str, object]:
+def module_state(module: nn.Module, weights: bool) -> dict[str, object]:
     """What of one module must stay, in words: its tensors, hooks and parts (by the objects), and plain attributes."""
     kind = type(module).__name__
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]

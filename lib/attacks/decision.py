@@ -30,6 +30,7 @@ TWO = unit(2)
 
 Surrogate = nn.Module | Sequence[nn.Module]
 Labels = Tensor | None
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits [B,K], labels [B] -> [B]
 
 
 def sign_noise(x: Tensor, *, ids: Sequence, seed=0, eps=EPS) -> Tensor:
@@ -73,21 +74,9 @@ def mi_fgsm(
 
 
 def dim(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Labels,
-    *,
-    ids: Sequence,
-    seed=0,
-    eps=EPS,
-    step=STEP,
-    steps=10,
-    decay=1.0,
-    probability=0.7,
-    kernel: int | None = None,
-    edge=3.0,
-    snapshots=None,
-) -> Tensor:
+    surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0, eps=EPS, step=STEP, steps=10,
+    decay=1.0, probability=0.7, kernel: int | None = None, edge=3.0, snapshots=None,
+) -> Tensor:  # fmt: skip
     """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018). Each network of an ensemble
     sees its own random resize. DI-2-FGSM itself is probability=0.5, decay=0.
 
@@ -104,20 +93,9 @@ def dim(
 
 
 def pgd(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Labels,
-    *,
-    ids: Sequence = (),
-    seed=0,
-    eps=EPS,
-    step=STEP,
-    steps=10,
-    start="uniform",
-    loss="cross-entropy",
-    target: Tensor | str | None = None,
-    snapshots=None,
-) -> Tensor:
+    surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence = (), seed=0, eps=EPS, step=STEP, steps=10,
+    start="uniform", loss="cross-entropy", target: Tensor | str | None = None, snapshots=None,
+) -> Tensor:  # fmt: skip
     """Projected gradient: away from y, or towards `target`.
 
     loss: of LOSSES.  target: classes `[B]`, or one of TARGETS: a random wrong class of each image (Table 1; supplement,
@@ -225,14 +203,7 @@ def clean_logits(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 @torch.inference_mode(False)
 def _ascend_loss(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Labels,
-    *,
-    sign=1,
-    loss: Callable[[Tensor, Tensor], Tensor] = cross_entropy,
-    views: Sequence[Callable[[Tensor], Tensor]] = (),
-    **schedule,
+    surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, loss: Loss = cross_entropy, views: Sequence = (), **schedule
 ) -> Tensor:
     """Ascend `sign` times the loss of y; views: the networks as the loss sees them."""
     networks = members(surrogate)
@@ -250,6 +221,6 @@ def _ascend_loss(
         return ascend(objective, x, **schedule)
 
 
-def by_draw(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> Tensor:
+def by_draw(loss: Loss, logits: Tensor, y: Tensor) -> Tensor:
     """The loss `[B]` of logits `[B,K]`; of those of several draws of a defense, `[D,B,K]`, the mean over the draws."""
     return torch.stack([loss(draw, y) for draw in logits]).mean(0) if logits.ndim == 3 else loss(logits, y)

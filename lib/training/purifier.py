@@ -50,11 +50,11 @@ def training(
     optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
     seen = classifier or extractor
-    examples_adv = adversarial_batch(spec, seen, examples, "sheet")
+    examples_adv = adversarial_crops(spec, seen, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         x = loop.share(batch(spec, data, step)).to(device, memory_format=torch.channels_last)
-        x_adv = adversarial_batch(spec, seen, x, f"{step}/0", loop.share(range(spec.batch)))
+        x_adv = adversarial_crops(spec, seen, x, f"{step}/0", loop.share(range(spec.batch)))
         return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -75,7 +75,7 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
-def adversarial_batch(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
+def adversarial_crops(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
     """Adversaries of the crops: SSP's as in the paper; for comparison random noise, or MI-FGSM's away from the
     classifier's own predictions.  seen: the extractor, or that classifier.  rows: of the batch (default: all)."""
     eps, rows = unit(spec.eps), rows or range(len(x))

@@ -59,7 +59,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
         raise ValueError(f"{name}: a batch of {spec.batch} does not come in {workers} equal shares")
     device = zoo.device_here() if section in ON_GPU else "cpu"
     zoo.family_of(network).build(network)  # ValueError for an unknown architecture
-    training, evaluate = SECTIONS[section](spec, network, scale, device)
+    training, evaluate = TRAININGS[section](spec, network, scale, device)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     made_from = record_of(spec, training, device, workers)
     recipe = keys.digest({part: value for part, value in made_from.items() if part != "device"})[:16]
@@ -133,7 +133,7 @@ def train_share(name: str, spec: Any, scale: str, made_from: dict, *rest: Any) -
     *how, device = rest
     chosen = settings.load(scale)
     with keys.in_force(made_from):
-        training, _ = SECTIONS[trained_names(chosen)[name]](spec, chosen.networks[name], chosen, device)
+        training, _ = TRAININGS[trained_names(chosen)[name]](spec, chosen.networks[name], chosen, device)
         return loop.run_steps(training, *how)
 
 
@@ -163,7 +163,7 @@ def learns_from(scale: Scale) -> dict[str, list[str]]:
 
 def trained_names(scale: Scale) -> dict[str, str]:
     """All that the scale file trains and the section there that says how; what others learn from comes first."""
-    return {name: section for section in SECTIONS for name in getattr(scale, section)}
+    return {name: section for section in TRAININGS for name in getattr(scale, section)}
 
 
 def cached_training(
@@ -264,7 +264,7 @@ def begin_generator(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
     return training, lambda losses: facts | {"fooled": round(losses["fooled"].iloc[-1].item(), 4)} | counts
 
 
-SECTIONS = {  # of the scale file
+TRAININGS = {  # by section of the scale file
     "stand_ins": begin_stand_in,
     "segmenters": begin_segmenter,
     "detectors": begin_detector,
