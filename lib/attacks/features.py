@@ -67,8 +67,7 @@ def fff(
     lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py, which ends early where a fooling rate
     on images stops rising; 10,000 iterations: supplement, Appendix F.
 
-    Errors as of `checked_images` and `tapped_modules`; FloatingPointError where the perturbation does not stay finite.
-    Warns where the first gradient is zero.
+    Errors as of `ascend` and `tapped_modules`.
     """
     network = plain(network)
     if not hasattr(network, "mean"):

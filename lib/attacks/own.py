@@ -17,10 +17,9 @@ from lib.units import LEVELS
 def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
     """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
-    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
-    afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
-    finite, or further than half a level outside eps; and for a function that changes a network (hooks, mode,
-    parameters, buffers). Warns of images that it leaves unchanged.
+    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. ValueError in one line for a
+    result of another shape (with snapshots: one more dimension), that is not finite, or further than half a level
+    outside eps, and for a function that changes a network. Warns of images that it leaves unchanged.
     """
     networks, file = members(network), file_of(function)
     amounts = {name: options[name] for name in ("step", "alpha") if name in options}

@@ -66,8 +66,7 @@ def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:
     """`network(x)` for images of any size, computed in windows of at most `tile` x `tile` pixels.
 
     Of every window only those pixels are kept that its cut edges cannot reach (`halo`), so the result is that of the
-    whole image up to rounding. The big NRP reaches 347 pixels; its overlap is capped at MAX_HALO, so its result is an
-    approximation. ValueError for a tile of which nothing would be kept.
+    whole image up to rounding; of the big NRP, which reaches 347 pixels, an approximation.
     """
     edge = halo(network)
     if tile <= 2 * edge:
@@ -85,10 +84,7 @@ def in_tiles(network: nn.Module, x: Tensor, tile: int) -> Tensor:
 
 
 def halo(network: nn.Module) -> int:
-    """How many pixels away an input pixel can change the output, at most MAX_HALO.
-
-    The sum over all convolutions, each taken to be on the longest path and to keep the size: 2 * blocks + 2 for
-    NRPResG; NRP's 15 * blocks + 2 is cut to the cap from 5 blocks on.
-    """
+    """How many pixels away an input pixel can change the output, at most MAX_HALO: all convolutions are taken to be on
+    one path, 2 * blocks + 2 for NRPResG, 15 * blocks + 2 for NRP."""
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     return min(sum(max(layer.dilation) * (max(layer.kernel_size) // 2) for layer in convolutions), MAX_HALO)

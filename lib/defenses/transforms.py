@@ -1,8 +1,7 @@
 """Transforms as defenses (supplement, Appendix E): JPEG compression, total-variation minimisation, median filtering.
 
-All take images `[B,3,H,W]`, float, in [0,1], on any device, and return the same shape, float32, in [0,1], on the same
-device. Every image is treated alone: the result does not depend on the batch. No gradient passes through.
-ValueError or TypeError in one line as of `lib.checks.checked_images`, and ValueError for options that mean nothing.
+All take images `[B,3,H,W]`, float, in [0,1], on any device, and give the same shape in float32. Every image is treated
+alone. No gradient passes through. Errors as of `lib.checks.checked_images`, and for options that mean nothing.
 """
 
 import itertools

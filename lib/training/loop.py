@@ -205,10 +205,7 @@ def fingerprint(data: Sequence[Tensor]) -> list:
 
 
 def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch.
-
-    ValueError when there are fewer images than a batch holds.
-    """
+    """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch."""
     if count < batch:
         raise ValueError(f"{count} training images do not fill a batch of {batch}")
     epoch, place = divmod(step, count // batch)
