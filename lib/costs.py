@@ -22,7 +22,7 @@ from lib.networks.wrappers import Bf16, Tap
 from lib.plan import Pass, Stage
 from lib.settings import ROOT, Scale
 from lib.settings.networks import UNTRAINED
-from lib.training.runner import names
+from lib.training.runner import trained_names
 from lib.units import OF_DEFENSES, in_unit
 
 SMALL = 128  # the side, on a CPU, on which networks are timed whose time grows with the pixels alone
@@ -230,7 +230,9 @@ def report(name: str, device: str) -> str:
         EXPLAINED,
         tabulate(table, heads, floatfmt=formats, intfmt=",", tablefmt="github"),
         tabulate(most, ["stage", "what takes longest", "pieces", "time"], intfmt=",", tablefmt="github"),
-        tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github") if names(scale) else "",
+        tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github")
+        if trained_names(scale)
+        else "",
         f"Without its file not measured, taken for nothing: {', '.join(costs.unmeasured)}." if costs.unmeasured else "",
         "\n".join(["Not here:", *(f"- {line}" for line in lines)]) if lines else "All that it needs is here.",
     ]
@@ -255,7 +257,7 @@ UNITS = {"h": 3600, "min": 60}
 def trainings(costs: Costs) -> list[list[str]]:
     """The time of each training of the scale: as it was recorded, or of one step measured here."""
     recorded, rows = timings.read(ROOT / "results" / costs.scale.name), []
-    for name, section in names(costs.scale).items():
+    for name, section in trained_names(costs.scale).items():
         if known := recorded.get(f"training of {name}"):
             rows.append([name, span(known["seconds"]), f"recorded on {known['machine']}"])
         elif section in SMALLER:

@@ -22,7 +22,7 @@ from lib.attacks.registry import attacks
 from lib.checks import checked_labels
 from lib.data.images import ImageSet, image_files, open_image, read_image, remarks
 from lib.defenses import Defense, defense
-from lib.defenses.noise import NOISE
+from lib.defenses.purifier import NOISE
 from lib.experiment import NONE, Study, adversaries, explore, predictions
 from lib.experiment.study import here
 from lib.networks import weights as files

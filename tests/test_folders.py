@@ -10,7 +10,7 @@ from lib import folders, zoo
 from lib.attacks.decision import fgsm
 from lib.data.images import read_image
 from lib.defenses import defense
-from lib.defenses.noise import NOISE
+from lib.defenses.purifier import NOISE
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.networks.small import ARCHITECTURES
 from lib.networks.wrappers import Normalised

@@ -332,7 +332,7 @@ def test_a_purifier_without_a_file_is_the_pipelines(places):
 
 def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
     build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
-    monkeypatch.setitem(resnet152.RELEASED, "resnet152_denoise", build)
+    monkeypatch.setitem(resnet152.TENSORPACK, "resnet152_denoise", build)
     spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
     spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
     network = build(5).eval()

@@ -8,8 +8,7 @@ import pandas as pd
 
 from lib import zoo
 from lib.checks import checked_labels
-from lib.defenses import Defense
-from lib.defenses.batches import Memo
+from lib.defenses import Defense, Memo
 from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study, called
 from lib.frames import KEYS, Contributions, Frame

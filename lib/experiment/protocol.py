@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.inspection import aims, confidences, gradient_facts, traits_of
 from lib.attacks.registry import ATTACKS, Attack
-from lib.attacks.released import bypass_nrp
 from lib.data.images import read_image
 from lib.defenses import Defense
 from lib.experiment.cells import ATTACKER, Adversaries, Through, adversaries, seen_through

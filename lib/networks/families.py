@@ -179,7 +179,7 @@ FAMILIES = {
     "segnet_basic": family("segnet_basic.SegNetBasic", "classes", "maps", trained=True),
     "purifier": family("purifier.PURIFIERS", "width", "blocks", trained=True),
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
-    "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
+    "resnet_denoise": family("resnet152.TENSORPACK", "classes", convert=from_tensorpack),
     "inception_v3_slim": family("inception_v3.inception_v3", "classes"),
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
     "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),

@@ -23,7 +23,7 @@ from lib.data.images import ImageSet
 from lib.data.sets import not_fetched
 from lib.digests import content_sha256
 from lib.networks import raw
-from lib.networks.resnet152 import RELEASED
+from lib.networks.resnet152 import TENSORPACK
 from lib.networks.weights import dilled_state
 from lib.settings import NetworkSpec
 from tests.conftest import companion, refused
@@ -278,8 +278,8 @@ def test_a_purifier_is_that_of_the_commit_and_not_the_other_one(paper, server, t
 def test_feature_denoising_is_fetched_and_loaded(paper, server, monkeypatch):
     content = io.BytesIO()
     np.savez(content, **arrays(**SMALL))
-    for name, made in RELEASED.items():
-        monkeypatch.setitem(RELEASED, name, partial(made, **SMALL))
+    for name, made in TENSORPACK.items():
+        monkeypatch.setitem(TENSORPACK, name, partial(made, **SMALL))
     url = served(server, "R152-Denoise.npz", content.getvalue())
     assert "R152-Denoise.npz (unverified, first seen " in fetch.get_network("Feature Denoising", paper, url)
     assert zoo.load("Feature Denoising", paper).network.linear.out_features == 1000

@@ -12,10 +12,10 @@ from torch import nn
 
 from lib import defenses, settings
 from lib.attacks import decision
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.inspection import gradient_facts
-from lib.attacks.released import bypass_nrp
 from lib.data.images import ImageSet
-from lib.defenses.noise import noisy
+from lib.defenses.purifier import noisy
 from lib.experiment import Attacker, Study, adversaries, behind, clean, predictions, protocol, traits
 from lib.experiment.cells import ATTACKER, Adversaries, Through
 from lib.experiment.protocol import CHOICES, CHOOSING, SEES, Traits, against
@@ -462,7 +462,7 @@ def test_an_attacker_s_changes_and_a_budget_replace_params_yaml(study):
     assert (cell.attack, cell.eps, cell.steps) == ("PGD", 8, 3)
 
 
-def test_the_released_script_is_the_attack_of_lib_attacks_released(study):
+def test_the_released_script_is_bypass_nrp(study):
     (one,) = (one for one in of_notebook() if one.name == "bypass_nrp.py")
     cell = protocol.attacked(study, VICTIM, "NRP dynamic", one)
     network = nn.Sequential(study.networks["NRP"], nn.Hardtanh(0, 1), study.networks[VICTIM])
