@@ -14,32 +14,10 @@ from pydantic import BeforeValidator, Field
 
 from lib import machine
 from lib.reading import read_yaml
+from lib.settings import appendices, base
 from lib.settings import networks as recipes
-from lib.settings.appendices import (
-    AppendixA,
-    AppendixB,
-    AppendixC,
-    AppendixD,
-    AppendixE,
-    AppendixF,
-    AppendixG,
-    Options,
-    Protocol,
-)
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
-from lib.settings.base import (
-    ROOT,
-    Classifier,
-    Count,
-    Detector,
-    Generator,
-    Missing,
-    Purifier,
-    Segmenter,
-    Strict,
-    choices,
-    validated,
-)
+from lib.settings.base import ROOT, Count, Missing, Strict, choices, validated
 from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")
@@ -56,7 +34,7 @@ class Params(Strict):
     attacks: Attacks
     # A heading with nothing below it is None, as params.yaml comes.
     own_attacks: Annotated[dict[str, OwnAttack], BeforeValidator(lambda entries: entries or {})] = {}
-    defenses: dict[str, Options]  # name -> kind and options of `lib.defenses`
+    defenses: dict[str, appendices.Options]  # name -> kind and options of `lib.defenses`
 
     def cores(self) -> int:
         """How many workers compute side by side on a CPU: $COMPANION_WORKERS, else as params.yaml says."""
@@ -89,19 +67,19 @@ class Scale(Strict):
     attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data
     networks: dict[str, NetworkSpec]
-    stand_ins: dict[Classifier, recipes.StandIn] = {}
-    segmenters: dict[Segmenter, recipes.SegmenterSpec] = {}
-    detectors: dict[Detector, recipes.DetectorSpec] = {}
-    purifiers: dict[Purifier, recipes.PurifierSpec] = {}
-    generators: dict[Generator, recipes.GeneratorSpec] = {}
-    f: AppendixF
-    a: AppendixA
-    b: AppendixB
-    c: AppendixC
-    d: AppendixD
-    e: AppendixE
-    g: AppendixG
-    h: Protocol
+    stand_ins: dict[base.ClassifierName, recipes.StandIn] = {}
+    segmenters: dict[base.SegmenterName, recipes.SegmenterSpec] = {}
+    detectors: dict[base.DetectorName, recipes.DetectorSpec] = {}
+    purifiers: dict[base.PurifierName, recipes.PurifierSpec] = {}
+    generators: dict[base.GeneratorName, recipes.GeneratorSpec] = {}
+    f: appendices.AppendixF
+    a: appendices.AppendixA
+    b: appendices.AppendixB
+    c: appendices.AppendixC
+    d: appendices.AppendixD
+    e: appendices.AppendixE
+    g: appendices.AppendixG
+    h: appendices.Protocol
 
     @property
     def note(self) -> str:

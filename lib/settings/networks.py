@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.settings.base import Classifier, Count, Rate, Strict, choices
+from lib.settings.base import ClassifierName, Count, Rate, Strict, choices
 
 SETS = ("world", "neurips2017", "imagenet_val", "generated")
 UNTRAINED = "untrained"  # as weights: random ones, for a dry run
@@ -101,7 +101,7 @@ class StandIn(TrainingSpec):
     eps: float = 0  # of the adversaries, in levels, as step
     step: float = 0
     steps: int = 0
-    sources: list[Classifier] = []  # of the recipe ensemble
+    sources: list[ClassifierName] = []  # of the recipe ensemble
     smoothing: float = Field(0, ge=0, le=0.5)  # what labels give to the other classes; FeatureScatter's fs_main.py: 0.5
 
 
@@ -126,7 +126,7 @@ class SegmenterSpec(TrainingSpec):
 class DetectorSpec(TrainingSpec):
     """A small detector (lib/training/detectors.py) that begins with a trained classifier's backbone."""
 
-    backbone: Classifier
+    backbone: ClassifierName
     epochs: Count
     batch: Count = 32
     lr: Rate = 2e-3
@@ -142,9 +142,9 @@ class PurifierSpec(TrainingSpec):
 
     images: str
     checkpoint_minutes: float = 5
-    extractor: Classifier  # whose tap SSP attacks and the feature loss compares
+    extractor: ClassifierName  # whose tap SSP attacks and the feature loss compares
     adversaries: Literal["ssp", "noise", "mi_fgsm"] = "ssp"  # that it learns from; the paper's, and two for comparison
-    classifier: Classifier | None = None  # whose own predictions mi_fgsm leads away from
+    classifier: ClassifierName | None = None  # whose own predictions mi_fgsm leads away from
     eps: float = 16  # budget of the adversaries that it learns from, in levels, as step
     step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
     ssp_steps: Count = 100
@@ -177,7 +177,7 @@ class GeneratorSpec(TrainingSpec):
     images: str  # of the source domain
     checkpoint_minutes: float = 5
     render: Literal["none", "comic", "painting"] = "none"  # first, a stand-in for the Comics and Paintings sets
-    classifier: Classifier  # that is fooled
+    classifier: ClassifierName  # that is fooled
     eps: float = 10.0  # budget, in levels
     resize: int | None = Field(256, ge=32)  # the shorter side in pixels (None: as it is)
     side: Count = Field(224, ge=32)  # of the crops
