@@ -22,7 +22,7 @@ from lib import own, settings, zoo
 from lib.data import fetch as sets
 from lib.data.images import find_folder
 from lib.data.sets import load_set, read_ids
-from lib.data.unlabelled import STYLES
+from lib.data.unlabelled import SCENE_STYLES
 from lib.digests import FirstSeen, content_sha256, git_object
 from lib.download import File, download, no_text, online
 from lib.networks import raw
@@ -221,7 +221,7 @@ def merged(sources: Iterable[Data | Scenes | str]) -> dict[str, sets.Chosen | No
     found: dict[str, sets.Chosen | None] = {}
     for source in sources:
         name = source if isinstance(source, str) else source.name
-        short = "world" if name in STYLES else name.removeprefix("data/")
+        short = "world" if name in SCENE_STYLES else name.removeprefix("data/")
         name = short if short in ("world", "generated", *sets.SETS) else name
         ids = None if isinstance(source, str) else read_ids(source.ids)
         found[name] = None if ids is None or found.get(name, ids) is None else {**(found.get(name) or {}), **ids}

@@ -21,7 +21,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from lib.units import to_bytes, unit_images
 
-SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
+LEAST_SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
 
 
 def comic(image: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def comic(image: Tensor) -> Tensor:
     x = _floats(image)
     x = along(x, tangents(x), 4)
     directions = tangents(x)
-    colour = flat(along(x, directions, 2))
+    colour = flat_colours(along(x, directions, 2))
     return to_bytes((colour * (1 - ink(x, directions))).clamp(0, 1)).contiguous()
 
 
@@ -111,7 +111,7 @@ def ink(x: Tensor, directions: Tensor) -> Tensor:
     return ((line - 0.012) / 0.012).clamp(0, 1).mul(3).round() / 3
 
 
-def flat(x: Tensor) -> Tensor:
+def flat_colours(x: Tensor) -> Tensor:
     """`x` `[3,H,W]` in at most 20 somewhat stronger colours, without specks; `[3,H,W]`."""
     picture = _vivid(x, 1.4)
     # On few pixels: Pillow's k-means is slow.
@@ -126,8 +126,8 @@ def _floats(image: Tensor) -> Tensor:
     if not isinstance(image, Tensor) or image.dtype != torch.uint8:
         found = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"an image is a uint8 tensor, not {found}")
-    if image.ndim != 3 or len(image) != 3 or min(image.shape[1:]) < SIDE:
-        raise ValueError(f"an image has the shape [3,H,W], H and W at least {SIDE}, not {list(image.shape)}")
+    if image.ndim != 3 or len(image) != 3 or min(image.shape[1:]) < LEAST_SIDE:
+        raise ValueError(f"an image has the shape [3,H,W], H and W at least {LEAST_SIDE}, not {list(image.shape)}")
     return unit_images(image.contiguous())
 
 

@@ -57,9 +57,7 @@ def load_camvid(
     image, and a label that is no class.
     """
     path = root / f"{split}.txt"
-    pairs = select(read_pairs(path), lambda pair: Path(pair[0]).stem, ids, path)
-    if count is not None and count > len(pairs):
-        raise ValueError(f"camvid: {count} images asked for, but {path} lists {len(pairs)}")
+    pairs = select(read_pairs(path), lambda pair: pair[0], ids, count, path)
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
     images, labels = zip(*(_pair(root / image, root / label, sides) for image, label in chosen), strict=True)
     names = [Path(image).stem for image, _ in chosen]
@@ -88,16 +86,17 @@ def read_label(path: Path) -> Tensor:
     """
     with open_image(path) as file:
         label = np.array(file)
-        coloured = np.array(file.convert("RGB")) if file.mode in ("P", "RGB", "RGBA") else None
-    void, classes = len(CAMVID_CLASSES), f"classes 0 to {len(CAMVID_CLASSES)}"
-    by_colour = None if coloured is None else classes_of(coloured)
-    if by_colour is None and label.ndim != 2:
-        raise ValueError(f"{path}: a label is one channel of {classes}, or CamVid's colours; this has others")
-    unknown = [] if label.ndim != 2 else sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID})
-    if by_colour is None and unknown:
-        found = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise ValueError(f"{path}: a label is one channel of {classes}; unknown here: {found}")
-    if label.ndim != 2 or unknown:
+        by_colour = classes_of(np.array(file.convert("RGB"))) if file.mode in ("P", "RGB", "RGBA") else None
+    void = len(CAMVID_CLASSES)
+    if label.ndim != 2:
+        problem = ", or CamVid's colours; this has others"
+    elif unknown := sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID}):
+        problem = f"; unknown here: {', '.join(map(str, unknown[:5]))}{', ...' * (len(unknown) > 5)}"
+    else:
+        problem = ""
+    if problem and by_colour is None:
+        raise ValueError(f"{path}: a label is one channel of classes 0 to {void}{problem}")
+    if problem:
         return torch.from_numpy(by_colour)
     by_number = np.where(label == void, VOID, label).astype(np.uint8)
     if by_colour is not None and not np.array_equal(by_number, by_colour):

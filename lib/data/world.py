@@ -40,7 +40,7 @@ class World(NamedTuple):
     pixels: Tensor  # uint8 [N,48,48], an index into PIXEL_CLASSES
 
 
-def load(split: str, style: str = "natural", count: int | None = None, root: Path = FOLDER) -> World:
+def load_scenes(split: str, style: str = "natural", count: int | None = None, root: Path = FOLDER) -> World:
     """The first `count` scenes (default: all) of one split in one style.
 
     FileNotFoundError when the folder or a sheet is missing, ValueError for an unknown split or style, a `count` beyond
@@ -76,7 +76,7 @@ def load(split: str, style: str = "natural", count: int | None = None, root: Pat
 
 
 def read_index(root: Path) -> dict:
-    """The checked `world.json`. Errors as of `load`."""
+    """The checked `world.json`. Errors as of `load_scenes`."""
     path = root / "world.json"
     if not path.is_file():
         raise Missing(f"{root} holds no embedded data set; {FETCH}")
@@ -87,7 +87,7 @@ def read_index(root: Path) -> dict:
 
 
 def read_sheet(path: Path) -> np.ndarray:
-    """The pixels of a sheet. Errors as of `load`."""
+    """The pixels of a sheet. Errors as of `load_scenes`."""
     if not path.is_file():
         raise Missing(f"{path} is missing; {FETCH}")
     try:

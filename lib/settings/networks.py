@@ -6,14 +6,14 @@ from pydantic import Field, field_validator, model_validator
 
 from lib.settings.base import ClassifierName, Count, Rate, Strict, choices
 
-SETS = ("world", "neurips2017", "imagenet_val", "generated")
+IMAGE_SETS = ("world", "neurips2017", "imagenet_val", "generated")
 UNTRAINED = "untrained"  # as weights: random ones, for a dry run
 
 
 class Data(Strict):
     """A set of classification images."""
 
-    name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
+    name: str  # of IMAGE_SETS, or the path of a folder of your own (docs/own_data.md)
     side: Count  # pixels
     count: Count | None = None  # images per number (default: all)
     ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
@@ -21,8 +21,8 @@ class Data(Strict):
     @field_validator("name")
     @classmethod
     def there_is_such_a_set(cls, name: str) -> str:
-        if name not in SETS and "/" not in name:
-            raise ValueError(f"no data set '{name}'; {choices(name, SETS)}, and your own, such as own/photos")
+        if name not in IMAGE_SETS and "/" not in name:
+            raise ValueError(f"no data set '{name}'; {choices(name, IMAGE_SETS)}, and your own, such as own/photos")
         return name
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from lib.data.renderings import RENDERINGS, along, comic, flat, ink, painting, shock, tangents
+from lib.data.renderings import RENDERINGS, along, comic, flat_colours, ink, painting, shock, tangents
 
 SIDE = 96
 INNER = (slice(None), slice(16, -16), slice(16, -16))
@@ -165,7 +165,7 @@ def test_a_comic_s_lines_have_few_shades():
 
 def test_a_comic_s_areas_have_few_specks():
     noise = 12 * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))
-    y = flat(floats(image(grating(0.4, period=24) + noise)))
+    y = flat_colours(floats(image(grating(0.4, period=24) + noise)))
     same = torch.stack([(y == y.roll(shift, axis)).all(0) for shift in (-1, 1) for axis in (1, 2)])
     specks = ~same.any(0)  # unlike all four neighbours; half the pixels if nothing is done
     assert specks[INNER[1:]].float().mean() < 0.1 and colours(y) <= 20
