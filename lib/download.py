@@ -32,8 +32,8 @@ TRIES = 4
 WAIT = tenacity.wait_exponential()  # 1, 2, 4 ... seconds
 TIMEOUT = 30
 ANSWER = 2  # seconds in which a host answers at all
-BLOCK = 1 << 16
-LARGE = 10_000_000  # bytes of a file that has a progress bar of its own
+BLOCK_BYTES = 1 << 16
+LARGE_FILE = 10_000_000  # bytes of a file that has a progress bar of its own
 IMAGES = (*LOSSLESS, ".jpeg", ".jpg")
 
 
@@ -50,8 +50,8 @@ Files = dict[str, File]  # by name in the folder
 
 def download(
     place: Path, url: str, files: Files, *, mirror: bool = False, record: bool = True, megabytes: float = 0
-) -> int:
-    """Download the files that `place` lacks; how many there are in all.
+) -> None:
+    """Download the files that `place` lacks.
 
     mirror: the user named this URL, so its host is taken.  record: the digests of files without a committed one; a file
     that then has another one is refused.  megabytes: of all files together, about.  ConnectionError in one line if some
@@ -60,9 +60,8 @@ def download(
     """
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(
-                f"{place}: its list names a file outside of it: '{name}'; move the list away and run it again"
-            )
+            what = f"its list names a file outside of it: '{name}'"
+            raise ValueError(f"{place}: {what}; move the list away and run it again")
     hosts = (*HOSTS, urlsplit(url).hostname or "") if mirror else HOSTS
     permitted(url, hosts)
     jobs = [(f"{url}/{file.address}", place / name, file) for name, file in files.items()]
@@ -77,9 +76,8 @@ def download(
     finally:
         if seen:
             seen.save()
-    if failures := [why for why in failures if why]:
+    if failures := [*filter(None, failures)]:
         raise ConnectionError(f"{len(failures)} of {len(jobs)} files are missing ({failures[0]}); run it again")
-    return len(jobs)
 
 
 def permitted(url: str, hosts: Sequence[str] = HOSTS) -> None:
@@ -154,11 +152,9 @@ def transient(error: BaseException) -> bool:
 
 def _attempt(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: Sequence[str]) -> str | None:
     """Download one file, trying a few times; what went wrong, or None."""
-    tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES), wait=WAIT, retry=tenacity.retry_if_exception(transient), reraise=True
-    )
+    stop, retry = tenacity.stop_after_attempt(TRIES), tenacity.retry_if_exception(transient)
     try:
-        tries(_download, url, path, file, seen, hosts)
+        tenacity.Retrying(stop=stop, wait=WAIT, retry=retry, reraise=True)(_download, url, path, file, seen, hosts)
     except (OSError, ValueError) as error:
         return f"{url}: {error}"
     return None
@@ -178,9 +174,11 @@ def _download(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: S
             rest = int(response.headers.get("Content-Length", 0))
             room(path.parent, rest)
             total = start + rest
-            bar = tqdm(desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=total < LARGE)
+            bar = tqdm(
+                desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=total < LARGE_FILE
+            )
             with partial.open("ab" if start else "wb") as stream, bar:
-                for block in response.iter_content(BLOCK):
+                for block in response.iter_content(BLOCK_BYTES):
                     stream.write(block)
                     bar.update(len(block))
     try:

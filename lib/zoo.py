@@ -26,7 +26,7 @@ from lib.networks.frozen import folded, is_folded
 from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.rng import key
-from lib.settings import ROOT, Missing, NetworkSpec, Scale, params
+from lib.settings import ROOT, Missing, NetworkSpec, Scale, choices, params
 from lib.settings.networks import UNTRAINED
 
 # Of a network's entry, what a custom network is not made from, or what its weights show.
@@ -68,7 +68,7 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     spec = _spec(name, settings)
     dry = spec.weights == UNTRAINED
     try:
-        network = _initialised(name, spec, key(UNTRAINED, name)) if dry else filled(spec, fetch(name, settings))
+        network = _initialised(name, spec, key(UNTRAINED, name)) if dry else with_weights(spec, fetch(name, settings))
     except ValueError as error:
         if "cannot be read" not in str(error):
             raise
@@ -115,7 +115,7 @@ def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.d
     return network.to(device, memory_format=torch.channels_last) if fast else network.to(device)
 
 
-def filled(spec: NetworkSpec, path: Path) -> nn.Module:
+def with_weights(spec: NetworkSpec, path: Path) -> nn.Module:
     """The network of an entry with the weights in a file; ValueError in one line if they are not its."""
     family = family_of(spec)
     if family.load and (tagged(spec) or not family.build):
@@ -129,7 +129,7 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        known = own.choices(spec.family, sorted(FAMILIES))
+        known = choices(spec.family, sorted(FAMILIES))
         raise ValueError(f"no family '{spec.family}'; {known}, and own/NAME.py for your own")
     function = own.load(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
@@ -239,7 +239,7 @@ def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
 
 def _spec(name: str, settings: Scale) -> NetworkSpec:
     if name not in settings.networks:
-        raise ValueError(f"no network '{name}' in scales/{settings.name}.yaml; {own.choices(name, settings.networks)}")
+        raise ValueError(f"no network '{name}' in scales/{settings.name}.yaml; {choices(name, settings.networks)}")
     return settings.networks[name]
 
 

@@ -5,22 +5,23 @@ linked to a folder that holds them.
 import csv
 import os
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 from tabulate import tabulate
 
-from lib import own
 from lib.data import images
-from lib.data.detection import load_coco, read_annotations
+from lib.data.detection import ANNOTATIONS, load_coco, read_annotations
 from lib.data.segmentation import CAMVID_SIDES, load_camvid, read_label, read_pairs
 from lib.digests import FirstSeen
 from lib.download import File, Files, complete, download
+from lib.settings import choices
 
 CAMVID_SPLITS = ("train", "val", "test")
-ANNOTATIONS = "annotations/instances_val2017.json"
 
 Chosen = Mapping[str, Sequence[str]]  # by the ids of images, the SHA-256 of their files, as far as they are known
 
@@ -48,17 +49,16 @@ class DataSet(NamedTuple):
         files = self.listed(folder)
         if chosen is None:
             return files
-        found: dict[str, list[str]] = {}
+        found = defaultdict(list)
         for name in files:
-            found.setdefault(Path(name).stem, []).append(name)
+            found[Path(name).stem].append(name)
         if missing := [image for image in chosen if image not in found]:
             more = f"{len(missing)} of {len(chosen)} chosen images are not in it"
             raise ValueError(f"{folder.name} has no image '{missing[0]}' ({more})")
-        sums = {image: [*chosen[image], *[""] * len(found[image])] for image in chosen}
         return {
             name: files[name]._replace(sha256=sha256)
-            for image in chosen
-            for name, sha256 in zip(found[image], sums[image], strict=False)
+            for image, known in chosen.items()
+            for name, sha256 in zip(found[image], chain(known, repeat("")), strict=False)
         }
 
 
@@ -79,7 +79,7 @@ def get(
     if not name:
         return available()
     if name not in SETS:
-        raise ValueError(f"no data set '{name}'; {own.choices(name, SETS)}")
+        raise ValueError(f"no data set '{name}'; {choices(name, SETS)}")
     place, data = images.ROOT / "data" / name, SETS[name]
     if listing and len(data.listings or {}) != 1:
         raise ValueError(f"{name} has {len(data.listings or {})} lists of images, not one of another name")
@@ -96,15 +96,13 @@ def get(
         return f"data/{name} is a link to {place.resolve()}; nothing to do"
     if data.url is None:
         raise FileNotFoundError(f"{name} cannot be downloaded from here. {data.how}")
-    listings, mirror = data.listings, url is not None
-    url = (url or data.url).rstrip("/")
-    if listing:
-        listings = {path: file._replace(address=listing) for path, file in listings.items()}
+    mirror, url = url is not None, (url or data.url).rstrip("/")
+    listings = {path: file._replace(address=listing or file.address) for path, file in data.listings.items()}
     download(place, url, listings, mirror=mirror)
     files = data.files(place, chosen)
     megabytes = data.megabytes * len(files) / len(data.files(place))
-    count = download(place, url, files, mirror=mirror, megabytes=megabytes)
-    return f"data/{name}: {count} files{checked(name, chosen, url)}"
+    download(place, url, files, mirror=mirror, megabytes=megabytes)
+    return f"data/{name}: {len(files)} files{checked(name, chosen, url)}"
 
 
 def checked(name: str, chosen: Chosen | None = None, url: str | None = None) -> str:
@@ -132,8 +130,8 @@ def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
     except (OSError, ValueError) as error:
         return f"incomplete: {error}"
     here = 0
-    for path, file in ((folder / path, file) for path, file in files.items()):
-        path = path if path.is_file() else path.with_suffix(".webp")
+    for path, file in files.items():
+        path = images.or_webp(folder / path)
         here += complete(path, file.sha256) if check else path.is_file()
     total = len(files) if chosen is not None else max(len(files), data.count)
     return "yes" if here == total else f"incomplete: {here:,} of {total:,} files"

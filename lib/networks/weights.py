@@ -220,7 +220,7 @@ def _length(state: dict[str, Tensor], key: str, file: str) -> int:
     return len(state[key])
 
 
-def in_words(network: nn.Module) -> str:
+def network_in_words(network: nn.Module) -> str:
     """A recognised network in words."""
     parts = list(network.children())
     blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
