@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import tenacity
@@ -38,11 +38,12 @@ IMAGES = (*LOSSLESS, ".jpeg", ".jpg")
 
 
 class File(NamedTuple):
-    """address: below the URL.  check: of the file, raises ValueError.  sha256: of its content, if one is committed."""
+    """check: of the file, raises ValueError.  sha256: of its content, if one is committed.  address: below the URL, if
+    it is not the name."""
 
-    address: str
     check: Callable[[Path], object]
     sha256: str = ""
+    address: str = ""
 
 
 Files = dict[str, File]  # by name in the folder
@@ -64,7 +65,7 @@ def download(
             raise ValueError(f"{place}: {what}; move the list away and run it again")
     hosts = (*HOSTS, urlsplit(url).hostname or "") if mirror else HOSTS
     permitted(url, hosts)
-    jobs = [(f"{url}/{file.address}", place / name, file) for name, file in files.items()]
+    jobs = [(f"{url}/{file.address or quote(name)}", place / name, file) for name, file in files.items()]
     missing = [job for job in jobs if not complete(job[1], job[2].sha256)]
     if missing:
         online(url)
@@ -173,10 +174,8 @@ def _download(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: S
             start = start if response.status_code == 206 else 0  # else the server sends all of it again
             rest = int(response.headers.get("Content-Length", 0))
             room(path.parent, rest)
-            total = start + rest
-            bar = tqdm(
-                desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=total < LARGE_FILE
-            )
+            sizes = {"total": start + rest, "initial": start, "disable": start + rest < LARGE_FILE}
+            bar = tqdm(desc=path.name, unit="B", unit_scale=True, **sizes)
             with partial.open("ab" if start else "wb") as stream, bar:
                 for block in response.iter_content(BLOCK_BYTES):
                     stream.write(block)

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 from pydantic import BaseModel
@@ -148,7 +147,7 @@ def download_raw(made: raw.Raw, names: list[str], folder: Path, sha256: str | No
         if made.git and (found := git_object(path)) != made.git:
             raise ValueError(f"is not the file of the commit: its object is {found}, expected {made.git}")
 
-    files = {name: File(quote(name), check) for name in names}
+    files = dict.fromkeys(names, File(check))
     address = (url or made.url).rstrip("/")
     download(folder, address, files, mirror=url is not None, record=not sha256, megabytes=made.megabytes)
     return [folder / name for name in files]

