@@ -44,9 +44,9 @@ class DetectionSet:
 def load_coco(root: Path, count: int | None = None, ids: Collection[str] | None = None) -> DetectionSet:
     """The first `count` images (default: all) of COCO val2017 by image id, with every annotation, crowds included.
 
-    ids: of the images with these names instead, such as 000000000139, in this order.
-    `root` holds val2017/ and annotations/instances_val2017.json. FileNotFoundError or ValueError in one line for a
-    missing or damaged file, an image of another size than annotated, or a `count` beyond what there is.
+    ids: of the images with these names instead, such as 000000000139.  `root` holds val2017/ and ANNOTATIONS.
+    FileNotFoundError or ValueError in one line for a missing or damaged file, an image of another size than annotated,
+    or a `count` beyond what there is.
     """
     path = root / ANNOTATIONS
     whole = read_annotations(path)
@@ -87,11 +87,8 @@ def read_annotations(path: Path) -> dict:
 
 
 def completed(content: dict) -> list[dict]:
-    """COCO's annotations with what other tools leave out: ids, iscrowd (0), area (of the box). Polygons of fewer than
-    three points, which enclose nothing, are left out; boxes alone are evaluated.
-
-    ValueError for an image that is listed twice, and for a box or a category that is none.
-    """
+    """COCO's annotations with what other tools leave out: ids, iscrowd (0), area (of the box); without polygons of less
+    than three points. ValueError for an image that is listed twice, and for a box or a category that is none."""
     images = Counter(entry["id"] for entry in content["images"] if entry["file_name"])
     for image, times in images.items():
         if times > 1:

@@ -62,10 +62,9 @@ def find_folder(source: str) -> Path:
 
 
 def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
-    """The first `count` images (default: all) of `root`/images.csv, in its order, as `side` x `side` pixels.
+    """The first `count` images (default: all) of `root`/images.csv, or of those in `ids`, as `side` x `side` pixels.
 
-    ids: of these images instead, in this order.
-    The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
+    `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
     table = read_table(root / "images.csv", ("ImageId", "TrueLabel"), count, ids, first=1)
     return _image_set(table, [or_webp(root / "images" / f"{name}.png") for name, _ in table], side)
@@ -74,9 +73,8 @@ def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Colle
 def load_imagenet_val(
     root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None, upright: bool = False
 ) -> ImageSet:
-    """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
+    """The first `count` images (default: all) of `root`/labels.csv by file name, or of those in `ids`, `side` x `side`.
 
-    ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a small square was cut before.
     upright: see `read_image`.
@@ -92,8 +90,8 @@ def or_webp(path: Path) -> Path:
 
 
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The images of a folder, and of those `below` it, by path; none whose name begins with a dot, as macOS leaves
-    beside each. FileNotFoundError for a missing folder, ValueError for one without images."""
+    """The images of a folder, and of those `below` it, by path, without macOS's hidden files beside them.
+    FileNotFoundError for a missing folder, ValueError for one without images."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: {'a file; name its' if folder.exists() else 'no such'} folder")
     entries = folder.rglob("*") if below else folder.iterdir()
@@ -146,8 +144,8 @@ def kind_of(path: Path) -> str:
         head = file.read(64)
     if not head:
         return "is an empty file"
-    found = next((f"is {words}, no image" for mark, words in MARKS if mark in head.lower()), "")
-    return found or "corrupt image (no format that is known); is the file complete?"
+    unknown = "corrupt image (no format that is known); is the file complete?"
+    return next((f"is {words}, no image" for mark, words in MARKS if mark in head.lower()), unknown)
 
 
 def before_crop(side: int) -> int:
@@ -157,8 +155,7 @@ def before_crop(side: int) -> int:
 
 def middle(image: Image.Image, side: int) -> Image.Image:
     """The shorter side to 8/7 `side` (256 for 224), then the centre `side` x `side`; as torchvision's transforms."""
-    shorter = before_crop(side)
-    width, height = (int(shorter * length / min(image.size)) for length in image.size)
+    width, height = (int(before_crop(side) * length / min(image.size)) for length in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
@@ -224,10 +221,8 @@ def read_table(
     first: int = 0,
     in_order: bool = False,
 ) -> list[tuple[str, int]]:
-    """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns.
-
-    ids: of these rows only, in this order.  first: the file's lowest label.
-    """
+    """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns,
+    or of the rows of `ids`.  first: the file's lowest label."""
     if not path.is_file():
         how = "companion data says how to get a set, docs/own_data.md what yours needs"
         raise FileNotFoundError(f"{path}: no such file; {how}")
@@ -248,10 +243,8 @@ def read_table(
 def select(
     entries: list, file: Callable[[Any], str], ids: Collection[str] | None, count: int | None, path: Path
 ) -> list:
-    """The entries whose image files have these names, in this order (default: all).
-
-    ValueError for a name that the list in the file `path` lacks, and where it has fewer than `count`.
-    """
+    """The entries whose image files have these names, in this order (default: all). ValueError for a name that the list
+    in the file `path` lacks, and where there are fewer than `count`."""
     if ids is not None:
         known = {Path(file(entry)).stem: entry for entry in entries}
         if missing := [name for name in ids if name not in known]:
@@ -265,9 +258,9 @@ def select(
 
 def _label(text: str | None, image: str, first: int) -> int:
     try:
-        label = int(text or "") - first
+        label = int(text or "")
     except ValueError:
         raise ValueError(f"{image}: label '{text}' is no whole number") from None
-    if not 0 <= label < 1000:
+    if not first <= label < first + 1000:
         raise ValueError(f"{image}: label {text} is outside {first} to {first + 999}")
-    return label
+    return label - first

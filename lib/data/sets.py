@@ -62,11 +62,9 @@ def not_fetched(source: Data | Scenes) -> str:
 
 
 def read_ids(file: str | None) -> dict[str, list[str]] | None:
-    """The images that a list of a scale names, in its order, each with the SHA-256 of its files as far as committed.
-
-    A line is the id that `load_set` gives an image, then those digests (`lib.digests`). FileNotFoundError or ValueError
-    in one line for a missing list and one that names an image twice.
-    """
+    """The images that a list of a scale names, in its order, each with the SHA-256 of its files as far as committed: a
+    line is the id that `load_set` gives an image, then those digests (`lib.digests`). FileNotFoundError or ValueError
+    in one line for a missing list and one that names an image twice."""
     if file is None:
         return None
     path = ROOT / file

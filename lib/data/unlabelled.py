@@ -13,8 +13,8 @@ SCENE_STYLES = {"world": "natural", "world/comic": "comic", "world/painted": "pa
 
 
 class Photographs(Sequence):
-    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for. Errors as
-    of `image_files`."""
+    """The images of a folder and of those below it, by path, uint8 `[3,H,W]`, read when asked for. Errors as of
+    `image_files`."""
 
     def __init__(self, folder: Path):
         self.paths = image_files(folder, below=True)

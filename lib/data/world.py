@@ -41,11 +41,8 @@ class World(NamedTuple):
 
 
 def load_scenes(split: str, style: str = "natural", count: int | None = None, root: Path = FOLDER) -> World:
-    """The first `count` scenes (default: all) of one split in one style.
-
-    FileNotFoundError when the folder or a sheet is missing, ValueError for an unknown split or style, a `count` beyond
-    what there is, a damaged sheet or another version; each in one line.
-    """
+    """The first `count` scenes (default: all) of one split in one style. FileNotFoundError or ValueError in one line
+    for a missing or damaged sheet, another version, an unknown split or style, and a `count` beyond what there is."""
     index = read_index(root)
     counts = {f"{split}/{style}": count for split, style, count in index["counts"]}
     if (name := f"{split}/{style}") not in counts:

@@ -43,8 +43,8 @@ def imported(place: str) -> Any:
 
 
 def family(place: str, *sizes: str, **facts: Any) -> Family:
-    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name, whose builder
-    raises ValueError in one line for another.  sizes: the fields of a spec that it is called with."""
+    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name.  sizes: the
+    fields of a spec that it is called with."""
 
     def build(spec: Any) -> nn.Module:
         made = imported(place)
@@ -153,11 +153,11 @@ def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
     """
     network = timm_network(spec)
     if weights:
-        own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
-        given = [(key, value) for key, value in read_state(weights).items() if not key.endswith("num_batches_tracked")]
-        if len(own) != len(given):
-            raise ValueError(f"{weights.name}: {len(given)} tensors, but {spec.architecture} has {len(own)}")
-        load_state(network, dict(zip(own, (value for _, value in given), strict=True)), weights.name)
+        given = read_state(weights)
+        own, others = ([key for key in state if "num_batches" not in key] for state in (network.state_dict(), given))
+        if len(own) != len(others):
+            raise ValueError(f"{weights.name}: {len(others)} tensors, but {spec.architecture} has {len(own)}")
+        load_state(network, {key: given[other] for key, other in zip(own, others, strict=True)}, weights.name)
     return network
 
 
