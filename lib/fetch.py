@@ -94,7 +94,7 @@ def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | N
         online(HUB)
     elif path is None and zoo.family_of(spec).trained and not spec.how:
         return how
-    path = zoo.fetch(name, chosen)
+    path = zoo.weights_file(name, chosen)
     if spec.sha256:
         return f"{path} (SHA-256 as committed)"
     # What somebody else published stays as it is; what is trained here, or the user's own, does not.

