@@ -170,10 +170,7 @@ def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
             pull("data.dvc")
         return "the embedded data set"
     if name not in sets.SETS:
-        try:
-            return str(find_folder(name))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no such folder; put your images into {name}") from None
+        return str(find_folder(name))
     if url is None and sets.state(name, ids, check=True) == "yes":
         return f"{find_folder(f'data/{name}')}{sets.checked(name, ids)}"
     done = sets.get(name, url=url, chosen=ids)

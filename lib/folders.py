@@ -127,10 +127,12 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: the results would mix with the images they come from; name another folder")
     target.mkdir(parents=True, exist_ok=True)
-    failed, noted = {}, {}
+    failed = {}
     for path in tqdm(paths, unit="image"):
         try:
-            image = readable(path, noted)
+            image = readable(path)
+            if words := remarks(path):
+                tqdm.write(f"{path.name}: {', '.join(words)}", sys.stderr)
             result = function(image, path)
             save_png(result, target / f"{path.stem}.png")
         except Unreadable as error:
@@ -141,8 +143,6 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
             if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):  # others, such as a full disk, are of all files
                 raise
             failed[path] = f"{path.name}: cannot be written ({error.strerror}); name it otherwise"
-    for name, words in noted.items():
-        print(f"{name}: {', '.join(words)}", file=sys.stderr)
     refuse(failed, paths, target)
     return f"{target}: {len(paths)} images"
 
@@ -151,16 +151,14 @@ class Unreadable(ValueError):
     """A file that cannot be read; names it."""
 
 
-def readable(path: Path, noted: dict[str, list[str]]) -> Tensor:
-    """An image, uint8 `[3,H,W]`; what of the file is not in it, in words, goes to `noted`. `Unreadable` in one line."""
+def readable(path: Path) -> Tensor:
+    """An image, uint8 `[3,H,W]`; `Unreadable` in one line."""
     try:
         with open_image(path) as file:
             wanted, free = file.width * file.height * PER_PIXEL, free_memory()
         if wanted > free:
             gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
             raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
-        if words := remarks(path):
-            noted[path.name] = words
         return read_image(path)
     except (OSError, ValueError) as error:
         raise Unreadable(str(error)) from None
@@ -246,7 +244,7 @@ def compared(
     """A row of `measure_folder`. ValueError in one line without a partner of the same size, or a label."""
     if partner is None:
         raise ValueError(f"{path.name}: no clean image of this name")
-    x_adv, x = readable(path, {}), readable(partner, {})
+    x_adv, x = readable(path), readable(partner)
     if x_adv.shape != x.shape:
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (x_adv, x)]
         raise ValueError(f"{path.name}: {sizes[0]} pixels, its clean image {sizes[1]}")

@@ -66,11 +66,11 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     others; ValueError, what is wrong with an entry or a file.
     """
     spec = _spec(name, settings)
-    dry = spec.weights == UNTRAINED
     try:
-        network = (
-            _initialised(name, spec, key(UNTRAINED, name)) if dry else with_weights(spec, weights_file(name, settings))
-        )
+        if spec.weights == UNTRAINED:
+            network = _initialised(name, spec, key(UNTRAINED, name))
+        else:
+            network = with_weights(spec, weights_file(name, settings))
     except ValueError as error:
         if "cannot be read" not in str(error):
             raise

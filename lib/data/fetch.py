@@ -2,7 +2,6 @@
 linked to a folder that holds them.
 """
 
-import csv
 import os
 import zipfile
 from collections import defaultdict
@@ -99,7 +98,7 @@ def get(
     listings = {path: file._replace(address=listing or file.address) for path, file in data.listings.items()}
     download(place, url, listings, mirror=mirror)
     files = data.files(place, chosen)
-    megabytes = data.megabytes * len(files) / len(data.files(place))
+    megabytes = data.megabytes * len(files) / (len(data.files(place)) or 1)
     download(place, url, files, mirror=mirror, megabytes=megabytes)
     return f"data/{name}: {len(files)} files{checked(name, chosen, url)}"
 
@@ -172,18 +171,6 @@ def check_label(path: Path) -> None:
     read_label(path)
 
 
-def image_ids(path: Path) -> list[str]:
-    """The names in the NeurIPS table. ValueError for another file; names become file names: letters and digits only."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"ImageId", "TrueLabel"} <= rows[0].keys():
-        raise ValueError("is no table with the columns ImageId and TrueLabel")
-    names = [row["ImageId"] for row in rows]
-    if wrong := [name for name in names if not name.isalnum()]:
-        raise ValueError(f"holds an ImageId that is no name: '{wrong[0]}'")
-    return names
-
-
 def unpack(path: Path) -> None:
     """Put COCO's annotations of val2017 in the place of the archive that they are in. ValueError for a damaged one."""
     try:
@@ -196,12 +183,11 @@ def unpack(path: Path) -> None:
 
 def neurips_files(place: Path) -> Files:
     check = partial(check_size, 299, 299)
-    return {f"images/{name}.png": File(check) for name in image_ids(place / "images.csv")}
+    return {f"images/{name}.png": File(check) for name, _ in images.read_neurips2017(place / "images.csv")}
 
 
 def imagenet_files(place: Path) -> Files:
-    table = images.read_table(place / "labels.csv", ("file", "label"))
-    return {f"images/{file}": File(images.read_image) for file, _ in table}
+    return {f"images/{file}": File(images.read_image) for file, _ in images.read_imagenet_val(place / "labels.csv")}
 
 
 def camvid_files(place: Path) -> Files:
@@ -232,7 +218,7 @@ SETS = {
         first=partial(images.load_neurips2017, side=8, count=1),
         url="https://raw.githubusercontent.com/ZhengyuZhao/Targeted-Tansfer/"
         "ae67d1be838681280c3806cc1c7e590a4e7ea371/dataset",
-        listings={"images.csv": File(image_ids)},
+        listings={"images.csv": File(images.read_neurips2017)},
         listed=neurips_files,
     ),
     "imagenet_val": DataSet(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Colle
 
     `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    table = read_table(root / "images.csv", ("ImageId", "TrueLabel"), count, ids, first=1)
+    table = read_neurips2017(root / "images.csv", count=count, ids=ids)
     return _image_set(table, [or_webp(root / "images" / f"{name}.png") for name, _ in table], side)
 
 
@@ -79,7 +80,7 @@ def load_imagenet_val(
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a small square was cut before.
     upright: see `read_image`.
     """
-    table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
+    table = read_imagenet_val(root / "labels.csv", count=count, ids=ids)
     return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True, upright=upright)
 
 
@@ -254,6 +255,10 @@ def select(
     if count is not None and count > len(entries):
         raise ValueError(f"{count} images asked for, but {path} lists {len(entries)}")
     return entries
+
+
+read_neurips2017 = partial(read_table, columns=("ImageId", "TrueLabel"), first=1)
+read_imagenet_val = partial(read_table, columns=("file", "label"), in_order=True)
 
 
 def _label(text: str | None, image: str, first: int) -> int:
