@@ -52,11 +52,14 @@ def device_here(asked: str | None = None) -> str:
     return asked
 
 
-def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast: bool = False) -> nn.Module:
+def load(
+    name: str, settings: Scale, device: str | torch.device = "cpu", *, fast: bool = False, seed: int | None = None
+) -> nn.Module:
     """The network called `name`, frozen, in eval mode, for images in [0,1].
 
     fast: with each BatchNorm folded into its convolution and channels last in memory, which changes rounding alone; the
-    layers that the scale taps keep their own output, and a network of own/ is as its file makes it.
+    layers that the scale taps keep their own output, and a network of own/ is as its file makes it.  seed: of random
+    weights, in place of the entry's.
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
     a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do, but no masks; a
@@ -66,27 +69,33 @@ def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast
     others; ValueError, what is wrong with an entry or a file.
     """
     spec = _spec(name, settings)
+    if seed is None and spec.weights == UNTRAINED:
+        seed = key(UNTRAINED, name)
     try:
-        if spec.weights == UNTRAINED:
-            network = _initialised(name, spec, key(UNTRAINED, name))
-        else:
-            network = with_weights(spec, weights_file(name, settings))
+        network = with_weights(spec, weights_file(name, settings)) if seed is None else _initialised(name, spec, seed)
     except ValueError as error:
         if "cannot be read" not in str(error):
             raise
         source, path, how = weights_of(name, settings)
         raise ValueError(f"{error}; to get {path or source} again: {how}") from None
-    return _ready(network, name, settings, device, fast)
-
-
-def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
-    """As `load`, but with the random weights of a seed. ValueError for one whose family only loads."""
-    return _ready(_initialised(name, _spec(name, settings), seed), name, settings, device)
+    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
+        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
+        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
+    if spec.task == "classification":
+        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
+        network = Normalised(network, **given)
+    network = network.eval().requires_grad_(False)
+    if not fast:
+        return network.to(device)
+    if not spec.family.endswith(".py"):  # on the CPU, in float64, which not every device has
+        taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
+        folded(network, [module for path, module in inner_modules(network).items() if path in taps])
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
     """A network with random weights, before a `Normalised`. A classifier's batch normalisation takes the statistics of
-    noise: with its initial ones the signal of a deep network overflows."""
+    noise: with its initial ones the signal of a deep network overflows. ValueError for a family that only loads."""
     if not (build := family_of(spec).build):
         raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
     with torch.random.fork_rng(devices=[]):
@@ -95,22 +104,6 @@ def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
         if spec.task == "classification":
             update_bn([torch.randn(2, 3, 96, 96)], network)
     return network
-
-
-def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.device, fast: bool = False) -> nn.Module:
-    """Frozen, in eval mode, for images in [0,1]; fast: as of `load`."""
-    spec = _spec(name, settings)
-    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
-        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
-        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
-    if spec.task == "classification":
-        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
-        network = Normalised(network, **given)
-    network = network.eval().requires_grad_(False)
-    if fast and not spec.family.endswith(".py"):  # on the CPU, in float64, which not every device has
-        taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
-        folded(network, [module for path, module in inner_modules(network).items() if path in taps])
-    return network.to(device, memory_format=torch.channels_last) if fast else network.to(device)
 
 
 def with_weights(spec: NetworkSpec, path: Path) -> nn.Module:
