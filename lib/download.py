@@ -1,8 +1,7 @@
 """Files from other machines: over https, from hosts that are named here, resumed after a cut, checked.
 
-Everything can be interrupted and run again. A file appears under its name only when it is complete and checked; until
-then it is called NAME.part. Files that are there are kept, but for damaged images and files with another SHA-256 than
-the committed one, which are replaced.
+Everything can be interrupted and run again. A file is called NAME.part until it is complete and checked. Those that are
+there are kept, but for damaged images and files with another SHA-256 than the committed one, which are replaced.
 """
 
 import errno
@@ -54,8 +53,8 @@ def download(
 ) -> None:
     """Download the files that `place` lacks.
 
-    mirror: the user named this URL, so its host is taken.  record: the digests of files without a committed one; a file
-    that then has another one is refused.  megabytes: of all files together, about.  ConnectionError in one line if some
+    mirror: the user named this URL, so its host is taken.  record: the digests of files without a committed one, from
+    which a later one may not differ.  megabytes: of all files together, about.  ConnectionError in one line if some
     cannot be had; the others stay for the next run. ValueError for a name outside of `place` or a host that is not of
     HOSTS, OSError without room on the disk.
     """

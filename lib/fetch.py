@@ -4,8 +4,8 @@
     companion fetch VGG-19 --scale paper   one network
     companion fetch coco                   one data set, all of it
 
-Data sets lie in data/, weights where `lib.zoo` looks for them. A network that is made from raw files of a public
-repository (`lib.networks.raw`) lies in weights/, the raw files in data/raw/ until it is made.
+Data sets lie in data/, weights where `lib.zoo` looks for them; raw files of a network (`lib.networks.raw`) in data/raw/
+until it is made.
 """
 
 import shutil

@@ -3,10 +3,9 @@
     companion zoo --scale sample         which networks, found or not, how to get them
     companion fetch VGG-19 --scale paper get and check one network's weights (lib.fetch)
 
-A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
-lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
-the repository, or else to $COMPANION_ASSETS), `untrained` for random ones (a dry run), or nothing for
-models/<scale>/NAME.safetensors.
+A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one of
+lib.networks.families, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
+the repository or $COMPANION_ASSETS), `untrained` for random ones, or nothing for models/SCALE/NAME.safetensors.
 """
 
 import functools

@@ -1,11 +1,11 @@
 """Comics and paintings made from photographs: stand-ins for two source domains of CDA (Naseer et al. 2019).
 
 The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (see `companion
-data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the forms, but the
-subjects, the composition and the light stay the photograph's, and one hand stands for the hundreds of a collection.
+data`). A rendering has their flat colours within ink lines, or strokes that follow the forms, but the photograph's
+subjects, composition and light, and one hand in place of hundreds.
 
-Pixels only: no weights, no random numbers, the same bytes on every call. Lines and strokes have widths in pixels,
-chosen by eye for photographs with sides of 250 to 650.
+No weights, no random numbers: the same bytes on every call. Widths of lines and strokes are in pixels, chosen by eye
+for photographs with sides of 250 to 650.
 """
 
 import math

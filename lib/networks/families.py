@@ -92,12 +92,12 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
     return path if path.is_file() else None
 
 
-def timm_network(spec: Any, pretrained: Path | None = None) -> nn.Module:
+def timm_network(spec: Any, pretrained: Path | None = None, **options: object) -> nn.Module:
     """timm's network; its own loader renames the keys of a pretrained file where its architecture has moved on."""
     import timm
 
     if pretrained is None:
-        return timm.create_model(spec.architecture, pretrained=False, num_classes=spec.classes)
+        return timm.create_model(spec.architecture, pretrained=False, num_classes=spec.classes, **options)
     name, overlay = f"{spec.architecture}.{spec.weights}", {"file": str(pretrained)}
     return timm.create_model(name, pretrained=True, num_classes=spec.classes, pretrained_cfg_overlay=overlay)
 
@@ -139,13 +139,6 @@ def resnet50_stride1(classes: int = 1000) -> nn.Module:
     return network
 
 
-def mobilenetv2_same(classes: int = 1000) -> nn.Module:
-    """timm's `mobilenetv2_100` with TensorFlow's "same" padding, which depends on the input size. Same keys."""
-    import timm
-
-    return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
-
-
 def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
     """timm's `tf_efficientnet_lite0` to `lite2`; with the file of a package its tensors, which have the same order.
 
@@ -182,7 +175,8 @@ FAMILIES = {
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
     "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),
     "resnet50_stride1": Family(lambda spec: resnet50_stride1(spec.classes)),
-    "mobilenetv2_same": Family(lambda spec: mobilenetv2_same(spec.classes)),
+    # With TensorFlow's padding, which depends on the input size.
+    "mobilenetv2_same": Family(lambda spec: timm_network(spec, pad_type="same")),
     "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
     "efficientnet_lite": Family(efficientnet_lite, load=efficientnet_lite, file=package_file),

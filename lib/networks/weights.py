@@ -2,8 +2,8 @@
 
     companion convert NRP.pth models/paper/NRP.safetensors
 
-turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
-tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
+turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training),
+into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
 """
 
 import pickle
