@@ -127,10 +127,8 @@ def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
             data.first(folder)
     except (OSError, ValueError) as error:
         return f"incomplete: {error}"
-    here = 0
-    for path, file in files.items():
-        path = images.or_webp(folder / path)
-        here += complete(path, file.sha256) if check else path.is_file()
+    found = [(images.or_webp(folder / name), file.sha256) for name, file in files.items()]
+    here = sum(complete(path, sha256) if check else path.is_file() for path, sha256 in found)
     total = len(files) if chosen is not None else max(len(files), data.count)
     return "yes" if here == total else f"incomplete: {here:,} of {total:,} files"
 

@@ -19,7 +19,7 @@ from lib.networks import slim
 from lib.networks.weights import dilled_state
 
 Pair = tuple[np.ndarray, np.ndarray]  # weight and bias of a layer
-PARTS = ("weight", "bias")
+LAYER_PARTS = ("weight", "bias")
 
 
 class Raw(NamedTuple):
@@ -139,7 +139,7 @@ NRP_FORK = f"{GITHUB}/mshane911/NRP/50942754463ab782bfeb0143c818fefdd0f2db9a/pre
 RAW = {
     "squeezenet1_1.npz": Raw(
         f"{GITHUB}/miaobin/test-data/1b11055b7f3196ffe9a97051e7f4d10c74a44914/models/squeezenet1.1_nchw/weights", 5,
-        lambda names: [f"squeezenet0_conv{k}_{part}.npy" for k in range(len(names)) for part in PARTS],
+        lambda names: [f"squeezenet0_conv{k}_{part}.npy" for k in range(len(names)) for part in LAYER_PARTS],
         layered(numpy_files),
     ),
     "mobilenetv2_100_tf.npz": Raw(
@@ -149,7 +149,8 @@ RAW = {
     # Pruned to 18 % of its weights, in 8 bits: float16 holds them exactly.
     "resnet50_pruned_q8.npz": Raw(
         f"{GITHUB}/lxd-cumt/ABM-SpConv/8149a22655146ce3f996586a81985cef58d7fcad/data/neon_resnet50_float", 102,
-        lambda names: [f"1.{name}.{part}.npy" for name in names for part in PARTS], layered(numpy_files, np.float16),
+        lambda names: [f"1.{name}.{part}.npy" for name in names for part in LAYER_PARTS],
+        layered(numpy_files, np.float16),
     ),
     "vgg16_conv3_3_oxford.npz": Raw(
         f"{GITHUB}/ColorfulSoft/StyleTransfer-Colorization-SuperResolution/5f1cb0115c004d96edcf8681f7118652ccf02612"

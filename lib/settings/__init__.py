@@ -125,11 +125,11 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
         other = _scale(like, root)
         if "like" in other:
             raise ValueError(f"{where}: like: {like} is itself like {other['like']}; name a scale that stands alone")
-        base = load(like, root)  # by itself first: a mistake in it is reported where it stands
+        shared = load(like, root)  # by itself first: a mistake in it is reported where it stands
         # Trained networks are found from here too.
-        weights = {key: spec.weights or f"models/{like}/{key}.safetensors" for key, spec in base.networks.items()}
-        named = {"networks": {key: {"weights": file} for key, file in weights.items()}}
-        data = merged(merged(base.model_dump(exclude_unset=True), named), data)
+        files = {key: spec.weights or f"models/{like}/{key}.safetensors" for key, spec in shared.networks.items()}
+        networks = {key: {"weights": file} for key, file in files.items()}
+        data = merged(merged(shared.model_dump(exclude_unset=True), {"networks": networks}), data)
     return validated(Scale, {**data, "name": name}, where, data.get("networks"))
 
 
@@ -144,7 +144,7 @@ def records(scale: Scale, root: Path = ROOT) -> Path:
     return root / "results" / (scale.like or scale.name) / "train" / "networks"
 
 
-def merged(base: dict, changes: dict) -> dict:
-    """`base` with what `changes` holds in its place: sections key by key, lists and single values as a whole."""
-    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(base.get(key), dict)]
-    return base | changes | {key: merged(base[key], changes[key]) for key in both}
+def merged(values: dict, changes: dict) -> dict:
+    """`values` with what `changes` holds in their place: sections key by key, lists and single values as a whole."""
+    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(values.get(key), dict)]
+    return values | changes | {key: merged(values[key], changes[key]) for key in both}
