@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
+from torch import nn
 
 from lib import settings, zoo
 from lib.data import fetch as sets
@@ -116,7 +117,10 @@ def make(spec: NetworkSpec, target: Path, url: str | None = None, file: Path | N
     """Make a network's file of its raw files, downloaded, or of one that the user has. ValueError if it is another
     network's, OSError where the raw files cannot be had."""
     made, folder = raw.RAW.get(target.name), zoo.ROOT / "data" / "raw" / target.stem
-    build = partial(zoo.family_of(spec).build, spec)
+
+    def build() -> nn.Module:
+        return zoo.family_of(spec).build(spec)
+
     paths = [file] if file else download_raw(made, raw.file_names(made, build), folder, spec.sha256, url)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f"unchecked-{target.name}")

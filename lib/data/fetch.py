@@ -127,7 +127,7 @@ def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
             data.first(folder)
     except (OSError, ValueError) as error:
         return f"incomplete: {error}"
-    found = [(images.or_webp(folder / name), file.sha256) for name, file in files.items()]
+    found = [(images.or_webp(folder / path), file.sha256) for path, file in files.items()]
     here = sum(complete(path, sha256) if check else path.is_file() for path, sha256 in found)
     total = len(files) if chosen is not None else max(len(files), data.count)
     return "yes" if here == total else f"incomplete: {here:,} of {total:,} files"

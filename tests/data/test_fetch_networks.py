@@ -277,6 +277,14 @@ def test_a_purifier_is_that_of_the_commit_and_not_the_other_one(paper, server, t
     assert not list((zoo.ROOT / "models").rglob("*resG*")) and given.is_file()
 
 
+def test_a_network_that_only_loads_is_its_raw_file(place, server):
+    sha256 = hashlib.sha256(b"\0onnx").hexdigest()
+    spec = {"role": "victim", "task": "detection", "family": "yolox_onnx", "sha256": sha256}
+    chosen = scale(Y=spec | {"weights": "weights/yolox_nano.onnx"})
+    fetch.get_network("Y", chosen, served(server, "yolox_nano.onnx", b"\0onnx"))
+    assert (place / "weights" / "yolox_nano.onnx").read_bytes() == b"\0onnx"
+
+
 def test_feature_denoising_is_fetched_and_loaded(paper, server, monkeypatch):
     content = io.BytesIO()
     np.savez(content, **arrays(**SMALL))
