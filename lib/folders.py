@@ -130,13 +130,14 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
     failed = {}
     for path in tqdm(paths, unit="image"):
         try:
-            image = readable(path)
-            if words := remarks(path):
-                tqdm.write(f"{path.name}: {', '.join(words)}", sys.stderr)
-            result = function(image, path)
-            save_png(result, target / f"{path.stem}.png")
-        except Unreadable as error:
+            image, words = readable(path), remarks(path)
+        except (OSError, ValueError) as error:
             failed[path] = str(error)
+            continue
+        if words:
+            tqdm.write(f"{path.name}: {', '.join(words)}", sys.stderr)
+        try:
+            save_png(function(image, path), target / f"{path.stem}.png")
         except (ValueError, TypeError, FloatingPointError, RuntimeError, MemoryError) as error:
             failed[path] = f"{path.name} ({image.shape[2]}x{image.shape[1]}): {in_one_line(error)}"
         except OSError as error:
@@ -147,21 +148,14 @@ def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path
     return f"{target}: {len(paths)} images"
 
 
-class Unreadable(ValueError):
-    """A file that cannot be read; names it."""
-
-
 def readable(path: Path) -> Tensor:
-    """An image, uint8 `[3,H,W]`; `Unreadable` in one line."""
-    try:
-        with open_image(path) as file:
-            wanted, free = file.width * file.height * PER_PIXEL, free_memory()
-        if wanted > free:
-            gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
-            raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
-        return read_image(path)
-    except (OSError, ValueError) as error:
-        raise Unreadable(str(error)) from None
+    """An image, uint8 `[3,H,W]`. OSError or ValueError in one line, naming it, also for one that memory cannot hold."""
+    with open_image(path) as file:
+        wanted, free = file.width * file.height * PER_PIXEL, free_memory()
+    if wanted > free:
+        gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
+        raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
+    return read_image(path)
 
 
 def free_memory() -> float:
@@ -206,7 +200,8 @@ def measure_folder(
     of the scale.  labels: as of `attack_folder`, with the clean images' names.  eps: the stated budget, in levels.
     ValueError or OSError in one line, also at the end for files that could not be evaluated.
     """
-    in_levels({} if eps is None else {"eps": eps}, frozenset({"eps"}))
+    if eps is not None:
+        in_levels({"eps": eps}, {"eps"})
     study = empty_study(scale)
     _, victim = explore.chosen_networks(study, "Noise", None, victim, defense)
     photographs_for(study)
@@ -215,7 +210,7 @@ def measure_folder(
     for path in tqdm(paths, unit="image"):
         try:
             rows.append(compared(study, victim, defense, path, partners.get(path.stem), given))
-        except (ValueError, RuntimeError, FloatingPointError) as error:
+        except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
             failed[path] = in_one_line(error)
     found = pd.DataFrame(rows)
     lines = [f"{victim} with defense {defense}: {len(found)} adversaries of {folder}"]
