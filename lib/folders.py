@@ -210,7 +210,7 @@ def measure_folder(
     for path in tqdm(paths, unit="image"):
         try:
             rows.append(compared(study, victim, defense, path, partners.get(path.stem), given))
-        except (OSError, ValueError, RuntimeError, FloatingPointError) as error:
+        except (FileNotFoundError, PermissionError, ValueError, RuntimeError, FloatingPointError) as error:
             failed[path] = in_one_line(error)
     found = pd.DataFrame(rows)
     lines = [f"{victim} with defense {defense}: {len(found)} adversaries of {folder}"]
