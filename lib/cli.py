@@ -317,11 +317,11 @@ def zoo(
     from tabulate import tabulate
 
     from lib import zoo
-    from lib.fetch import accuracies, get_network
+    from lib.fetch import accuracy_rows, get_network
 
     chosen = settings.load(scale)
     if verify:
-        rows = list(accuracies(chosen, count))
+        rows = list(accuracy_rows(chosen, count))
         print(tabulate(rows, headers="keys"))
         if any(row["verdict"] == "differs" for row in rows):
             raise typer.Exit(1)
@@ -350,9 +350,9 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
 ) -> None:
     """Turn a released file of weights into safetensors, in which no code can hide, and say what it is."""
-    from lib.networks.weights import in_words, to_safetensors
+    from lib.networks.weights import network_in_words, to_safetensors
 
-    print(f"{source.name}: {in_words(to_safetensors(source, target))}")
+    print(f"{source.name}: {network_in_words(to_safetensors(source, target))}")
     for path in (source, target):
         print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
 

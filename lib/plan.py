@@ -30,7 +30,7 @@ from lib.data.sets import read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
 from lib.experiment.study import NETWORKS
-from lib.fetch import data_sets, merged
+from lib.fetch import data_sets, taken_images
 from lib.rng import generator
 from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes
 from lib.settings.networks import UNTRAINED
@@ -102,7 +102,7 @@ def missing(scale: str, stage: str) -> list[str]:
     if stage not in notebooks() or not (networks or folders):
         return []
     (needs,) = plan(scale, [stage])
-    names = merged(needs.sources)
+    names = taken_images(needs.sources)
     return [networks[name] for name in needs.networks if name in networks] + [*absent_sources(names).values()]
 
 

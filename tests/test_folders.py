@@ -135,7 +135,7 @@ def test_a_gpu_that_is_too_small_leads_to_tiles(images, weights, tmp_path, monke
     def exhausted(x):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(folders, "purifier", lambda **options: exhausted)
+    monkeypatch.setattr(folders, "nrp_in_file", lambda **options: exhausted)
     assert "--tile" in failure("nrp", "--weights", weights, images, tmp_path / "out")
 
 

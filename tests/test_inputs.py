@@ -763,7 +763,7 @@ def own(tmp_path, monkeypatch, text, name):
     (tmp_path / "own").mkdir(exist_ok=True)
     (tmp_path / "own" / f"{name}.py").write_text("import torch\n" + text)
     own_module._module.cache_clear()
-    return own_module.load(f"own/{name}.py", name)
+    return own_module.function_in(f"own/{name}.py", name)
 
 
 RUDE_ATTACKS = {

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from lib.attacks import decision, features, generators, search, transport
 from lib.attacks.own import own_attack
-from lib.own import check_options, choices, load
+from lib.own import check_options, choices, function_in
 from lib.settings import OwnAttack
 
 GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
@@ -57,12 +57,14 @@ ATTACKS: dict[str, Attack] = {
 
 def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
     """ATTACKS, and after them the user's, by their names in params.yaml's `own_attacks`. ValueError for a name that is
-    taken; errors as of `custom_attack` and `lib.own.load`."""
+    taken; errors as of `custom_attack` and `lib.own.function_in`."""
     taken = ["none", *ATTACKS]
     for name in custom:
         if name in taken:
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(taken)}")
-    return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
+    return ATTACKS | {
+        name: custom_attack(name, function_in(spec.file, "attack"), spec) for name, spec in custom.items()
+    }
 
 
 def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:

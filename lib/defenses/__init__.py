@@ -16,7 +16,7 @@ from lib.checks import Defense
 from lib.defenses.own import own_defense
 from lib.defenses.purifier import noise, nrp
 from lib.defenses.transforms import jpeg, median, tvm
-from lib.own import check_options, choices, load
+from lib.own import check_options, choices, function_in
 
 DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp, "noise": noise}
 
@@ -26,14 +26,14 @@ def defense(kind: str | Callable[..., Tensor], **options) -> Defense:
 
     kind: a name of DEFENSES, a file in own/ that defines `defense` (docs/own_defense.md), or such a function.
     ValueError for a name or an option that does not exist, and for one that is needed and not given, errors of the
-    file as of `lib.own.load`; the values are checked when images come. Options at their defaults are left out: equal
+    file as of `lib.own.function_in`; the values are checked when images come. Options at their defaults are left out: equal
     defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
     """
     given, file = callable(kind), str(kind).endswith(".py")
     own = given or file
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
-    function = kind if given else load(kind, "defense") if file else DEFENSES[kind]
+    function = kind if given else function_in(kind, "defense") if file else DEFENSES[kind]
     check_options(f"the defense {kind.__name__ if given else kind}", function, ["x"], options)
     usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     options = {name: value for name, value in options.items() if name not in usual or value != usual[name]}

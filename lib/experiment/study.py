@@ -99,7 +99,7 @@ class Study:
         key = f"{kind} {name}"
         if key not in self.networks:
             if kind == "untrained":
-                self.networks[key] = zoo.untrained(name, self.scale, self.params.seed, self.device)
+                self.networks[key] = zoo.load(name, self.scale, self.device, seed=self.params.seed)
             else:
                 self.networks[key] = weights.read_purifier(Path(name)).to(self.device)
         return self.networks[key]
@@ -155,7 +155,7 @@ def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, t
     images: the indices of the study's images to compute them of.  trained: false for its weights as initialised.
     """
     seed = study.params.seed
-    network = study.network(name) if trained else zoo.untrained(name, study.scale, seed, study.device)
+    network = study.network(name) if trained else zoo.load(name, study.scale, study.device, seed=seed)
     module = zoo.cut(network, name, study.scale) if features else network
 
     def computed(places: Sequence[int]) -> Tensor:

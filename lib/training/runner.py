@@ -190,7 +190,7 @@ def cached_training(
 
 
 def begin_stand_in(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
-    train, val = world.load("train"), world.load("val")
+    train, val = world.load_scenes("train"), world.load_scenes("val")
     sources = [zoo.load(source, scale, device) for source in spec.sources]
     training = classifiers.training(spec, network, train.images, train.labels, sources, device)
     return training, lambda _: classifiers.accuracies_under_attack(
@@ -214,9 +214,9 @@ def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
 def begin_detector(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     from lib.training import detectors
 
-    train, val = world.load("train"), boxes.coco_format(world.load("val"))
+    train, val = world.load_scenes("train"), boxes.coco_format(world.load_scenes("val"))
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
-    backbone = load_file(zoo.fetch(spec.backbone, scale))
+    backbone = load_file(zoo.weights_file(spec.backbone, scale))
     training = detectors.training(spec, network, train.images, truth, backbone, device)
     return training, lambda _: average_precisions(training.network, val, device)
 

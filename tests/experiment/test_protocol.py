@@ -104,7 +104,7 @@ def study(tmp_path, monkeypatch):
     """Six random images in shards of four, of which a victim gets four right, alone and with large logits."""
     monkeypatch.setitem(defenses.DEFENSES, "oracle", oracle)
     files = {"own/blur.py": blur, "own/single.py": single, "own/seeded.py": seeded}
-    monkeypatch.setattr(defenses, "load", lambda file, name: files[file])
+    monkeypatch.setattr(defenses, "function_in", lambda file, name: files[file])
     scale = settings.load("mini").model_copy(update={"batch": 4}, deep=True)
     images = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     victim = tiny_network(classes=12).requires_grad_(False)
