@@ -341,7 +341,7 @@ def plan(
     """What a scale needs and costs on this device, before it runs: passes, hours, memory, disk, what is missing."""
     from lib import costs, zoo
 
-    print(costs.report(scale, zoo.device_here(device)))
+    print(costs.report_costs(scale, zoo.device_here(device)))
 
 
 @app.command()

@@ -84,11 +84,10 @@ def adversaries(
 
     attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; an `Attack` that is not there,
     which takes the overrides and PGD's budget; or a function like a custom attack's (docs/own_attack.md), which is
-    computed anew each time where it stands in a notebook's cell.  surrogate: a
-    network of the scale, or several for an ensemble.  tap: the layer of a feature attack, if not the one that the scale
-    names.  through: the defense that the attack knows of (attacks on logits only).  overrides: parameters of
-    params.yaml to change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or
-    parameter.
+    computed anew each time where it stands in a notebook's cell.  surrogate: a network of the scale, or several for an
+    ensemble.  tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the
+    attack knows of (attacks on logits only).  overrides: parameters of params.yaml to change, in its units (eps=8).
+    ValueError for an unknown attack, network, tap or parameter.
     """
     recipe, values = _recipe(study, attack, overrides)
     attack = attack if isinstance(attack, str) else getattr(attack, "run", attack).__name__
@@ -247,12 +246,10 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
 
 def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str, coupled: bool) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
-    made, images = [], study.images.images
-    cells = [f"{name}, from image {study.images.ids[group[0]]}" for group, _ in shards]
-    how = {"coupled": coupled}
-    calls = [[Call(attack_shard, asked, cell, how)] for (_, asked), cell in zip(shards, cells, strict=True)]
+    ids, how, made = study.images.ids, {"coupled": coupled}, []
+    calls = [[Call(attack_shard, given, f"{name}, from image {ids[group[0]]}", how)] for group, given in shards]
     for (group, _), (found,) in zip(shards, study.cached_all(calls, name), strict=True):
-        made = made or [_like(images) for _ in found["images"]]
+        made = made or [_like(study.images.images) for _ in found["images"]]
         for snapshot, shard in zip(made, torch.from_numpy(found["images"]), strict=True):
             for place, image in zip(group, shard, strict=True):
                 snapshot[place].copy_(image)
@@ -271,8 +268,8 @@ def _with_universal(study: Study, name: str, recipe: Attack, values: dict, netwo
         raise ValueError(f"{name} makes one perturbation for all images, and these differ in size")
     taps = [zoo.layer(network, study.scale, tap) for tap in study.scale.networks[network].activations]
     asked = (recipe.run, study.network(network), taps, list(images.shape[1:]), options | {"seed": study.params.seed})
-    perturbation = study.cached(universal_perturbation, *asked, cell=f"{name} on {network}")["perturbation"]
-    made, perturbation = torch.empty_like(images), torch.from_numpy(perturbation)
+    found = study.cached([Call(universal_perturbation, asked, f"{name} on {network}")])
+    made, perturbation = torch.empty_like(images), torch.from_numpy(found["perturbation"])
     for part in study.shards():
         made[part] = to_bytes(add_perturbation(unit_images(images[part]), perturbation, options["eps"]))
     return made
