@@ -26,7 +26,7 @@ from lib import machine, plan, settings, zoo
 from lib.costs import SMALLER, Costs, span
 from lib.plan import Work
 from lib.settings import ROOT
-from lib.store import Store, read
+from lib.store import Store, read_entry
 from lib.training.runner import names
 
 GPUS = (1, 4, 8, 64)
@@ -76,7 +76,7 @@ def reading() -> float:
         store.write({"function": "x"}, "", {"images": np.zeros(10**8, np.uint8)})
         (path,) = Path(folder).rglob("*.bin")
         begun = time.process_time()  # whoever else computes here
-        read(path)
+        read_entry(path)
         return 10**8 / (time.process_time() - begun)
 
 

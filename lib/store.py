@@ -43,8 +43,8 @@ WAIT, LOST = 1, 3600  # seconds between looks at other processes' work, and afte
 class Call(NamedTuple):
     """A computation that is asked for, `function(*arguments, device=..., **how)`.
 
-    arguments: what the result depends on; see `lib.keys.described`.  how: what changes no result, such as the size of a
-    batch.  cell: names the computation for people, in messages and in `why`.
+    arguments: what the result depends on (`lib.keys.described`).  cell: its name in messages and in `why`.  how: what
+    changes no result, such as the size of a batch.
     """
 
     function: Callable[..., Arrays]
@@ -82,21 +82,20 @@ class Store:
         """
         from lib.engine import Engine, Job
 
-        with keys.unchanged():
+        with keys.read_once():
             asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
         pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:
-            jobs = []
+            missing = {}
             for call, made in group:
                 if made and not (path := self.path(keys.digest(made))).is_file():
                     keep = functools.partial(self.write, made, call.cell)
-                    jobs.append(Job(call.function, call.arguments, call.how, keep, made))
-                    last = path
-            if jobs:
-                pieces[last] = jobs
+                    missing[path] = Job(call.function, call.arguments, call.how, keep, made)
+            if missing:
+                pieces[[*missing][-1]] = [*missing.values()]
         engine, part = self.engine or Engine([device]), os.environ.get("COMPANION_PART")
         there = len(groups) - len(pieces)
-        done = together(pieces, engine, part) if part else engine.run(list(pieces.values()))
+        done = run_shared(pieces, engine, part) if part else engine.run(list(pieces.values()))
         for _ in tqdm(done, words, len(groups), initial=there, disable=not words):
             pass
         for group in asked:
@@ -113,15 +112,21 @@ class Store:
             return None
 
     def _result(self, call: Call, made_from: dict | None, device: str) -> Arrays:
+        from lib.engine import Job
+
+        if made_from is None:
+            return Job(call.function, call.arguments, call.how, None).compute(device)
         compute = functools.partial(call.function, *call.arguments, device=device, **call.how)
-        return self.entry(made_from, compute, call.cell) if made_from else alone(compute, device)
+        return self.entry(made_from, compute, call.cell)
 
     def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
         """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
-        arrays = read(self.path(keys.digest(made_from)))
+        from lib.engine import one_thread
+
+        arrays = read_entry(self.path(keys.digest(made_from)))
         if arrays is None:
-            with keys.in_force(made_from):
-                arrays = alone(compute, made_from["device"].split()[0])
+            with keys.in_force(made_from), one_thread(made_from["device"].split()[0]):
+                arrays = compute()
             self.write(made_from, cell, arrays)
         return arrays
 
@@ -137,23 +142,20 @@ class Store:
 
     def records(self) -> list[tuple[Path, dict]]:
         """Every entry and what it was made from, the oldest first; nothing where that cannot be read."""
-        paths = sorted(self.root.rglob("*.bin"), key=changed)
+        paths = sorted(self.root.rglob("*.bin"), key=modified)
         return [(path, read_record(path) or {}) for path in paths]
 
     def stale(self) -> list[Path]:
         """The entries that the present code and packages cannot ask for, and what killed processes left of some."""
-        halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
+        halves = [path for path in self.root.rglob("*.part") if time.time() - modified(path) > LOST]
         return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
     def adversaries(self, pattern: str) -> Iterator[tuple[dict, np.ndarray]]:
         """The shards of adversaries in cells that fit a pattern and that the present code can ask for: what each was
         made from, and its images, uint8 `[snapshots,n,3,H,W]`."""
         for path, made in self.records():
-            if (
-                fnmatchcase(made.get("cell", ""), pattern)
-                and keys.current(made)
-                and "images" in (arrays := read(path) or {})
-            ):
+            fits = fnmatchcase(made.get("cell", ""), pattern) and keys.current(made)
+            if fits and "images" in (arrays := read_entry(path) or {}):
                 yield made, arrays["images"]
 
     def why(self, pattern: str) -> list[str]:
@@ -172,8 +174,8 @@ class Store:
         earlier = [made for made in entries[: fits[-1]] if made["function"] == newest["function"]]
         if not earlier:
             return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
-        nearest = min(reversed(earlier), key=lambda m: (len(differences(m, newest)), m["cell"] != newest["cell"]))
-        changes = [f"  {change}" for change in differences(nearest, newest)]
+        nearest = min(reversed(earlier), key=lambda m: (len(differing(m, newest)), m["cell"] != newest["cell"]))
+        changes = [f"  {change}" for change in differing(nearest, newest)]
         return [f"{newest['cell']}, against {nearest['cell']}:", *changes]
 
 
@@ -182,9 +184,7 @@ def folder(root: Path) -> Path:
     share, which `dvc exp run --temp` finds too; without git `.store` in the checkout."""
     if named := os.environ.get("COMPANION_STORE"):
         return root / Path(named).expanduser()
-    parts = root.parts
-    if "exps" in parts and parts[(place := parts.index("exps")) - 2 : place] == (".dvc", "tmp"):
-        root = Path(*parts[: place - 2])
+    root = Path(root.as_posix().partition("/.dvc/tmp/exps/")[0])
     asked = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir"]
     try:
         top, common = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:2]
@@ -193,7 +193,7 @@ def folder(root: Path) -> Path:
     return Path(common) / "companion-store" if Path(top).resolve() == root.resolve() else root / ".store"
 
 
-def differences(before: dict, after: dict) -> list[str]:
+def differing(before: dict, after: dict) -> list[str]:
     """The parts of two records that differ, a line each."""
     old, new = leaves(before), leaves(after)
     pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in new | old if name != "cell"]
@@ -209,7 +209,7 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
     return {key: leaf for one in found for key, leaf in one.items()}
 
 
-def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
+def run_shared(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
     """Run the pieces that no other process does that shares this store; each one's entry, when it is there.
 
     part: such as "3/8", the third of eight processes: where among the pieces it begins.
@@ -221,19 +221,15 @@ def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> It
         there = {path for path in left if path.is_file()}
         yield from there
         left = [path for path in left if path not in there]
-        mine = [*itertools.islice((path for path in left if claimed(path)), 2 * len(engine.devices))]
-        try:
-            with fresh([path.with_suffix(".claim") for path in mine]):
-                for place in engine.run([pieces[path] for path in mine]):
-                    mine[place].with_suffix(".claim").unlink(missing_ok=True)
-        finally:  # what failed is free for others
-            for path in mine:
-                path.with_suffix(".claim").unlink(missing_ok=True)
+        mine = [*itertools.islice(filter(claimed, left), 2 * len(engine.devices))]
+        with held([path.with_suffix(".claim") for path in mine]) as claims:
+            for place in engine.run([pieces[path] for path in mine]):
+                claims[place].unlink(missing_ok=True)
         if left and not mine:
             time.sleep(WAIT)
 
 
-def changed(path: Path) -> float:
+def modified(path: Path) -> float:
     """When a file was written, in seconds; now for one that another process has just deleted."""
     try:
         return path.stat().st_mtime
@@ -242,8 +238,9 @@ def changed(path: Path) -> float:
 
 
 @contextlib.contextmanager
-def fresh(claims: list[Path]) -> Iterator[None]:
-    """Within it these claims count as those of a process that lives, however long a piece takes."""
+def held(claims: list[Path]) -> Iterator[list[Path]]:
+    """Within it these claims count as those of a process that lives, however long a piece takes; then they are gone,
+    so that others can do what failed."""
     over = threading.Event()
 
     def beat() -> None:
@@ -254,9 +251,11 @@ def fresh(claims: list[Path]) -> Iterator[None]:
 
     threading.Thread(target=beat, daemon=True).start()
     try:
-        yield
+        yield claims
     finally:
         over.set()
+        for claim in claims:
+            claim.unlink(missing_ok=True)
 
 
 def claimed(path: Path) -> bool:
@@ -273,15 +272,7 @@ def claimed(path: Path) -> bool:
     return False
 
 
-def alone(compute: Callable[[], Arrays], device: str) -> Arrays:
-    """What `compute` gives, with one thread on a CPU."""
-    from lib.engine import one_thread
-
-    with one_thread(device):
-        return compute()
-
-
-def read(path: Path) -> Arrays | None:
+def read_entry(path: Path) -> Arrays | None:
     """The arrays in `path`; None if there is no such file, or (said on stderr) if its checksum is wrong."""
     try:
         content = path.read_bytes()

@@ -17,7 +17,7 @@ from PIL import Image
 from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
 from lib.keys import digest, imports_of
-from lib.store import Store, read
+from lib.store import Store, read_entry
 from tests.conftest import companion, refused, tiny_network
 
 CALLS = []
@@ -111,7 +111,7 @@ def test_weights_are_read_once_where_they_do_not_change(monkeypatch):
     network, seen = tiny_network(), []
     real = keys.digest
     monkeypatch.setattr(keys, "digest", lambda *parts: seen.append(len(parts)) or real(*parts))
-    with keys.unchanged():
+    with keys.read_once():
         records = [keys.record(decision.fgsm, (network,), "cpu") for _ in range(3)]
     whole = len([*network.parameters(), *network.buffers()]) * 2
     assert seen.count(whole) == 1 and records[0] == records[2]
@@ -130,7 +130,7 @@ def test_a_tensor_is_read_once_where_it_does_not_change_and_its_parts_are_told_a
     def arrays():
         return len([parts for parts in seen if isinstance(parts[0], np.ndarray)])
 
-    with keys.unchanged():
+    with keys.read_once():
         parts = [images[:2], images[2:], images[:2].mT, images[0], images[:2].view(torch.int32)]
         first = given(*parts)
         assert len(set(first)) == 5 == arrays()
@@ -183,7 +183,7 @@ def test_a_truncated_entry_is_not_read(tmp_path):
     Store(tmp_path).write({}, "", {"a": np.arange(100)})
     (path,) = tmp_path.rglob("*.bin")
     path.write_bytes(path.read_bytes()[:10])
-    assert read(path) is None
+    assert read_entry(path) is None
 
 
 def test_a_failed_computation_leaves_nothing(tmp_path):
@@ -246,7 +246,7 @@ def test_two_checkouts_write_into_one_store_at_once(tmp_path):
     command, environment = [sys.executable, "-c", script, str(tmp_path)], os.environ | {"PYTHONPATH": os.getcwd()}
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
-    values = sorted(read(path)["a"][0] for path in tmp_path.rglob("*.bin"))
+    values = sorted(read_entry(path)["a"][0] for path in tmp_path.rglob("*.bin"))
     assert values == list(range(0, 40, 2)) and not list(tmp_path.rglob("*.part"))
 
 
@@ -266,7 +266,7 @@ def test_a_claim_lives_as_long_as_its_process_computes_and_may_be_gone(tmp_path,
                 path.touch()
                 yield place
 
-    assert list(store.together({path: []}, Slow(), "1/1")) == [path]
+    assert list(store.run_shared({path: []}, Slow(), "1/1")) == [path]
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63])

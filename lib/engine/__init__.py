@@ -54,14 +54,13 @@ class Job(NamedTuple):
             with keys.in_force(self.made_from), one_thread(device):
                 return self.function(*self.arguments, device=device, **self.how)
         except Exception:
-            _networks.clear()  # custom code may have changed those that this worker holds
+            _held.clear()  # custom code may have changed those that this worker holds
             raise
 
 
 @contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Within it PyTorch computes with one thread on a CPU and its own defaults, and float32 is float32
-    (`lib.precision`)."""
+    """Within it PyTorch computes with one thread on a CPU, its own defaults, and float32 as it is (`lib.precision`)."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -73,10 +72,7 @@ def one_thread(device: str) -> Iterator[None]:
 
 
 class Engine:
-    """Runs jobs on devices, a worker each; with one device in this process.
-
-    devices: such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"].
-    """
+    """Runs jobs on devices, such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"], a worker each; with one in this process."""
 
     def __init__(self, devices: Sequence[str] = ("cpu",)):
         self.devices = list(devices)
@@ -172,7 +168,7 @@ def _killed(count: int) -> ChildProcessError:
 
 @functools.cache
 def engine_of(kind: str, device: str, workers: int) -> Engine:
-    """The engine of this process: "local", a worker per core, or the one GPU (with "cuda", all of them); or "ray"."""
+    """The engine of this process. kind: "local", a worker per core, or the one GPU (with "cuda", all); or "ray"."""
     if kind == "ray":
         from lib.engine.cluster import RayEngine
 
@@ -202,7 +198,7 @@ class _Pickler(pickle.Pickler):
 
 
 _device = "cpu"  # of this worker
-_networks: dict[str, nn.Module] = {}  # that it has read, the last HELD
+_held: dict[str, nn.Module] = {}  # the networks that it has read, the last HELD
 
 
 def _begin(devices: multiprocessing.Queue) -> None:
@@ -233,13 +229,13 @@ def unpacked(
     """The jobs of a parcel, at a worker; content: opens a network that it does not hold yet, by its name."""
 
     def network(name: str) -> nn.Module:
-        found = _networks.pop(name, None)
+        found = _held.pop(name, None)
         if found is None:
             with content(name) as file:
                 found = torch.load(file, map_location=device, weights_only=False)
-        _networks[name] = found
-        while len(_networks) > HELD:
-            del _networks[next(iter(_networks))]
+        _held[name] = found
+        while len(_held) > HELD:
+            del _held[next(iter(_held))]
         return found
 
     keys.execute_all(files)
@@ -284,16 +280,17 @@ def in_order(
     ValueError where some need one another.
     """
     needed = {name: [one for one in needs[name] if one in jobs] for name in jobs}
+    order, running = graphlib.TopologicalSorter(needed), {}
     try:
-        in_turn = [*graphlib.TopologicalSorter(needed).static_order()]
+        order.prepare()
     except graphlib.CycleError as error:
         raise ValueError(f"these wait for one another: {' -> '.join(error.args[1])}; take one of them out") from None
     if workers == 1 and not submit:
-        for name in in_turn:
-            yield name, jobs[name]()
+        while order.is_active():
+            for name in order.get_ready():
+                yield name, jobs[name]()
+                order.done(name)
         return
-    order, running = graphlib.TopologicalSorter(needed), {}
-    order.prepare()
     with contextlib.ExitStack() as stack:
         if not submit:
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)
