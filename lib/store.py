@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -31,6 +30,7 @@ from tqdm import tqdm
 
 from lib import keys
 from lib.atomic import write_bytes
+from lib.machine import output_of
 
 if TYPE_CHECKING:  # what only looks into the store needs no torch
     from lib.engine import Engine, Job
@@ -185,12 +185,9 @@ def folder(root: Path) -> Path:
     if named := os.environ.get("COMPANION_STORE"):
         return root / Path(named).expanduser()
     root = Path(root.as_posix().partition("/.dvc/tmp/exps/")[0])
-    asked = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir"]
-    try:
-        top, common = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:2]
-    except (OSError, subprocess.CalledProcessError):
-        return root / ".store"
-    return Path(common) / "companion-store" if Path(top).resolve() == root.resolve() else root / ".store"
+    asked = ("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
+    top, _, common = output_of("git", "-C", str(root), *asked).partition("\n")
+    return Path(common) / "companion-store" if top and Path(top).resolve() == root.resolve() else root / ".store"
 
 
 def differing(before: dict, after: dict) -> list[str]:
