@@ -1,9 +1,9 @@
 """What a scale needs and computes, before anything is fetched or computed: companion plan paper
 
-Every stage's notebook is run on stubs: networks that compute nothing but count what passes through them, images of a
-few pixels, one shard in place of all, and nothing for tables and figures. So the counts are those of the notebooks as
-they stand, with the user's own attacks and defenses. What an earlier stage has stored already is not counted again. Not
-counted: the passes of Figure 3 (about a hundred images) and of D's timing (ten). What a pass costs: `lib.costs`.
+Every stage's notebook is run on stubs: networks that only count what passes through them, images of a few pixels, one
+shard in place of all, and nothing for tables and figures. So the counts are those of the notebooks as they stand, with
+the user's own attacks and defenses. What an earlier stage has stored already is not counted again. Not counted: the
+passes of Figure 3 (about a hundred images) and of D's timing (ten). What a pass costs: `lib.costs`.
 """
 
 import builtins
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from lib import experiment, keys, settings, timings, zoo
 from lib.data import fetch as sets
 from lib.data.detection import DetectionSet
-from lib.data.images import ImageSet, find_folder
-from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, SegmentationSet
-from lib.data.sets import read_ids
+from lib.data.images import find_folder
+from lib.data.segmentation import CAMVID_CLASSES, CAMVID_SIDES
+from lib.data.sets import load_set, read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
 from lib.experiment.study import NETWORKS
@@ -139,15 +139,15 @@ class Stub(nn.Module):
 
     def __init__(self, name: str, spec: NetworkSpec, layers: Sequence[str], seen: Callable[[str, str, Tensor], None]):
         super().__init__()
-        self.name, self.task, self.layers, self.seen = name, spec.task, {}, seen
-        for path in layers:
+        self.name, self.task, self.seen = name, spec.task, seen
+        self.layers = {path: nn.Identity() for path in layers}
+        for path, layer in self.layers.items():
             parent = self
             *folders, last = path.split(".")
             for folder in folders:
                 parent.add_module(folder, getattr(parent, folder, nn.Module()))
                 parent = getattr(parent, folder)
-            parent.add_module(last, nn.Identity())
-            self.layers[path] = getattr(parent, last)
+            parent.add_module(last, layer)
         classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else CLASSES
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("mix", torch.rand(3, classes, generator=generator("stub", name)))
@@ -198,21 +198,12 @@ class Planned:
 
     def __init__(self, source: Data | Scenes, split: str, count: int, batch: int):
         self.source, self.split, self.count, self.batch = source, split, count, batch
-        number = min(count, batch)
-        ids = [f"{source.name}-{k}" for k in range(number)]
-        drawn = generator("images of", source.name, split, *sides(source))
-        pixels = torch.randint(256, (number, 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
-        if isinstance(source, Data):
-            self.few = ImageSet(pixels, torch.arange(number) % CLASSES, ids)
-        elif source.labels == "pixels":
-            labels = torch.zeros(number, SIDE, SIDE, dtype=torch.uint8)
-            self.few = SegmentationSet(pixels, labels, ids, CAMVID_CLASSES, CAMVID_COLOURS)
-        else:
-            numbers = [*range(1, number + 1)]
-            box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
-            truth = {"images": [{"id": k, "width": SIDE, "height": SIDE} for k in numbers], "annotations": [box]}
-            truth["categories"] = [{"id": 1, "name": "thing"}]
-            self.few = DetectionSet(list(pixels), ids, numbers, truth)
+        small = {"sides": (SIDE, SIDE)} if isinstance(source, Scenes) else {"side": SIDE}
+        few = load_set(source.model_copy(update={"name": "generated", "ids": None, **small}), count=min(count, batch))
+        drawn = generator("images of", source.name, split, *sides(source))  # else all sources have the same images
+        pixels = torch.randint(256, (len(few), 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
+        changed = {"labels": torch.arange(len(few)) % CLASSES} if isinstance(source, Data) else {}
+        self.few = replace(few, images=list(pixels) if isinstance(few, DetectionSet) else pixels, **changed)
 
     def __len__(self) -> int:
         return self.count
@@ -378,13 +369,12 @@ class Counting:
     def computed(self, call: Call, key: str) -> tuple[Arrays, Counter]:
         """What a call gives on the stubs, and what passes through them. Images are as good as any others, and differ
         from those of every other call, as stubs tell no network from another."""
-        before, arguments, times = self.passes, list(call.arguments), 1
-        self.passes = Counter()
-        if isinstance(options := arguments[-1], dict) and "iterations" in options:
+        before, self.passes, (*arguments, options), times = self.passes, Counter(), call.arguments, 1
+        if isinstance(options, dict) and "iterations" in options:
             # FFF takes as many passes, a transport plan none: one is enough.
             times = options["iterations"] if call.function.__name__ == "universal_perturbation" else 1
-            arguments[-1] = options | {"iterations": 1}
-        arrays = call.function(*arguments, device="cpu", **call.how)
+            options = options | {"iterations": 1}
+        arrays = call.function(*arguments, options, device="cpu", **call.how)
         for name in {"images", "perturbation"} & set(arrays):
             drawn = np.random.default_rng(int(key[:12], 16)).integers(0, 256, arrays[name].shape)
             arrays[name] = (drawn if name == "images" else drawn / 255 / 16).astype(arrays[name].dtype)

@@ -24,16 +24,17 @@ from lib.experiment.study import NONE, Study
 from lib.frames import Frame
 from lib.store import Arrays, Call
 
-# What an attacker sees of a defense, and the `Through` of it: mode, and whether as if it added no noise.
-SEES = {
-    "nothing": None,
-    "BPDA": ("BPDA", True),  # forward through the static defense, backward as if it were the identity
-    "BPDA, noise": ("BPDA", False),
-    "static": ("exact", True),  # the true gradient of the static defense: the paper's attacker
-    "fresh draw": ("exact", False),  # with the noise of one draw, another one in every step
-    "mean of losses": ("EOT of losses", False),
-    "mean of logits": ("EOT", False),
-    "queries": ("exact", False),  # outputs alone
+# What an attacker sees of a defense; the `Through` of it: mode, and whether as if it added no noise; and the `Traits`
+# that the defense must have for it, else it sees no more than one who wants less.
+SEES: dict[str, tuple[str | None, bool, set[str]]] = {
+    "nothing": (None, False, set()),
+    "BPDA": ("BPDA", True, set()),  # forward through the static defense, backward as if it were the identity
+    "BPDA, noise": ("BPDA", False, {"random"}),
+    "static": ("exact", True, {"gradient"}),  # the true gradient of the static defense: the paper's attacker
+    "fresh draw": ("exact", False, {"gradient", "random"}),  # with one draw's noise, another one in every step
+    "mean of losses": ("EOT of losses", False, {"gradient", "random"}),
+    "mean of logits": ("EOT", False, {"gradient", "random"}),
+    "queries": ("exact", False, set()),  # outputs alone
 }
 SCRIPTS = {"bypass_nrp.py": Attack(bypass_nrp, "", transfers=False)}
 CHOOSING = 2 * ATTACKER  # seeds of the draws by which an attacker chooses; the defender's and EOT's are others
@@ -59,14 +60,10 @@ class Attacker(NamedTuple):
     changes: Mapping = {}
 
     def applies(self, defense: str, found: Traits) -> bool:
-        """Can it see of the defense what it wants to, and is that more than one sees who wants less?"""
+        """Can it see of the defense what it wants to?"""
         if defense == NONE:
             return self.sees in ("nothing", "queries")
-        if self.sees == "static":
-            return found.gradient
-        if self.sees in ("nothing", "BPDA", "queries"):
-            return True
-        return found.random and (found.gradient or self.sees == "BPDA, noise")
+        return all(getattr(found, trait) for trait in SEES[self.sees][2])
 
 
 def aware(defense: str, found: Traits, name: str = "aware", **changed: object) -> Attacker:
@@ -109,9 +106,9 @@ def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
 
     A draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone.
     """
-    if defense == NONE or attacker.sees == "nothing":
+    mode, static, _ = SEES[attacker.sees]
+    if defense == NONE or mode is None:
         return None
-    mode, static = SEES[attacker.sees]
     static = static and found.random and found.quiet
     return Through(defense, mode, attacker.draws, static, ATTACKER if found.random and not static else None)
 
@@ -216,8 +213,8 @@ def reread(study: Study, victim: str, defense: str, attacker: Attacker) -> dict[
     percent of them the victim gets right behind the defense (of a random one: its first draw)."""
     cell, images = attacked(study, victim, defense, attacker), []
     with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(cell.images):
-            path = Path(folder) / f"{number}.png"
+        path = Path(folder) / "image.png"
+        for image in cell.images:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
             images.append(read_image(path))
     again = torch.stack(images)
