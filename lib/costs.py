@@ -22,6 +22,7 @@ from lib.networks.wrappers import Bf16, Tap
 from lib.plan import Pass, Stage
 from lib.settings import ROOT, Scale
 from lib.settings.networks import UNTRAINED, NetworkSpec
+from lib.training import generator, purifier, segmenter
 from lib.training.runner import names
 from lib.units import OF_DEFENSES, in_unit
 
@@ -29,7 +30,12 @@ TIMED_SIDE = 128  # in pixels, on a CPU, of networks whose time grows with the p
 BY_PIXELS = ("purification", "generation", "segmentation")
 SHAPE = ("family", "architecture", "classes", "width", "blocks", "maps", "resize")
 SLOW = 0.5  # seconds from which one run is enough
-SMALLER = {"purifiers": {"crop": 32, "batch": 2}, "generators": {"batch": 2}, "segmenters": {"batch": 1}}
+# The trainings of which one step is measured, and how much smaller.
+MEASURED = {
+    "purifiers": (purifier, {"crop": 32, "batch": 2}),
+    "generators": (generator, {"batch": 2}),
+    "segmenters": (segmenter, {"batch": 1}),
+}
 
 
 class Cost(NamedTuple):
@@ -177,23 +183,16 @@ class Costs:
 
     def step(self, section: str, spec: Any, network: Any) -> float:
         """Seconds of a training's second step, as if the batch were a whole one."""
-        few = spec.model_copy(update=SMALLER[section])
-        images = list(generated.classified(320, 2).images)
-        if section == "purifiers":
-            from lib.training import purifier as kind
-
-            extractor = zoo.extractor(spec.extractor, self.bare, device=self.device)
-            classifier = zoo.load(spec.classifier, self.bare, self.device) if spec.classifier else None
-            made = kind.training(few, network, images, extractor, classifier)
-        elif section == "generators":
-            from lib.training import generator as kind
-
-            made = kind.training(few, network, images, zoo.load(spec.classifier, self.bare, self.device))
-        else:
-            from lib.training import segmenter as kind
-
+        kind, smaller = MEASURED[section]
+        few = spec.model_copy(update=smaller)
+        if section == "segmenters":
             data = generated.with_pixels(spec.data.sides or CAMVID_SIDES, 2)
-            made = kind.training(few, network, data.images, data.labels, CAMVID_CLASSES, self.device)
+            given = [data.images, data.labels, CAMVID_CLASSES, self.device]
+        else:
+            given = [list(generated.classified(320, 2).images)]
+            given += [zoo.extractor(spec.extractor, self.bare, device=self.device)] if section == "purifiers" else []
+            given += [zoo.load(spec.classifier, self.bare, self.device) if spec.classifier else None]
+        made = kind.training(few, network, *given)
         with one_thread(self.device):
             made.advance(0)
             seconds = seconds_of(lambda: made.advance(1), self.device)
@@ -252,7 +251,7 @@ def trainings(costs: Costs) -> list[list[str]]:
     for name, section in names(costs.scale).items():
         if known := recorded.get(f"training of {name}"):
             rows.append([name, span(known["seconds"]), f"recorded on {known['machine']}"])
-        elif section in SMALLER:
+        elif section in MEASURED:
             rows.append([name, span(costs.training(section, name)), "one step measured here"])
         else:
             rows.append([name, "?", "not measured"])

@@ -89,9 +89,9 @@ def current(made_from: dict) -> bool:
     return same and all(version_of(name) == known for name, known in made_from.get("packages", {}).items())
 
 
-def import_file(path: Path, name: str, root: Path = ROOT) -> ModuleType:
+def import_file(path: Path, name: str) -> ModuleType:
     """A file as the module of that name. What runs is what keys are made of: it and its imports are read first."""
-    imports_through(path, root)
+    imports_through(path, ROOT)
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -1,11 +1,11 @@
 """Content-addressed, resumable results on disk.
 
-    store.cached(function, *arguments, device="cpu", batch=10)
+    store.cached_all([[Call(function, arguments)]], device="cpu")
 
-gives what the module-level, pure function returns, arrays by name, and computes it only once: its key is the digest of
-what it is made from (`lib.keys`). An entry is written to a temporary file, synced and renamed, so a killed run leaves
-whole entries or none; every entry carries its own checksum, and a corrupt one is reported and computed again. Beside
-its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
+gives what module-level, pure functions return, arrays by name, and computes it only once: a key is the digest of what
+a result is made from (`lib.keys`). An entry is written to a temporary file, synced and renamed, so a killed run leaves
+whole entries or none; each carries its own checksum, and a corrupt one is reported and computed again. Beside its
+arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
 import contextlib
@@ -65,20 +65,13 @@ class Store:
         """As a worker gets it: it computes by itself."""
         return Store, (self.root,)
 
-    def cached(
-        self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
-    ) -> Arrays:
-        """What one `Call` gives, from the store where it is there. device: counts by its kind."""
-        ((arrays,),) = self.cached_all([[Call(function, arguments, cell, how)]], device)
-        return arrays
-
     def cached_all(
         self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
     ) -> Iterator[list[Arrays]]:
         """What the calls give, group by group; the missing ones are computed first, those of a group by one worker.
 
-        words: for the progress bar. A function of a notebook's cell, or an argument that holds one, has no file and so
-        no key: it is computed anew each time, in this process, which is said once.
+        device: counts by its kind.  words: for the progress bar. A function of a notebook's cell, or an argument that
+        holds one, has no file and so no key: it is computed anew each time, in this process, which is said once.
         """
         from lib.engine import Engine, Job
 

@@ -168,12 +168,10 @@ def best_of(study: Study, victim: str, defense: str, made: list[Adversaries]) ->
     return dataclasses.replace(made[0], images=images)
 
 
-def against(
-    study: Study, victim: str, defense: str, attacker: Attacker, seeds: int, label: str = "", **changed: object
-) -> Frame:
-    """`behind` of the adversaries of one attacker.  label: another name than its own.  changed: as of `attacked`."""
+def against(study: Study, victim: str, defense: str, attacker: Attacker, seeds: int, **changed: object) -> Frame:
+    """`behind` of the adversaries of one attacker.  changed: as of `attacked`."""
     cell = attacked(study, victim, defense, attacker, **changed)
-    return behind(study, victim, defense, cell, seeds, label or attacker.name, attacker.than)
+    return behind(study, victim, defense, cell, seeds, attacker.name, attacker.than)
 
 
 def behind(
