@@ -65,7 +65,8 @@ class RayEngine(Engine):
             try:  # what a worker prints would end up in the notebook that asks
                 ray.init(address or "local", log_to_driver=False, logging_level="error", **new)
             except Exception as error:  # of many kinds
-                raise ValueError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {_line(error)}") from None
+                why = textwrap.shorten(str(error), 300)
+                raise ValueError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {why}") from None
         kind = "GPU" if device.startswith("cuda") else "CPU"
         there = int(ray.cluster_resources().get(kind, 0))
         if not there:
@@ -175,17 +176,13 @@ def _result(task: Any) -> Any:
 def _gone(actors: Sequence) -> RayError | None:
     """The error of an actor that is lost."""
     tasks = [actor.ready.remote() for actor in actors]
-    for task in ray.wait(tasks, num_returns=len(tasks), timeout=5)[0]:
-        try:
-            ray.get(task)
-        except RayError as error:
-            return error
+    try:
+        ray.get(ray.wait(tasks, num_returns=len(tasks), timeout=5)[0])
+    except RayError as error:
+        return error
     return None
 
 
 def _lost(error: Exception) -> ChildProcessError:
-    return ChildProcessError(f"workers were lost again and again, the last one so: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 300)
+    why = textwrap.shorten(str(error), 300)
+    return ChildProcessError(f"workers were lost again and again, the last one so: {why}")

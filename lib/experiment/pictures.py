@@ -91,8 +91,8 @@ def objects_found(boxes: np.ndarray, labels: np.ndarray, true_boxes: np.ndarray,
 
 def _objects(images: DetectionSet, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (x0, y0, x1, y1) and labels of the objects in an image, without crowds."""
-    here = [one for one in images.truth["annotations"] if one["image_id"] == images.image_ids[index]]
-    here = [one for one in here if not one["iscrowd"]]
+    image, known = images.image_ids[index], images.truth["annotations"]
+    here = [one for one in known if one["image_id"] == image and not one["iscrowd"]]
     boxes = np.array([one["bbox"] for one in here], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([one["category_id"] for one in here], np.int64)
