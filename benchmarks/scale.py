@@ -23,7 +23,7 @@ import typer
 from tabulate import tabulate
 
 from lib import machine, plan, settings, zoo
-from lib.costs import MEASURED, Costs, span
+from lib.costs import TIMED, Costs, span
 from lib.plan import Work
 from lib.settings import ROOT
 from lib.store import Store, read_entry
@@ -115,7 +115,7 @@ def main(
     costs, rate = Costs(settings.load(scale), zoo.device_here(device)), reading()
     works = [work for stage in plan.plan(scale) for work in stage.work]
     asked = questions(works, costs, speedup, rate)
-    known = {name: section for name, section in names(costs.scale).items() if section in MEASURED}
+    known = {name: section for name, section in names(costs.scale).items() if section in TIMED}
     trained = {name: costs.training(section, name) / speedup for name, section in known.items()}
     stored, files = sum(work.stored for work in works) / 1e9, sum(work.files for work in works)
     measured = f"costs measured on {zoo.device_name(device)} of {machine.describe()}"

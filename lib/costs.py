@@ -31,7 +31,7 @@ BY_PIXELS = ("purification", "generation", "segmentation")
 SHAPE = ("family", "architecture", "classes", "width", "blocks", "maps", "resize")
 SLOW = 0.5  # seconds from which one run is enough
 # The trainings of which one step is measured, and how much smaller.
-MEASURED = {
+TIMED = {
     "purifiers": (purifier, {"crop": 32, "batch": 2}),
     "generators": (generator, {"batch": 2}),
     "segmenters": (segmenter, {"batch": 1}),
@@ -87,7 +87,7 @@ def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
     return min(seconds_of(run, device) for _ in range(2)) if repeated else took, peak.most
 
 
-def any_size(spec: NetworkSpec) -> bool:
+def fixed_cost(spec: NetworkSpec) -> bool:
     """Does a pass through the network cost the same whatever the size of the image?"""
     return bool(spec.resize) or spec.task == "detection"
 
@@ -115,7 +115,7 @@ class Costs:
         key, spec = (self.key(one.network), one.tap), self.scale.networks.get(one.network)
         if one.kind not in self.known.setdefault(key, {}):
             self.known[key] |= self.network(one, spec) if spec else self.transform(one)
-        times = 1 if spec and any_size(spec) else prod(one.sides)
+        times = 1 if spec and fixed_cost(spec) else prod(one.sides)
         return Cost(*(value * times for value in self.known[key][one.kind]))
 
     def network(self, one: Pass, spec: NetworkSpec) -> dict[str, Cost]:
@@ -133,7 +133,7 @@ class Costs:
         small = self.device == "cpu" and spec.task in BY_PIXELS
         height, width = (min(side, TIMED_SIDE) for side in one.sides) if small else one.sides
         x = torch.rand(1 if self.device == "cpu" else 8, 3, height, width, device=self.device)
-        share = 1 / len(x) / (1 if any_size(spec) else height * width)
+        share = 1 / len(x) / (1 if fixed_cost(spec) else height * width)
         return self.measured(module, x, list(x) if spec.task == "detection" else x, one.kind, share)
 
     def transform(self, one: Pass) -> dict[str, Cost]:
@@ -183,7 +183,7 @@ class Costs:
 
     def step(self, section: str, spec: Any, network: Any) -> float:
         """Seconds of a training's second step, as if the batch were a whole one."""
-        kind, smaller = MEASURED[section]
+        kind, smaller = TIMED[section]
         few = spec.model_copy(update=smaller)
         if section == "segmenters":
             data = generated.with_pixels(spec.data.sides or CAMVID_SIDES, 2)
@@ -251,7 +251,7 @@ def trainings(costs: Costs) -> list[list[str]]:
     for name, section in names(costs.scale).items():
         if known := recorded.get(f"training of {name}"):
             rows.append([name, span(known["seconds"]), f"recorded on {known['machine']}"])
-        elif section in MEASURED:
+        elif section in TIMED:
             rows.append([name, span(costs.training(section, name)), "one step measured here"])
         else:
             rows.append([name, "?", "not measured"])

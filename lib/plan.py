@@ -36,7 +36,7 @@ from lib.settings import ROOT, Data, NetworkSpec, Scale, Scenes
 from lib.settings.networks import UNTRAINED
 from lib.store import Arrays, Call
 
-SIDE, CLASSES = 12, 10  # of a stub's images, and how many classes it tells apart
+STUB_SIDES, STUB_CLASSES = (12, 12), 10  # of a stub's images, and how many classes it tells apart
 SET_SIZES = {"neurips2017": 1000, "imagenet_val": 50_000, "camvid": 233, "coco": 5000, "world": 400, "generated": 2}
 COCO_SIDES = (480, 580)  # about as many pixels as an image of val2017 has on average
 IGNORED = ("lib.report", "lib.frames", "lib.data.sets", "pandas")  # what a notebook does with its results
@@ -148,7 +148,7 @@ class Stub(nn.Module):
                 parent.add_module(folder, getattr(parent, folder, nn.Module()))
                 parent = getattr(parent, folder)
             parent.add_module(last, layer)
-        classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else CLASSES
+        classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else STUB_CLASSES
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("mix", torch.rand(3, classes, generator=generator("stub", name)))
 
@@ -198,12 +198,15 @@ class Planned:
 
     def __init__(self, source: Data | Scenes, split: str, count: int, batch: int):
         self.source, self.split, self.count, self.batch = source, split, count, batch
-        small = {"sides": (SIDE, SIDE)} if isinstance(source, Scenes) else {"side": SIDE}
+        small = {"sides": STUB_SIDES} if isinstance(source, Scenes) else {"side": STUB_SIDES[0]}
         few = load_set(source.model_copy(update={"name": "generated", "ids": None, **small}), count=min(count, batch))
         drawn = generator("images of", source.name, split, *sides(source))  # else all sources have the same images
-        pixels = torch.randint(256, (len(few), 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
-        changed = {"labels": torch.arange(len(few)) % CLASSES} if isinstance(source, Data) else {}
-        self.few = replace(few, images=list(pixels) if isinstance(few, DetectionSet) else pixels, **changed)
+        pixels = torch.randint(256, (len(few), 3, *STUB_SIDES), generator=drawn, dtype=torch.uint8)
+        if isinstance(source, Data):
+            few = replace(few, labels=torch.arange(len(few)) % STUB_CLASSES)
+        elif isinstance(few, DetectionSet):  # one object: the victims know few classes
+            few, pixels = replace(few, truth=few.truth | {"annotations": few.truth["annotations"][:1]}), list(pixels)
+        self.few = replace(few, images=pixels)
 
     def __len__(self) -> int:
         return self.count
@@ -361,9 +364,9 @@ class Counting:
             self.counted[key] = images
             work.passes.update(self.sized(passes, times))
             work.files += math.ceil(times)
-            growth = math.prod(sides(self.images.source)) / SIDE**2
-            large = [array.nbytes * (growth if array.shape[-2:] == (SIDE, SIDE) else 1) for array in arrays.values()]
-            work.stored += times * sum(large)
+            growth = math.prod(sides(self.images.source)) / math.prod(STUB_SIDES)
+            sizes = [array.nbytes * (growth if array.shape[-2:] == STUB_SIDES else 1) for array in arrays.values()]
+            work.stored += times * sum(sizes)
         return arrays, math.ceil(times)
 
     def computed(self, call: Call, key: str) -> tuple[Arrays, Counter]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # what only looks into the store needs no torch
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
-WAIT, LOST = 1, 3600  # seconds between looks at other processes' work, and after which one is taken for dead
+PAUSE, LOST = 1, 3600  # seconds between looks at other processes' work, and after which one is taken for dead
 
 
 class Call(NamedTuple):
@@ -216,7 +216,7 @@ def run_shared(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> 
             for place in engine.run([pieces[path] for path in mine]):
                 claims[place].unlink(missing_ok=True)
         if left and not mine:
-            time.sleep(WAIT)
+            time.sleep(PAUSE)
 
 
 def modified(path: Path) -> float:

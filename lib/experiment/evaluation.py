@@ -11,7 +11,7 @@ from lib.checks import checked_labels
 from lib.defenses import Defense
 from lib.defenses.batches import Memo
 from lib.experiment.cells import Adversaries
-from lib.experiment.study import NONE, Images, Study, joined, name_of
+from lib.experiment.study import NONE, Images, Study, joined, label_of
 from lib.frames import KEYS, Contributions, Frame
 from lib.store import Arrays, Call
 from lib.tasks.confusion import confusions
@@ -36,7 +36,7 @@ def predictions(
 def _calls(study: Study, victim: str, images: Images, name: str | Defense, defense: Defense | None) -> list[Call]:
     """What the victim predicts, shard by shard."""
     compute, network = TASKS[study.scale.networks[victim].task][0], study.network(victim)
-    cell = f"{victim} with {name_of(name)}"
+    cell = f"{victim} with {label_of(name)}"
     return study.calls(compute, lambda part: (network, images[part], defense), cell, batch=study.batch)
 
 
@@ -79,7 +79,7 @@ def evaluate(
     for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])
     keys = [*itertools.product(victims, defenses, places, several)]
-    rows = [_columns(tasks[v], cells[place], name_of(name), v, seed or 0) | labels for v, name, place, seed in keys]
+    rows = [_columns(tasks[v], cells[place], label_of(name), v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
 
 

@@ -36,7 +36,7 @@ def here() -> Store:
     return Store(store.folder(settings.ROOT), engine_of(asked.engine_here(), zoo.device_here(), asked.cores()))
 
 
-def name_of(defense: str | Defense) -> str:
+def label_of(defense: str | Defense) -> str:
     """What tables call a defense: its name in params.yaml, or that of the function."""
     return defense if isinstance(defense, str) else defense.__name__
 
