@@ -18,10 +18,8 @@ RECORD = "data/first_seen.csv"  # a line per address; git ignores it
 
 
 def content_sha256(path: Path, suffix: str | None = None) -> str:
-    """The SHA-256 of a file; of an .npz, that of its tensors; of an image that is kept without loss, of its pixels.
-
-    So that it depends neither on who compressed the file nor on the library. suffix: of the name that the file gets.
-    """
+    """The SHA-256 of a file; of an .npz, that of its tensors; of an image that is kept without loss, of its pixels: so
+    it does not depend on who compressed the file.  suffix: of the name that the file gets."""
     suffix, total = suffix or path.suffix, hashlib.sha256()
     if suffix == ".npz":
         try:

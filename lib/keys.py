@@ -63,10 +63,8 @@ def short_digest(content: bytes) -> str:
 
 
 def record(function: Callable, arguments: tuple, device: str) -> dict:
-    """What `function(*arguments)` on a device is made from; JSON-able. TypeError (`Unkeyed`) where nothing can say.
-
-    device: as torch names it; a CPU counts with its instruction set, on which the last bits depend.
-    """
+    """What `function(*arguments)` on a device is made from, JSON-able; a CPU counts with its instruction set, on which
+    the last bits depend. TypeError (`Unkeyed`) where nothing can say."""
     reached: set[Callable] = set()
     about = {"arguments": described(arguments, reached), "function": described(function, reached)}
     code, packages = known(frozenset(reached), lambda: code_and_packages(reached))
@@ -144,10 +142,8 @@ def check(made_from: Mapping) -> None:
 
 
 def described(value: object, reached: set[Callable]) -> object:
-    """An argument as JSON-able data; the functions and classes in it are added to `reached`.
-
-    A wrapper that changes no result, such as a memo, names in `__wrapped__` what stands for it.
-    """
+    """An argument as JSON-able data; the functions and classes in it are added to `reached`. A wrapper that changes no
+    result, such as a memo, names in `__wrapped__` what stands for it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray):
@@ -220,10 +216,9 @@ def network_record(module) -> tuple[dict, set[Callable]]:
 
 def imports_of(function: Callable) -> Imports:
     """The file that defines a function or class of this project and what it imports, directly or through other files of
-    the project; nothing for another package's.
+    the project; nothing for another package's. So adding an attack changes no key of another one's results.
 
-    So adding an attack changes no key of another one's results. A package's __init__.py counts where a name of its own
-    is imported from it.
+    A package's __init__.py counts where a name of its own is imported from it.
     """
     function = inspect.unwrap(function)
     module = function.__module__.split(".")

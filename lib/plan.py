@@ -79,10 +79,7 @@ class Stage(NamedTuple):
 
 
 def plan(scale: str, stages: Sequence[str] = ()) -> list[Stage]:
-    """The stages of a scale, one after another as the pipeline runs them; what one stored the next ones take.
-
-    stages: only these notebooks.
-    """
+    """The stages of a scale, or only these, in the pipeline's order; what one has stored the next ones take."""
     counting = Counting(settings.load(scale))
     return [counting.stage(name) for name in stages or notebooks()]
 
@@ -130,10 +127,8 @@ def absent_sources(needed: Mapping[str, sets.Chosen | None]) -> dict[str, str]:
 
 
 class Stub(nn.Module):
-    """Stands for a network of the scale: takes and gives what that does, for images of any size.
-
-    seen: called with what passes: where it ends, and the images.
-    """
+    """Stands for a network of the scale: takes and gives what that does, for images of any size.  seen: called with
+    what passes: where it ends, and the images."""
 
     remainder = 0  # of a generator that gives back any size unchanged
 

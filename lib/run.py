@@ -8,6 +8,7 @@ line: the cell, the line and the message.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -76,7 +77,7 @@ def execute_notebook(
         record = {"stage": name, "command": f"companion run {name} --scale {scale}"}
         record |= {"parameters": deciding_parameters(name, scale, root)}
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-    keep_record(name, root, results / scale, time.monotonic() - begun)
+    timings.recorded(results / scale, f"run of {name}", functools.partial(run_facts, root, time.monotonic() - begun))
     return target
 
 
@@ -91,17 +92,12 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path})
 
 
-def keep_record(name: str, root: Path, results: Path, seconds: float) -> None:
-    """In `lib.timings` when the notebook ran and how long, once; what the store had already was not computed again."""
-
-    def measured() -> dict[str, object]:
-        git = ("git", "-C", str(root))
-        changed = bool(output_of(*git, "status", "--porcelain", "--", *DECIDING))
-        commit, now = output_of(*git, "rev-parse", "HEAD") or "unknown", datetime.now(UTC)
-        finished = now.isoformat(timespec="seconds")
-        return {"seconds": round(seconds, 1), "commit": commit, "changed": changed, "finished": finished}
-
-    timings.recorded(results, f"run of {name}", measured)
+def run_facts(root: Path, seconds: float) -> dict[str, object]:
+    """How long a notebook ran, with which code, and when; what the store had already was not computed again."""
+    git, now = ("git", "-C", str(root)), datetime.now(UTC).isoformat(timespec="seconds")
+    changed = bool(output_of(*git, "status", "--porcelain", "--", *DECIDING))
+    commit = output_of(*git, "rev-parse", "HEAD") or "unknown"
+    return {"seconds": round(seconds, 1), "commit": commit, "changed": changed, "finished": now}
 
 
 def deciding_parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
@@ -146,8 +142,7 @@ def check_needs(name: str, scale: str) -> None:
 
 
 def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
-    """Execute one notebook; what was done, in words. ValueError in one line for a cell that fails, and as of
-    `check_needs`.
+    """Execute one notebook; what was done, in words. ValueError as of `explained` and `check_needs`.
 
     part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
     store, from which a run without `part` takes them.
@@ -182,8 +177,7 @@ def evaluate_defense(defense: str, victim: str | None = None, scale: str | None 
     """Execute the protocol (notebooks/h_protocol.ipynb) on one defense; its page, and where the rest is.
 
     defense: a name of params.yaml or of the scale's protocol, or a purifier's file of weights.  victim: a classifier of
-    the scale (default: the protocol's). ValueError in one line for another, for a file that is no purifier, and as of
-    `stage`.
+    the scale (default: the protocol's). ValueError in one line for others, and as of `stage`.
     """
     from lib.networks import weights
     from lib.report.protocol import slug

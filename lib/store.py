@@ -153,10 +153,7 @@ class Store:
 
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
-        differs from the nearest earlier entry of the same function.
-
-        ValueError where no entry fits.
-        """
+        differs from the nearest earlier entry of the same function. ValueError where no entry fits."""
         entries = [made for _, made in self.records() if made]
         fits = [place for place, made in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
         if not fits:
@@ -200,10 +197,8 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
 
 
 def run_shared(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
-    """Run the pieces that no other process does that shares this store; each one's entry, when it is there.
-
-    part: such as "3/8", the third of eight processes: where among the pieces it begins.
-    """
+    """Run the pieces that no other process does that shares this store; each one's entry, when it is there.  part: such
+    as "3/8", the third of eight processes: where among the pieces it begins."""
     number, parts = map(int, part.split("/"))
     first = (number - 1) * len(pieces) // parts
     left = [*pieces][first:] + [*pieces][:first]

@@ -37,10 +37,8 @@ HELD = 8  # networks in the memory of a worker
 
 
 class Job(NamedTuple):
-    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled.
-
-    made_from: its record (`lib.keys`), which must hold where it is computed.
-    """
+    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled.  made_from:
+    its record (`lib.keys`), which must hold where it is computed."""
 
     function: Callable
     arguments: tuple
@@ -123,9 +121,7 @@ class Engine:
 
     def group(self, function: Callable[[str], Any], count: int) -> Any:
         """`function(device)` in so many processes at once, which share the work (`in_group`); what the first one gives.
-
-        After one was killed all begin again.
-        """
+        After one was killed all begin again."""
         device = self.devices[0]
         if device.startswith("cuda") and count > torch.cuda.device_count():
             raise ValueError(f"{count} workers need as many GPUs; there are {torch.cuda.device_count()}")
@@ -252,10 +248,8 @@ def _grouped(rank: int, count: int, folder: str, device: str, function: Callable
 
 
 def in_group(rank: int, count: int, address: str, device: str, function: Callable[[str], Any]) -> Any:
-    """`function(device)` as one of `count` processes that can exchange tensors (torch.distributed).
-
-    address: where they meet.  On one machine with several GPUs ("cuda:0") the process takes that of its rank.
-    """
+    """`function(device)` as one of `count` processes that meet at an address and can exchange tensors
+    (torch.distributed). On one machine with several GPUs ("cuda:0") the process takes that of its rank."""
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         device = f"cuda:{rank}" if ":" in device else "cuda:0"

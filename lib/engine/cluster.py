@@ -52,10 +52,8 @@ class Worker:
 
 
 class RayEngine(Engine):
-    """Runs jobs as `Engine` does, on the GPUs of a Ray cluster or, where the device is a CPU, on its cores.
-
-    cores: how many a cluster has that begins on this machine.  ValueError in one line without Ray, cluster or GPU.
-    """
+    """`Engine` on the GPUs of a Ray cluster or, where the device is a CPU, on its cores.  cores: of a cluster that
+    begins here. ValueError in one line without Ray, cluster or GPU."""
 
     def __init__(self, device: str, cores: int):
         if not ray.is_initialized():

@@ -137,10 +137,8 @@ def all_attacks(
 
 
 def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **overrides: object) -> float:
-    """The attack alone on the study's first `count` images, the faster of two runs.
-
-    overrides: as of `adversaries`. Nothing is taken from the store, nor kept there (`lib.timings` records seconds).
-    """
+    """The attack alone on the study's first `count` images, the faster of two runs; nothing is taken from the store,
+    nor kept there.  overrides: as of `adversaries`."""
     few = study.first(count)
     recipe, values = _recipe(few, attack, overrides)
     shards = _shards(few, attack, recipe, values, _target(few, recipe.on, [surrogate]))
@@ -205,10 +203,8 @@ def _target(
 
 
 def seen_through(study: Study, names: Sequence[str], through: Through | None) -> list[nn.Module | functools.partial]:
-    """Networks as an attacker sees them who knows of a defense, or of none: what makes each.
-
-    ValueError for a mode or a defense that is none.
-    """
+    """Networks as an attacker sees them who knows of a defense, or of none: what makes each. ValueError for a mode or a
+    defense that is none."""
     networks = [study.network(name) for name in names]
     if through is None:
         return networks
@@ -226,9 +222,7 @@ def seen_through(study: Study, names: Sequence[str], through: Through | None) ->
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:
     """The parts of a cell that are stored by themselves: the images of each, and the arguments of `attack_shard`.
-
-    ValueError where the attack couples images and these differ in size.
-    """
+    ValueError where the attack couples images and these differ in size."""
     data, options = study.images, in_unit(values, OF_ATTACKS)
     if recipe.coupled and not isinstance(data.images, Tensor):
         raise ValueError(f"{name} couples the images of a batch, and these are no images of one size")

@@ -25,10 +25,7 @@ def predictions(
     study: Study, victim: str, images: Images, defense: str | Defense = NONE, **changed: object
 ) -> Predictions:
     """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
-    `[N,H,W]`; or `Detections` per image.
-
-    changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
-    """
+    `[N,H,W]`; or `Detections` per image.  changed: options of the defense other than params.yaml's, such as a seed."""
     calls = _calls(study, victim, images, defense, study.defense(defense, **changed))
     return TASKS[study.scale.networks[victim].task][1](study.cached(calls, victim))
 
@@ -113,11 +110,8 @@ def nearness(
     extractor: str | None = None,
     **labels: object,
 ) -> Frame:
-    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and with an
-    extractor features (`lib.tasks.predictions.fidelity_of`).
-
-    extractor: a network of the scale, cut at its tap, whose features are compared too.
-    """
+    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and features of
+    an extractor, a network of the scale cut at its tap (`lib.tasks.predictions.fidelity_of`)."""
     tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
     rows, groups, images = [], [], study.images.images
     for cell, name in itertools.product(cells, defenses):

@@ -50,11 +50,9 @@ def segmented(study: Study, cells: dict[str, Adversaries], victim: str, examples
 def detected(
     study: Study, cells: dict[str, tuple[Adversaries, str]], victim: str, examples: int, threshold: float
 ) -> dict[str, np.ndarray]:
-    """What Figures 5 and 10 show, see `figures.pictures.detected`: images of several kinds, with the detections of at
-    least `threshold` in each and how many objects they find, beside the true ones.
-
-    cells: name of the kind -> adversaries and their defense; one is "clean".
-    """
+    """What Figures 5 and 10 show, see `figures.pictures.detected`: images of several kinds (name -> adversaries and
+    their defense; one is "clean"), with the detections of at least `threshold` in each and how many objects they find,
+    beside the true ones."""
     names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
     colours = list(islice(cycle(WORLD_COLOURS[len(BACKGROUNDS) :]), len(names)))
     drawn = {

@@ -102,10 +102,8 @@ def variant(study: Study, name: str, **options: object) -> Defense | None:
 
 
 def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
-    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that.
-
-    A draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone.
-    """
+    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that. A
+    draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone."""
     mode, static, _ = SEES[attacker.sees]
     if defense == NONE or mode is None:
         return None
@@ -115,9 +113,7 @@ def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
 
 def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **changed: object) -> Adversaries:
     """The adversaries of one attacker on a victim behind a defense, with the classes that they aim at, if any.
-
-    changed: parameters, as `Attacker.changes`, which they replace (a budget, say).
-    """
+    changed: parameters that replace those of `Attacker.changes` (a budget, say)."""
     changes, seen = {**attacker.changes, **changed}, through(attacker, defense, traits(study, defense))
     attack = SCRIPTS.get(attacker.attack, attacker.attack)
     if attacker.restarts > 1 and attacker.attack == "PGD (targeted)":
@@ -195,10 +191,8 @@ def gradients_of(study: Study, victim: str, defense: str) -> Arrays | None:
 def confidences_of(
     study: Study, victim: str, defense: str, attacker: Attacker, steps: list[int], **changed: object
 ) -> np.ndarray:
-    """The probability of the right class, as the attacker sees it, after so many steps, `[len(steps),N]`.
-
-    changed: as of `attacked`.
-    """
+    """The probability of the right class, as the attacker sees it, after so many steps, `[len(steps),N]`.  changed: as
+    of `attacked`."""
     seen = through(attacker, defense, traits(study, defense))
     made = adversaries(study, attacker.attack, victim, through=seen, snapshots=steps, **{**attacker.changes, **changed})
     name = f"confidence of {victim} with {defense}"

@@ -43,10 +43,8 @@ def label_of(defense: str | Defense) -> str:
 
 @dataclass
 class Study:
-    """What the cells of an experiment share.
-
-    params: params.yaml with the scale's changes.  batch: images per step and per stored shard (default: the scale's).
-    """
+    """What the cells of an experiment share.  params: params.yaml with the scale's changes.  batch: images per step and
+    per stored shard (default: the scale's)."""
 
     params: Params
     scale: Scale
@@ -69,8 +67,8 @@ class Study:
         """The defense called `name` in params.yaml, ready to call; None for "none". A function, such as one of a
         notebook's cell, is taken as it is (`lib.defenses.own`).
 
-        changed: options that differ from params.yaml's. One of NETWORKS in an entry names its network.
-        ValueError for a name or an option that is not there.
+        changed: options that differ from params.yaml's. One of NETWORKS in an entry names its network. ValueError for a
+        name or an option that is not there.
         """
         if name == NONE:
             return None
@@ -171,10 +169,8 @@ def open_study(
 
 
 def outputs(study: Study, name: str, images: Sequence[int], *, features: bool, trained: bool = True) -> np.ndarray:
-    """A network's logits, or its features at the tap that the scale names, `[n,...]` float32.
-
-    images: the indices of the study's images to compute them of.  trained: false for its weights as initialised.
-    """
+    """A network's logits, or its features at the tap that the scale names, `[n,...]` float32, on the study's images of
+    these indices.  trained: false for its weights as initialised."""
     seed = study.params.seed
     network = study.network(name) if trained else zoo.untrained(name, study.scale, seed, study.device)
     module = zoo.cut(network, name, study.scale) if features else network
