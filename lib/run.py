@@ -7,7 +7,6 @@ results/<scale>/<name>/run.json, what changes (seconds, machine, commit) to timi
 line: the cell, the line and the message.
 """
 
-import contextlib
 import functools
 import json
 import logging
@@ -16,7 +15,6 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -141,36 +139,34 @@ def check_needs(name: str, scale: str) -> None:
             raise ValueError("\n".join([f"{name} at the scale {scale} needs what is not here:", *lines]))
 
 
-def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
-    """Execute one notebook; what was done, in words. ValueError as of `explained` and `check_needs`.
-
-    part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
-    store, from which a run without `part` takes them.
-    """
-    scale = settings.load(scale).name
+def execute_stage(name: str, scale: str, **how: object) -> Path:
+    """`execute_notebook`. ValueError as of `check_needs`, and in one line for what a cell or the kernel dies of."""
     check_needs(name, scale)
-    with explained(name, scale):
-        if part is None:
-            return f"wrote {execute_notebook(name, scale).relative_to(settings.ROOT)}"
-        if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
-            raise ValueError(f"--part {part}: give it as in 3/8, the third of eight")
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["COMPANION_PART"] = part
-            execute_notebook(name, scale, results=Path(folder))
-        return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
-
-
-@contextlib.contextmanager
-def explained(name: str, scale: str) -> Iterator[None]:
-    """Around the execution of a notebook: ValueError in one line for what a cell or the kernel dies of."""
     left = f"results/{scale}/{name} is as before, but for {name}.failed.ipynb; what was computed is in the store"
     try:
-        yield
+        return execute_notebook(name, scale, **how)
     except PapermillExecutionError as error:
         raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}; {left}") from None
     except RuntimeError as error:  # of nbclient and jupyter_client; not of a cell
         died = f"the kernel ended before its cells ({error}): was it killed, is memory short?"
         raise ValueError(f"notebooks/{name}.ipynb: {died} {left}") from None
+
+
+def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
+    """Execute one notebook; what was done, in words. ValueError as of `execute_stage`.
+
+    part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
+    store, from which a run without `part` takes them.
+    """
+    scale = settings.load(scale).name
+    if part is None:
+        return f"wrote {execute_stage(name, scale).relative_to(settings.ROOT)}"
+    if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
+        raise ValueError(f"--part {part}: give it as in 3/8, the third of eight")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["COMPANION_PART"] = part
+        execute_stage(name, scale, results=Path(folder))
+    return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
 
 
 def evaluate_defense(defense: str, victim: str | None = None, scale: str | None = None) -> str:
@@ -194,9 +190,7 @@ def evaluate_defense(defense: str, victim: str | None = None, scale: str | None 
         raise ValueError(f"no classifier '{victim}' at the scale {chosen.name}; {choices(victim, classifiers)}")
     if file:
         weights.read_purifier(file)
-    check_needs("h_protocol", chosen.name)
     results = settings.ROOT / "results" / "evaluations" / slug(f"{names[0]} on {victim}")
-    with explained("h_protocol", chosen.name):
-        path = execute_notebook("h_protocol", chosen.name, results=results, defense=defense, victim=victim)
+    path = execute_stage("h_protocol", chosen.name, results=results, defense=defense, victim=victim)
     page = path.parent / "tables" / f"protocol_{slug(names[-1])}.md"
     return f"{page.read_text()}\nwrote {path.relative_to(settings.ROOT)}"
