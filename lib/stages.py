@@ -35,8 +35,7 @@ def guarded(stage: str, scale: str, root: Path = ROOT) -> Iterator[None]:
     """ValueError in one line, at the end, if a file that the stage depends on is not as it was at the beginning."""
     before = dependencies(stage, scale, root)
     yield
-    after = dependencies(stage, scale, root)
-    if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
+    if changed := sorted({name for name, _ in before.items() ^ dependencies(stage, scale, root).items()}):
         others = f" and {len(changed) - 1} more" * (len(changed) > 1)
         raise ValueError(
             f"{changed[0]}{others} changed while {stage} ran, which may have read either version: run it again (what "

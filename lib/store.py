@@ -73,17 +73,13 @@ class Store:
         device: counts by its kind.  words: for the progress bar. A function of a notebook's cell, or an argument that
         holds one, has no file and so no key: it is computed anew each time, in this process, which is said once.
         """
-        from lib.engine import Engine, Job
+        from lib.engine import Engine
 
         with keys.read_once():
-            asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
+            asked = [[self._job(call, device) for call in group] for group in groups]
         pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:
-            missing = {}
-            for call, made in group:
-                if made and not (path := self.path(keys.digest(made))).is_file():
-                    keep = functools.partial(self.write, made, call.cell)
-                    missing[path] = Job(call.function, call.arguments, call.how, keep, made)
+            missing = {path: job for job in group if job.made_from and not (path := self.path(job.made_from)).is_file()}
             if missing:
                 pieces[[*missing][-1]] = [*missing.values()]
         engine, part = self.engine or Engine([device]), os.environ.get("COMPANION_PART")
@@ -92,45 +88,47 @@ class Store:
         for _ in tqdm(done, words, len(groups), initial=there, disable=not words):
             pass
         for group in asked:
-            yield [self._result(call, made, device) for call, made in group]
+            yield [self._result(job, device) for job in group]
 
-    def _made_from(self, call: Call, device: str) -> dict | None:
-        """The record of a call; None, which is said once, where nothing can say what it is made from."""
+    def _job(self, call: Call, device: str) -> "Job":
+        """A call with its record; without one, which is said once, where nothing can say what it is made from."""
+        from lib.engine import Job
+
         try:
-            return keys.record(call.function, call.arguments, device)
+            made_from = keys.record(call.function, call.arguments, device)
         except keys.Unkeyed as error:
+            made_from = {}
             if str(error) not in self.reported:
                 self.reported.add(str(error))
                 print(f"store: {call.cell or call.function.__name__} is not stored: {error}", file=sys.stderr)
-            return None
-
-    def _result(self, call: Call, made_from: dict | None, device: str) -> Arrays:
-        from lib.engine import Job
-
-        if made_from is None:
-            return Job(call.function, call.arguments, call.how, None).compute(device)
-        compute = functools.partial(call.function, *call.arguments, device=device, **call.how)
-        return self.entry(made_from, compute, call.cell)
+        keep = functools.partial(self.write, made_from, call.cell)
+        return Job(call.function, call.arguments, call.how, keep, made_from)
 
     def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
         """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
-        from lib.engine import one_thread
+        from lib.engine import Job
 
-        arrays = read_entry(self.path(keys.digest(made_from)))
+        keep = functools.partial(self.write, made_from, cell)
+        return self._result(Job(lambda device: compute(), (), {}, keep, made_from), made_from["device"].split()[0])
+
+    def _result(self, job: "Job", device: str) -> Arrays:
+        """What a job gives, from the store where it is there."""
+        arrays = read_entry(self.path(job.made_from)) if job.made_from else None
         if arrays is None:
-            with keys.in_force(made_from), one_thread(made_from["device"].split()[0]):
-                arrays = compute()
-            self.write(made_from, cell, arrays)
+            arrays = job.compute(device)
+            if job.made_from:
+                job.done(arrays)
         return arrays
 
     def write(self, made_from: dict, cell: str, arrays: Arrays) -> None:
         """Write an entry, whole or not at all."""
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         payload = encode(arrays, {"made_from": json.dumps(made_from | {"cell": cell}, sort_keys=True)})
-        write_bytes(self.path(keys.digest(made_from)), hashlib.sha256(payload).digest() + payload)
+        write_bytes(self.path(made_from), hashlib.sha256(payload).digest() + payload)
 
-    def path(self, key: str) -> Path:
-        """Where the entry of a key lies."""
+    def path(self, made_from: Mapping) -> Path:
+        """Where the entry of a record lies."""
+        key = keys.digest(made_from)
         return self.root / key[:2] / f"{key}.bin"
 
     def records(self) -> list[tuple[Path, dict]]:
