@@ -114,45 +114,43 @@ class Costs:
         """The cost of a pass. An architecture is measured once: its cost grows with the pixels that it works on."""
         key, spec = (self.key(one.network), one.tap), self.scale.networks.get(one.network)
         if one.kind not in self.known.setdefault(key, {}):
-            self.known[key] |= self.network(one, spec) if spec else self.transform(one)
+            self.known[key] |= self.measured(one, spec)
         times = 1 if spec and fixed_cost(spec) else prod(one.sides)
         return Cost(*(value * times for value in self.known[key][one.kind]))
 
-    def network(self, one: Pass, spec: NetworkSpec) -> dict[str, Cost]:
-        """Forward, and backward to the image where that is asked for; of a pixel, or of an image of any size."""
-        by_file = zoo.family_of(spec).build is None  # the file is the network itself
-        if by_file and zoo.weights_of(one.network, self.scale)[1] is None:
+    def measured(self, one: Pass, spec: NetworkSpec | None) -> dict[str, Cost]:
+        """Forward, and backward to the image where that is asked for; of a pixel, or of an image of any size.  spec: of
+        the network; None for a transform."""
+        function = self.module(one, spec) if spec else defense(**in_unit(self.defenses[one.network], OF_DEFENSES))
+        if function is None:
             self.unmeasured.append(one.network)
-            return {kind: Cost(0.0) for kind in ("forward", "backward")}
-        network = zoo.load(one.network, self.scale if by_file else self.bare, self.device)
-        network = network.to(memory_format=torch.channels_last)
-        self.weights[self.key(one.network)] = sum(part.nbytes for part in network.state_dict().values())
-        module: nn.Module = Tap(network, one.tap) if one.tap else network
-        if spec.task == "classification" and one.kind == "backward" and self.scale.precision == "bf16":
-            module = Bf16(module)
-        small = self.device == "cpu" and spec.task in BY_PIXELS
+            return dict.fromkeys(("forward", "backward"), Cost(0.0))
+        small = not spec or (self.device == "cpu" and spec.task in BY_PIXELS)
         height, width = (min(side, TIMED_SIDE) for side in one.sides) if small else one.sides
-        x = torch.rand(1 if self.device == "cpu" else 8, 3, height, width, device=self.device)
-        share = 1 / len(x) / (1 if fixed_cost(spec) else height * width)
-        return self.measured(module, x, list(x) if spec.task == "detection" else x, one.kind, share)
-
-    def transform(self, one: Pass) -> dict[str, Cost]:
-        """A transform as a defense, of a pixel; backward where a gradient passes it."""
-        made = defense(**in_unit(self.defenses[one.network], OF_DEFENSES))
-        x = torch.rand(1, 3, TIMED_SIDE, TIMED_SIDE, device=self.device)
-        return self.measured(made, x, x, one.kind, 1 / TIMED_SIDE**2)
-
-    def measured(self, function: Callable, x: Tensor, given: object, kind: str, share: float) -> dict[str, Cost]:
-        """Forward of what is given, and if that is the kind backward to x; a share of each."""
+        x = torch.rand(8 if spec and self.device != "cpu" else 1, 3, height, width, device=self.device)
+        given = list(x) if spec and spec.task == "detection" else x
+        share = 1 / len(x) / (1 if spec and fixed_cost(spec) else height * width)
         with one_thread(self.device):
             with torch.no_grad():
                 seconds, memory = timed(lambda: function(given), self.device)
             found = {"forward": Cost(seconds * share, memory * share)}
-            if kind == "backward":
+            if one.kind == "backward":
                 x.requires_grad_(True)
                 both, memory = timed(lambda: torch.autograd.grad(function(x).float().sum(), x), self.device)
                 found["backward"] = Cost(max(both - seconds, 0.0) * share, memory * share)
         return found
+
+    def module(self, one: Pass, spec: NetworkSpec) -> nn.Module | None:
+        """The untrained network of a pass; None for one that is its file, where that is not here."""
+        by_file = zoo.family_of(spec).build is None
+        if by_file and zoo.weights_of(one.network, self.scale)[1] is None:
+            return None
+        network = zoo.load(one.network, self.scale if by_file else self.bare, self.device)
+        network = network.to(memory_format=torch.channels_last)
+        self.weights[self.key(one.network)] = sum(part.nbytes for part in network.state_dict().values())
+        module = Tap(network, one.tap) if one.tap else network
+        half = spec.task == "classification" and one.kind == "backward" and self.scale.precision == "bf16"
+        return Bf16(module) if half else module
 
     def seconds(self, passes: Counter) -> float:
         """Of all passes, one after another on one worker."""

@@ -152,9 +152,9 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
 
 def seconds_behind(study: Study, defense: str, count: int) -> float:
     """A defense alone on the study's first `count` images, seconds per image, the faster of two runs."""
-    front, images = study.defense(defense), unit_images(study.images.images[:count], study.device)
+    function, images = study.defense(defense), unit_images(study.images.images[:count], study.device)
     with torch.inference_mode():
-        return _seconds(study, lambda: front(images).cpu()) / count
+        return _seconds(study, lambda: function(images).cpu()) / count
 
 
 def _seconds(study: Study, run: Callable[[], object]) -> float:

@@ -110,11 +110,11 @@ def purified(
     set, for the names of its classes.
     """
     names, labels = np.array(class_names(source)), study.images.labels.numpy()
-    fronts = {"before": NONE} | ({"after": defense} if defense != NONE else {})
+    defenses = {"before": NONE} | ({"after": defense} if defense != NONE else {})
     predicted = {
-        (name, when): predictions(study, victim, cell.images, front)
+        (name, when): predictions(study, victim, cell.images, chosen)
         for name, cell in cells.items()
-        for when, front in fronts.items()
+        for when, chosen in defenses.items()
     }
     known = top_k(predictions(study, victim, study.images.images), labels, 1)
     lost = sum(predicted[name, "before"].classes[:, 0] != labels for name in cells)
@@ -125,7 +125,7 @@ def purified(
         group = {"adversary": _last(images)}
         if defense != NONE:
             group["purified"] = _last(defended(study, images, defense))
-        for when in fronts:
+        for when in defenses:
             found = predicted[name, when]
             group[when] = names[found.classes[chosen, 0]]
             group[f"{when}_score"] = found.confidence[chosen, 0]
