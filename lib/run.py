@@ -46,7 +46,7 @@ def execute_notebook(
     """
     source = root / "notebooks" / f"{name}.ipynb"
     if not source.exists():
-        known = sorted(path.stem for path in source.parent.glob("*.ipynb"))
+        known = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
         raise FileNotFoundError(f"no notebook '{name}'; {choices(name, known)}")
     results = results or root / "results"
     target = results / scale / name / source.name
