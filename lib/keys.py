@@ -96,15 +96,15 @@ def import_file(path: Path, name: str) -> ModuleType:
     return module
 
 
-def executed() -> list[tuple[str, str]]:
-    """The files of own/ that this process has executed: where each lies, seen from the checkout, and its module."""
+def own_files() -> list[tuple[str, str]]:
+    """The files of own/ that this process has imported: where each lies, seen from the checkout, and its module."""
     own = {name: getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("own.")}
     found = [(Path(file), name) for name, file in own.items() if file]  # a folder has none
     return [(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path), name) for path, name in found]
 
 
-def execute_all(files: Iterable[tuple[str, str]]) -> None:
-    """Execute what `executed` named in another process, with which this one may share no disk."""
+def import_files(files: Iterable[tuple[str, str]]) -> None:
+    """Import what `own_files` named in another process, with which this one may share no disk."""
     for path, name in files:
         if name not in sys.modules:
             import_file(ROOT / path, name)

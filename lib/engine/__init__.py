@@ -107,7 +107,7 @@ class Engine:
             for device in self.devices:
                 devices.put(device)
             self.pool = ProcessPoolExecutor(len(self.devices), context, _begin, (devices,))
-        files = keys.executed()
+        files = keys.own_files()
         waiting, running = iter(list(left.items())), {}
         while True:
             for place, piece in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
@@ -234,7 +234,7 @@ def unpacked(
             del _held[next(iter(_held))]
         return found
 
-    keys.execute_all(files)
+    keys.import_files(files)
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
     unpickler.persistent_load = network
     return unpickler.load()

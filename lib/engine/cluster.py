@@ -81,7 +81,7 @@ class RayEngine(Engine):
         self.actors = self.actors or [self._actor() for _ in self.devices]
         running = {actor.ready.remote(): (actor, None) for actor in self.actors}
         waiting, idle, left = [*range(len(pieces))], [], len(pieces)
-        lost, files = Counter(), keys.executed()
+        lost, files = Counter(), keys.own_files()
         while left:
             (ended, *_), _ = ray.wait([*running])
             actor, place = running.pop(ended)

@@ -6,6 +6,7 @@ Every shard of images is stored as soon as it is done, so a killed run continues
 import dataclasses
 import functools
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -160,13 +161,8 @@ def seconds_behind(study: Study, defense: str, count: int) -> float:
 def _seconds(study: Study, run: Callable[[], object]) -> float:
     """The faster of two runs, of which the first one also warms up. run: ends with its images on the CPU, so that a
     GPU has finished too."""
-    times = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        with one_thread(study.device):
-            run()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+    with one_thread(study.device):
+        return min(timeit.repeat(run, timer=time.perf_counter, repeat=2, number=1))
 
 
 def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
