@@ -9,6 +9,7 @@ import hashlib
 import locale
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,7 +38,7 @@ def given(**options: object) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def begin(stage: str, scale: str | None) -> str:
+def announce(stage: str, scale: str | None) -> str:
     """Say on stderr which stage of the pipeline begins; the scale's name."""
     from lib import timings
 
@@ -60,7 +61,7 @@ def run(
     from lib import run
     from lib.report import tables
 
-    begin(notebook, scale)
+    announce(notebook, scale)
     print(tables.not_fetched(settings.load(scale), notebook) or run.stage(notebook, scale, part))
 
 
@@ -87,7 +88,7 @@ def train(
     place, changed, asked = root or settings.ROOT, given(images=images, render=render), settings.params()
     if everything and workers > 1:
         raise ValueError("--workers share the training of one network; --all trains several side by side")
-    with stages.unchanged("train", begin("train", scale)) if everything else contextlib.nullcontext():
+    with stages.guarded("train", announce("train", scale)) if everything else contextlib.nullcontext():
         from lib.training import runner
 
         if everything:
@@ -137,9 +138,8 @@ def defend(
     """Apply a defense to every image of a folder, at its own size; on the GPU where there is one."""
     from lib import folders
 
-    options = {"quality": quality, "weight": weight, "window": window}
-    options |= {"weights": weights, "dynamic": dynamic, "seed": seed, "tile": tile}
-    print(folders.defend_folder(kind, source, target, scale, **given(**options)))
+    options = given(quality=quality, weight=weight, window=window, weights=weights, dynamic=dynamic)
+    print(folders.defend_folder(kind, source, target, scale, **options, **given(seed=seed, tile=tile)))
 
 
 @app.command()
@@ -154,8 +154,8 @@ def evaluate(
     """
     from lib import run
 
-    begin("h_protocol", scale)
-    print(run.evaluate(defense, victim, scale))
+    announce("h_protocol", scale)
+    print(run.evaluate_defense(defense, victim, scale))
 
 
 @app.command()
@@ -217,8 +217,7 @@ def report(
     """Evaluate every claim of the supplement and compare every number, from the stored frames."""
     from lib import stages
 
-    stage = stages.running("report", begin("report", scale)) if part == "all" else contextlib.nullcontext()
-    with stage:
+    with stages.running("report", announce("report", scale)) if part == "all" else contextlib.nullcontext():
         from lib.report import writing
 
         text = writing.report_part(settings.load(scale), part, csv)
@@ -253,7 +252,7 @@ def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
     from lib import stages
 
-    name = begin("site", scale)
+    name = announce("site", scale)
     with stages.running("site", name):
         from lib.report import site
 
@@ -325,12 +324,11 @@ def zoo(
         print(tabulate(rows, headers="keys"))
         if any(row["verdict"] == "differs" for row in rows):
             raise typer.Exit(1)
-        return
-    if name:
+    elif name:
         print(f"{name}: {get_network(name, chosen)}")
-        return
-    rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
-    print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
+    else:
+        rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
+        print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
 
 
 @app.command()
@@ -341,7 +339,7 @@ def plan(
     """What a scale needs and costs on this device, before it runs: passes, hours, memory, disk, what is missing."""
     from lib import costs, zoo
 
-    print(costs.report(scale, zoo.device_here(device)))
+    print(costs.report_costs(scale, zoo.device_here(device)))
 
 
 @app.command()
@@ -413,8 +411,6 @@ def export(cell: Annotated[str, typer.Argument(help="a pattern such as 'SSP on V
 @store.command()
 def move(target: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder")]) -> None:
     """Move the stored results to another disk; COMPANION_STORE then names the place."""
-    import shutil
-
     from lib.store import folder
 
     if target.exists():
@@ -434,14 +430,14 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (OSError, ValueError, TypeError, MemoryError, FloatingPointError, RuntimeError) as error:
-        if (line := in_words(error)) is None:
+        if (line := error_line(error)) is None:
             raise
         print(f"companion: {line}", file=sys.stderr)
         return 1
     return 0
 
 
-def in_words(error: Exception) -> str | None:
+def error_line(error: Exception) -> str | None:
     """What went wrong, in one line; None for an error of the code, whose traceback is needed."""
     said = " ".join(str(error).split())
     kept = "; what was computed is in the store" * ("is in the store" not in said)

@@ -38,7 +38,7 @@ def function_in(file: str, name: str) -> Callable:
 def _module(path: Path, file: str) -> ModuleType:
     """The executed file; ValueError in one line where it fails."""
     try:
-        return keys.execute(path, ".".join(Path(file).with_suffix("").parts), ROOT)
+        return keys.import_file(path, ".".join(Path(file).with_suffix("").parts))
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"{file} cannot be loaded: {why} (in a notebook: restart the kernel after an edit)") from error

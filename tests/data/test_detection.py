@@ -9,7 +9,7 @@ from pycocotools import mask
 
 from lib.data import world
 from lib.data.detection import coco_format, load_coco
-from lib.experiment.evaluation import check_truth
+from lib.experiment.evaluation import check_classes
 from lib.tasks.precision import Detections, evaluate_boxes
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
@@ -209,9 +209,9 @@ def test_a_category_that_the_detector_does_not_know_is_refused(coco):
     known = SimpleNamespace(task="detection", classes=89, background=False)
     study = SimpleNamespace(images=load_coco(coco), scale=SimpleNamespace(networks={"Net": known}))
     with pytest.raises(ValueError, match="category 90 of the images is unknown to Net, which has 89"):
-        check_truth(study, "Net")
+        check_classes(study, "Net")
     known.classes = 90
-    check_truth(study, "Net")
+    check_classes(study, "Net")
 
 
 # --- the embedded data set

@@ -493,9 +493,9 @@ def test_hits_are_predictions_of_the_class_that_was_aimed_at(study, which):
 
 @pytest.mark.parametrize(("defense", "seeds"), [("none", 1), ("JPEG", 1), ("NRP", 1), ("NRP dynamic", 3), ("noise", 3)])
 def test_a_frame_has_a_cell_per_seed_of_a_random_defense_and_says_who_attacks(study, defense, seeds):
-    frame = against(study, VICTIM, defense, Attacker("mine", than="clean"), 3, label="other", steps=1)
+    frame = against(study, VICTIM, defense, Attacker("mine", than="clean"), 3, steps=1)
     assert frame.cells["seed"].tolist() == list(range(seeds))
-    assert set(frame.cells["attacker"]) == {"other"} and set(frame.cells["than"]) == {"clean"}
+    assert set(frame.cells["attacker"]) == {"mine"} and set(frame.cells["than"]) == {"clean"}
     bare = behind(study, VICTIM, defense, clean(study), 3, "clean")
     assert set(bare.cells["attacker"]) == {"clean"} and set(bare.cells["than"]) == {""}
     found = top1(bare)
