@@ -103,11 +103,11 @@ class Results:
 
     def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
         """Write a figure; byte-identical for equal content."""
-        from lib.report.figures.style import write  # matplotlib, which a table need not wait for
+        from lib.report.figures.style import write_figure  # matplotlib, which a table need not wait for
 
         if self.note:
             figure.text(0.5, 0.5, "DRY RUN", ha="center", va="center", fontsize=40, color="red", alpha=0.3, rotation=30)
-        return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
+        return [write_figure(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
     def save_metrics(self, metrics: dict) -> None:
         """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
