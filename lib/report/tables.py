@@ -199,7 +199,7 @@ def show(results: Results, name: str, frame: Frame) -> Markdown:
     table = tables()[name]
     scale, found = settings.load(results.scale), list(cells(table, frame))
     shown = [frame.where(**table.where | column.where) for column in table.columns.values()]
-    differ = facts.concerning(facts.differences(scale, [table.stage]), join(shown))
+    differ = facts.concerning(facts.paper_differences(scale, [table.stage]), join(shown))
     return results.save_table(name, wide(table, found, frame, scale), long(found), note=facts.listed(differ))
 
 
