@@ -21,8 +21,8 @@ FACTS = {
     "cda_cost": "what a generator costs per image, and SSP",
 }
 # Endings of files, and what --format calls them.
-DRAWN = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
-PRINTED = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
+FIGURE_FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
+TABLE_FORMATS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 
 
 def titles() -> dict[str, str]:
@@ -61,7 +61,7 @@ def draw(
     put it; others go to results/<scale>/redrawn/, called figure_04-slides, figure_04-selected or
     figure_04-slides-selected. ValueError for what there is not.
     """
-    name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, DRAWN)
+    name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, FIGURE_FORMATS)
     if style not in LOOKS:
         raise ValueError(f"no style '{style}'; {choices(style, LOOKS)}")
     figure = redraw(results, name, LOOKS[style], only, images)
@@ -78,7 +78,7 @@ def draw(
 
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
-    name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
+    name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, TABLE_FORMATS) or "markdown"
     text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}"))
     if kind == "latex":
         from lib.report.latex import latex
@@ -115,6 +115,6 @@ def listing(results: Results) -> str:
     for name, title in stored(results).items():
         there = results.files(f"tables/{name}.csv")
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
-    lines.append(f"every figure: --style {'|'.join(LOOKS)}, --format {'|'.join(DRAWN.values())}, --out FILE")
-    lines.append(f"every table: --format {'|'.join(PRINTED.values())}, --out FILE")
+    lines.append(f"every figure: --style {'|'.join(LOOKS)}, --format {'|'.join(FIGURE_FORMATS.values())}, --out FILE")
+    lines.append(f"every table: --format {'|'.join(TABLE_FORMATS.values())}, --out FILE")
     return "\n".join(lines)
