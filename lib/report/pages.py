@@ -103,10 +103,8 @@ def figure_block(site: Site, name: str, up: str = "") -> str:
     heading, command, says = name.capitalize(), f"dvc repro {stage}", ""
     if drawing := FIGURES.get(name):
         number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
-        heading, command = (
-            f"{drawing.item}: {drawing.title}",
-            f"companion figures {number} --scale {site.results.scale}",
-        )
+        heading = f"{drawing.item}: {drawing.title}"
+        command = f"companion figures {number} --scale {site.results.scale}"
         judged = verdicts(site.results, name)
         says = caption(site.results, name) + (f" [Verdicts]({up}claims.md): {judged}." if judged else "") + "\n\n"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)

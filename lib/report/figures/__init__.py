@@ -92,13 +92,12 @@ def redraw(
     commas part both. KeyError for an unknown figure, FileNotFoundError where nothing is stored yet, ValueError for a
     choice that the figure has not.
     """
-    drawing, data = FIGURES[name], figure_data(results, name)
+    drawing, data, names = opened(results, name)
     if images is not None:
         if not isinstance(data, Grid):
             raise ValueError(f"{name} has no --images; it has {options(results, name)}")
         data = data._replace(rows=[data.rows[k] for k in chosen(range(len(data.rows)), images, "image")])
     if only is not None:
-        names = selectable(drawing, data)
         places = sorted(chosen(names, only, drawing.of))
         if isinstance(data, Grid):
             rows = [[row[k] for k in places] for row in data.rows]
@@ -114,15 +113,14 @@ def redraw(
     return figure
 
 
-def figure_data(results: Results, name: str) -> pd.DataFrame | Grid:
-    """The stored data of a figure; FileNotFoundError where there are none yet."""
+def opened(results: Results, name: str) -> tuple[Drawing, pd.DataFrame | Grid, list[str]]:
+    """A figure, its stored data, and the names that --only chooses from."""
     drawing = FIGURES[name]
-    return results.load_data(name) if drawing.data == "data" else drawing.column(results.load_pictures(name))
-
-
-def selectable(drawing: Drawing, data: pd.DataFrame | Grid) -> list[str]:
-    """What --only chooses from."""
-    return data.titles if isinstance(data, Grid) else every(data[drawing.column])
+    if drawing.data == "data":
+        data = results.load_data(name)
+        return drawing, data, every(data[drawing.column])
+    grid = drawing.column(results.load_pictures(name))
+    return drawing, grid, grid.titles
 
 
 def chosen(names: Sequence, asked: str, of: str) -> list[int]:
@@ -131,7 +129,7 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
     ValueError says what there is.
     """
     names, found = [str(name) for name in names], []
-    for text in (part.strip() for part in asked.split(",")):
+    for text in map(str.strip, asked.split(",")):
         exact = [k for k, name in enumerate(names) if text.lower() == name.lower()]
         fitting = exact or [k for k, name in enumerate(names) if text and text.lower() in name.lower()]
         if not fitting:
@@ -144,9 +142,9 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
 
 def options(results: Results, name: str) -> str:
     """The options of a figure and what they choose from, in one line; FileNotFoundError where nothing is stored yet."""
-    drawing, data = FIGURES[name], figure_data(results, name)
+    drawing, data, names = opened(results, name)
     images = f"--images (0 to {len(data.rows) - 1}), " if isinstance(data, Grid) else ""
-    return f"{images}--only ({drawing.of}s: {'; '.join(selectable(drawing, data))})"
+    return f"{images}--only ({drawing.of}s: {'; '.join(names)})"
 
 
 def shown(results: Results, name: str) -> Markdown:
