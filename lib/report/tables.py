@@ -251,6 +251,6 @@ def trend(frame: Frame, task: str, score: str) -> pd.DataFrame:
     parts = []
     for line, (defense, attack) in lines.items():
         found = estimates(frame.where(attack=attack, defense=defense), ["victim", "eps"], score)
-        parts.append(found.assign(task=task, metric=score, line=line).sort_values("eps", kind="stable"))
-    columns = ["task", "victim", "metric", "line", "eps", "value", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True)[columns]
+        labels = {"task": task, "victim": found.pop("victim"), "metric": score, "line": line}
+        parts.append(pd.concat([pd.DataFrame(labels), found], axis=1).sort_values("eps", kind="stable"))
+    return pd.concat(parts, ignore_index=True)

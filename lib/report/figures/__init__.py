@@ -92,7 +92,7 @@ def redraw(
     commas part both. KeyError for an unknown figure, FileNotFoundError where nothing is stored yet, ValueError for a
     choice that the figure has not.
     """
-    drawing, data, names = opened(results, name)
+    drawing, data, names = opened_figure(results, name)
     if images is not None:
         if not isinstance(data, Grid):
             raise ValueError(f"{name} has no --images; it has {options(results, name)}")
@@ -113,7 +113,7 @@ def redraw(
     return figure
 
 
-def opened(results: Results, name: str) -> tuple[Drawing, pd.DataFrame | Grid, list[str]]:
+def opened_figure(results: Results, name: str) -> tuple[Drawing, pd.DataFrame | Grid, list[str]]:
     """A figure, its stored data, and the names that --only chooses from."""
     drawing = FIGURES[name]
     if drawing.data == "data":
@@ -142,7 +142,7 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
 
 def options(results: Results, name: str) -> str:
     """The options of a figure and what they choose from, in one line; FileNotFoundError where nothing is stored yet."""
-    drawing, data, names = opened(results, name)
+    drawing, data, names = opened_figure(results, name)
     images = f"--images (0 to {len(data.rows) - 1}), " if isinstance(data, Grid) else ""
     return f"{images}--only ({drawing.of}s: {'; '.join(names)})"
 

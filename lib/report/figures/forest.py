@@ -53,7 +53,11 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
         words = f"{name}  {cases['brief'].iloc[0] or cases['says'].iloc[0]}"
         text = textwrap.wrap(words, LETTERS, max_lines=LINES, placeholder=" …")
         rows.append(Row(text, cases, max(LINE * len(text), CASE * len(cases)) + GAP))
-    columns = halves(rows) if len(rows) > MOST and not look.wide else [rows]
+    columns = [rows]
+    if len(rows) > MOST and not look.wide:  # two of about the same height
+        heights = np.cumsum([row.height for row in rows])
+        place = int(np.abs(heights - heights[-1] / 2).argmin()) + 1
+        columns = [rows[:place], rows[place:]]
     tall = max(sum(row.height for row in column) for column in columns)
     size = min(look.scale, (look.height - FRAME * look.scale) / tall if look.wide else look.scale)
     if size < SMALLEST:
@@ -66,13 +70,6 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     signs.append(Patch(color=COLOURS[2], alpha=0.18, linewidth=0, label="where the claim expects it"))
     figure.legend(handles=signs, loc="outside lower center", ncols=5, frameon=False, fontsize=8 * look.scale)
     return figure
-
-
-def halves(rows: list[Row]) -> list[list[Row]]:
-    """The rows in two columns of about the same height."""
-    heights = np.cumsum([row.height for row in rows])
-    place = int(np.abs(heights - heights[-1] / 2).argmin()) + 1
-    return [rows[:place], rows[place:]]
 
 
 def _column(axes: Axes, rows: list[Row], tall: float, size: float) -> None:

@@ -72,13 +72,14 @@ class Look(NamedTuple):
         if entries is None:
             signs = [axes.get_legend_handles_labels() for axes in figure.axes]
             entries = {name: sign for pair in signs for sign, name in zip(*pair, strict=True)}
-        beside, ncols = self.wide and not below, 1
-        for columns in range(1 if beside else min(most, len(entries)), 1, -1):
+        beside, fontsize = self.wide and not below, size * self.scale
+
+        def fits(columns: int) -> bool:
             letters = sum(HANDLE + max(map(len, column)) for column in np.array_split(list(entries), columns))
-            if letters * LETTER * size * self.scale <= figure.get_figwidth():
-                ncols = columns
-                break
-        loc, fontsize = "outside right center" if beside else "outside lower center", size * self.scale
+            return letters * LETTER * fontsize <= figure.get_figwidth()
+
+        ncols = next(filter(fits, range(1 if beside else min(most, len(entries)), 1, -1)), 1)
+        loc = "outside right center" if beside else "outside lower center"
         figure.legend(entries.values(), entries, loc=loc, ncols=ncols, frameon=False, fontsize=fontsize, **more)
 
 
