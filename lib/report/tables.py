@@ -160,9 +160,8 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
 
     The paper's numbers stand beside ours, or in a row below where a heading stands for several columns.
     """
-    order = sorted(
-        found, key=lambda cell: cell.place
-    )  # a first row without a number must not change the columns' order
+    # By place: a first row without a number must not change the columns' order.
+    order = sorted(found, key=lambda cell: cell.place)
     best = {c.heading: max(o.estimate.value for o in found if o.heading == c.heading) for c in order}
     printed = {cell.heading for cell in found if cell.paper is not None}
     rows, below = [], any(map(fields, table.columns))
