@@ -19,6 +19,8 @@ from lib.report.claims import findings
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
 
+SITE_FILES = Path(__file__).parent / "site_files"  # the start page, the settings of MkDocs and the look
+
 
 class Site(NamedTuple):
     """What the pages are made from.
@@ -64,33 +66,16 @@ def markdown_pages(site: Site) -> dict[str, str]:
 def start(site: Site) -> str:
     """The start page: the claims, the seven tables, how to redraw."""
     scale = site.results.scale
-    found = absent("tables/claims.csv", scale)
+    found, tables = absent("tables/claims.csv", scale), []
     if site.find("tables/claims.csv"):
         more = "[Every claim](claims.md), [in words](guides/results.md), [how verdicts come about](guides/method.md)."
         found = f"{findings([site.results])}\n{more}"
-    parts = [
-        "# A Self-supervised Approach for Adversarial Robustness: the supplement, reproduced",
-        "The results of the companion of the supplementary material of Naseer et al. (CVPR 2020) at the scale "
-        f"`{scale}`: {NOTES.get(scale, scale)}. Where the paper prints a number, it stands beside ours; "
-        "brackets hold 95 % intervals. One page per appendix, with prose, tables, figures and code; "
-        "the search looks through all of it.",
-        "## What was found",
-        found,
-        figure_block(site, "claims"),
-    ]
     for name, printed in published.TABLES.items():
         stage = site.maker(f"tables/{name}.md")
         link = f"[{title(site, stage)}](notebooks/{stage}.md)" if stage in site.appendices else ""
-        parts += [f"## {_item(name)}: {printed['title']}", link, table_block(site, name)]
-    parts += [
-        "## Redraw and run again",
-        "From the stored results, in seconds, without attacking anything:",
-        f"```text\ncompanion figures --scale {scale}\ncompanion figures 6 --scale {scale} --format pdf\n"
-        f"companion table 6 --scale {scale}\n```",
-        f"From the start, and only what has changed (`scale: {scale}` in `params.yaml`):",
-        "```text\ndvc repro\ndvc repro c_fsa\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
+        tables += [f"## {_item(name)}: {printed['title']}", link, table_block(site, name)]
+    parts = {"found": found, "figure": figure_block(site, "claims"), "tables": "\n\n".join(tables)}
+    return read_text(SITE_FILES / "start.md").format(scale=scale, note=NOTES.get(scale, scale), **parts)
 
 
 def figure_block(site: Site, name: str, up: str = "") -> str:

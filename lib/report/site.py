@@ -21,10 +21,9 @@ from traitlets.config import Config
 from lib import settings, timings
 from lib.atomic import replace_folder
 from lib.reading import read_json, read_text
-from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
+from lib.report.pages import SITE_FILES, Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
-SITE_FILES = Path(__file__).parent / "site_files"
 # What pages show and link to; the notebooks become pages.
 COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
 RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
