@@ -62,7 +62,7 @@ def run(
     from lib.report import tables
 
     announce(notebook, scale)
-    print(tables.not_fetched(settings.load(scale), notebook) or run.stage(notebook, scale, part))
+    print(tables.mark_not_fetched(settings.load(scale), notebook) or run.stage(notebook, scale, part))
 
 
 @app.command()

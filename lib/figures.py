@@ -5,7 +5,8 @@ from pathlib import Path
 from lib.reading import read_text
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
-from lib.report.figures.style import STYLES, write
+from lib.report.figures.style import LOOKS, write_figure
+from lib.report.latex import latex
 from lib.report.results import Results
 from lib.report.tables import tables
 from lib.settings.base import choices
@@ -21,8 +22,8 @@ FACTS = {
     "cda_cost": "what a generator costs per image, and SSP",
 }
 # Endings of files, and what --format calls them.
-DRAWN = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
-PRINTED = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
+FIGURE_FORMATS = {".svg": "svg", ".pdf": "pdf", ".png": "png"}
+TABLE_FORMATS = {".md": "markdown", ".csv": "csv", ".tex": "latex"}
 
 
 def titles() -> dict[str, str]:
@@ -56,38 +57,33 @@ def draw(
 ) -> str:
     """Redraw a figure; the paths of its files.
 
-    item: its number or name.  style: a name of STYLES.  images: which of a figure of pictures, such as "0,2".  only:
-    which lines, columns, panels, victims or attacks.  Without `out`, the figure as it is committed goes where its stage
-    put it; others go to results/<scale>/redrawn/, called figure_04-slides, figure_04-selected or
-    figure_04-slides-selected. ValueError for what there is not.
+    item: its number or name.  style: a name of LOOKS.  images, only: see `redraw`.  Without `out`, the figure as it is
+    committed goes where its stage put it; others go to results/<scale>/redrawn/, such as figure_04-slides-selected.
+    ValueError for what there is not.
     """
-    name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, DRAWN)
-    if style not in STYLES:
-        raise ValueError(f"no style '{style}'; {choices(style, STYLES)}")
-    figure = redraw(results, name, STYLES[style], only, images)
+    name, ending = resolve(item, FIGURES, "figure"), chosen_format(format, out, FIGURE_FORMATS)
+    if style not in LOOKS:
+        raise ValueError(f"no style '{style}'; {choices(style, LOOKS)}")
+    figure = redraw(results, name, LOOKS[style], only, images)
     if out:
-        return str(write(figure, out))
-    marks = ["slides"] if style == "slides" else []
-    marks += ["selected"] if only or images else []
+        return str(write_figure(figure, out))
+    marks = [mark for mark, there in {"slides": style == "slides", "selected": only or images}.items() if there]
     stored = results.find(f"{FIGURES[name].data}/{name}.*")
     folder = results.root / "redrawn" if marks else stored.parents[1] / "figures"
     stem, kinds = "-".join([name, *marks]), [ending] if ending else ["svg", "png"]
-    paths = [write(figure, folder / f"{stem}.{kind}") for kind in kinds]
+    paths = [write_figure(figure, folder / f"{stem}.{kind}") for kind in kinds]
     return "\n".join(f"results/{path.relative_to(results.root.parent)}" for path in paths)
 
 
 def table(results: Results, item: str, format: str | None = None, out: Path | None = None) -> str:
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
-    name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
-    text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}"))
-    if kind == "latex":
-        from lib.report.latex import latex
-
-        text = latex(text)
+    name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, TABLE_FORMATS) or "markdown"
+    text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}")).rstrip()
+    text = latex(text) if kind == "latex" else text
     if out is None:
-        return text.rstrip()
+        return text
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text.rstrip() + "\n")
+    out.write_text(text + "\n")
     return str(out)
 
 
@@ -115,6 +111,6 @@ def listing(results: Results) -> str:
     for name, title in stored(results).items():
         there = results.files(f"tables/{name}.csv")
         lines.append(f"  table {name:<16}  {'stored ' if there else 'missing'}  {title}")
-    lines.append(f"every figure: --style {'|'.join(STYLES)}, --format {'|'.join(DRAWN.values())}, --out FILE")
-    lines.append(f"every table: --format {'|'.join(PRINTED.values())}, --out FILE")
+    lines.append(f"every figure: --style {'|'.join(LOOKS)}, --format {'|'.join(FIGURE_FORMATS.values())}, --out FILE")
+    lines.append(f"every table: --format {'|'.join(TABLE_FORMATS.values())}, --out FILE")
     return "\n".join(lines)

@@ -263,7 +263,7 @@ def test_the_table_tells_the_size_of_the_perturbation(study, attack):
     clean, adversary = (seen.pictures[kind].astype(float) for kind in (ORIGINAL, ADVERSARY))
     assert np.array_equal(seen.levels, np.abs(adversary - clean).reshape(3, -1).max(1)) and (seen.levels == 4).all()
     mean_square = ((adversary - clean) ** 2).reshape(3, -1).mean(1)
-    table = report.table(seen)
+    table = report.outcome_table(seen)
     assert np.allclose(table["PSNR (dB)"], 20 * np.log10(255) - 10 * np.log10(mean_square), atol=0.06)
     assert list(table["image"]) == study.images.ids and "behind NRP" in table
 
@@ -282,7 +282,7 @@ def made_up(before, after, defended=None):
 
 def test_the_outcomes_are_told_apart():
     seen = made_up([0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 2, 1])
-    table = report.table(seen)
+    table = report.outcome_table(seen)
     assert list(table["outcome"]) == [
         "unchanged",
         "changed, restored",
@@ -290,7 +290,7 @@ def test_the_outcomes_are_told_apart():
         "changed by the defense",
     ]
     assert list(table["behind MF 3"]) == ["cat, 25 %", "cat, 25 %", "hen, 25 %", "dog, 25 %"]
-    assert list(report.table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
+    assert list(report.outcome_table(made_up([0, 0], [0, 1]))["outcome"]) == ["unchanged", "changed"]
 
 
 @pytest.mark.parametrize("defended, columns", [([0, 2], 4), (None, 3)])
@@ -301,7 +301,7 @@ def test_the_figure_has_a_row_per_image_and_says_what_the_victim_sees(defended, 
     captions = [axes.get_title() for axes in figure.axes]
     first = ["original\ncat\n25 %", "adversary\ndog\n✗ 25 %", "difference × 10\nat most 16 levels"]
     assert captions[:3] == first and captions[columns + 1] == "cat\n✓ 25 %"
-    assert report.picture(made_up([0, 0], [1, 0], defended)).data.startswith(b"\x89PNG")
+    assert report.shown_figure(made_up([0, 0], [1, 0], defended)).data.startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -306,9 +306,9 @@ def test_the_key_has_the_file_its_imports_and_the_options(study, folder, tmp_pat
 
 
 def test_own_attacks_are_in_the_table_of_parameters_with_their_file():
-    chosen = settings.params().attacks
     spec = OwnAttack(file="own/mine.py", eps=16, step=1.6, looks_at="features")
-    row = facts.attack_parameters(chosen, chosen, {"Mine": spec}).iloc[-1].tolist()
+    used = settings.params().model_copy(update={"own_attacks": {"Mine": spec}})
+    row = facts.attack_parameters(used, settings.load("mini")).iloc[-1].tolist()
     assert row == ["Mine", "eps 16, step 1.6", "same", "own: own/mine.py, on features"]
 
 

@@ -103,8 +103,8 @@ def _named(labels: np.ndarray, names: dict[int, str]) -> np.ndarray:
 def purified(
     study: Study, cells: dict[str, Adversaries], victim: str, defense: str, examples: int, source: Data
 ) -> dict[str, np.ndarray]:
-    """What Figures 2 and 7 to 9 show, see `figures.pictures.removed`: the first images that the victim knows when clean
-    and no more under the attacks, or under most of them.
+    """What Figures 2 and 7 to 9 show, see `figures.pictures.purified`: the first images that the victim knows when
+    clean and no more under the attacks, or under most of them.
 
     cells: name of the group of rows -> adversaries.  defense: "none" shows nothing purified.  source: the images' data
     set, for the names of its classes.

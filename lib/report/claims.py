@@ -434,7 +434,7 @@ def claims_page(judged: pd.DataFrame, scale: str) -> str:
     found = summary(judged)
     unjudged, others = found["verdict"] == "not judged", with_other_seeds(Results(scale))
     for appendix, part in found[~unjudged].groupby("appendix", sort=False):
-        notes = facts.differences(settings.load(scale), sorted(set(part["source"])))
+        notes = facts.paper_differences(settings.load(scale), sorted(set(part["source"])))
         parts.append(f"## Appendix {appendix}\n\n{_table(part, others)}\n\n{facts.listed(notes)}\n")
     if unjudged.any():
         parts.append(f"## Claims without a verdict here, and why\n\n{_table(found[unjudged], others)}\n")

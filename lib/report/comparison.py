@@ -44,7 +44,7 @@ def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
         frame = results.load_frame(table.stage)
     except FileNotFoundError:
         return "its notebook has not run at this scale"
-    found = tables.cells(table, frame)
+    found = tables.table_numbers(table, frame)
     return {(tables.label_text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in found}
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_samples, silhouette_score
+from sklearn.metrics import silhouette_samples
 
 
 def pick(labels: np.ndarray, names: Sequence[str], groups: dict | None, classes: int, seed: int) -> pd.DataFrame:
@@ -27,34 +27,35 @@ def pick(labels: np.ndarray, names: Sequence[str], groups: dict | None, classes:
     return pd.DataFrame(rows)
 
 
+def _flattened(vectors: np.ndarray) -> np.ndarray:
+    return vectors.reshape(len(vectors), -1).astype(np.float64)
+
+
 def embed(space: str, vectors: np.ndarray, classes: Sequence[str], seed: int) -> pd.DataFrame:
     """The t-SNE of `vectors` `[n,...]` (flattened): columns space, class, x, y, silhouette.
 
-    Perplexity 30, or a quarter of n where that is less; started from the principal components. silhouette is that of
-    the vectors, not of their drawing; -1 to 1, about 0 where classes overlap.
+    Perplexity 30, or a quarter of n where that is less; started from the principal components. silhouette is the mean
+    over the vectors, not their drawing; -1 to 1, about 0 where classes overlap.
     """
-    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
-    perplexity = min(30, len(flat) // 4)
-    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(flat)
-    score = float(silhouette_score(flat, classes))
-    return pd.DataFrame(
-        {"space": space, "class": list(classes), "x": points[:, 0], "y": points[:, 1], "silhouette": score}
-    )
+    tsne = TSNE(perplexity=min(30, len(vectors) // 4), init="pca", random_state=seed)
+    x, y = tsne.fit_transform(_flattened(vectors)).T
+    score = float(silhouettes(vectors, classes).mean())
+    return pd.DataFrame({"space": space, "class": list(classes), "x": x, "y": y, "silhouette": score})
 
 
 def silhouettes(vectors: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """One silhouette per image `[n]`, -1 to 1, of `vectors` `[n,...]` (flattened)."""
-    return silhouette_samples(vectors.reshape(len(vectors), -1).astype(np.float64), classes)
+    return silhouette_samples(_flattened(vectors), classes)
 
 
 def projected(vectors: np.ndarray, dimensions: int) -> np.ndarray:
     """The first principal components of `vectors` `[n,...]`, `[n,dimensions]`; at most n - 1, which keep every
     distance."""
-    flat = vectors.reshape(len(vectors), -1).astype(np.float64)
+    flat = _flattened(vectors)
     return PCA(min(dimensions, len(flat) - 1, flat.shape[1]), svd_solver="full").fit_transform(flat)
 
 
-def figure_03(
+def silhouette_controls(
     logits: dict[str, np.ndarray],
     features: dict[str, np.ndarray],
     untrained: np.ndarray,

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.report.figures.pictures import Picture, captioned, changed, marked
+from lib.report.figures.pictures import Picture, captioned, difference, prediction
 from lib.report.figures.style import PAPER
 
 if TYPE_CHECKING:
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from lib.tasks.predictions import Prediction
 
 ORIGINAL, ADVERSARY, DEFENDED, TIMES_TEN = "original", "adversary", "defended", "difference × 10"
+# Does the victim still predict the original's class: under the attack, and behind the defense if there is one?
+OUTCOMES = {
+    (True,): "unchanged",
+    (False,): "changed",
+    (True, True): "unchanged",
+    (True, False): "changed by the defense",
+    (False, True): "changed, restored",
+    (False, False): "changed, not restored",
+}
 
 
 class Examples(NamedTuple):
@@ -47,32 +56,26 @@ class Examples(NamedTuple):
         """The largest difference of each image `[N]`, 0 to 255."""
         return np.abs(self.differences).max(1).astype(int)
 
-
-def outcomes(seen: Examples) -> list[str]:
-    """What happened to the victim's class of each image, in words."""
-    first = seen.predicted[ORIGINAL].classes[:, 0]
-    same = {kind: predicted.classes[:, 0] == first for kind, predicted in seen.predicted.items()}
-    if DEFENDED not in same:
-        return np.where(same[ADVERSARY], "unchanged", "changed").tolist()
-    unchanged = np.where(same[DEFENDED], "unchanged", "changed by the defense")
-    changed = np.where(same[DEFENDED], "changed, restored", "changed, not restored")
-    return np.where(same[ADVERSARY], unchanged, changed).tolist()
+    @property
+    def unchanged(self) -> dict[str, np.ndarray]:
+        """Whether the victim predicts the original's class, `[N]` by kind of picture."""
+        first = self.predicted[ORIGINAL].classes[:, 0]
+        return {kind: predicted.classes[:, 0] == first for kind, predicted in self.predicted.items()}
 
 
-def table(seen: Examples) -> pd.DataFrame:
+def outcome_table(seen: Examples) -> pd.DataFrame:
     """A row per image: the victim's class before, after and behind the defense; what changed; how far it is."""
     heads = {ORIGINAL: "before", ADVERSARY: "after", DEFENDED: f"behind {seen.defense}"}
-    predicted = {
-        heads[kind]: [
-            f"{seen.classes[label]}, {100 * score:.0f} %"
-            for label, score in zip(found.classes[:, 0], found.confidence[:, 0], strict=True)
-        ]
-        for kind, found in seen.predicted.items()
-    }
+    predicted = {}
+    for kind, found in seen.predicted.items():
+        first = zip(found.classes[:, 0], found.confidence[:, 0], strict=True)
+        predicted[heads[kind]] = [f"{seen.classes[label]}, {100 * score:.0f} %" for label, score in first]
     with np.errstate(divide="ignore"):  # nothing differs: infinite
         psnr = 10 * np.log10(255**2 / np.square(seen.differences).mean(1))
+    same = zip(*(unchanged.tolist() for kind, unchanged in seen.unchanged.items() if kind != ORIGINAL), strict=True)
+    outcomes = [OUTCOMES[each] for each in same]
     measured = {"largest difference (levels)": seen.levels, "PSNR (dB)": psnr.round(1)}
-    return pd.DataFrame({"image": seen.names, **predicted, "outcome": outcomes(seen), **measured})
+    return pd.DataFrame({"image": seen.names, **predicted, "outcome": outcomes, **measured})
 
 
 def figure(seen: Examples) -> Figure:
@@ -82,12 +85,12 @@ def figure(seen: Examples) -> Figure:
     """
     columns = [ORIGINAL, ADVERSARY, TIMES_TEN, *([DEFENDED] if DEFENDED in seen.predicted else [])]
     rows = [(name, [_picture(seen, kind, row) for kind in columns]) for row, name in enumerate(seen.names)]
-    drawn = captioned([rows], PAPER._replace(height=math.inf))
+    drawn = captioned({"": rows}, PAPER._replace(height=math.inf))
     drawn.suptitle(f"{seen.attack}; classes and probabilities by {seen.victim}", fontsize=8, y=0.995)
     return drawn
 
 
-def picture(seen: Examples) -> Image:
+def shown_figure(seen: Examples) -> Image:
     """The figure as a PNG for a notebook to show."""
     from IPython.display import Image
 
@@ -100,11 +103,10 @@ def _picture(seen: Examples, kind: str, row: int) -> Picture:
     """A picture with its caption."""
     head = "" if row else f"behind {seen.defense}" if kind == DEFENDED else kind
     if kind == TIMES_TEN:
-        image = changed(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row], 10).image
-        return Picture(image, mark=f"at most {seen.levels[row]} levels", head=head)
-    label, score = (array[row, 0] for array in (seen.predicted[kind].classes, seen.predicted[kind].confidence))
-    right = label == seen.predicted[ORIGINAL].classes[row, 0]
-    name, mark, colour = marked(seen.classes[label], score, right)
+        shown = difference(seen.pictures[ADVERSARY][row], seen.pictures[ORIGINAL][row], 10)
+        return shown._replace(mark=f"at most {seen.levels[row]} levels", head=head)
+    label, score = (array[row, 0] for array in seen.predicted[kind])
+    shown = prediction(seen.pictures[kind][row], seen.classes[label], score, seen.unchanged[kind][row])
     if kind == ORIGINAL:
-        mark, colour = f"{100 * score:.0f} %", "black"
-    return Picture(seen.pictures[kind][row], name, mark, colour, head)
+        shown = shown._replace(mark=f"{100 * score:.0f} %", colour="black")
+    return shown._replace(head=head)

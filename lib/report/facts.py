@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,15 +12,15 @@ from lib import settings, timings
 from lib.frames import Frame
 from lib.reading import read_json
 from lib.report import published
-from lib.settings import Attacks, OwnAttack, Scale
+from lib.settings import Params, Scale
 from lib.settings.appendices import AppendixB, AppendixC
 from lib.settings.networks import UNTRAINED
 
 STAND_IN = "stand-in"
 PUBLISHED_MAPS = 64  # of SegNet-Basic
-RELEASED = {"purifier": (64, 23), "cda_generator": (64, 6)}  # width and blocks
+RELEASED_SIZES = {"purifier": (64, 23), "cda_generator": (64, 6)}  # width and blocks
 # What Appendix F says of each attack (supplement, lines 114 and 126), and where the rest comes from.
-SOURCES = {
+PARAMETER_SOURCES = {
     "noise": "not in the paper: the baseline of the same size",
     "fgsm": "F: step size 16",
     "r_fgsm": "F: 16/3 in a random direction, then 16 - 16/3 along the gradient",
@@ -38,13 +38,13 @@ SOURCES = {
     "cda": "D; budgets 8 and 16 in Table 4, training at 10",
     "fff": "F: 10,000 iterations; Adam, step 0.1, halving of the released code; budget assumed",
 }
-
-
 # Sections of params.yaml's attacks whose attack is called otherwise than they are.
 CALLED = {"noise": "Noise", "pgd_targeted": "PGD (targeted)", "square": "Square", "corners": "Random corners"}
+# Fields of an appendix's settings that name a network.
+ROLES = ("surrogate", "feature_surrogate", "victim", "robust", "classifier", "logits")
 
 
-def called(section: str) -> str:
+def attack_name(section: str) -> str:
     """The attack of a section of params.yaml, as tables call it."""
     return CALLED.get(section, section.upper().replace("_", "-"))
 
@@ -56,8 +56,8 @@ def played_by(scale: Scale, name: str) -> str:
         return f"{UNTRAINED} {spec.architecture}"
     if spec.family == "segnet_basic" and spec.maps != PUBLISHED_MAPS:
         return f"{STAND_IN} {spec.architecture} with {spec.maps} maps"
-    if spec.family in RELEASED:
-        kind = "" if (spec.width, spec.blocks) == RELEASED[spec.family] else f"{STAND_IN} "
+    if spec.family in RELEASED_SIZES:
+        kind = "" if (spec.width, spec.blocks) == RELEASED_SIZES[spec.family] else f"{STAND_IN} "
         return f"{kind}{spec.architecture} of width {spec.width}, {spec.blocks} blocks"
     kind = STAND_IN if spec.family in ("small", "small_detector") else spec.family
     return f"{kind} {spec.architecture}"
@@ -74,21 +74,18 @@ class Difference(NamedTuple):
     task: str = ""
 
 
-ROLES = ("surrogate", "feature_surrogate", "victim", "victims", "robust", "classifier", "logits", "ensemble")
-
-
-def differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
-    """In what the stages of a scale differ from the paper's settings (scales/paper.yaml, params.yaml); none at the
-    scale paper. Counts of images stand beside every number, so they are not listed."""
+def paper_differences(scale: Scale, stages: Sequence[str]) -> list[Difference]:
+    """In what the stages of a scale differ from the paper's settings (scales/paper.yaml, params.yaml). Counts of images
+    stand beside every number, so they are not listed."""
     paper, found = _paper(scale), []
     if paper is None:
         return []
     for letter in dict.fromkeys(stage[0] for stage in stages):
         ours, theirs = getattr(scale, letter, None), getattr(paper, letter, None)
         if ours is not None:
-            named = _names(ours.model_dump()) | ({settings.purifier()} if letter in "bcdeg" else set())
-            found += [*_roles(ours, theirs), *_tests(ours, theirs), *_networks(scale, named)]
-            found += [*_changed(scale), *_layers(scale, paper)] if letter in "fg" else []
+            named = _texts(ours.model_dump()) | ({settings.purifier()} if letter in "bcdeg" else set())
+            found += [*_other_roles(ours, theirs), *_other_tests(ours, theirs), *_other_networks(scale, named)]
+            found += [*_other_parameters(scale), *_fewer_layers(scale, paper)] if letter in "fg" else []
     return list(dict.fromkeys(found))
 
 
@@ -99,65 +96,61 @@ def _paper(scale: Scale) -> Scale | None:
     return settings.load("paper")
 
 
-def _roles(ours: object, theirs: object) -> list[Difference]:
-    """Networks that play a role for which the paper takes another; lists: the first, or how many."""
-    found = []
+def _other_roles(ours: object, theirs: object) -> Iterator[Difference]:
+    """Networks that play a role for which the paper takes another, and an ensemble of another size."""
     for role in ROLES:
         mine, printed = getattr(ours, role, None), getattr(theirs, role, None)
-        if role == "ensemble" and mine and len(mine) != len(printed):
-            found.append(Difference(f"an ensemble of {len(mine)}, not {len(printed)}", " + ".join(mine)))
-        elif isinstance(mine, str) and mine != printed:
-            found.append(Difference(f"{role.replace('_', ' ')} {mine}, not {printed}", mine))
-    return found
+        if isinstance(mine, str) and mine != printed:
+            yield Difference(f"{role.replace('_', ' ')} {mine}, not {printed}", mine)
+    mine = getattr(ours, "ensemble", [])
+    if mine and len(mine) != len(theirs.ensemble):
+        yield Difference(f"an ensemble of {len(mine)}, not {len(theirs.ensemble)}", " + ".join(mine))
 
 
-def _tests(ours: object, theirs: object) -> list[Difference]:
+def _other_tests(ours: object, theirs: object) -> Iterator[Difference]:
     """Of segmentation and detection: SSP's steps and the victim."""
-    found = []
     for task in ("segmentation", "detection"):
         mine, printed = getattr(ours, task, None), getattr(theirs, task, None)
         if mine and mine.steps != printed.steps:
-            found.append(Difference(f"SSP runs {mine.steps} of {printed.steps} steps in {task}", "SSP", task))
+            yield Difference(f"SSP runs {mine.steps} of {printed.steps} steps in {task}", "SSP", task)
         if mine and mine.victims[0] not in printed.victims:
-            found.append(Difference(f"{mine.victims[0]}, not {printed.victims[0]}", mine.victims[0], task))
-    return found
+            yield Difference(f"{mine.victims[0]}, not {printed.victims[0]}", mine.victims[0], task)
 
 
-def _names(values: object) -> set[str]:
+def _texts(values: object) -> set[str]:
     """Every text in a section of a scale."""
     if isinstance(values, dict | list):
-        return set().union(*map(_names, values.values() if isinstance(values, dict) else values))
+        return set().union(*map(_texts, values.values() if isinstance(values, dict) else values))
     return {values} if isinstance(values, str) else set()
 
 
-def _networks(scale: Scale, named: set[str]) -> list[Difference]:
+def _other_networks(scale: Scale, named: set[str]) -> Iterator[Difference]:
     """What is known of these networks."""
-    found = []
-    for name, spec in ((name, spec) for name, spec in scale.networks.items() if name in named):
+    for name in (name for name in scale.networks if name in named):
+        spec, played = scale.networks[name], played_by(scale, name)
         if spec.family in ("small", "small_detector"):
-            found.append(Difference(f"small {STAND_IN} networks, trained here on drawn scenes"))
-        elif STAND_IN in (played := played_by(scale, name)):
-            found.append(Difference(f"{name} is a {played}", name))
+            yield Difference(f"small {STAND_IN} networks, trained here on drawn scenes")
+        elif STAND_IN in played:
+            yield Difference(f"{name} is a {played}", name)
         elif spec.note:
-            found.append(Difference(f"{name}: {spec.note}", name))
-    return found
+            yield Difference(f"{name}: {spec.note}", name)
 
 
-def _changed(scale: Scale) -> list[Difference]:
+def _other_parameters(scale: Scale) -> Iterator[Difference]:
     """Parameters of the paper's attacks that the scale changes."""
-    found, constants = [], settings.params().attacks
-    changed = scale.attacks.model_dump(exclude_unset=True)
-    for section, changes in ((name, changed[name]) for name in changed if not SOURCES[name].startswith("not in")):
-        name, before = called(section), getattr(constants, section)
-        says = ", ".join(f"{key} {value}, not {getattr(before, key)}" for key, value in changes.items())
-        found.append(Difference(f"{name}: {says}", name))
-    return found
+    constants = settings.params().attacks
+    for section, changes in scale.attacks.model_dump(exclude_unset=True).items():
+        if not PARAMETER_SOURCES[section].startswith("not in"):
+            name, before = attack_name(section), getattr(constants, section)
+            says = ", ".join(f"{key} {value}, not {getattr(before, key)}" for key, value in changes.items())
+            yield Difference(f"{name}: {says}", name)
 
 
-def _layers(scale: Scale, paper: Scale) -> list[Difference]:
+def _fewer_layers(scale: Scale, paper: Scale) -> Iterator[Difference]:
     """Whether FFF drives fewer layers."""
     ours, theirs = (len(one.networks[one.f.feature_surrogate].activations) for one in (scale, paper))
-    return [Difference(f"FFF drives {ours} of {theirs} layers", "FFF")] if ours != theirs else []
+    if ours != theirs:
+        yield Difference(f"FFF drives {ours} of {theirs} layers", "FFF")
 
 
 def concerning(found: Sequence[Difference], frame: Frame) -> list[Difference]:
@@ -187,39 +180,32 @@ def training_record(name: str | None, records: Path) -> dict:
 
 def networks(scale: Scale, names: Sequence[str]) -> pd.DataFrame:
     """Which network plays which of the paper's at this scale."""
-    rows = [{"name": name, "network": played_by(scale, name), "role": scale.networks[name].role} for name in names]
-    return pd.DataFrame(rows)
+    rows = [(name, played_by(scale, name), scale.networks[name].role) for name in names]
+    return pd.DataFrame(rows, columns=["name", "network", "role"])
 
 
-def attack_parameters(
-    used: Attacks, paper: Attacks, own: dict[str, OwnAttack] | None = None, scale: Scale | None = None
-) -> pd.DataFrame:
-    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ.
-
-    own: params.yaml's custom attacks, which no scale changes.  scale: whose appendices D and E may run SSP for fewer
-    steps, and whose networks FFF drives.
-    """
+def attack_parameters(used: Params, scale: Scale) -> pd.DataFrame:
+    """Appendix F's parameters (budgets and steps in 0-255 levels): those used, and params.yaml's where they differ, or
+    where appendices D and E run SSP for fewer steps and FFF drives fewer layers. Custom attacks come last."""
     elsewhere: dict[str, list[str]] = {}
-    if scale and (at_paper := _paper(scale)):
-        for one in [*_tests(scale.d, at_paper.d), *_tests(scale.e, at_paper.e), *_layers(scale, at_paper)]:
+    if paper := _paper(scale):
+        tests = [*_other_tests(scale.d, paper.d), *_other_tests(scale.e, paper.e)]
+        for one in [*tests, *_fewer_layers(scale, paper)]:
             elsewhere.setdefault(one.about.lower(), []).append(one.says)
-    rows = []
-    for name, chosen in used:
-        values, original = dict(chosen), dict(getattr(paper, name))
+    rows, constants = [], settings.params().attacks
+    for section, chosen in used.attacks:
+        values, original = dict(chosen), dict(getattr(constants, section))
         differ = {key: original[key] for key in values if values[key] != original[key]}
-        row = {"attack": called(name), "parameters": _listed(values)}
-        says = "; ".join(dict.fromkeys([_listed(differ) or "same", *elsewhere.get(name, [])]))
-        rows.append(row | {"paper scale": says, "source": SOURCES[name]})
-    for name, spec in (own or {}).items():
-        source = f"own: {spec.file}, on {spec.looks_at}"
-        rows.append({"attack": name, "parameters": _listed(spec.options), "paper scale": "same", "source": source})
-    return pd.DataFrame(rows)
+        says = "; ".join(dict.fromkeys([_valued(differ) or "same", *elsewhere.get(section, [])]))
+        rows.append((attack_name(section), _valued(values), says, PARAMETER_SOURCES[section]))
+    for name, spec in used.own_attacks.items():
+        rows.append((name, _valued(spec.options), "same", f"own: {spec.file}, on {spec.looks_at}"))
+    return pd.DataFrame(rows, columns=["attack", "parameters", "paper scale", "source"])
 
 
-def _listed(values: dict) -> str:
-    return ", ".join(
-        f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in values.items()
-    )
+def _valued(values: dict) -> str:
+    texts = {key: f"{value:.4g}" if isinstance(value, float) else value for key, value in values.items()}
+    return ", ".join(f"{key} {text}" for key, text in texts.items())
 
 
 def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int) -> pd.DataFrame:
@@ -245,19 +231,13 @@ def training_cost(chosen: AppendixB, scale: Scale, records: Path, labelled: int)
             images = f"{facts['images']:,}, no labels" if free else f"{labelled:,}, labelled"
             gpus = int(facts.get("device", "CPU") != "CPU")
             rows.append((title, source, gpus, facts["seconds"] / 3600, "No" if free else "Yes", images))
-    return pd.DataFrame(
-        {
-            "method": method,
-            "source": source,
-            "GPUs": gpus,
-            "time": _hours(hours),
-            "GPU-hours": _hours(gpus * hours) if gpus else "-",
-            "task/label dependency": bound,
-            "dataset specific": bound,
-            "training images": images,
-        }
+    columns = ["method", "source", "GPUs", "time", "GPU-hours"]
+    columns += ["task/label dependency", "dataset specific", "training images"]
+    made = [
+        (method, source, gpus, _hours(hours), _hours(gpus * hours) if gpus else "-", bound, bound, images)
         for method, source, gpus, hours, bound, images in rows
-    )
+    ]
+    return pd.DataFrame(made, columns=columns)
 
 
 def _hours(hours: float) -> str:

@@ -19,6 +19,8 @@ from lib.report.claims import findings
 from lib.report.figures import FIGURES, NOTES
 from lib.report.results import Results
 
+SITE_FILES = Path(__file__).parent / "site_files"  # the start page, the settings of MkDocs and the look
+
 
 class Site(NamedTuple):
     """What the pages are made from.
@@ -64,60 +66,35 @@ def markdown_pages(site: Site) -> dict[str, str]:
 def start(site: Site) -> str:
     """The start page: the claims, the seven tables, how to redraw."""
     scale = site.results.scale
-    parts = [
-        "# A Self-supervised Approach for Adversarial Robustness: the supplement, reproduced",
-        "The results of the companion of the supplementary material of Naseer et al. (CVPR 2020) at the scale "
-        f"`{scale}`: {NOTES.get(scale, scale)}. Where the paper prints a number, it stands beside ours; "
-        "brackets hold 95 % intervals. One page per appendix, with prose, tables, figures and code; "
-        "the search looks through all of it.",
-        "## What was found",
-        found(site),
-        figure_block(site, "claims"),
-    ]
+    found, tables = absent("tables/claims.csv", scale), []
+    if site.find("tables/claims.csv"):
+        more = "[Every claim](claims.md), [in words](guides/results.md), [how verdicts come about](guides/method.md)."
+        found = f"{findings([site.results])}\n{more}"
     for name, printed in published.TABLES.items():
         stage = site.maker(f"tables/{name}.md")
         link = f"[{title(site, stage)}](notebooks/{stage}.md)" if stage in site.appendices else ""
-        parts += [f"## {_item(name)}: {printed['title']}", link, table_block(site, name)]
-    parts += [
-        "## Redraw and run again",
-        "From the stored results, in seconds, without attacking anything:",
-        f"```text\ncompanion figures --scale {scale}\ncompanion figures 6 --scale {scale} --format pdf\n"
-        f"companion table 6 --scale {scale}\n```",
-        f"From the start, and only what has changed (`scale: {scale}` in `params.yaml`):",
-        "```text\ndvc repro\ndvc repro c_fsa\n```",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def found(site: Site) -> str:
-    """The totals of the claims and those that carry most, as README has them."""
-    if not site.find("tables/claims.csv"):
-        return absent("tables/claims.csv", site.results.scale)
-    more = "[Every claim](claims.md), [in words](guides/results.md), [how verdicts come about](guides/method.md)."
-    return f"{findings([site.results])}\n{more}"
+        tables += [f"## {_item(name)}: {printed['title']}", link, table_block(site, name)]
+    parts = {"found": found, "figure": figure_block(site, "claims"), "tables": "\n\n".join(tables)}
+    return read_text(SITE_FILES / "start.md").format(scale=scale, note=NOTES.get(scale, scale), **parts)
 
 
 def figure_block(site: Site, name: str, up: str = "") -> str:
     """A figure with its files and how it came about. up: the way from the page to the start page's folder."""
-    drawing = FIGURES.get(name)
-    heading = f"{drawing.item}: {drawing.title}" if drawing else name.capitalize()
     files = [f"figures/{name}.svg", f"figures/{name}.png", f"data/{name}.csv", f"tables/{name}.csv"]
     there = [path for path in files if site.find(path)]
     if not there or not there[0].startswith("figures/"):
         return absent(f"figures/{name}.svg", site.results.scale)
-    number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
     stage = site.maker(f"figures/{name}.svg")
-    command = f"companion figures {number} --scale {site.results.scale}" if drawing else f"dvc repro {stage}"
+    heading, command, says = name.capitalize(), f"dvc repro {stage}", ""
+    if drawing := FIGURES.get(name):
+        number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
+        heading = f"{drawing.item}: {drawing.title}"
+        command = f"companion figures {number} --scale {site.results.scale}"
+        judged = verdicts(site.results, name)
+        says = caption(site.results, name) + (f" [Verdicts]({up}claims.md): {judged}." if judged else "") + "\n\n"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)
     picture = f"[![{heading}]({up}{there[0]}){{ loading=lazy }}]({up}{there[0]})"
-    says = f"{caption(site.results, name)}{_judged(site, name, up)}\n\n" if drawing else ""
     return f"{picture}\n\n**{heading}.** {says}{_made(f'{links}. Redraw: `{command}`. {ran(site, stage, up)}')}"
-
-
-def _judged(site: Site, name: str, up: str) -> str:
-    """The verdicts on the claims that a figure shows, with a link to them."""
-    found = verdicts(site.results, name)
-    return f" [Verdicts]({up}claims.md): {found}." if found else ""
 
 
 def table_block(site: Site, name: str, up: str = "", shown: bool = True) -> str:
@@ -161,16 +138,14 @@ def gallery(site: Site) -> str:
 
 def table_list(site: Site) -> str:
     """All tables, by name, with the stage that makes each."""
-    rows = [
-        f"| [{name}](tables/{name}.md) | `{site.maker(f'tables/{name}.md')}` |" for name in site.names("tables/*.md")
-    ]
+    names = site.names("tables/*.md")
+    rows = [f"| [{name}](tables/{name}.md) | `{site.maker(f'tables/{name}.md')}` |" for name in names]
     return "\n".join(["# Tables", "", "| table | stage |", "|:--|:--|", *rows]) + "\n"
 
 
 def table_page(site: Site, name: str) -> str:
     """One table; in the search behind the pages that explain it."""
-    heading = published.TABLES[name]["title"] if name in published.TABLES else ""
-    heading = f"{_item(name)}: {heading}" if heading else _item(name)
+    heading = f"{_item(name)}: {published.TABLES[name]['title']}" if name in published.TABLES else _item(name)
     return f"---\nsearch: {{boost: 0.5}}\n---\n\n# {heading}\n\n{table_block(site, name, '../')}\n"
 
 
@@ -179,14 +154,10 @@ def provenance(site: Site) -> str:
     columns = ["stage", "seconds", "machine", "commit", "changed", "finished", "command"]
     rows = [{key: run[key] for key in columns} | {"commit": run["commit"][:7]} for run in site.runs.values()]
     stored = "The seconds are those of the last run, which took from the store what it had computed before."
-    parts = [
-        "# Provenance",
-        "## Runs",
-        *([stored, _plain_table(rows)] if rows else [absent("runs", site.results.scale)]),
-    ]
+    runs = [stored, _plain_table(rows)] if rows else [absent("runs", site.results.scale)]
     path = site.find("provenance.json")
-    parts += outline(read_json(path)) if path else [absent("provenance.json", site.results.scale)]
-    return "\n\n".join(parts) + "\n"
+    facts = outline(read_json(path)) if path else [absent("provenance.json", site.results.scale)]
+    return "\n\n".join(["# Provenance", "## Runs", *runs, *facts]) + "\n"
 
 
 def outline(record: dict, level: int = 2) -> list[str]:
@@ -194,11 +165,10 @@ def outline(record: dict, level: int = 2) -> list[str]:
     plain = {key: value for key, value in record.items() if not isinstance(value, dict | list)}
     parts = [_plain_table([{"": key, "value": value} for key, value in plain.items()])] if plain else []
     for key, value in record.items():
-        if isinstance(value, dict) and value:
-            parts += [f"{'#' * min(level, 6)} {verbatim(key)}", *outline(value, level + 1)]
-        elif isinstance(value, list) and value:
-            rows = value if all(isinstance(entry, dict) for entry in value) else [{key: entry} for entry in value]
-            parts += [f"{'#' * min(level, 6)} {verbatim(key)}", _plain_table(rows)]
+        if isinstance(value, dict | list) and value:
+            parts.append(f"{'#' * min(level, 6)} {verbatim(key)}")
+            plain = [] if isinstance(value, dict) else [{key: entry} for entry in value]
+            parts += [_plain_table(plain)] if plain else outline(value, level + 1)
     return parts
 
 

@@ -18,41 +18,28 @@ PACKAGES += ["matplotlib", "onnxruntime", "pycocotools", "safetensors", "dvc", "
 TRAININGS = ("stand_ins", "segmenters", "detectors", "purifiers", "generators")
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of the packages that the numbers depend on."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
-
-
 def provenance_json(scale: Scale, results: Results) -> str:
     """provenance.json. Nothing in it depends on the time, or on what was stored before."""
     specs = scale.model_dump()
+    with one_thread(zoo.device_here()):
+        arithmetic = precision.facts()  # how PyTorch computes here while a result is computed
+    # What pins the embedded world; real data sets lie outside the repository and are not pinned by it.
+    pinned = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
     facts = {
         "scale": scale.name,
-        "versions": versions(),
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
         "machine": {"description": machine.describe(), "system": platform.system()},
-        "PyTorch": arithmetic(),
+        "PyTorch": arithmetic,
         "precision of the surrogates": scale.precision,
         "seeds": {"attacks, defenses and t-SNE": settings.params().seed}
         | {f"training of {name}": spec["seed"] for section in TRAININGS for name, spec in specs[section].items()},
-        "data": _data(),
-        "weights": weights(scale, results),
+        "data": {f"{out['path']} (md5)": out["md5"] for out in pinned},
+        "weights": network_digests(scale, results),
     }
     return json.dumps(facts, indent=2) + "\n"
 
 
-def arithmetic() -> dict[str, object]:
-    """How PyTorch computes on this machine's device while a result is computed."""
-    with one_thread(zoo.device_here()):
-        return precision.facts()
-
-
-def _data() -> dict[str, str]:
-    """The digest that pins the embedded world; real data sets lie outside the repository and are not pinned by it."""
-    pinned = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
-    return {f"{out['path']} (md5)": out["md5"] for out in pinned}
-
-
-def weights(scale: Scale, results: Results) -> dict[str, str]:
+def network_digests(scale: Scale, results: Results) -> dict[str, str]:
     """SHA-256 of every network's file: as its training recorded it, or as the scale pins it."""
     found, folder = {}, results.root.parent / (scale.like or scale.name) / "train" / "networks"
     for name, spec in scale.networks.items():

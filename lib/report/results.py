@@ -36,7 +36,8 @@ def _frame_of(path: Path, changed: int) -> Frame:
 
 
 class Results:
-    """The results of one scale: read from every stage's folder, written to that of `stage`."""
+    """The results of one scale: read from every stage's folder, written to that of `stage`. FileNotFoundError names the
+    command that computes what is not there, ValueError a damaged file."""
 
     def __init__(self, scale: str, root: Path | None = None, stage: str = "report"):
         self.scale = scale
@@ -59,14 +60,15 @@ class Results:
         return path.relative_to(self.root).parts[0]
 
     def find(self, pattern: str) -> Path:
-        """The first of `files`; FileNotFoundError names the command that computes it."""
+        """The first of `files`."""
         for path in self.files(pattern):
             return path
         raise self._missing(pattern)
 
-    def _missing(self, name: str) -> FileNotFoundError:
-        command = f"compute it with: dvc repro (scale: {self.scale})"
-        return Missing(f"{name} is not there yet in results/{self.scale}; {command}")
+    def _missing(self, name: str) -> Missing:
+        return Missing(
+            f"{name} is not there yet in results/{self.scale}; compute it with: dvc repro (scale: {self.scale})"
+        )
 
     def save_table(
         self, name: str, table: pd.DataFrame, numbers: pd.DataFrame | None = None, digits: int = 1, note: str = ""
@@ -83,8 +85,7 @@ class Results:
         # What is text already stays as it is: "+3.4" would lose its sign.
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
         text = markdown.table(table, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
-        text += f"\n{note}\n" if note else ""
-        text = self.noted(text)
+        text = self.noted(text + (f"\n{note}\n" if note else ""))
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)
 
@@ -92,10 +93,9 @@ class Results:
         """Markdown of which a dry run says that it is one."""
         return f"**{self.note}**\n\n{text}" if self.note else text
 
-    def save_data(self, name: str, data: pd.DataFrame) -> pd.DataFrame:
+    def save_data(self, name: str, data: pd.DataFrame) -> None:
         """Write what a figure shows."""
         data.to_csv(self.path("data", f"{name}.csv"), index=False, float_format="%.6g")
-        return data
 
     def save_pictures(self, name: str, **arrays: np.ndarray) -> None:
         """Write the images that a figure shows, and what labels them."""
@@ -103,24 +103,23 @@ class Results:
 
     def save_figure(self, name: str, figure: Figure, formats: tuple[str, ...] = ("svg", "png")) -> list[Path]:
         """Write a figure; byte-identical for equal content."""
-        from lib.report.figures.style import write  # matplotlib, which a table need not wait for
+        from lib.report.figures.style import write_figure  # matplotlib, which a table need not wait for
 
         if self.note:
             figure.text(0.5, 0.5, "DRY RUN", ha="center", va="center", fontsize=40, color="red", alpha=0.3, rotation=30)
-        return [write(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
+        return [write_figure(figure, self.path("figures", f"{name}.{suffix}")) for suffix in formats]
 
     def save_metrics(self, metrics: dict) -> None:
         """Write the numbers that `dvc metrics` shows, rounded to what n images can tell."""
         rounded = json.loads(json.dumps(metrics), parse_float=lambda text: round(float(text), 2))
         self.path("", "metrics.json").write_text(json.dumps(rounded, indent=2, sort_keys=True) + "\n")
 
-    def save_frame(self, frame: Frame) -> Frame:
+    def save_frame(self, frame: Frame) -> None:
         """Write what a notebook's cells came to, which tables and claims are made from."""
         frames.save_frame(frame, self.path("", "frame.npz"))
-        return frame
 
     def load_frame(self, stage: str) -> Frame:
-        """A stage's frame; FileNotFoundError names the command that computes it."""
+        """A stage's frame."""
         path = self.root / stage / "frame.npz"
         if not path.is_file():
             raise self._missing(f"{stage}/frame.npz")
@@ -135,17 +134,17 @@ class Results:
         return timings.recorded(self.root, name, measure)
 
     def load_data(self, name: str) -> pd.DataFrame:
-        """What a figure shows; FileNotFoundError names the command that computes it."""
+        """What a figure shows."""
         return self._read_csv(f"data/{name}.csv")
 
     def load_pictures(self, name: str) -> dict[str, np.ndarray]:
-        """The images that a figure shows; FileNotFoundError names the command that computes them."""
+        """The images that a figure shows."""
         path = self.find(f"pictures/{name}.npz")
         with intact(path), np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
 
     def load_table(self, name: str) -> pd.DataFrame:
-        """A table as it was saved; FileNotFoundError names the command that computes it."""
+        """A table as it was saved."""
         return self._read_csv(f"tables/{name}.csv")
 
     def _read_csv(self, name: str) -> pd.DataFrame:

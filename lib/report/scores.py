@@ -46,7 +46,7 @@ class Score(NamedTuple):
     over: str = "mean"
 
 
-KINDS = {"mean": dict, "sums": np.ndarray, "precision": Evaluation}  # of contributions
+HELD_IN = {"mean": dict, "sums": np.ndarray, "precision": Evaluation}  # contributions by kind
 OVER = {"mean": lambda x: x.mean(0), "all": lambda x: x.min(0), "most": lambda x: x.mean(0) > 0.5}
 
 SCORES = {
@@ -80,27 +80,24 @@ def combined(score: str, terms: Sequence[tuple[float, Frame]], constant: float =
     """
     weights, chosen = np.array([weight for weight, _ in terms]), SCORES[score]
     ends = chosen.factor * np.array([weights[weights < 0].sum(), weights[weights > 0].sum()]) - constant
-    found = over_cells(
-        chosen, shared([frame for _, frame in terms], chosen), lambda scores: weights @ scores - constant, ends
-    )
-    if chosen.share:
-        found = found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1]))
-    return found
+    found = derived(score, [frame for _, frame in terms], lambda scores: weights @ scores - constant, ends)
+    return found._replace(low=max(found.low, ends[0]), high=min(found.high, ends[1])) if chosen.share else found
 
 
-def derived(score: str, frames: Sequence[Frame], function: Callable[[np.ndarray], np.ndarray]) -> Estimate:
-    """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`."""
-    return over_cells(SCORES[score], shared(frames, SCORES[score]), function)
-
-
-def shared(frames: Sequence[Frame], score: Score) -> list[Contributions]:
-    """The contributions of cells over the same images; ValueError where the images differ."""
-    cells = [_one(frame, score) for frame in frames]
+def derived(
+    score: str,
+    frames: Sequence[Frame],
+    function: Callable[[np.ndarray], np.ndarray],
+    ends: Sequence[float] = (),
+) -> Estimate:
+    """A smooth function of a score in several cells, paired by image. function: scores `[cells]` or `[cells,n]`.  ends:
+    as of `over_cells`. ValueError where the images differ."""
+    cells = [_one(frame, SCORES[score]) for frame in frames]
     if len({frame.images[0] for frame in frames}) > 1:
         raise ValueError("the cells do not share their images: their difference is not paired")
     if not frames[0].images[0]:
         raise ValueError("no images: a score over nothing has no value")
-    return cells
+    return over_cells(SCORES[score], cells, function, ends)
 
 
 def point(score: str, frame: Frame) -> float:
@@ -123,13 +120,13 @@ def _one(frame: Frame, score: Score) -> Contributions:
         differ = [name for name in others if others[name].nunique() > 1]
         raise ValueError(f"{len(others)} cells where one is asked for; they differ in {', '.join(differ)}")
     first = frame.parts[0]
-    if not isinstance(first, KINDS[score.kind]) or (isinstance(first, dict) and score.name not in first):
+    if not isinstance(first, HELD_IN[score.kind]) or (isinstance(first, dict) and score.name not in first):
         raise ValueError(f"these cells have no '{score.name}': it is a score of another task")
     if len(frame) == 1:
         return first
     if not isinstance(first, dict):
         raise ValueError("several seeds of confusion counts or of detections have no mean per image: choose one seed")
-    return {name: OVER[score.over](np.stack([part[name] for part in frame.parts])) for name in frame.parts[0]}
+    return {name: OVER[score.over](np.stack([part[name] for part in frame.parts])) for name in first}
 
 
 def over_cells(
@@ -144,8 +141,7 @@ def over_cells(
     than the exact bound of as many images that agree: there leaving out single images says too little.
     """
     values, others = map(np.array, zip(*[_with_and_without(score, cell) for cell in cells], strict=True))
-    at_an_end = (np.minimum(values, 100 - values) < 10).any()
-    floor = score.kind == "precision" and (len(cells) == 1 or bool(at_an_end))
+    floor = score.kind == "precision" and (len(cells) == 1 or bool((np.minimum(values, 100 - values) < 10).any()))
     span = score.factor if score.share else 0.0
     return interval(float(function(values)), function(others), ends if score.rate else (), span, floor)
 
@@ -157,11 +153,10 @@ def _with_and_without(score: Score, cell: Contributions) -> tuple[float, np.ndar
             n = len(cell.image_ids)
             return cell.ap(score.name), cell.resampled(1 - np.eye(n, dtype=int), score.name)
         if score.kind == "sums":
-            sums, place = cell.sum(0), score.name
-            return tuple(getattr(confusion.scores(counts), place) for counts in (sums, sums - cell))
+            sums = cell.sum(0)
+            return tuple(getattr(confusion.scores(counts), score.name) for counts in (sums, sums - cell))
         values = score.factor * np.asarray(cell[score.name], dtype=float)
-        n = len(values)
-        return values.mean(), (values.sum() - values) / (n - 1)
+        return values.mean(), (values.sum() - values) / (len(values) - 1)
 
 
 def interval(
@@ -179,13 +174,13 @@ def interval(
 
     n = len(others)
     images = n * value - (n - 1) * others[np.isfinite(others)]
-    margin, alike = span * (1 - 0.025 ** (1 / n)), len(images) < 2 or np.ptp(images) < 1e-9 * span
-    if alike:
+    margin = span * (1 - 0.025 ** (1 / n))
+    if len(images) < 2 or np.ptp(images) < 1e-9 * span:
         return Estimate(value, value - margin, value + margin, n)
     if len(ends):
         images = np.append(images, ends)
         middle, half = images.mean(), stats.norm.ppf(0.975) * images.std() / np.sqrt(n + 2)
     else:
         middle, half = value, stats.t.ppf(0.975, n - 1) * images.std(ddof=1) / np.sqrt(n)
-    half = max(half, margin) if floor else half
+    half = max(half, margin if floor else 0)
     return Estimate(value, float(middle - half), float(middle + half), n)

@@ -21,10 +21,9 @@ from traitlets.config import Config
 from lib import settings, timings
 from lib.atomic import replace_folder
 from lib.reading import read_json, read_text
-from lib.report.pages import Site, absent, figure_block, markdown_pages, ran, table_block, title
+from lib.report.pages import SITE_FILES, Site, absent, figure_block, markdown_pages, ran, table_block, title
 from lib.report.results import Results
 
-FILES = Path(__file__).parent / "site_files"
 # What pages show and link to; the notebooks become pages.
 COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
 RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
@@ -46,21 +45,18 @@ def build(scale: str, root: Path = settings.ROOT) -> Path:
     target = site.results.root / "site"
     with TemporaryDirectory(dir=site.results.root, suffix=".part") as folder:
         docs = Path(folder) / "docs"
-        for name, text in markdown_pages(site).items():
+        texts = markdown_pages(site)
+        texts |= {f"guides/{name}.md": unlinked(read_text(settings.ROOT / "docs" / f"{name}.md")) for name in GUIDES}
+        texts |= {f"api/{Path(room).name}.md": api(room) for room in ROOMS}
+        copies = {f"{path.parent.name}/{path.name}": path for one in COPIED for path in site.results.files(one)}
+        copies |= {f"assets/{name}": SITE_FILES / name for name in ("site.css", "iframe-worker.js")}
+        for name, text in texts.items():
             _with_folder(docs / name).write_text(text)
+        for name, path in copies.items():
+            shutil.copyfile(path, _with_folder(docs / name))
+        shutil.copytree(settings.ROOT / "docs" / "pictures", docs / "guides" / "pictures")
         for stage in site.appendices:
             write_appendix(site, stage, docs / "notebooks")
-        for name in GUIDES:
-            text = read_text(settings.ROOT / "docs" / f"{name}.md")
-            _with_folder(docs / "guides" / f"{name}.md").write_text(unlinked(text))
-        shutil.copytree(settings.ROOT / "docs" / "pictures", docs / "guides" / "pictures")
-        for room in ROOMS:
-            _with_folder(docs / "api" / f"{_page(room)}.md").write_text(api(room))
-        for pattern in COPIED:
-            for path in site.results.files(pattern):
-                shutil.copyfile(path, _with_folder(docs / path.parent.name / path.name))
-        for name in ("site.css", "iframe-worker.js"):
-            shutil.copyfile(FILES / name, _with_folder(docs / "assets" / name))
         replace_folder(run_mkdocs(site, docs, Path(folder)), target)
     return target / "index.html"
 
@@ -87,7 +83,7 @@ def write_appendix(site: Site, stage: str, folder: Path) -> None:
         exporter = MarkdownExporter(
             config=Config(TagRemovePreprocessor=hidden),
             template_name="notebook",
-            extra_template_basedirs=[str(FILES)],
+            extra_template_basedirs=[str(SITE_FILES)],
         )
         notebook = prepared(site, nbformat.read(path, as_version=4))
         text, resources = exporter.from_notebook_node(notebook, resources)
@@ -150,13 +146,9 @@ def api(room: str) -> str:
     return "\n\n".join([f"# {name}", *(f"::: {name}.{module}" for module in modules)]) + "\n"
 
 
-def _page(room: str) -> str:
-    return room.rpartition("/")[2]
-
-
 def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
     """Build a folder of Markdown; the folder of HTML. ValueError with MkDocs' first complaint."""
-    chosen = yaml.safe_load((FILES / "mkdocs.yml").read_text())
+    chosen = yaml.safe_load((SITE_FILES / "mkdocs.yml").read_text())
     chosen |= {
         "site_name": f"The supplement, reproduced ({site.results.scale})",
         "docs_dir": str(docs),
@@ -166,7 +158,7 @@ def run_mkdocs(site: Site, docs: Path, folder: Path) -> Path:
             {"Appendices": [f"notebooks/{stage}.md" for stage in site.appendices]},
             {"Results": [{name.capitalize(): f"{name}.md"} for name in RESULTS]},
             {"Guides": [f"guides/{name}.md" for name in GUIDES]},
-            {"API": [{_page(room).capitalize(): f"api/{_page(room)}.md"} for room in ROOMS]},
+            {"API": [{Path(room).name.capitalize(): f"api/{Path(room).name}.md"} for room in ROOMS]},
         ],
     }
     chosen["plugins"][-1]["mkdocstrings"]["handlers"]["python"]["paths"] = [str(settings.ROOT)]

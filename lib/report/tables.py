@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, NamedTuple
@@ -16,14 +15,13 @@ from lib import settings
 from lib.frames import Frame, join
 from lib.reading import read_yaml
 from lib.report import facts, published
+from lib.report.results import Results
 from lib.report.scores import SCORES, Estimate, combined, estimate, point
 from lib.settings import ROOT
 from lib.settings.base import Strict, choices, validated
 
 if TYPE_CHECKING:
     from IPython.display import Markdown
-
-    from lib.report.results import Results
 
 Where = dict[str, str | float | list[str | float]]
 FILES = (ROOT / "lib" / "report" / "tables.yaml", ROOT / "own" / "tables.yaml")
@@ -78,16 +76,19 @@ class Table(Strict):
 
 class Number(NamedTuple):
     """One number of a table, with what labels it. place: of its column in the table's entry.  paper: the number that
-    the paper prints there, or "".
-    """
+    the paper prints there."""
 
     row: dict[str, object]
     place: int
     heading: str
     estimate: Estimate
-    paper: float | str
+    paper: float | None
     white_box: bool
     spread: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.estimate}" if self.spread is None else f"{self.estimate} ± {self.spread:.1f}"
+        return f"({text})" if self.white_box else text
 
 
 def tables(own: bool = False) -> dict[str, Table]:
@@ -103,29 +104,31 @@ def tables(own: bool = False) -> dict[str, Table]:
     return found
 
 
-def cells(table: Table, frame: Frame) -> Iterator[Number]:
-    """The numbers of a table, row by row. A cell that the frame has not is left out."""
+def table_numbers(table: Table, frame: Frame) -> list[Number]:
+    """The numbers of a table, row by row. A cell that the frame has not is left out, and one without a finite score."""
+    found = []
     for row in distinct(frame.where(**table.where), table.rows):
         for place, (heading, column) in enumerate(table.columns.items()):
             score = column.score or table.score
             for values in distinct(frame.where(**table.where | column.where), fields(heading)):
-                found = frame.where(**table.where | row | values | column.where)
-                terms = [(1.0, found)]
+                shared = table.where | row | values
+                cell = frame.where(**shared | column.where)
+                terms = [(1.0, cell)]
                 if column.less is not None:
-                    terms.append((-1.0, frame.where(**table.where | row | values | column.less)))
-                if not all(len(cell) for _, cell in terms):
+                    terms.append((-1.0, frame.where(**shared | column.less)))
+                if not all(len(one) for _, one in terms):
                     continue
-                if column.less is None and not np.isfinite(point(score, found)):
+                if column.less is None and not np.isfinite(point(score, cell)):
                     continue
                 names = {key: label_text(value) for key, value in (row | values).items()}
                 title = heading.format(**names)
                 printed = published.value(table.paper, names[table.rows[0]], title) if table.paper else None
-                same = set(found.cells["victim"]) & {s for v in found.cells["surrogate"] for s in v.split(" + ")}
-                spread = None
-                if column.spread and len(found) > 1:
-                    spread = float(np.std([point(score, found.at([k])) for k in range(len(found))], ddof=1))
-                paper, white_box = "" if printed is None else printed, bool(same) and table.white_box
-                yield Number(row, place, title, combined(score, terms), paper, white_box, spread)
+                seen = {name for names in cell.cells["surrogate"] for name in names.split(" + ")}
+                white_box = table.white_box and not seen.isdisjoint(cell.cells["victim"])
+                seeds = [point(score, cell.at([k])) for k in range(len(cell))] if column.spread else []
+                spread = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
+                found.append(Number(row, place, title, combined(score, terms), printed, white_box, spread))
+    return found
 
 
 def fields(heading: str) -> list[str]:
@@ -143,14 +146,13 @@ def distinct(frame: Frame, names: list[str]) -> list[dict[str, object]]:
 
 def long(found: list[Number]) -> pd.DataFrame:
     """A row per number: the row's labels, column, value, low, high, n; spread, and the paper's number, where any is."""
-    rows = [
-        {**cell.row, "column": cell.heading, **cell.estimate._asdict(), "spread": cell.spread, "paper": cell.paper}
-        for cell in found
-    ]
-    empty = [name for name in ("spread", "paper") if all(getattr(cell, name) in (None, "") for cell in found)]
-    return pd.DataFrame(rows, columns=None if rows else ["column", *Estimate._fields]).drop(
-        columns=empty, errors="ignore"
-    )
+    rows = [{**cell.row, "column": cell.heading, **cell.estimate._asdict()} for cell in found]
+    table = pd.DataFrame(rows, columns=None if rows else ["column", *Estimate._fields])
+    for name, blank in {"spread": np.nan, "paper": ""}.items():
+        values = [getattr(cell, name) for cell in found]
+        if any(value is not None for value in values):
+            table[name] = [blank if value is None else value for value in values]
+    return table
 
 
 def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale) -> pd.DataFrame:
@@ -158,13 +160,11 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
 
     The paper's numbers stand beside ours, or in a row below where a heading stands for several columns.
     """
-    order = sorted(
-        found, key=lambda cell: cell.place
-    )  # a first row without a number must not change the columns' order
+    # By place: a first row without a number must not change the columns' order.
+    order = sorted(found, key=lambda cell: cell.place)
     best = {c.heading: max(o.estimate.value for o in found if o.heading == c.heading) for c in order}
-    printed = {cell.heading for cell in found if cell.paper != ""}
-    below = any(map(fields, table.columns))
-    rows = []
+    printed = {cell.heading for cell in found if cell.paper is not None}
+    rows, below = [], any(map(fields, table.columns))
     for row in distinct(frame.where(**table.where), table.rows):
         here = {cell.heading: cell for cell in found if cell.row == row}
         labels = {name: label_text(value) or "-" for name, value in row.items()}
@@ -173,12 +173,10 @@ def wide(table: Table, found: list[Number], frame: Frame, scale: settings.Scale)
         shown, paper = {}, {}
         for name in best:
             cell = here.get(name)
-            shown[name] = "-"
-            if cell is not None:
-                number = f"{cell.estimate}" + (f" ± {cell.spread:.1f}" if cell.spread is not None else "")
-                number = f"({number})" if cell.white_box else number
-                shown[name] = f"**{number}**" if table.best and cell.estimate.value == best[name] else number
-            paper[name] = "-" if cell is None or cell.paper == "" else f"{cell.paper:g}"
+            shown[name] = str(cell or "-")
+            if table.best and cell and cell.estimate.value == best[name]:
+                shown[name] = f"**{cell}**"
+            paper[name] = "-" if cell is None or cell.paper is None else f"{cell.paper:g}"
             if name in printed and not below:
                 shown[f"{name} (paper)"] = paper[name]
         n = sorted({cell.estimate.n for cell in here.values()})
@@ -197,19 +195,18 @@ def label_text(value: object) -> str:
 def show(results: Results, name: str, frame: Frame) -> Markdown:
     """Build a table of tables.yaml, write it as Markdown and CSV, and return it for a notebook to show."""
     table = tables()[name]
-    scale, found = settings.load(results.scale), list(cells(table, frame))
+    scale, found = settings.load(results.scale), table_numbers(table, frame)
     shown = [frame.where(**table.where | column.where) for column in table.columns.values()]
-    differ = facts.concerning(facts.differences(scale, [table.stage]), join(shown))
+    differ = facts.concerning(facts.paper_differences(scale, [table.stage]), join(shown))
     return results.save_table(name, wide(table, found, frame, scale), long(found), note=facts.listed(differ))
 
 
-def not_fetched(chosen: settings.Scale, stage: str) -> str:
+def mark_not_fetched(chosen: settings.Scale, stage: str) -> str:
     """In one line, that a stage's images are not here, which need an account; its tables then say so. Else nothing.
 
     Tables that were computed stay as they are.
     """
     from lib.data import sets
-    from lib.report.results import Results
 
     data, results = getattr(getattr(chosen, stage.split("_")[0], None), "data", None), Results(chosen.name, stage=stage)
     if data is None or data.name != "imagenet_val" or results.path("", "frame.npz").is_file():
@@ -248,12 +245,11 @@ def trend(frame: Frame, task: str, score: str) -> pd.DataFrame:
 
     A line per defense, one without any, and one under random noise; the clean images begin every line.
     """
-    lines = {"no defense" if name == "none" else name: {"defense": name} for name in frame.cells["defense"].unique()}
-    lines["random sign noise"] = {"defense": "none"}
+    lines = {"no defense" if name == "none" else name: (name, "!Noise") for name in frame.cells["defense"].unique()}
+    lines["random sign noise"] = ("none", ["none", "Noise"])
     parts = []
-    for line, where in lines.items():
-        attacks = ["none", "Noise"] if line == "random sign noise" else "!Noise"
-        found = estimates(frame.where(attack=attacks, **where), ["victim", "eps"], score)
-        parts.append(found.assign(task=task, metric=score, line=line).sort_values("eps", kind="stable"))
-    columns = ["task", "victim", "metric", "line", "eps", "value", "low", "high", "n"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    for line, (defense, attack) in lines.items():
+        found = estimates(frame.where(attack=attack, defense=defense), ["victim", "eps"], score)
+        labels = {"task": task, "victim": found.pop("victim"), "metric": score, "line": line}
+        parts.append(pd.concat([pd.DataFrame(labels), found], axis=1).sort_values("eps", kind="stable"))
+    return pd.concat(parts, ignore_index=True)

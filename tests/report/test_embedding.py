@@ -72,7 +72,7 @@ def test_the_controls_of_figure_3_can_contradict_it():
     apart = 60 * np.eye(3)[np.arange(60) // 20]
     logits, noise = {"logits": apart + rng.normal(size=(60, 3))}, rng.normal(size=(60, 97))
     features = {"features": np.hstack([apart + rng.normal(size=(60, 3)), 10 * noise]).reshape(60, 100, 1, 1)}
-    found = embedding.figure_03(logits, features, rng.normal(size=(60, 3)), classes, 0)
+    found = embedding.silhouette_controls(logits, features, rng.normal(size=(60, 3)), classes, 0)
     mean = {name: {space: one["silhouette"].mean() for space, one in spaces.items()} for name, spaces in found.items()}
     assert mean["figure_03"]["logits"] > 0.9 and mean["figure_03"]["features"] < 0.3
     assert mean["figure_03 projected"]["features"] > mean["figure_03"]["features"] + 0.3  # here the dimension did it

@@ -25,12 +25,11 @@ def records(tmp_path):
 
 
 def test_every_parameter_is_in_the_table_and_a_changed_one_beside_the_paper_s():
-    paper = settings.params().attacks
-    used = paper.model_copy(update={"fff": paper.fff.model_copy(update={"iterations": 7})})
-    table = facts.attack_parameters(used, paper).set_index("attack")
+    used = settings.params().with_attacks(fff={"iterations": 7})
+    table = facts.attack_parameters(used, settings.load("paper")).set_index("attack")
     assert set(table.index) == set(ATTACKS)
-    for name, chosen in used:
-        shown = table.loc[facts.called(name), "parameters"]
+    for name, chosen in used.attacks:
+        shown = table.loc[facts.attack_name(name), "parameters"]
         for key, value in chosen:
             assert f"{key} {value:.4g}" in shown if isinstance(value, float) else f"{key} {value}" in shown
     assert table.loc["FFF", "paper scale"] == "iterations 10000" and table.loc["SSP", "paper scale"] == "same"
@@ -94,7 +93,7 @@ def test_a_stand_in_is_called_one(name, text):
 
 
 def said(scale, stages):
-    return facts.listed(facts.differences(settings.load(scale), stages))
+    return facts.listed(facts.paper_differences(settings.load(scale), stages))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +123,7 @@ def test_the_papers_own_scale_differs_in_nothing():
 
 
 def test_a_table_says_only_what_concerns_its_cells():
-    found = facts.differences(settings.load("sample"), ["e_transforms"])
+    found = facts.paper_differences(settings.load("sample"), ["e_transforms"])
     jpeg = cell(pixels(30), task="segmentation", attack="none", defense="JPEG 75", victim="SegNet-Basic")
     ssp = cell(pixels(30), task="segmentation", attack="SSP", surrogate="VGG-16", victim="SegNet-Basic")
     assert facts.listed(facts.concerning(found, jpeg)) == "Not as in the paper: SegNet-Basic: trained here at 180x240."
@@ -134,7 +133,7 @@ def test_a_table_says_only_what_concerns_its_cells():
 
 def test_the_parameters_say_where_ssp_runs_fewer_steps():
     sample = settings.load("sample")
-    table = facts.attack_parameters(settings.params_at(sample).attacks, settings.params().attacks, None, sample)
+    table = facts.attack_parameters(settings.params_at(sample), sample)
     shown = table.set_index("attack")["paper scale"]
     assert shown["SSP"] == "same; SSP runs 10 of 100 steps in detection; SSP runs 50 of 100 steps in segmentation"
     assert shown["FFF"] == "iterations 10000; FFF drives 7 of 15 layers" and shown["DIM"] == "same"

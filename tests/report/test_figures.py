@@ -244,7 +244,7 @@ def test_purification_shows_each_attack_before_and_after(results):
     for axes in figure.axes:
         part = data[data["victim"] == axes.get_title()].pivot(index="attack", columns="defense", values="value")
         order = list(dict.fromkeys(data["attack"]))
-        before, after = (points.get_offsets()[:, 0].tolist() for points in axes.collections[-2:])
+        before, after = (points.get_offsets()[:, 0].tolist() for points in axes.collections[2::2])
         assert before == part.loc[order, "none"].tolist() and after == part.loc[order, "NRP"].tolist()
 
 

@@ -8,12 +8,12 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from lib.report.figures import FIGURES
 from lib.report.figures import pictures as drawn
-from lib.report.figures.pictures import RIGHT, WRONG, changed
+from lib.report.figures.pictures import RIGHT, WRONG, difference
 from lib.report.results import Results
 
 
 def purified(arrays):
-    return drawn.purified(drawn.removed(arrays))
+    return drawn.strips(drawn.purified(arrays))
 
 
 def figure_10(arrays):
@@ -86,7 +86,7 @@ def test_a_change_is_shown_around_mid_grey_as_strong_as_nothing_saturates_with_i
     assert [axes.get_images()[0].get_array().flat[0] for axes in figure.axes[3:]] == [128 + 7 * 16, 128 - 7 * 2]
     assert [axes.get_title() for axes in figure.axes[3:]] == ["24.0 dB", "42.1 dB"]
     psnr = peak_signal_noise_ratio(clean[0], clean[0] + np.uint8(16))
-    assert changed(clean[0] + np.uint8(16), clean[0], 1).mark == f"{psnr:.1f} dB"
+    assert difference(clean[0] + np.uint8(16), clean[0], 1).mark == f"{psnr:.1f} dB"
 
 
 def test_captions_tell_class_probability_and_right_or_wrong_by_sign_and_colour():

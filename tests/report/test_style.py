@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lib.report.figures.style import PAPER, SLIDES, STYLES, style, write
+from lib.report.figures.style import LOOKS, PAPER, SLIDES, style, write_figure
 
 
 def test_the_looks_are_called_paper_and_slides_and_slides_are_of_16_to_9():
-    assert STYLES == {"paper": PAPER, "slides": SLIDES}
+    assert LOOKS == {"paper": PAPER, "slides": SLIDES}
     assert SLIDES.wide and not PAPER.wide and SLIDES.width / SLIDES.height == pytest.approx(16 / 9)
 
 
@@ -20,9 +20,12 @@ def test_a_look_leaves_nothing_of_the_one_before():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_a_size_in_print_grows_to_the_slide_and_no_further():
-    assert PAPER.size(3.6) == (6.5, 3.6) and SLIDES.size(2.6) == pytest.approx((10, 4))
-    assert SLIDES.size(6) == (10, 5.625)
+@pytest.mark.parametrize(
+    "look, height, size", [(PAPER, 3.6, (6.5, 3.6)), (SLIDES, 2.6, (10, 4)), (SLIDES, 6, (10, 5.625))]
+)
+def test_a_size_in_print_grows_to_the_slide_and_no_further(look, height, size):
+    figure, panels = look.panels(height, 2, 3)
+    assert figure.get_size_inches() == pytest.approx(size) and panels.shape == (2, 3)
 
 
 @pytest.mark.parametrize("look", [PAPER, SLIDES])
@@ -47,7 +50,8 @@ def test_a_legend_has_the_columns_that_fit():
     names = ["a", "a very long name indeed", "b", "c"]
     for inches, ncols in ((9, 4), (3.4, 3), (1, 1)):
         figure = Figure(figsize=(inches, 2), layout="constrained")
-        PAPER.legend(figure, figure.add_subplot().plot(np.zeros((2, 4))), names, 8, most=4)
+        figure.add_subplot().plot(np.zeros((2, 4)), label=names)
+        PAPER.legend(figure, 8, most=4)
         assert figure.legends[0]._ncols == ncols
 
 
@@ -57,6 +61,6 @@ def test_equal_figures_are_written_byte_for_byte_into_a_new_folder(tmp_path, end
         style()
         figure = Figure()
         figure.add_subplot().plot([0, 1])
-        return write(figure, tmp_path / "new" / f"{name}.{ending}").read_bytes()
+        return write_figure(figure, tmp_path / "new" / f"{name}.{ending}").read_bytes()
 
     assert drawn("one") == drawn("two")

@@ -17,7 +17,7 @@ DEFENSES = ["none", "JPEG 75", "MF 3", "my own"]
 
 def built(name, made):
     table = tables.tables()[name]
-    cells = list(tables.cells(table, made))
+    cells = tables.table_numbers(table, made)
     return cells, tables.wide(table, cells, made, MINI)
 
 
@@ -284,7 +284,7 @@ def test_every_table_is_built_from_the_committed_frames():
     results = Results("mini")
     for name, table in tables.tables().items():
         made = results.load_frame(table.stage)
-        found = list(tables.cells(table, made))
+        found = tables.table_numbers(table, made)
         headings = {c.heading for c in found}
         assert found and all("{" in h or h in headings for h in table.columns), name
         rows = pd.DataFrame([c.row for c in found]).drop_duplicates()
@@ -316,11 +316,11 @@ def test_without_imagenet_the_tables_of_its_stage_say_so_and_a_computed_one_stay
     stage = tmp_path / "results" / "paper" / "b_at_comparison"
     assert (stage / "tables" / "adaptive.md").read_text() == line
     paper = settings.load("paper")
-    assert not any(tables.not_fetched(paper, other) for other in ("c_fsa", "e_transforms", "explore"))
+    assert not any(tables.mark_not_fetched(paper, other) for other in ("c_fsa", "e_transforms", "explore"))
     (stage / "frame.npz").touch()
     (stage / "tables" / "table_01.md").write_text("numbers")
-    assert not tables.not_fetched(paper, "b_at_comparison")
+    assert not tables.mark_not_fetched(paper, "b_at_comparison")
     (stage / "frame.npz").unlink()
     (tmp_path / "data" / "imagenet_val").mkdir(parents=True)
-    assert not tables.not_fetched(paper, "b_at_comparison")
+    assert not tables.mark_not_fetched(paper, "b_at_comparison")
     assert (stage / "tables" / "table_01.md").read_text() == "numbers"

@@ -14,9 +14,18 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib.report.figures import pictures
-from lib.report.figures.charts import budgets, figure_01, figure_03, figure_06, layers, protocol, purification, transfer
+from lib.report.figures.charts import (
+    by_budget,
+    by_layer,
+    figure_01,
+    figure_03,
+    figure_06,
+    protocol,
+    purification,
+    transfer,
+)
 from lib.report.figures.forest import claims_forest
-from lib.report.figures.pictures import Grid
+from lib.report.figures.pictures import Grid, segmented, tiles
 from lib.report.figures.style import LETTER, PAPER, Look, every
 from lib.report.results import Results
 from lib.settings.base import choices
@@ -44,23 +53,23 @@ class Drawing(NamedTuple):
         return "data" if isinstance(self.column, str) else "pictures"
 
 
-_TILES, _PURIFIED = (pictures.tiles, "column"), (pictures.purified, "attack", pictures.removed)
+_STRIPS = (pictures.strips, "attack", pictures.purified)
 _DETECTED, _DEFENDED = (partial(pictures.detected, kinds) for kinds in (pictures.DETECTED, pictures.PURIFIED))
 
 FIGURES: dict[str, Drawing] = {
     "claims": Drawing("All appendices", "every claim, judged", claims_forest, "claim", "id"),
     "figure_01": Drawing("Figure 1", "fooling rate of SSP from several feature spaces", figure_01, "line", "source"),
-    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", *_PURIFIED),
+    "figure_02": Drawing("Figure 2", "adversaries from several feature spaces", *_STRIPS),
     "figure_03": Drawing("Figure 3", "t-SNE of logits and of features", figure_03, "panel", "space"),
-    "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", *_TILES, pictures.segmented),
-    "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", *_TILES, _DETECTED),
+    "figure_04": Drawing("Figure 4", "SegNet-Basic on images and on SSP adversaries", tiles, "column", segmented),
+    "figure_05": Drawing("Figure 5", "detections on images and on SSP adversaries", tiles, "column", _DETECTED),
     "figure_06": Drawing("Figure 6", "accuracy against attack iterations", figure_06, "line", "attack"),
-    "figure_07": Drawing("Figure 7", "SSP on another network's features, purified", *_PURIFIED),
-    "figure_08": Drawing("Figure 8", "DIM and DIM-TI from an ensemble, purified", *_PURIFIED),
-    "figure_09": Drawing("Figure 9", "CDA from two data sets, purified", *_PURIFIED),
-    "figure_10": Drawing("Figure 10", "detections on CDA adversaries, purified", *_TILES, _DEFENDED),
-    "layers": Drawing("Appendix A", "SSP of every layer of several networks", layers, "network", "source"),
-    "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", budgets, "line", "line"),
+    "figure_07": Drawing("Figure 7", "SSP on another network's features, purified", *_STRIPS),
+    "figure_08": Drawing("Figure 8", "DIM and DIM-TI from an ensemble, purified", *_STRIPS),
+    "figure_09": Drawing("Figure 9", "CDA from two data sets, purified", *_STRIPS),
+    "figure_10": Drawing("Figure 10", "detections on CDA adversaries, purified", tiles, "column", _DEFENDED),
+    "layers": Drawing("Appendix A", "SSP of every layer of several networks", by_layer, "network", "source"),
+    "budgets": Drawing("Appendix E", "accuracy against budget, behind every transform", by_budget, "line", "line"),
     "protocol": Drawing("The protocol", "accuracy against budget under every attacker", protocol, "panel", "defense"),
     "purification": Drawing("Appendix G", "accuracy before and after purification", purification, "victim", "victim"),
     "transfer": Drawing("Appendix F", "all attacks against all victims", transfer, "victim", "victim"),
@@ -83,13 +92,12 @@ def redraw(
     commas part both. KeyError for an unknown figure, FileNotFoundError where nothing is stored yet, ValueError for a
     choice that the figure has not.
     """
-    drawing, data = FIGURES[name], figure_data(results, name)
+    drawing, data, names = opened_figure(results, name)
     if images is not None:
         if not isinstance(data, Grid):
             raise ValueError(f"{name} has no --images; it has {options(results, name)}")
         data = data._replace(rows=[data.rows[k] for k in chosen(range(len(data.rows)), images, "image")])
     if only is not None:
-        names = selectable(drawing, data)
         places = sorted(chosen(names, only, drawing.of))
         if isinstance(data, Grid):
             rows = [[row[k] for k in places] for row in data.rows]
@@ -105,15 +113,14 @@ def redraw(
     return figure
 
 
-def figure_data(results: Results, name: str) -> pd.DataFrame | Grid:
-    """The stored data of a figure; FileNotFoundError where there are none yet."""
+def opened_figure(results: Results, name: str) -> tuple[Drawing, pd.DataFrame | Grid, list[str]]:
+    """A figure, its stored data, and the names that --only chooses from."""
     drawing = FIGURES[name]
-    return results.load_data(name) if drawing.data == "data" else drawing.column(results.load_pictures(name))
-
-
-def selectable(drawing: Drawing, data: pd.DataFrame | Grid) -> list[str]:
-    """What --only chooses from."""
-    return data.titles if isinstance(data, Grid) else every(data[drawing.column])
+    if drawing.data == "data":
+        data = results.load_data(name)
+        return drawing, data, every(data[drawing.column])
+    grid = drawing.column(results.load_pictures(name))
+    return drawing, grid, grid.titles
 
 
 def chosen(names: Sequence, asked: str, of: str) -> list[int]:
@@ -122,7 +129,7 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
     ValueError says what there is.
     """
     names, found = [str(name) for name in names], []
-    for text in (part.strip() for part in asked.split(",")):
+    for text in map(str.strip, asked.split(",")):
         exact = [k for k, name in enumerate(names) if text.lower() == name.lower()]
         fitting = exact or [k for k, name in enumerate(names) if text and text.lower() in name.lower()]
         if not fitting:
@@ -135,9 +142,9 @@ def chosen(names: Sequence, asked: str, of: str) -> list[int]:
 
 def options(results: Results, name: str) -> str:
     """The options of a figure and what they choose from, in one line; FileNotFoundError where nothing is stored yet."""
-    drawing, data = FIGURES[name], figure_data(results, name)
+    drawing, data, names = opened_figure(results, name)
     images = f"--images (0 to {len(data.rows) - 1}), " if isinstance(data, Grid) else ""
-    return f"{images}--only ({drawing.of}s: {'; '.join(selectable(drawing, data))})"
+    return f"{images}--only ({drawing.of}s: {'; '.join(names)})"
 
 
 def shown(results: Results, name: str) -> Markdown:

@@ -20,11 +20,19 @@ SIGNS = {
     "inconclusive": {"color": "0.45", "marker": "D"},
     "underpowered": {"color": "0.7", "marker": "s"},
 }
-LIMIT = 100.0  # points; an effect beyond is drawn at the edge
+FARTHEST = 100.0  # points; an effect beyond is drawn at the edge
 SMALLEST = 0.9  # of the type in print
 LETTERS, LINES = 44, 2  # per line of a claim, and lines of it; what is longer is cut
 LINE, CASE, GAP, FRAME = 0.12, 0.04, 0.06, 1.0  # inches: a line of text, a case, between claims, around them all
 MOST = 20  # claims in one column; of more, stricter and looser readings are left out
+
+
+class Row(NamedTuple):
+    """A claim's text in lines, its cases, and the inches that it takes in print."""
+
+    text: list[str]
+    cases: pd.DataFrame
+    height: float
 
 
 def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
@@ -40,12 +48,20 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     style(look)
     if judged["id"].nunique() > MOST and not look.wide:
         judged = judged[judged["reading"] == ""]
-    rows = [_row(name, part) for name, part in judged.groupby("id", sort=False, observed=True)]
-    columns = halves(rows) if len(rows) > MOST and not look.wide else [rows]
+    rows = []
+    for name, cases in judged.groupby("id", sort=False, observed=True):
+        words = f"{name}  {cases['brief'].iloc[0] or cases['says'].iloc[0]}"
+        text = textwrap.wrap(words, LETTERS, max_lines=LINES, placeholder=" …")
+        rows.append(Row(text, cases, max(LINE * len(text), CASE * len(cases)) + GAP))
+    columns = [rows]
+    if len(rows) > MOST and not look.wide:  # two of about the same height
+        heights = np.cumsum([row.height for row in rows])
+        place = int(np.abs(heights - heights[-1] / 2).argmin()) + 1
+        columns = [rows[:place], rows[place:]]
     tall = max(sum(row.height for row in column) for column in columns)
     size = min(look.scale, (look.height - FRAME * look.scale) / tall if look.wide else look.scale)
     if size < SMALLEST:
-        some = ",".join(row.part["id"].iloc[0] for row in rows[:3])
+        some = ",".join(row.cases["id"].iloc[0] for row in rows[:3])
         raise ValueError(f"{len(rows)} claims do not fit a slide; choose some, as in --only {some}")
     figure = Figure(figsize=(look.width * 1.25, size * tall + FRAME * look.scale))
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
@@ -56,51 +72,22 @@ def claims_forest(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     return figure
 
 
-class Row(NamedTuple):
-    """A claim's text in lines, its cases, and the inches that it takes in print."""
-
-    text: list[str]
-    part: pd.DataFrame
-    height: float
-
-
-def _row(name: str, part: pd.DataFrame) -> Row:
-    first = part.iloc[0]
-    words = first["brief"] or first["says"]
-    text = textwrap.wrap(f"{name}  {words}", LETTERS, max_lines=LINES, placeholder=" …")
-    return Row(text, part, max(LINE * len(text), CASE * len(part)) + GAP)
-
-
-def halves(rows: list[Row]) -> list[list[Row]]:
-    """The rows in two columns of about the same height."""
-    heights = np.cumsum([row.height for row in rows])
-    place = int(np.abs(heights - heights[-1] / 2).argmin()) + 1
-    return [rows[:place], rows[place:]]
-
-
 def _column(axes: Axes, rows: list[Row], tall: float, size: float) -> None:
     """Claims below each other, in a column that is so many inches high in print."""
+    note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "center"}
     top = 0.0
-    for text, part, height in rows:
-        _claim(axes, part, top, height, size)
-        note = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right", "va": "center"}
+    for text, cases, height in rows:
+        left, right = np.clip(RANGES[cases["expected"].iloc[0]], -FARTHEST, FARTHEST)
+        axes.barh(top + height / 2, right - left, height - GAP / 2, left, color=COLOURS[2], alpha=0.18, linewidth=0)
+        for place, row in enumerate(cases.itertuples()):
+            y, sign = top + GAP / 2 + (height - GAP) * (place + 0.5) / len(cases), SIGNS[row.verdict]
+            low, effect, high = np.clip([float(row.low), float(row.effect), float(row.high)], -FARTHEST, FARTHEST)
+            axes.plot([low, high], [y, y], color=sign["color"], linewidth=0.8 * size)
+            axes.plot(effect, y, markersize=3 * size, markeredgewidth=0, linestyle="", **sign)
         axes.annotate("\n".join(text), (0, top + height / 2), (-6, 0), fontsize=6.5 * size, **note)
         top += height
     axes.axvline(0, color="0.2", linewidth=0.8)
-    axes.set(xlim=(-LIMIT, LIMIT), ylim=(tall, 0), yticks=[])
+    axes.set(xlim=(-FARTHEST, FARTHEST), ylim=(tall, 0), yticks=[])
     axes.set_xlabel("effect (points, 95 % interval)", fontsize=8 * size)
     axes.tick_params(labelsize=7 * size)
     axes.grid(axis="y", visible=False)
-
-
-def _claim(axes: Axes, part: pd.DataFrame, top: float, height: float, size: float) -> None:
-    """One claim: the shaded range, a dot per case."""
-    low, high = RANGES[part["expected"].iloc[0]]
-    left, right = max(low, -LIMIT), min(high, LIMIT)
-    axes.barh(top + height / 2, right - left, height - GAP / 2, left, color=COLOURS[2], alpha=0.18, linewidth=0)
-    for place, row in enumerate(part.itertuples()):
-        y = top + GAP / 2 + (height - GAP) * (place + 0.5) / len(part)
-        sign = SIGNS[row.verdict]
-        low, effect, high = (min(max(float(end), -LIMIT), LIMIT) for end in (row.low, row.effect, row.high))
-        axes.plot([low, high], [y, y], color=sign["color"], linewidth=0.8 * size)
-        axes.plot(effect, y, markersize=3 * size, markeredgewidth=0, linestyle="", **sign)

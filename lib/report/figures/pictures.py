@@ -1,10 +1,11 @@
 """Figures of pictures: images beside their adversaries, with what a network predicts of them.
 
-Figures 4, 5 and 10 are `tiles`: a row per image and a column per kind of image. Figures 2 and 7 to 9 are `purified`.
-A function per kind of stored arrays turns them into a `Grid`, in which images and columns are chosen before it is
-drawn.
+Figures 4, 5 and 10 are `tiles`: a row per image and a column per kind of image. Figures 2 and 7 to 9 are `strips`: a
+column per image. `segmented`, `detected` and `purified` turn stored arrays (lib/experiment/pictures.py makes them) into
+a `Grid`, in which images and columns are chosen before it is drawn.
 """
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from lib.report.figures.style import COLOURS, PAPER, Look, style
+from lib.report.figures.style import COLOURS, PAPER, Look
 
 # The columns of a figure: the arrays that they show, and their titles, with the supplement's letters.
 SEGMENTED = {
@@ -34,8 +35,8 @@ DETECTED = {
 PURIFIED = {"truth": "ground truth", "clean": "image", "adversary": "CDA adversary", "purified": "purified by NRP"}
 # A sign beside the colour: neither a print in grey nor the reader's eye need tell blue from orange.
 RIGHT, WRONG = ("✓", COLOURS[0]), ("✗", COLOURS[3])
-# Inches in print: labels of rows, a line of a caption and the space around it, a letter of 7 points.
-LABELS, LINE, GAP, LETTER = 0.3, 0.115, 0.05, 0.056
+# Inches in print: labels of rows, a line of a caption and the space around it, one of its letters (7 points).
+LABELS, CAPTION_LINE, CAPTION_GAP, CAPTION_LETTER = 0.3, 0.115, 0.05, 0.056
 DENSE = 1.3  # the largest scale of type that leaves room for as many pictures and captions
 
 
@@ -43,7 +44,7 @@ class Picture(NamedTuple):
     """A picture, uint8 `[H,W,3]`, and what is known of it.
 
     name, mark, colour: of the caption, the class and its probability.  head: stands above them.  boxes: of each object
-    (x0, y0, x1, y1), its class and what is written at it.  classes: the labels in a map of classes.
+    (x0, y0, x1, y1), its class and what is written at it.  classes: the names of those in a map of classes.
     """
 
     image: np.ndarray
@@ -52,7 +53,7 @@ class Picture(NamedTuple):
     colour: str = "black"
     head: str = ""
     boxes: Sequence[tuple] = ()
-    classes: Sequence[int] = ()
+    classes: Sequence[str] = ()
 
     def caption(self, letters: int) -> str:
         """The name on at most two lines of so many letters, cut short where even that is too little; the mark."""
@@ -67,17 +68,21 @@ def wrapped(text: str, letters: int, lines: int) -> str:
 class Grid(NamedTuple):
     """What a figure of pictures shows.
 
-    titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a cell; in Figures 2 and
-    7 to 9 several: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note:
-    below the pictures.  legend: name and colour of each class of pixels or objects.  labels: of the several.
+    titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a picture; of `strips`
+    several: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note: below
+    the pictures.  legend: of `tiles`, the colour (0 to 1) of each class of pixels or objects.  labels: of the several.
     """
 
     titles: list[str]
     rows: list[list]
     above: float = 0.3
     note: str = ""
-    legend: Sequence[tuple[str, np.ndarray]] = ()
+    legend: dict[str, np.ndarray] | None = None
     labels: Sequence[str] = ()
+
+
+def _legend(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return dict(zip(arrays["classes"].tolist(), arrays["colours"] / 255, strict=True))
 
 
 def segmented(arrays: dict[str, np.ndarray]) -> Grid:
@@ -86,22 +91,16 @@ def segmented(arrays: dict[str, np.ndarray]) -> Grid:
     image_clean, image_noise, image_adversary: `[rows,H,W,3]` uint8; predicted_clean and so on, truth: `[rows,H,W]`
     classes; right_clean and so on: `[rows]`, the share of labelled pixels that is right; classes, colours: by class.
     """
-    colours = arrays["colours"]
 
     def cell(row: int, name: str) -> Picture:
         one = arrays[name][row]
         if name.startswith("image"):
             return Picture(one)
         mark = "" if name == "truth" else f"{100 * arrays[name.replace('predicted', 'right')][row]:.0f} %"
-        return Picture(colours[one], mark=mark, classes=np.unique(one).tolist())
+        return Picture(arrays["colours"][one], mark=mark, classes=arrays["classes"][np.unique(one)].tolist())
 
     rows = [[cell(row, name) for name in SEGMENTED] for row in range(len(arrays["truth"]))]
     return Grid(list(SEGMENTED.values()), rows, 0.9, "in the corner: labelled pixels that are right", _legend(arrays))
-
-
-def _legend(arrays: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
-    """Name and colour, from 0 to 1, of every class."""
-    return list(zip(arrays["classes"].tolist(), arrays["colours"] / 255, strict=True))
 
 
 def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
@@ -116,15 +115,12 @@ def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
         boxes, names = (arrays[f"{what}_{row}_{kind}"].tolist() for what in ("boxes", "names"))
         if kind == "truth":
             return Picture(arrays[f"image_{row}_clean"], boxes=list(zip(boxes, names, names, strict=True)))
-        scored = zip(boxes, names, arrays[f"scores_{row}_{kind}"].tolist(), strict=True)
-        found = [(box, name, f"{name} {score:.2f}") for box, name, score in scored]
+        texts = [f"{name} {score:.2f}" for name, score in zip(names, arrays[f"scores_{row}_{kind}"], strict=True)]
         mark = f"{arrays[f'found_{row}_{kind}']} of {len(arrays[f'names_{row}_truth'])}"
-        return Picture(arrays[f"image_{row}_{kind}"], mark=mark, boxes=found)
+        return Picture(arrays[f"image_{row}_{kind}"], mark=mark, boxes=list(zip(boxes, names, texts, strict=True)))
 
     rows = [[cell(row, kind) for kind in kinds] for row in range(sum(name.endswith("_truth") for name in arrays) // 2)]
-    note = (
-        f"detections of score {float(arrays['threshold']):g} or more; in the corner: objects found (class, IoU ≥ 0.5)"
-    )
+    note = f"detections of score {arrays['threshold']:g} or more; in the corner: objects found (class, IoU ≥ 0.5)"
     return Grid(list(kinds.values()), rows, 0.4, note, _legend(arrays))
 
 
@@ -135,7 +131,7 @@ PREDICTED = {
 }
 
 
-def removed(arrays: dict[str, np.ndarray]) -> Grid:
+def purified(arrays: dict[str, np.ndarray]) -> Grid:
     """Figures 2 and 7 to 9: attacks, and what the purifier, if there is one, makes of them (G attacks, N images).
 
     groups: `[G]`, the attacks;  victim, purifier: their names;  clean: `[N,H,W,3]` uint8;  truth: `[N]`, names of
@@ -146,36 +142,32 @@ def removed(arrays: dict[str, np.ndarray]) -> Grid:
     groups, clean = arrays["groups"], arrays["clean"]
     kinds = [kind for kind in PREDICTED if kind in arrays]
     for name in (part for kind in kinds for part in (kind, *PREDICTED[kind])):
-        if arrays[name].shape[:2] != (len(groups), len(clean)):
-            shape = f"shape {arrays[name].shape}, with {len(groups)} groups and {len(clean)} images"
-            raise ValueError(f"{name} is of {shape}")
-
-    most = max(int(np.abs(arrays[kind] - clean.astype(np.int16)).max()) for kind in kinds)
-    times = max(127 // max(1, most), 1)
+        if (shape := arrays[name].shape)[:2] != (len(groups), len(clean)):
+            raise ValueError(f"{name} is of shape {shape}, with {len(groups)} groups and {len(clean)} images")
+    most = max(np.abs(arrays[kind] - clean.astype(np.int16)).max() for kind in kinds)
+    times = max(127 // max(1, int(most)), 1)
 
     def cells(group: int, image: int) -> list[Picture]:
-        made = [arrays[kind][group, image] for kind in kinds]
-        known = [[arrays[name][group, image] for name in PREDICTED[kind]] for kind in kinds]
-        shown = [Picture(one, *marked(*part)) for one, part in zip(made, known, strict=True)]
-        changes = [changed(one, clean[image], times) for one in made]
-        return [Picture(clean[image], str(arrays["truth"][image])), *shown, *changes]
+        known = [[arrays[name][group, image] for name in (kind, *PREDICTED[kind])] for kind in kinds]
+        changes = [difference(made, clean[image], times) for made, *_ in known]
+        return [Picture(clean[image], str(arrays["truth"][image])), *(prediction(*one) for one in known), *changes]
 
     left = "; left: purified − image" if "purified" in kinds else ""
     victim = f"class and probability by {arrays['victim']}: {RIGHT[0]} right, {WRONG[0]} wrong"
     note = f"{victim}\nadded: adversary − image{left}; grey where they are equal; PSNR in dB"
     rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
-    names = {"adversary": "adversary", "purified": f"purified by {arrays['purifier']}"}
-    labels = ["image", *(names[kind] for kind in kinds), f"added × {times}", f"left × {times}"]
+    names = ["adversary", f"purified by {arrays['purifier']}"][: len(kinds)]
+    labels = ["image", *names, f"added × {times}", f"left × {times}"]
     return Grid(list(map(str, groups)), rows, note=note, labels=labels[: 1 + 2 * len(kinds)])
 
 
-def marked(name: str, score: float, right: bool) -> tuple[str, str, str]:
-    """Name, mark and colour of a prediction."""
+def prediction(image: np.ndarray, name: str, score: float, right: bool) -> Picture:
+    """A picture with its predicted class and probability, and whether that is right by sign and colour."""
     sign, colour = RIGHT if right else WRONG
-    return str(name), f"{sign} {100 * score:.0f} %", colour
+    return Picture(image, str(name), f"{sign} {100 * score:.0f} %", colour)
 
 
-def changed(image: np.ndarray, clean: np.ndarray, times: int) -> Picture:
+def difference(image: np.ndarray, clean: np.ndarray, times: int) -> Picture:
     """What an image has that the clean one has not, so many times as strong, around mid-grey; its PSNR."""
     change = image.astype(np.int16) - clean
     decibels = 10 * np.log10(255**2 / max(np.square(change.astype(float)).mean(), 1e-9))
@@ -184,29 +176,27 @@ def changed(image: np.ndarray, clean: np.ndarray, times: int) -> Picture:
 
 def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     """A row per image with its detections, a titled column per kind, and a legend of the classes in maps."""
-    style(look)
-    present = sorted({label for row in grid.rows for cell in row for label in cell.classes})
+    present = {name for row in grid.rows for cell in row for name in cell.classes}
+    signs = {name: Patch(facecolor=one, edgecolor="0.5") for name, one in grid.legend.items() if name in present}
     heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in grid.rows]
-    above = grid.above + (0.1 * len(heights) if grid.note else 0.4 if present and not look.wide else 0)
+    above = grid.above + (0.1 * len(heights) if grid.note else 0.4 if signs and not look.wide else 0)
     # The legend stands where there is room.
-    figure, picture = look.grid(heights, len(grid.titles), above, 1.1 if present and look.wide else 0)
+    figure, picture = look.grid(heights, len(grid.titles), above, 1.1 if signs and look.wide else 0)
     titles, size = look.titles(grid.titles, picture)
     panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(panels[0], titles, strict=True):
         axes.set_title(title, fontsize=size)
-    known = dict(grid.legend)
-    for cells, row in zip(grid.rows, panels, strict=True):
-        for axes, cell in zip(row, cells, strict=True):
-            _show(axes, cell)
-            for place, (corners, name, text) in enumerate(cell.boxes):
-                under = sum(_same_corner(corners, other) for other, *_ in cell.boxes[:place])
-                _box(axes, corners, text, known.get(name, np.zeros(3)), look, under)
-            if cell.mark:
-                _corner(axes, cell.mark, look)
-    if present:
-        labels, colours = zip(*(grid.legend[label] for label in present), strict=True)
-        patches = [Patch(facecolor=colour, edgecolor="0.5") for colour in colours]
-        look.legend(figure, patches, labels, 7, most=6, title=grid.note, title_fontsize=7 * look.scale)
+    for axes, cell in zip(panels.flat, itertools.chain(*grid.rows), strict=True):
+        _show(axes, cell)
+        for place, (corners, name, text) in enumerate(cell.boxes):
+            under = sum(_same_corner(corners, other) for other, *_ in cell.boxes[:place])
+            _box(axes, corners, text, grid.legend.get(name, np.zeros(3)), look, under)
+        if cell.mark:
+            plain = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+            corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "bbox": plain}
+            axes.text(0.985, 0.02, cell.mark, fontsize=min(6.5 * look.scale, 10), **corner)
+    if signs:
+        look.legend(figure, 7, most=6, entries=signs, title=grid.note, title_fontsize=7 * look.scale)
     elif grid.note:
         figure.supxlabel(grid.note, fontsize=7 * look.scale, color="0.4")
     return figure
@@ -242,51 +232,39 @@ def _box(axes: Axes, corners: Sequence[float], text: str, colour: np.ndarray, lo
     axes.text(place, max(top, 0) + shift, text, va=side, ha=towards, clip_on=True, **letters)
 
 
-def _corner(axes: Axes, text: str, look: Look) -> None:
-    """A score in the lower right corner of a picture."""
-    plain = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
-    place = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "bbox": plain}
-    axes.text(0.985, 0.02, text, fontsize=min(6.5 * look.scale, 10), **place)
-
-
-def purified(grid: Grid, look: Look = PAPER) -> Figure:
+def strips(grid: Grid, look: Look = PAPER) -> Figure:
     """Images; then, for each attack, adversaries, the same purified if they were, and how these differ from the images.
 
     The attacks stand one below the other on a page, side by side on a slide.
     """
-    look, labels = look._replace(scale=min(look.scale, DENSE)), grid.labels
-    blocks = []
-    for groups in [[k] for k in range(len(grid.titles))] if look.wide else [list(range(len(grid.titles)))]:
-        rows = [(labels[0], [cells[0][0] for cells in grid.rows])]
-        for group in groups:
-            names = [labels[1] if look.wide else grid.titles[group], *labels[2:]]
-            rows += [(name, [cells[group][k] for cells in grid.rows]) for k, name in enumerate(names, 1)]
-        blocks.append(rows)
-    return captioned(blocks, look, grid.titles if look.wide else [""], note=grid.note)
+    look, labels, blocks = look._replace(scale=min(look.scale, DENSE)), grid.labels, {}
+    for place, title in enumerate(grid.titles):
+        images = (labels[0], [row[place][0] for row in grid.rows])
+        rows = blocks.setdefault(title if look.wide else "", [images])
+        names = [labels[1] if look.wide else title, *labels[2:]]
+        rows += [(name, [row[place][k] for row in grid.rows]) for k, name in enumerate(names, 1)]
+    return captioned(blocks, look, grid.note)
 
 
-def captioned(
-    blocks: Sequence[list[tuple[str, list[Picture]]]], look: Look, titles: Sequence[str] = ("",), note: str = ""
-) -> Figure:
+def captioned(blocks: dict[str, list[tuple[str, list[Picture]]]], look: Look, note: str = "") -> Figure:
     """Blocks of pictures side by side, each picture with its caption above, as large as the page holds.
 
-    blocks: of each the rows, a label and cells.  titles: of the blocks.  note: below them all.
+    blocks: title -> rows, a label and pictures each.  note: below them all.
     """
-    style(look)
-    rows = [[cell for block in blocks for cell in block[k][1]] for k in range(len(blocks[0]))]
+    rows = [[cell for _, cells in several for cell in cells] for several in zip(*blocks.values(), strict=True)]
     heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in rows]
 
     def sized(letters: int) -> tuple[Figure, int]:
         """The figure for captions of at most so many letters, and how many letters a picture is wide."""
         lines = sum(max(len(cell.caption(letters).splitlines()) for cell in row) for row in rows)
-        above = 0.4 + LINE * (lines + 2 * bool(titles[0]) + 2 * bool(note)) + GAP * len(rows)
+        above = 0.4 + CAPTION_LINE * (lines + 2 * any(blocks) + 2 * bool(note)) + CAPTION_GAP * len(rows)
         figure, picture = look.grid(heights, len(rows[0]), above, LABELS * len(blocks))
-        return figure, max(int((picture / look.scale - 0.06) / LETTER), 1)
+        return figure, max(int((picture / look.scale - 0.06) / CAPTION_LETTER), 1)
 
     figure, letters = sized(sized(1)[1])
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, hspace=0)
     small = {"fontsize": 7 * look.scale, "linespacing": 1.1}
-    for part, title, block in zip(figure.subfigures(1, len(blocks), squeeze=False)[0], titles, blocks, strict=True):
+    for part, (title, block) in zip(figure.subfigures(1, len(blocks), squeeze=False)[0], blocks.items(), strict=True):
         part.suptitle(title, weight="bold", **small)
         panels = part.subplots(len(block), len(block[0][1]), height_ratios=heights, squeeze=False)
         for panel, (label, cells) in zip(panels, block, strict=True):

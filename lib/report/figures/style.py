@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import matplotlib
 import matplotlib.style
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 # seaborn's "colorblind" palette and, below, its style sheets as matplotlib ships them: importing seaborn itself takes
@@ -30,20 +31,23 @@ class Look(NamedTuple):
     scale: float
     settings: dict[str, float]
 
-    def size(self, height: float) -> tuple[float, float]:
-        """Inches of a figure across the page that is `height` inches high in print."""
-        return self.width, min(height * (self.width / WIDTH), self.height)
-
     @property
     def wide(self) -> bool:
         """Is there more room at the sides than below?"""
         return self.width > self.height
+
+    def panels(self, height: float, rows: int = 1, columns: int = 1, **shared: bool) -> tuple[Figure, np.ndarray]:
+        """A figure across the page, `height` inches high in print, and its axes `[rows,columns]`."""
+        style(self)
+        figure = Figure(figsize=(self.width, min(height * (self.width / WIDTH), self.height)))
+        return figure, figure.subplots(rows, columns, squeeze=False, **shared)
 
     def grid(self, heights: Sequence[float], across: int, above: float, beside: float = 0) -> tuple[Figure, float]:
         """An empty figure for a grid of pictures, as large as the page holds, and the width of a picture in inches.
 
         heights: of every row, in widths of a picture.  above, beside: inches that titles and legends take in print.
         """
+        style(self)
         above, beside = above * self.scale, beside * self.scale
         picture = min((self.width - beside) / across, (self.height - above) / sum(heights))
         width, least = across * picture + beside, 3.8 * self.scale  # the least for the note above
@@ -61,19 +65,22 @@ class Look(NamedTuple):
         return ["\n".join(textwrap.wrap(text, letters, break_long_words=False)) for text in texts], size
 
     def legend(
-        self, figure: Figure, handles: Iterable, names: Sequence[str], size: float, most: int, below=False, **more
+        self, figure: Figure, size: float, most: int, below=False, entries: dict[str, Artist] | None = None, **more
     ) -> None:
         """The legend of a figure: at its side where there is room and not `below`, else below in at most so many
-        columns. size: of its letters in print."""
-        beside = self.wide and not below
-        ncols = 1
-        for columns in range(1 if beside else min(most, len(names)), 1, -1):
-            letters = sum(HANDLE + max(map(len, column)) for column in np.array_split(names, columns))
-            if letters * LETTER * size * self.scale <= figure.get_figwidth():
-                ncols = columns
-                break
-        side = "outside right center" if beside else "outside lower center"
-        figure.legend(handles, names, loc=side, ncols=ncols, frameon=False, fontsize=size * self.scale, **more)
+        columns. size: of its letters in print.  entries: label -> sign (default: those of all panels)."""
+        if entries is None:
+            signs = [axes.get_legend_handles_labels() for axes in figure.axes]
+            entries = {name: sign for pair in signs for sign, name in zip(*pair, strict=True)}
+        beside, fontsize = self.wide and not below, size * self.scale
+
+        def fits(columns: int) -> bool:
+            letters = sum(HANDLE + max(map(len, column)) for column in np.array_split(list(entries), columns))
+            return letters * LETTER * fontsize <= figure.get_figwidth()
+
+        ncols = next(filter(fits, range(1 if beside else min(most, len(entries)), 1, -1)), 1)
+        loc = "outside right center" if beside else "outside lower center"
+        figure.legend(entries.values(), entries, loc=loc, ncols=ncols, frameon=False, fontsize=fontsize, **more)
 
 
 PAPER = Look(WIDTH, 8.5, 1.0, {"font.size": 10})
@@ -86,28 +93,24 @@ SLIDES = Look(
     | dict.fromkeys(["xtick.labelsize", "ytick.labelsize", "legend.fontsize"], 14.5)
     | {"lines.markersize": 8},
 )
-STYLES = {"paper": PAPER, "slides": SLIDES}
+LOOKS = {"paper": PAPER, "slides": SLIDES}
 
 
 def style(look: Look = PAPER) -> None:
     """Set matplotlib up: colour-blind safe, white behind, byte-identical for equal content."""
     matplotlib.style.use(["default", "seaborn-v0_8-paper", "seaborn-v0_8-whitegrid"])
-    matplotlib.rcParams.update({"svg.hashsalt": "companion", "figure.constrained_layout.use": True})
-    matplotlib.rcParams["text.parse_math"] = False  # a name may have two dollar signs
-    matplotlib.rcParams.update(
-        {"font.family": ["STIXGeneral", "DejaVu Sans"], "grid.color": "0.9", "axes.edgecolor": "0.6"}
-    )
-    matplotlib.rcParams.update(look.settings)
+    fixed = {"svg.hashsalt": "companion", "figure.constrained_layout.use": True}
+    fixed |= {"font.family": ["STIXGeneral", "DejaVu Sans"], "grid.color": "0.9", "axes.edgecolor": "0.6"}
+    fixed |= {"text.parse_math": False}  # a name may have two dollar signs
+    matplotlib.rcParams.update(fixed | look.settings)
 
 
 def every(column: pd.Series) -> list[str]:
     """The names in a column in their order, also those that were not chosen: a line keeps its colour without them."""
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        return list(column.cat.categories)
-    return list(dict.fromkeys(column))
+    return list(column.cat.categories if isinstance(column.dtype, pd.CategoricalDtype) else column.unique())
 
 
-def write(figure: Figure, path: Path) -> Path:
+def write_figure(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's ending (svg, pdf, png); byte-identical for equal content."""
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix)
     path.parent.mkdir(parents=True, exist_ok=True)
