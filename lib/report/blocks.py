@@ -16,7 +16,8 @@ from pathlib import Path
 
 from lib import markdown
 from lib.reading import read_text
-from lib.report import claims, protocol
+from lib.report import findings, protocol
+from lib.report.claims import judge
 from lib.report.results import Results
 from lib.settings import ROOT
 from lib.settings.base import choices
@@ -53,7 +54,7 @@ def renew() -> list[str]:
 
 
 def _claims(root: Path, scale: str, letters: str) -> str:
-    found = claims.summary(claims.judge(Results(scale, root)))
+    found = findings.summary(judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
     effects = shown.assign(**{"effect in points": shown["compares"] + ": " + shown["effect"]})
     columns = ["id", "effect in points", "n", "verdict"]
@@ -80,8 +81,8 @@ def _protocol(root: Path, scale: str, *names: str) -> str:
 
 
 KINDS: dict[str, Callable[..., str]] = {
-    "overview": lambda root, *scales: claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales}),
-    "findings": lambda root, *scales: claims.findings([Results(scale, root) for scale in scales]),
+    "overview": lambda root, *scales: findings.overview({scale: judge(Results(scale, root)) for scale in scales}),
+    "findings": lambda root, *scales: findings.findings([Results(scale, root) for scale in scales]),
     "claims": _claims,
     "table": _stored,
     "protocol": _protocol,

@@ -15,8 +15,8 @@ from lib.markdown import verbatim
 from lib.reading import read_json, read_text
 from lib.report import published
 from lib.report.captions import caption, verdicts
-from lib.report.claims import findings
 from lib.report.figures import FIGURES, NOTES
+from lib.report.findings import findings
 from lib.report.results import Results
 
 

@@ -7,7 +7,7 @@ import tarfile
 import pandas as pd
 import pytest
 
-from lib.report import blocks, claims
+from lib.report import blocks, claims, findings
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.made import cell, frame
@@ -88,7 +88,7 @@ def test_what_readme_and_docs_say_was_found_is_what_the_verdicts_are():
     """<!-- found: mini C1 reproduced --> beside a sentence names the verdicts that it puts into words."""
     verdicts = {}
     for scale in ("mini", "sample"):
-        found = claims.summary(claims.judge(Results(scale)))
+        found = findings.summary(claims.judge(Results(scale)))
         verdicts |= {f"{scale} {name}": verdict for name, verdict in zip(found["id"], found["verdict"], strict=True)}
     stated = 0
     for page in blocks.documents():
