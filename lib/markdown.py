@@ -7,7 +7,7 @@ import re
 import pandas as pd
 
 
-def table(frame: pd.DataFrame, **how: object) -> str:
+def escaped_table(frame: pd.DataFrame, **how: object) -> str:
     """A frame as a table of pipes, without its index; how: of `DataFrame.to_markdown`, numbers as they are."""
     shown = frame.rename(columns=verbatim).map(verbatim)
     return shown.to_markdown(index=False, **{"disable_numparse": True} | how)

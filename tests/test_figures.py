@@ -110,7 +110,7 @@ def test_latex_escapes_what_it_must_and_keeps_bold():
 
 def test_a_name_with_signs_is_one_cell_in_latex():
     name = "a|b `c` *d* \\ & <e>"
-    printed = latex(markdown.table(pd.DataFrame({"x": [name], "y": ["1"]})))
+    printed = latex(markdown.escaped_table(pd.DataFrame({"x": [name], "y": ["1"]})))
     assert r"a|b `c` *d* \textbackslash{} \& \ensuremath{<}e\ensuremath{>} & 1" in " ".join(printed.split())
 
 

@@ -22,7 +22,7 @@ from lib.report.results import Results
 from lib.settings import ROOT
 from lib.settings.base import choices
 
-BLOCK = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -30,16 +30,16 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def filled(text: str, root: Path = ROOT / "results") -> str:
+def renewed(text: str, root: Path = ROOT / "results") -> str:
     """The page with its blocks as the results below `root` have them. ValueError for a block that is not known."""
 
     def written(found: re.Match) -> str:
         kind, *words = found[2].split()
-        if kind not in KINDS:
-            raise ValueError(f"no block 'report: {found[2]}'; {choices(kind, KINDS)}")
-        return f"{found[1]}{KINDS[kind](root, *words).strip()}\n{found[4]}"
+        if kind not in WRITERS:
+            raise ValueError(f"no block 'report: {found[2]}'; {choices(kind, WRITERS)}")
+        return f"{found[1]}{WRITERS[kind](root, *words).strip()}\n{found[4]}"
 
-    return BLOCK.sub(written, text)
+    return MARKED.sub(written, text)
 
 
 def renew() -> list[str]:
@@ -47,7 +47,7 @@ def renew() -> list[str]:
     changed = []
     for path in documents():
         before = path.read_text()
-        if (after := filled(before)) != before:
+        if (after := renewed(before)) != before:
             path.write_text(after)
             changed.append(str(path.relative_to(ROOT)))
     return changed
@@ -57,8 +57,7 @@ def _claims(root: Path, scale: str, letters: str) -> str:
     found = findings.summary(judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
     effects = shown.assign(**{"effect in points": shown["compares"] + ": " + shown["effect"]})
-    columns = ["id", "effect in points", "n", "verdict"]
-    return markdown.table(effects[columns])
+    return markdown.escaped_table(effects[["id", "effect in points", "n", "verdict"]])
 
 
 def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
@@ -69,10 +68,9 @@ def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
 def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
     cells = Results(scale, root).load_table(name)
-    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].unique()
-    shown = found.map(lambda several: " to ".join(f"{one:g}" for one in dict.fromkeys([min(several), max(several)])))
-    table = shown.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
-    return markdown.table(table.reset_index())
+    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(findings.span)
+    table = found.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
+    return markdown.escaped_table(table.reset_index())
 
 
 def _protocol(root: Path, scale: str, *names: str) -> str:
@@ -80,7 +78,7 @@ def _protocol(root: Path, scale: str, *names: str) -> str:
     return "\n".join(protocol.said(frame, name.replace("_", " ")) for name in names)
 
 
-KINDS: dict[str, Callable[..., str]] = {
+WRITERS: dict[str, Callable[..., str]] = {
     "overview": lambda root, *scales: findings.overview({scale: judge(Results(scale, root)) for scale in scales}),
     "findings": lambda root, *scales: findings.findings([Results(scale, root) for scale in scales]),
     "claims": _claims,

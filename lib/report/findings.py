@@ -192,7 +192,7 @@ def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
         verdict=said,
     )
-    return markdown.table(shown[["id", "claim", "verdict", "measured", "n"]])
+    return markdown.escaped_table(shown[["id", "claim", "verdict", "measured", "n"]])
 
 
 def conclusion(results: Results, stage: str, only: str = "") -> Markdown:

@@ -14,7 +14,7 @@ from lib import markdown
 from lib.markdown import verbatim
 from lib.reading import read_json, read_text
 from lib.report import published
-from lib.report.captions import caption, verdicts
+from lib.report.captions import caption, verdicts_shown
 from lib.report.figures import FIGURES, NOTES
 from lib.report.findings import findings
 from lib.report.results import Results
@@ -116,7 +116,7 @@ def figure_block(site: Site, name: str, up: str = "") -> str:
 
 def _judged(site: Site, name: str, up: str) -> str:
     """The verdicts on the claims that a figure shows, with a link to them."""
-    found = verdicts(site.results, name)
+    found = verdicts_shown(site.results, name)
     return f" [Verdicts]({up}claims.md): {found}." if found else ""
 
 
@@ -224,4 +224,4 @@ def _made(text: str) -> str:
 
 def _plain_table(rows: list[dict]) -> str:
     """Rows as a Markdown table, with everything as it was written."""
-    return markdown.table(pd.DataFrame(rows).fillna("").astype(str))
+    return markdown.escaped_table(pd.DataFrame(rows).fillna("").astype(str))

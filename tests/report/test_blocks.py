@@ -23,9 +23,9 @@ def results(tmp_path):
 
 
 def block(what, root):
-    text = blocks.filled(f"Before.\n<!-- report: {what} -->\nold 99\n<!-- end -->\nAfter.\n", root)
+    text = blocks.renewed(f"Before.\n<!-- report: {what} -->\nold 99\n<!-- end -->\nAfter.\n", root)
     assert text.startswith(f"Before.\n<!-- report: {what} -->\n") and text.endswith("\n<!-- end -->\nAfter.\n")
-    assert "old" not in text and blocks.filled(text, root) == text
+    assert "old" not in text and blocks.renewed(text, root) == text
     return text
 
 
@@ -80,8 +80,8 @@ def test_readme_and_docs_say_what_the_committed_results_say(tmp_path):
     pages = {path.name: path.read_text() for path in blocks.documents()}
     assert {name for name, text in pages.items() if "<!-- report: " in text} == {"README.md", "results.md"}
     for name, text in pages.items():
-        assert text.count("<!-- report: ") == len(blocks.BLOCK.findall(text)), f"{name} has a block without an end"
-        assert blocks.filled(text, tmp_path / "results") == text, f"{name} is out of date"
+        assert text.count("<!-- report: ") == len(blocks.MARKED.findall(text)), f"{name} has a block without an end"
+        assert blocks.renewed(text, tmp_path / "results") == text, f"{name} is out of date"
 
 
 def test_what_readme_and_docs_say_was_found_is_what_the_verdicts_are():
