@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lib import markdown
 from lib.reading import read_text
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
@@ -81,9 +82,7 @@ def table(results: Results, item: str, format: str | None = None, out: Path | No
     name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, PRINTED) or "markdown"
     text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}"))
     if kind == "latex":
-        from lib.report.latex import latex
-
-        text = latex(text)
+        text = markdown.latex(text)
     if out is None:
         return text.rstrip()
     out.parent.mkdir(parents=True, exist_ok=True)

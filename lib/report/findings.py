@@ -11,7 +11,7 @@ import pandas as pd
 from lib import markdown, settings
 from lib.reading import intact, read_yaml
 from lib.report import facts
-from lib.report.claims import CASE_COLUMNS, FEW_CASES, FROM_CLAIM, after_holm, cases, claims, judge, overall, verdicts
+from lib.report.claims import CASE_COLUMNS, FEW_CASES, FROM_CLAIM, after_holm, cases, claims, judge, verdicts
 from lib.report.results import Results
 
 if TYPE_CHECKING:
@@ -34,15 +34,21 @@ Computed by `companion report` from the stages' frames; `tables/claims.csv` has 
 """
 
 
-def summary(judged: pd.DataFrame) -> pd.DataFrame:
-    """One row per claim: of FROM_CLAIM, source, effect (in words), n, verdict."""
+def summary(judged: pd.DataFrame, others: dict[str, list[str]] | None = None) -> pd.DataFrame:
+    """One row per claim: of FROM_CLAIM, source, effect (in words), short (the same as README has it), n, verdict.
+
+    others: of `with_other_seeds`; seeds is then what they say otherwise, in words, or "".
+    """
     rows = []
     for claim, found in verdicts(judged).items():
         part = judged[judged["id"] == claim]
-        first = part.iloc[0]
-        effect, n = (first["why"], "-") if found == "not judged" else (_effects(part), span(part["n"].astype(int)))
-        rows.append(first[[*FROM_CLAIM, "source"]].to_dict() | {"effect": effect, "n": n, "verdict": found})
-    return pd.DataFrame(rows, columns=[*FROM_CLAIM, "source", "effect", "n", "verdict"])
+        row = part.iloc[0][[*FROM_CLAIM, "source"]].to_dict() | {"effect": part["why"].iloc[0], "short": "", "n": "-"}
+        if found != "not judged":
+            row |= {"effect": _effects(part), "short": _short(part), "n": span(part["n"].astype(int))}
+        seeds = (others or {}).get(claim, [])
+        otherwise = f"; with other training seeds {', '.join(seeds)}" if {*seeds} - {found} else ""
+        rows.append(row | {"verdict": found, "seeds": otherwise})
+    return pd.DataFrame(rows, columns=[*FROM_CLAIM, "source", "effect", "short", "n", "verdict", "seeds"])
 
 
 def span(values: Iterable[float]) -> str:
@@ -71,6 +77,16 @@ def _effects(part: pd.DataFrame) -> str:
     sure = after_holm(part)
     after = f"after Holm {sure['reproduced']} hold, {sure['not reproduced']} contradicted"
     return f"{shown}: {len(part)} cases, {counted} ({after}){left}"
+
+
+def _short(part: pd.DataFrame) -> str:
+    """The effect in whole points (below one with a digit more); of several cases how many hold, and their range."""
+    effect = part["effect"].astype(float)
+    least, most = (f"{points:+.{int(abs(points) < 1)}f}" for points in (effect.min(), effect.max()))
+    if len(part) > 1:
+        return f"{(part['verdict'] == 'reproduced').sum()} of {len(part)} cases, {least} to {most}"
+    low, high = (round(float(part[end].iloc[0])) for end in ("low", "high"))
+    return f"{least} [{low}, {high}]"
 
 
 def counts(judged: pd.DataFrame, readings: bool = False) -> dict[str, int]:
@@ -106,46 +122,23 @@ def _place(item: str) -> tuple[str, int, str]:
 
 
 def findings(scales: Sequence[Results]) -> str:
-    """How many claims came to what, and a table of those of findings.yaml, a column per scale."""
+    """How many claims came to what, and a table of those of findings.yaml, a column per scale. A star where other
+    training seeds give another verdict."""
     briefs = {claim: f"{says} ({claim})" for claim, says in read_yaml(FINDINGS).items()}
     columns, totals = {}, ""
     for results in scales:
         judged, others = judge(results), with_other_seeds(results)
-        shown = judged[judged["id"].isin(briefs)].groupby("id", sort=False)
-        columns[results.scale] = {briefs[claim]: _found(part, others) for claim, part in shown}
-        totals += f"- `{results.scale}`: {_counted(judged)}{_unsteady(judged, others)}.\n"
-    table = pd.DataFrame(columns).reindex(briefs.values()).fillna("-").rename_axis("the supplement says").reset_index()
+        found = summary(judged, others)
+        again = found[(found["reading"] == "") & (found["verdict"] != "not judged") & found["id"].isin(others)]
+        changed = f"{(again['seeds'] != '').sum()} come out otherwise (*)"
+        said = f"; of the {len(again)} judged again with networks of other training seeds {changed}" if others else ""
+        totals += f"- `{results.scale}`: {_counted(judged)}{said}.\n"
+        stars = found["seeds"].map(lambda seeds: " (*)" if seeds else "")
+        words = "**" + found["verdict"] + "**" + stars + ": " + found["short"] + ", n " + found["n"]
+        words = words.where(found["verdict"] != "not judged", "not judged")
+        columns[results.scale] = words.set_axis(found["id"]).reindex(briefs)
+    table = pd.DataFrame(columns).rename(briefs).fillna("-").rename_axis("the supplement says").reset_index()
     return f"{totals}\n{table.to_markdown(index=False)}\n"
-
-
-def _unsteady(judged: pd.DataFrame, others: dict[str, list[str]]) -> str:
-    """How many verdicts are others where the networks were trained from other seeds."""
-    found = verdicts(judged[judged["reading"] == ""])
-    again = [claim for claim, verdict in found.items() if verdict != "not judged" and claim in others]
-    changed = sum(bool(_otherwise(claim, found[claim], others)) for claim in again)
-    said = f"; of the {len(again)} judged again with networks of other training seeds {changed} come out otherwise (*)"
-    return said if others else ""
-
-
-def _found(part: pd.DataFrame, others: dict[str, list[str]]) -> str:
-    """The verdict on a claim with its effect in points; of several cases how many hold, and their range. A star where
-    other training seeds change it."""
-    found = overall(part)
-    if found == "not judged":
-        return found
-    effect = part["effect"].astype(float)
-    low, high = (round(float(part[end].iloc[0])) for end in ("low", "high"))
-    shown = f"{_brief(effect.iloc[0])} [{low}, {high}]"
-    if len(part) > 1:
-        holds = (part["verdict"] == "reproduced").sum()
-        shown = f"{holds} of {len(part)} cases, {_brief(effect.min())} to {_brief(effect.max())}"
-    star = " (*)" if _otherwise(part["id"].iloc[0], found, others) else ""
-    return f"**{found}**{star}: {shown}, n {span(part['n'].astype(int))}"
-
-
-def _brief(points: float) -> str:
-    """Points with their sign: whole ones, below one a digit more."""
-    return f"{points:+.{int(abs(points) < 1)}f}"
 
 
 def with_other_seeds(results: Results) -> dict[str, list[str]]:
@@ -159,38 +152,28 @@ def with_other_seeds(results: Results) -> dict[str, list[str]]:
     return {claim: verdicts for claim, verdicts in found.items() if "not judged" not in verdicts}
 
 
-def _otherwise(claim: str, found: str, others: dict[str, list[str]]) -> str:
-    """The verdicts with other training seeds, in words, where one of them is another; else ""."""
-    seeds = others.get(claim, [])
-    return f"; with other training seeds {', '.join(seeds)}" if {*seeds} - {found} else ""
-
-
 def claims_page(judged: pd.DataFrame, scale: str) -> str:
     """claims.md: the counts, the figure, a table per appendix, and what has no verdict."""
     said = "; ".join(_counted(judged, readings) for readings in (False, True))
     parts = [INTRODUCTION.format(scale=scale, counts=said), overview({"claims": judged})]
     parts.append("![Every effect, beside where the claim expects it](figures/claims.svg)\n")
-    found, others = summary(judged), with_other_seeds(Results(scale))
+    found = summary(judged, with_other_seeds(Results(scale)))
     unjudged = found["verdict"] == "not judged"
     for appendix, part in found[~unjudged].groupby("appendix", sort=False):
         notes = facts.differences(settings.load(scale), sorted(set(part["source"])))
-        parts.append(f"## Appendix {appendix}\n\n{_table(part, others)}\n\n{facts.listed(notes)}\n")
+        parts.append(f"## Appendix {appendix}\n\n{_table(part)}\n\n{facts.listed(notes)}\n")
     if unjudged.any():
-        parts.append(f"## Claims without a verdict here, and why\n\n{_table(found[unjudged], others)}\n")
+        parts.append(f"## Claims without a verdict here, and why\n\n{_table(found[unjudged])}\n")
     return "\n".join(parts)
 
 
-def _table(found: pd.DataFrame, others: dict[str, list[str]]) -> str:
+def _table(found: pd.DataFrame) -> str:
     """A row per claim. found: of `summary`."""
     reading = found["reading"].map(lambda word: f"{word} reading: " if word else "")
-    said = [
-        f"{verdict}{seeds}" if (seeds := _otherwise(claim, verdict, others)) else f"**{verdict}**"
-        for claim, verdict in zip(found["id"], found["verdict"], strict=True)
-    ]
     shown = found.assign(
         claim=reading + found["says"] + " (line " + found["lines"] + ")",
         measured=found["effect"].where(found["verdict"] == "not judged", found["compares"] + ": " + found["effect"]),
-        verdict=said,
+        verdict=(found["verdict"] + found["seeds"]).where(found["seeds"] != "", "**" + found["verdict"] + "**"),
     )
     return markdown.escaped_table(shown[["id", "claim", "verdict", "measured", "n"]])
 
@@ -202,4 +185,4 @@ def conclusion(results: Results, stage: str, only: str = "") -> Markdown:
 
     chosen = [claim for claim in claims() if claim.stage == stage or (claim.why and claim.appendix == only)]
     judged = pd.DataFrame([row for claim in chosen for row in cases(claim, results)], columns=CASE_COLUMNS)
-    return Markdown(f"{_counted(judged)}.\n\n{_table(summary(judged), {})}")
+    return Markdown(f"{_counted(judged)}.\n\n{_table(summary(judged))}")
