@@ -68,7 +68,9 @@ def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
 def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
     cells = Results(scale, root).load_table(name)
-    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(findings.span)
+    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(
+        findings.least_to_most
+    )
     table = found.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
     return markdown.escaped_table(table.reset_index())
 

@@ -103,11 +103,8 @@ def claims() -> list[Claim]:
 
 
 def verdict(change: Estimate, expected: str) -> str:
-    """reproduced, not reproduced, inconclusive or underpowered, from the 95 % interval of a change.
-
-    Reproduced when the whole interval lies where the claim expects the change (RANGES), not reproduced when all of it
-    lies elsewhere, underpowered when it is too wide for the margin even around no change.
-    """
+    """The verdict on a case from the 95 % interval of its change; underpowered where that is too wide for the margin
+    even around no change."""
     low, high = RANGES[expected]
     first, last = round(change.low, 9), round(change.high, 9)  # -1e-17 is no effect
     if low < first and last < high:
@@ -118,11 +115,8 @@ def verdict(change: Estimate, expected: str) -> str:
 
 
 def needed_images(change: Estimate, expected: str) -> int:
-    """From how many images on an interval fits into the margin, its width falling with the square root of n; 0 for a
-    claim of a mere rise or fall, which a large effect decides at any n.
-
-    Of a margin on one side ("at most 5 points up") the middle that counts is no change at all.
-    """
+    """From how many images on an interval fits into the margin, its width falling with the square root of n, around no
+    change where the margin is on one side; 0 for a mere rise or fall, which a large effect decides at any n."""
     ends = [abs(end) for end in RANGES[expected] if math.isfinite(end)]
     room = max(ends) / 2 if 0.0 in ends and len(ends) == 2 else max(ends)
     return math.ceil(change.n * ((change.high - change.low) / 2 / room) ** 2) if room else 0
@@ -178,23 +172,24 @@ class Case(NamedTuple):
 
 def cases(claim: Claim, results: Results) -> list[dict[str, object]]:
     """The rows of one claim."""
-    found, why = (
-        [],
-        f"no such cell in the frame of {claim.stage}: no network, attack or defense for it when the notebook ran",
-    )
+    found, why = [], claim.why
     try:
-        found = [] if claim.why else list(effects(claim, results.load_frame(claim.stage)))
+        if not why:
+            found = list(effects(claim, results.load_frame(claim.stage)))
+            why = f"no such cell in the frame of {claim.stage}"
+            why += ": no network, attack or defense for it when the notebook ran"
     except FileNotFoundError:
         why = f"{claim.stage} has not run at this scale"
     except KeyError as error:
         why = f"the frame of {claim.stage} has no column {error}: run its notebook again, or correct the claim"
     except ValueError as error:
         raise ValueError(f"claim {claim.id}: {error}") from None
-    kept, out = [case for case in found if not case.out], [case for case in found if case.out]
-    if out:
-        why = "; ".join(dict.fromkeys(case.out for case in out))
+    out = [case for case in found if case.out]
+    if not out:
+        return _rows(claim, found, why)
+    why = "; ".join(dict.fromkeys(case.out for case in out))
     names = ", ".join(case.name for case in out) if len(out) <= FEW_CASES else f"{len(out)} cases"
-    return _rows(claim, kept, claim.why or why, f"left out: {names}: {why}" if kept and out else "")
+    return _rows(claim, [case for case in found if not case.out], why, f"left out: {names}: {why}")
 
 
 def _rows(claim: Claim, found: Sequence[Case], why: str, left: str = "") -> list[dict[str, object]]:

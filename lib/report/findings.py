@@ -44,14 +44,14 @@ def summary(judged: pd.DataFrame, others: dict[str, list[str]] | None = None) ->
         part = judged[judged["id"] == claim]
         row = part.iloc[0][[*FROM_CLAIM, "source"]].to_dict() | {"effect": part["why"].iloc[0], "short": "", "n": "-"}
         if found != "not judged":
-            row |= {"effect": _effects(part), "short": _short(part), "n": span(part["n"].astype(int))}
+            row |= {"effect": _effects(part), "short": _short(part), "n": least_to_most(part["n"].astype(int))}
         seeds = (others or {}).get(claim, [])
         otherwise = f"; with other training seeds {', '.join(seeds)}" if {*seeds} - {found} else ""
         rows.append(row | {"verdict": found, "seeds": otherwise})
     return pd.DataFrame(rows, columns=[*FROM_CLAIM, "source", "effect", "short", "n", "verdict", "seeds"])
 
 
-def span(values: Iterable[float]) -> str:
+def least_to_most(values: Iterable[float]) -> str:
     """The least and the largest of some numbers: "12 to 60", or "60" where they are the same."""
     return " to ".join(f"{end:g}" for end in sorted({min(values), max(values)}))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ ERROR = 1e-3  # of the finite difference, at the most, of the median image: a ki
 COSINE = 0.99  # in float32, at the least
 ZEROS = 0.01  # share of pixels without one, at the most
 FLAT = 0.02  # how much less sure of the right class the second half of the steps may make a network
+# What is checked, whether it passed (None: not tried, or too few images to decide), and what was found.
+Check = tuple[str, bool | None, str]
 # Attackers of the supplement: Table 1's, without and with the static defense's gradient, and the released script.
 PAPERS = ("unaware, random target", "paper's", "bypass_nrp.py")
 COMPETENT = {"clean loss": (-np.inf, 6.0), "paper's attacker": (58.0, 68.0)}  # of NRP: Table 1's 78.3 - 73.5, and 63.0
@@ -203,14 +205,6 @@ def gate(frame: Frame, defense: str) -> dict[str, object]:
     return {"defense": defense, "clean loss": str(loss)} | with_intervals(left) | verdict
 
 
-class Check(NamedTuple):
-    """A row of the table of checks. passed: None where there is nothing to check, or too few images to decide."""
-
-    check: str
-    passed: bool | None
-    found: str
-
-
 def all_checks(frame: Frame, gradients: Mapping, sure: Mapping, saved: Mapping) -> pd.DataFrame:
     """The checks of every defense, a column each: the verdict and what it rests on. Arguments by defense, as of
     `checks`."""
@@ -233,7 +227,8 @@ def checks(
     found = [*of_budgets(here), *of_pairs(here), *of_gradient_free(here), of_convergence(sure)]
     found += [*of_gradients(gradients), of_saved_files(here, saved)]
     words = {True: "pass", False: "FAIL", None: "-"}
-    return pd.DataFrame([{"check": c.check, "verdict": words[c.passed], "found": c.found} for c in found])
+    rows = [(check, words[passed], says) for check, passed, says in found]
+    return pd.DataFrame(rows, columns=["check", "verdict", "found"])
 
 
 def of_budgets(frame: Frame) -> Iterator[Check]:
@@ -243,23 +238,23 @@ def of_budgets(frame: Frame) -> Iterator[Check]:
     if 0 in at:
         pairs = zip(at[0].parts, frame.where(attacker="clean").parts, strict=True)
         same = [np.array_equal(zero["top1"], clean["top1"]) for zero, clean in pairs]
-        yield Check("budget 0 changes no prediction, image by image", all(same), f"{sum(same)} of {len(same)} cells")
+        yield "budget 0 changes no prediction, image by image", all(same), f"{sum(same)} of {len(same)} cells"
     for before, after in pairwise(at):
         yield at_least(f"budget {after:g} at least as strong as {before:g}", at[after], at[before])
     most = max(at)
     left = point("accuracy", at[most])
-    yield Check(f"budget {most:g} leaves nothing", left == 0, f"{left:.1f} %")
+    yield f"budget {most:g} leaves nothing", left == 0, f"{left:.1f} %"
 
 
 def at_least(check: str, stronger: Frame, weaker: Frame) -> Check:
     """Whether an attacker leaves no more than a weaker one, by the interval of their difference, undecided where that
     allows for MARGIN and more; and on how many images the weaker one alone succeeds."""
     if not len(stronger) or not len(weaker):
-        return Check(check, None, "not tried")
+        return check, None, "not tried"
     moved, (after, before) = change(stronger, weaker), over_shared_images(stronger, weaker)
     decided = moved.low > 0 or moved.value <= 0 or moved.high < MARGIN
     says = f"{moved} points; the weaker alone on {wins_alone(before, [after])} of {moved.n} images"
-    return Check(check, moved.low <= 0 if decided else None, says)
+    return check, moved.low <= 0 if decided else None, says
 
 
 # Checks of pairs: what is said, the attacker that must be at least as strong, and the other.
@@ -290,18 +285,18 @@ def of_gradient_free(frame: Frame) -> Iterator[Check]:
     for name in ("Square", "SPSA", "random corners"):
         check, cell = f"{name} wins nowhere where gradients fail", frame.where(attacker=name)
         if not len(cell):
-            yield Check(check, None, "not tried")
+            yield check, None, "not tried"
             continue
         own, *others = over_shared_images(cell, *filter(len, with_gradient))
         count = wins_alone(own, others)
-        yield Check(check, count == 0, f"alone on {count} of {len(own.images[0])} images")
+        yield check, count == 0, f"alone on {count} of {len(own.images[0])} images"
 
 
 def of_convergence(sure: np.ndarray) -> Check:
     """The attack has come to its end: the cross-entropy itself rises without bound. sure: the probability of the right
     class, `[3,n]`, after the first, half of the steps, and all of them."""
     first, half, last = sure.mean(1)
-    return Check("the loss is flat at the end", bool(half - last < FLAT), f"{first:.3f}, {half:.3f}, {last:.3f} sure")
+    return "the loss is flat at the end", bool(half - last < FLAT), f"{first:.3f}, {half:.3f}, {last:.3f} sure"
 
 
 def of_gradients(found: Mapping[str, np.ndarray] | None) -> Iterator[Check]:
@@ -310,10 +305,10 @@ def of_gradients(found: Mapping[str, np.ndarray] | None) -> Iterator[Check]:
         return
     middle = {name: float(np.median(values)) for name, values in found.items()}
     said = "median relative error"
-    yield Check("gradient as by finite differences", middle["difference"] < ERROR, f"{said} {middle['difference']:.1e}")
-    yield Check("float32 follows float64", middle["float32"] > COSINE, f"median cosine {middle['float32']:.4f}")
-    yield Check("bfloat16 follows float64 (not used here)", None, f"median cosine {middle['bfloat16']:.3f}")
-    yield Check("no vanishing gradient", middle["zeros"] < ZEROS, f"{middle['zeros']:.2%} of pixels are zero")
+    yield "gradient as by finite differences", middle["difference"] < ERROR, f"{said} {middle['difference']:.1e}"
+    yield "float32 follows float64", middle["float32"] > COSINE, f"median cosine {middle['float32']:.4f}"
+    yield "bfloat16 follows float64 (not used here)", None, f"median cosine {middle['bfloat16']:.3f}"
+    yield "no vanishing gradient", middle["zeros"] < ZEROS, f"{middle['zeros']:.2%} of pixels are zero"
 
 
 def of_saved_files(frame: Frame, saved: Mapping[str, float]) -> Check:
@@ -321,7 +316,7 @@ def of_saved_files(frame: Frame, saved: Mapping[str, float]) -> Check:
     told = point("accuracy", frame.where(attacker="aware", eps=16.0, seed=0))
     same = saved["moved"] <= 16 and abs(saved["accuracy"] - told) < 1e-9
     says = f"moved by {saved['moved']:.0f} levels at most, accuracy {saved['accuracy']:.1f} %, {told:.1f} % before"
-    return Check("saved as PNG and read again, budget and accuracy are the same", same, says)
+    return "saved as PNG and read again, budget and accuracy are the same", same, says
 
 
 def curves(frame: Frame) -> pd.DataFrame:
