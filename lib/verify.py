@@ -76,7 +76,7 @@ def compare_tables(old: pd.DataFrame, new: pd.DataFrame) -> tuple[str, float]:
         if (old[column].astype(str) != new[column].astype(str))[~number].any():
             return "different", np.nan
         change = (a - b).abs()[number]
-        largest = max(largest, change.max()) if len(change) else largest
+        largest = max([largest, *change])
         rounded = change <= ROUNDING * a.abs().max()
         same &= bool(rounded.all())
         if column in ESTIMATES:

@@ -42,7 +42,8 @@ def summary(judged: pd.DataFrame, others: dict[str, list[str]] | None = None) ->
     rows = []
     for claim, found in verdicts(judged).items():
         part = judged[judged["id"] == claim]
-        row = part.iloc[0][[*FROM_CLAIM, "source"]].to_dict() | {"effect": part["why"].iloc[0], "short": "", "n": "-"}
+        first = part.iloc[0]
+        row = first[[*FROM_CLAIM, "source"]].to_dict() | {"effect": first["why"], "short": "", "n": "-"}
         if found != "not judged":
             row |= {"effect": _effects(part), "short": _short(part), "n": least_to_most(part["n"].astype(int))}
         seeds = (others or {}).get(claim, [])

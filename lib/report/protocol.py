@@ -125,12 +125,12 @@ def page(frame: Frame, defense: str) -> pd.DataFrame:
         step = {"than": "-", "change": "-"}
         if than in cells:
             step = {"than": than, "change": str(change(cell, cells[than]))}
-        rows.append({"attacker": name} | step | other_scores(cell, cells["clean"]))
-    rows += [{"attacker": label} | other_scores(part, cells["clean"]) for label, part in worst(here)]
+        rows.append({"attacker": name} | step | scores_of(cell, cells["clean"]))
+    rows += [{"attacker": label} | scores_of(part, cells["clean"]) for label, part in worst(here)]
     return pd.DataFrame(rows).fillna("-")
 
 
-def other_scores(cell: Frame, clean: Frame) -> dict[str, object]:
+def scores_of(cell: Frame, clean: Frame) -> dict[str, object]:
     """The scores of a cell that its page shows."""
     found = {"accuracy": str(estimate("accuracy", cell))}
     if len(cell) > 1:

@@ -1,4 +1,5 @@
-"""lib/report/claims.py: the claims as data, and what becomes of them on made-up and on the committed frames."""
+"""lib/report/claims.py and findings.py: the claims as data, and what becomes of them on made-up and on the committed
+frames, in numbers and in words."""
 
 import re
 
