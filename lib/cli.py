@@ -234,7 +234,7 @@ def archive(
     from lib import archive
     from lib.report.results import Results
 
-    print(archive.write(Results(settings.load(scale).name), target, cell or []))
+    print(archive.write_archive(Results(settings.load(scale).name), target, cell or []))
 
 
 @app.command()
@@ -244,7 +244,7 @@ def judge(source: Annotated[Path, typer.Argument(metavar="FILE.zip", help="of co
 
     found = archive.judged_again(source)
     changed = found[found["verdict in the archive"] != found["verdict now"]]
-    print(markdown.table(found), f"{len(changed)} of {len(found)} verdicts differ", sep="\n")
+    print(markdown.escaped_table(found), f"{len(changed)} of {len(found)} verdicts differ", sep="\n")
 
 
 @app.command()

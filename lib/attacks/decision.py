@@ -74,9 +74,21 @@ def mi_fgsm(
 
 
 def dim(
-    surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0, eps=EPS, step=STEP, steps=10,
-    decay=1.0, probability=0.7, kernel: int | None = None, edge=3.0, snapshots=None,
-) -> Tensor:  # fmt: skip
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Labels,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=EPS,
+    step=STEP,
+    steps=10,
+    decay=1.0,
+    probability=0.7,
+    kernel: int | None = None,
+    edge=3.0,
+    snapshots=None,
+) -> Tensor:
     """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018). Each network of an ensemble
     sees its own random resize. DI-2-FGSM itself is probability=0.5, decay=0.
 
@@ -93,9 +105,20 @@ def dim(
 
 
 def pgd(
-    surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence = (), seed=0, eps=EPS, step=STEP, steps=10,
-    start="uniform", loss="cross-entropy", target: Tensor | str | None = None, snapshots=None,
-) -> Tensor:  # fmt: skip
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Labels,
+    *,
+    ids: Sequence = (),
+    seed=0,
+    eps=EPS,
+    step=STEP,
+    steps=10,
+    start="uniform",
+    loss="cross-entropy",
+    target: Tensor | str | None = None,
+    snapshots=None,
+) -> Tensor:
     """Projected gradient: away from y, or towards `target`.
 
     loss: of LOSSES.  target: classes `[B]`, or one of TARGETS: a random wrong class of each image (Table 1; supplement,

@@ -19,9 +19,17 @@ SSP_STEP = unit(2.55)  # 0.01 (ssp.py:21)
 
 @torch.inference_mode(False)
 def ssp(
-    extractor: nn.Module, x: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=SSP_STEP, steps=100,
-    start="noise", snapshots=None,
-) -> Tensor:  # fmt: skip
+    extractor: nn.Module,
+    x: Tensor,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=EPS,
+    step=SSP_STEP,
+    steps=100,
+    start="noise",
+    snapshots=None,
+) -> Tensor:
     """Self-supervised perturbation: as far as possible from the clean image in a network's features; no labels.
 
     extractor: images `[B,3,H,W]` in [0,1] -> features `[B,...]`, usually `Tap(network, layer)`; the paper's is VGG-16's
@@ -54,9 +62,16 @@ def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
 
 @torch.inference_mode(False)
 def fff(
-    network: nn.Module, taps: Sequence[str], shape: Sequence[int], *, seed=0, eps=EPS,
-    iterations=10_000, lr=0.1, halve_every=300,
-) -> Tensor:  # fmt: skip
+    network: nn.Module,
+    taps: Sequence[str],
+    shape: Sequence[int],
+    *,
+    seed=0,
+    eps=EPS,
+    iterations=10_000,
+    lr=0.1,
+    halve_every=300,
+) -> Tensor:
     """Fast Feature Fool: one perturbation `[1,3,H,W]` within eps, trained without any data.
 
     Minimises -sum over the layers of log(mean|activation|) when the network sees the perturbation alone (around its

@@ -80,9 +80,18 @@ def _best_found(
 
 @torch.inference_mode(False)
 def spsa(
-    surrogate: Surrogate, x: Tensor, y: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=SPSA_STEP, steps=20, samples=32,
+    surrogate: Surrogate,
+    x: Tensor,
+    y: Tensor,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=EPS,
+    step=SPSA_STEP,
+    steps=20,
+    samples=32,
     delta=DELTA,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """PGD with the gradient of the margin as simultaneous perturbation estimates it (Uesato et al. 2018, Algorithm 1):
     the mean over `samples` random signs v of (f(x + delta v) - f(x - delta v)) / (2 delta) times v.
 

@@ -21,9 +21,21 @@ GRADIENTS = ("unrolled", "envelope")
 
 @torch.inference_mode(False)
 def fsa(
-    surrogate: Surrogate, x: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=STEP, steps=10,
-    batch=60, reg=0.01, iterations=100, tolerance=0.1, gradient="unrolled", snapshots=None,
-) -> Tensor:  # fmt: skip
+    surrogate: Surrogate,
+    x: Tensor,
+    *,
+    ids: Sequence,
+    seed=0,
+    eps=EPS,
+    step=STEP,
+    steps=10,
+    batch=60,
+    reg=0.01,
+    iterations=100,
+    tolerance=0.1,
+    gradient="unrolled",
+    snapshots=None,
+) -> Tensor:
     """A batch's logits as far as possible, in transport distance, from its clean logits; no labels.
 
     surrogate, x, ids, seed, eps, step, snapshots, the result and errors: as in `decision.py`; a network value that is

@@ -26,8 +26,8 @@ def defense(kind: str | Callable[..., Tensor], **options) -> Defense:
 
     kind: a name of DEFENSES, a file in own/ that defines `defense` (docs/own_defense.md), or such a function.
     ValueError for a name or an option that does not exist, and for one that is needed and not given, errors of the
-    file as of `lib.own.function_in`; the values are checked when images come. Options at their defaults are left out: equal
-    defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
+    file as of `lib.own.function_in`; the values are checked when images come. Options at their defaults are left out:
+    equal defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
     """
     given, file = callable(kind), str(kind).endswith(".py")
     own = given or file

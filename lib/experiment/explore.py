@@ -79,7 +79,7 @@ def choices_table(study: Study) -> Markdown:
         alike = ", ".join(name for name, attack in known.items() if attack.on == on)
         rows[f"surrogate of {alike}"] = fitting(study.scale, on)
     table = pd.DataFrame([{"choice": name, "among": ", ".join(names)} for name, names in rows.items()])
-    return Markdown(markdown.table(table))
+    return Markdown(markdown.escaped_table(table))
 
 
 def chosen_networks(
