@@ -84,7 +84,7 @@ def figure_block(site: Site, name: str, up: str = "") -> str:
     there = [path for path in files if site.find(path)]
     if not there or not there[0].startswith("figures/"):
         return absent(f"figures/{name}.svg", site.results.scale)
-    stage = site.maker(f"figures/{name}.svg")
+    stage = site.maker(there[0])
     heading, command, says = name.capitalize(), f"dvc repro {stage}", ""
     if drawing := FIGURES.get(name):
         number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
@@ -112,10 +112,8 @@ def table_block(site: Site, name: str, up: str = "", shown: bool = True) -> str:
     return f"{text}\n\n{_made(f'{links}. {command}{origin}')}"
 
 
-def ran(site: Site, stage: str | None, up: str) -> str:
+def ran(site: Site, stage: str, up: str) -> str:
     """One sentence: the stage that made something, when run for how long, where, at which commit, with what."""
-    if stage is None:
-        return "No stage of `dvc.yaml` makes it."
     record = site.runs.get(stage)
     if record is None:
         return f"Stage `{stage}`; its run is not recorded."

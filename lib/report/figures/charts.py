@@ -157,23 +157,19 @@ def transfer(data: pd.DataFrame, look: Look = PAPER) -> Figure:
     saw the victim."""
     cells = zip(data["value"], data["victim"], data["surrogate"], strict=True)
     texts = [f"({value:.0f})" if victim in seen.split(" + ") else f"{value:.0f}" for value, victim, seen in cells]
-    matrix, texts = (_matrix(data.assign(text=texts), "victim", shown) for shown in ("value", "text"))
+    table = data.assign(text=texts).set_index(["attack", "victim"])
+    attacks, victims = (data[name].unique() for name in ("attack", "victim"))
+    matrix, texts = (table[name].unstack().loc[attacks, victims] for name in ("value", "text"))
     figure, ((axes,),) = look.panels(0.32 * len(matrix) + 1.2)
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto")
     figure.colorbar(image, label=f"accuracy (%), n = {data['n'].iloc[0]}")
     for (row, column), value in np.ndenumerate(matrix):
-        text, colour = texts.iloc[row, column], "black" if value > 60 else "white"
-        axes.text(column, row, text, ha="center", va="center", color=colour)
+        colour = "black" if value > 60 else "white"
+        axes.text(column, row, texts.iloc[row, column], ha="center", va="center", color=colour)
     axes.set_xticks(range(matrix.shape[1]), matrix.columns, rotation=35, ha="right")
     axes.set_yticks(range(len(matrix)), matrix.index)
     axes.grid(False)
     return figure
-
-
-def _matrix(data: pd.DataFrame, columns: str, values: str = "value") -> pd.DataFrame:
-    """The values by attack and another column, both in order of appearance."""
-    orders = (data[name].drop_duplicates() for name in ("attack", columns))
-    return data.pivot(index="attack", columns=columns, values=values).loc[*orders]
 
 
 def purification(data: pd.DataFrame, look: Look = PAPER) -> Figure:

@@ -69,16 +69,17 @@ class Grid(NamedTuple):
     """What a figure of pictures shows.
 
     titles: of what can be chosen beside images, columns or attacks.  rows: by image and title, a picture; of `strips`
-    several: image, adversary, purified, what was added, what is left.  above: inches for titles in print.  note: below
-    the pictures.  legend: of `tiles`, the colour (0 to 1) of each class of pixels or objects.  labels: of the several.
+    several: image, adversary, purified, what was added, what is left.  note: below the pictures.  labels: of `strips`,
+    of the several.  above: of `tiles`, inches for titles in print.  legend: of `tiles`, the colour (0 to 1) of each
+    class of pixels or objects.
     """
 
     titles: list[str]
     rows: list[list]
-    above: float = 0.3
-    note: str = ""
-    legend: dict[str, np.ndarray] | None = None
+    note: str
     labels: Sequence[str] = ()
+    above: float = 0.0
+    legend: dict[str, np.ndarray] | None = None
 
 
 def _legend(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -100,7 +101,8 @@ def segmented(arrays: dict[str, np.ndarray]) -> Grid:
         return Picture(arrays["colours"][one], mark=mark, classes=arrays["classes"][np.unique(one)].tolist())
 
     rows = [[cell(row, name) for name in SEGMENTED] for row in range(len(arrays["truth"]))]
-    return Grid(list(SEGMENTED.values()), rows, 0.9, "in the corner: labelled pixels that are right", _legend(arrays))
+    note = "in the corner: labelled pixels that are right"
+    return Grid(list(SEGMENTED.values()), rows, note, above=0.9, legend=_legend(arrays))
 
 
 def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
@@ -121,7 +123,7 @@ def detected(kinds: dict[str, str], arrays: dict[str, np.ndarray]) -> Grid:
 
     rows = [[cell(row, kind) for kind in kinds] for row in range(sum(name.endswith("_truth") for name in arrays) // 2)]
     note = f"detections of score {arrays['threshold']:g} or more; in the corner: objects found (class, IoU ≥ 0.5)"
-    return Grid(list(kinds.values()), rows, 0.4, note, _legend(arrays))
+    return Grid(list(kinds.values()), rows, note, above=0.4, legend=_legend(arrays))
 
 
 # What is stored of a prediction of each picture: its class, its probability and whether it is right.
@@ -158,7 +160,7 @@ def purified(arrays: dict[str, np.ndarray]) -> Grid:
     rows = [[cells(group, image) for group in range(len(groups))] for image in range(len(clean))]
     names = ["adversary", f"purified by {arrays['purifier']}"][: len(kinds)]
     labels = ["image", *names, f"added × {times}", f"left × {times}"]
-    return Grid(list(map(str, groups)), rows, note=note, labels=labels[: 1 + 2 * len(kinds)])
+    return Grid(list(map(str, groups)), rows, note, labels[: 1 + 2 * len(kinds)])
 
 
 def prediction(image: np.ndarray, name: str, score: float, right: bool) -> Picture:
@@ -179,9 +181,9 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     present = {name for row in grid.rows for cell in row for name in cell.classes}
     signs = {name: Patch(facecolor=one, edgecolor="0.5") for name, one in grid.legend.items() if name in present}
     heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in grid.rows]
-    above = grid.above + (0.1 * len(heights) if grid.note else 0.4 if signs and not look.wide else 0)
     # The legend stands where there is room.
-    figure, picture = look.grid(heights, len(grid.titles), above, 1.1 if signs and look.wide else 0)
+    beside = 1.1 if signs and look.wide else 0
+    figure, picture = look.grid(heights, len(grid.titles), grid.above + 0.1 * len(heights), beside)
     titles, size = look.titles(grid.titles, picture)
     panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(panels[0], titles, strict=True):
@@ -197,7 +199,7 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
             axes.text(0.985, 0.02, cell.mark, fontsize=min(6.5 * look.scale, 10), **corner)
     if signs:
         look.legend(figure, 7, most=6, entries=signs, title=grid.note, title_fontsize=7 * look.scale)
-    elif grid.note:
+    else:
         figure.supxlabel(grid.note, fontsize=7 * look.scale, color="0.4")
     return figure
 
