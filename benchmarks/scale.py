@@ -23,11 +23,11 @@ import typer
 from tabulate import tabulate
 
 from lib import machine, plan, settings, zoo
-from lib.costs import SMALLER, Costs, span
+from lib.costs import TIMED, Costs, span
 from lib.plan import Work
 from lib.settings import ROOT
-from lib.store import Store, read
-from lib.training.runner import names
+from lib.store import Store, read_entry
+from lib.training.runner import trained_names
 
 GPUS = (1, 4, 8, 64)
 # NRP's forward pass has 1.66 TFLOP at 224x224, which a core here does in 7.4 s: 0.22 TFLOP/s. A GPU is taken to do
@@ -76,7 +76,7 @@ def reading() -> float:
         store.write({"function": "x"}, "", {"images": np.zeros(10**8, np.uint8)})
         (path,) = Path(folder).rglob("*.bin")
         begun = time.process_time()  # whoever else computes here
-        read(path)
+        read_entry(path)
         return 10**8 / (time.process_time() - begun)
 
 
@@ -115,7 +115,7 @@ def main(
     costs, rate = Costs(settings.load(scale), zoo.device_here(device)), reading()
     works = [work for stage in plan.plan(scale) for work in stage.work]
     asked = questions(works, costs, speedup, rate)
-    known = {name: section for name, section in names(costs.scale).items() if section in SMALLER}
+    known = {name: section for name, section in trained_names(costs.scale).items() if section in TIMED}
     trained = {name: costs.training(section, name) / speedup for name, section in known.items()}
     stored, files = sum(work.stored for work in works) / 1e9, sum(work.files for work in works)
     measured = f"costs measured on {zoo.device_name(device)} of {machine.describe()}"

@@ -20,39 +20,36 @@ from lib.report import claims
 from lib.report.results import Results
 
 MANIFEST = "manifest.json"
-KEPT = ("frame.npz", "run.json", "tables/claims.csv", "provenance.json")  # of every stage
+OF_STAGES = ("frame.npz", "run.json", "tables/claims.csv", "provenance.json")  # of every stage that has them
 DAY = (1980, 1, 1, 0, 0, 0)  # of every file in it: equal results give equal bytes
 
 
-def write(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
+def write_archive(results: Results, target: Path, cells: Sequence[str] = ()) -> str:
     """Write the archive; how many files it holds, in words. cells: patterns of stored adversaries ("SSP on VGG-16*").
 
     FileNotFoundError where the scale has no frames, ValueError for a pattern that fits nothing.
     """
     if not results.has_frame():
         raise FileNotFoundError(f"results/{results.scale} has no frames; compute them with: dvc repro")
-    files = {
-        f"results/{results.scale}/{path.relative_to(results.root)}": path
-        for name in KEPT
-        for path in results.files(name)
-    }
+    stored = [path for name in OF_STAGES for path in results.files(name)]
+    files = {f"results/{results.scale}/{path.relative_to(results.root)}": path for path in stored}
     scales = {results.scale, settings.load(results.scale).like or results.scale}
     files |= {name: settings.ROOT / name for name in ("params.yaml", *(f"scales/{scale}.yaml" for scale in scales))}
     with TemporaryDirectory(prefix="companion-") as folder:
         if cells:
-            frames = [results.load_frame(results.stage_of(path)) for path in results.files("frame.npz")]
+            frames = [results.load_frame(path.parent.name) for path in results.files("frame.npz")]
             ids = {name for frame in frames for part in frame.images for name in part}
             for pattern in cells:
                 folders.export_adversaries(pattern, Path(folder), only=ids)
         files |= {f"adversaries/{path.relative_to(folder)}": path for path in Path(folder).rglob("*.png")}
-        digests = {}
+        sums = {}
         with replacing(target) as file, zipfile.ZipFile(file, "w") as archive:
             for name, path in sorted(files.items()):
                 content = path.read_bytes()
-                digests[name] = hashlib.sha256(content).hexdigest()
+                sums[name] = hashlib.sha256(content).hexdigest()
                 archive.writestr(zipfile.ZipInfo(name, DAY), content, zipfile.ZIP_DEFLATED)
-            about = {"scale": results.scale, "sha256": digests}
-            archive.writestr(zipfile.ZipInfo(MANIFEST, DAY), json.dumps(about, indent=1) + "\n")
+            about = json.dumps({"scale": results.scale, "sha256": sums}, indent=1)
+            archive.writestr(zipfile.ZipInfo(MANIFEST, DAY), f"{about}\n")
     return f"{target}: {len(files)} files, {target.stat().st_size / 1e6:.1f} MB"
 
 

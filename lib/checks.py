@@ -1,12 +1,12 @@
 """What attacks, defenses, trainings and tasks refuse of their images, labels and networks, in one line each; and
-`evaluating` and `unchanged`, with which they leave a network as they found it.
+`evaluating` and `unchanged_networks`, with which they leave a network as they found it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral, Real
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lib.units import in_unit_range
 
 Amount = float | Tensor
+Defense = Callable[[Tensor], Tensor]  # images [B,3,H,W] in [0,1] -> the same shape and range
 
 
 def checked_images(
@@ -23,15 +24,12 @@ def checked_images(
     """The images `[B,3,H,W]`, detached: in the type of the networks, else float32 (float64 stays).
 
     eps, amounts (step, alpha, noise): in [0,1] units, each a number or one per image `[B,1,1,1]`.  networks: that will
-    see the images.  clipped: whether values outside [0,1] are refused.
-
-    TypeError for what is no float tensor, or networks of another type than float32 and float64; ValueError for another
-    shape, values that are not finite or outside [0,1], budgets in levels, and networks on another device or made in
-    inference mode.
+    see the images.  clipped: whether values outside [0,1] are refused.  TypeError or ValueError for another type, shape
+    or range, budgets in levels, and networks of another type, on another device or made in inference mode.
     """
     shape_checked(x)
     low, high = x.min().item(), x.max().item()
-    if not -float("inf") < low <= high < float("inf"):
+    if not -math.inf < low <= high < math.inf:
         raise ValueError(f"images must lie in [0,1], got values that are not finite: [{low:.3g}, {high:.3g}]")
     if clipped and not (low >= 0 and high <= 1):
         hint = "divide 0-255 levels by 255" if low >= 0 and high > 16 else "the network normalises them itself"
@@ -59,8 +57,7 @@ def shape_checked(x: Tensor) -> None:
 
 
 def largest(name: str, amount: Amount, count: int) -> float:
-    """The largest budget or step; of several the least one if that is no number from 0 on. ValueError for another shape
-    than one per image."""
+    """The largest budget or step; of several the least one if that is not from 0 on."""
     if not isinstance(amount, Tensor):
         if isinstance(amount, bool) or not isinstance(amount, Real):
             raise TypeError(f"{name} must be a number in [0,1], or one per image as a tensor, got {amount!r}")
@@ -72,31 +69,27 @@ def largest(name: str, amount: Amount, count: int) -> float:
 
 
 def network_type(x: Tensor, networks: Iterable[nn.Module]) -> torch.dtype | None:
-    """The type that the networks compute in: float64 if one does, None without parameters. Errors as of
-    `checked_images`."""
-    found = None
-    for network in networks:
-        for parameter in network.parameters() if isinstance(network, nn.Module) else ():
-            if not parameter.is_floating_point():
-                continue
-            if parameter.dtype not in (torch.float32, torch.float64):
-                raise TypeError(f"the network's weights are {parameter.dtype}; attack and evaluate network.float()")
-            if parameter.is_inference():
-                raise ValueError(
-                    "the network was made in torch.inference_mode(), so it passes no gradient; make it outside"
-                )
-            if parameter.device != x.device:
-                raise ValueError(f"the images are on {x.device}, the network on {parameter.device}; move one")
-            found = torch.float64 if torch.float64 in (found, parameter.dtype) else torch.float32
-    return found
+    """The type that the networks compute in: float64 if one does, None without parameters."""
+    parameters = [one for net in networks if isinstance(net, nn.Module) for one in net.parameters()]
+    kinds = set()
+    for parameter in filter(Tensor.is_floating_point, parameters):
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"the network's weights are {parameter.dtype}; attack and evaluate network.float()")
+        if parameter.is_inference():
+            raise ValueError(
+                "the network was made in torch.inference_mode(), so it passes no gradient; make it outside"
+            )
+        if parameter.device != x.device:
+            raise ValueError(f"the images are on {x.device}, the network on {parameter.device}; move one")
+        kinds.add(parameter.dtype)
+    return torch.float64 if torch.float64 in kinds else torch.float32 if kinds else None
 
 
 def checked_logits(logits: Tensor, count: int) -> Tensor:
     """A classifier's logits; TypeError or ValueError in one line for what is not `[count,K]`, nor `[D,count,K]` of D
     draws of a defense."""
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        found = getattr(logits, "dtype", type(logits).__name__)
-        raise TypeError(f"the network must give logits [B,K], a float tensor, got {found}")
+        raise TypeError(f"the network must give logits [B,K], a float tensor, got {type_of(logits)}")
     if logits.ndim not in (2, 3) or logits.shape[-2] != count or logits.shape[-1] < 2:  # of one class nothing is told
         raise ValueError(f"the network must give logits [{count},K], got {list(logits.shape)}")
     return logits
@@ -105,10 +98,8 @@ def checked_logits(logits: Tensor, count: int) -> Tensor:
 def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str = "labels") -> Tensor:
     """Labels as int64 `[count]`. TypeError for what are no whole numbers, ValueError for another shape or a number
     outside 0..classes-1."""
-    whole = isinstance(y, Tensor) and not (y.is_floating_point() or y.is_complex() or y.dtype == torch.bool)
-    if not whole:
-        found = y.dtype if isinstance(y, Tensor) else type(y).__name__
-        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {found}")
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(f"{what} must be a tensor of whole numbers [B], got {type_of(y)}")
     if y.shape != (count,):
         raise ValueError(f"{what} must have shape [{count}], a class per image, got {list(y.shape)}")
     y = (y.clone() if y.is_inference() else y).long()
@@ -121,11 +112,10 @@ def checked_labels(y: Tensor, count: int, classes: int | None = None, what: str 
 
 
 def checked_bytes(images: Tensor, count: bool = True) -> Tensor:
-    """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`. TypeError for another type, ValueError for another
-    shape."""
+    """8-bit images `[N,3,H,W]`, or without `count` one `[3,H,W]`; else TypeError or ValueError."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
-        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"8-bit images must be a uint8 tensor, got {found}; of floats in [0,1]: lib.units.to_bytes")
+        got = f"got {type_of(images)}; of floats in [0,1]: lib.units.to_bytes"
+        raise TypeError(f"8-bit images must be a uint8 tensor, {got}")
     if images.ndim != 3 + count or images.shape[-3] != 3 or not images.numel():
         wanted = "[N,3,H,W]" if count else "[3,H,W]"
         raise ValueError(f"8-bit images must have shape {wanted}, none of them 0, got {list(images.shape)}")
@@ -159,9 +149,18 @@ def checked_network(network: nn.Module) -> nn.Module:
 def of_shape(result: object, x: Tensor, who: str) -> Tensor:
     """What a defense gives; ValueError unless it is images of the shape of x."""
     if not isinstance(result, Tensor) or result.shape != x.shape:
-        found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-        raise ValueError(f"{who} must return images of shape {list(x.shape)}, got {found}")
+        raise ValueError(f"{who} must return images of shape {list(x.shape)}, got {shape_of(result)}")
     return result
+
+
+def type_of(value: object) -> object:
+    """The type of a tensor's numbers, else the value's, for errors."""
+    return value.dtype if isinstance(value, Tensor) else type(value).__name__
+
+
+def shape_of(value: object) -> object:
+    """A tensor's shape, else the value's type, for errors."""
+    return list(value.shape) if isinstance(value, Tensor) else type(value).__name__
 
 
 @contextlib.contextmanager
@@ -199,90 +198,63 @@ def unwrapped(network: nn.Module) -> nn.Module:
     """The network inside `torch.compile` or DataParallel, whose layers have names, else TypeError."""
     if isinstance(checked_network(network), torch.jit.ScriptModule):
         raise TypeError("the layers of a TorchScript network cannot be read; take the network that it was made from")
-    while (inner := network._modules.get("_orig_mod") or parallel(network)) is not None:
-        network = inner
-    return network
-
-
-def parallel(network: nn.Module) -> nn.Module | None:
-    """The network inside DataParallel or DistributedDataParallel."""
-    kinds = (nn.DataParallel, nn.parallel.DistributedDataParallel)
-    return network.module if isinstance(network, kinds) else None
+    while compiled := network._modules.get("_orig_mod"):
+        network = compiled
+    parallel = isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    return unwrapped(network.module) if parallel else network
 
 
 @contextlib.contextmanager
-def unchanged(who: str, *values: object, weights: bool = False) -> Iterator[None]:
+def unchanged_networks(who: str, *values: object, weights: bool = False) -> Iterator[None]:
     """Within it, code that is not ours runs. ValueError, naming `who`, if a network among the values is left with other
     hooks, mode, parts, parameters or buffers; all but the contents of its tensors is put back before.
 
     weights: compare the contents too, not only PyTorch's counts of changes, which an assignment to `.data` escapes.
     """
     modules = list(dict.fromkeys(part for value in values if isinstance(value, nn.Module) for part in value.modules()))
-    before, shared = [ModuleState(module, weights) for module in modules], global_state()
+    own = [dict(vars(module)) for module in modules]
+    inner = [(value, dict(value)) for known in own for value in known.values() if isinstance(value, dict)]
+    before, shared, changes = [module_state(module, weights) for module in modules], global_state(), []
     try:
         yield
     finally:
-        changes = [change for state in before for change in state.restored()]
-        if shared != global_state():
-            changes.append("hooks on all modules, or PyTorch's settings")
+        for module, known, facts in zip(modules, own, before, strict=True):
+            now = module_state(module, weights)
+            # What was None may be kept from the first pass, as torchvision's pooling of regions does.
+            changes += [what for what, value in facts.items() if now.get(what) != value]
+            methods = [name for name, value in vars(module).items() if name not in known and callable(value)]
+            changes += [f"{name} of {type(module).__name__}" for name in methods]  # replaced
+        changes += ["hooks on all modules, or PyTorch's settings"] if shared != global_state() else []
+        if changes:
+            for attributes, known in [*zip(map(vars, modules), own, strict=True), *inner]:
+                attributes.clear()
+                attributes.update(known)
     if changes:
         known = ", ".join(dict.fromkeys(changes))
         raise ValueError(f"{who} changes the network ({known}), so later results would be wrong; leave it as found")
 
 
-class ModuleState:
-    """What of one module must stay: its own attributes, hooks, parts, and tensors."""
-
-    def __init__(self, module: nn.Module, weights: bool):
-        self.module, self.weights = module, weights
-        self.attributes = dict(vars(module))
-        self.inner = {name: dict(value) for name, value in self.attributes.items() if isinstance(value, dict)}
-        self.tensors = self.signatures()
-
-    def signatures(self) -> dict[str, tuple]:
-        """Of every own parameter and buffer, by name."""
-        named = [*self.module.named_parameters(recurse=False), *self.module.named_buffers(recurse=False)]
-        return {name: signature(tensor, self.weights) for name, tensor in named}
-
-    def restored(self) -> list[str]:
-        """What was changed since, in words; what can be is put back."""
-        now, kind, found = vars(self.module), type(self.module).__name__, []
-        if self.signatures() != self.tensors:
-            found.append(f"parameters or buffers of {kind}")
-        for name, value in self.attributes.items():
-            if isinstance(value, dict) and name.startswith("_"):
-                # Dictionaries of hooks, parts and tensors: by the objects in them.
-                if identities(now.get(name)) != identities(self.inner[name]):
-                    found.append(f"{name.strip('_').replace('_', ' ')} of {kind}")
-                    value.clear()
-                    value.update(self.inner[name])
-                now[name] = value
-            # What was None may be kept from the first pass, as torchvision's pooling of regions does.
-            elif isinstance(value, bool | int | float | str) and now.get(name, self) != value:
-                found.append("training mode" if name == "training" else f"{name} of {kind}")
-                now[name] = value
-        for name in [name for name in now if name not in self.attributes and callable(now[name])]:
-            found.append(f"{name} of {kind}")  # a method that is replaced
-            del now[name]
-        return found
+def module_state(module: nn.Module, weights: bool) -> dict[str, object]:
+    """What of one module must stay, in words: its tensors, hooks and parts (by the objects), and plain attributes."""
+    kind = type(module).__name__
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    found = {f"parameters or buffers of {kind}": {name: signature(tensor, weights) for name, tensor in tensors}}
+    for name, value in vars(module).items():
+        if isinstance(value, dict) and name.startswith("_"):
+            found[f"{name.strip('_').replace('_', ' ')} of {kind}"] = {key: id(part) for key, part in value.items()}
+        elif isinstance(value, bool | int | float | str):
+            found["training mode" if name == "training" else f"{name} of {kind}"] = value
+    return found
 
 
 def signature(tensor: Tensor, weights: bool) -> tuple:
-    """What tells a tensor from a changed one; weights: with its contents."""
-    facts = (id(tensor), tensor.shape, tensor.dtype, tensor.device, tensor.data_ptr(), tensor.requires_grad)
-    counted = () if tensor.is_inference() else (tensor._version,)
-    return facts + counted + ((checksum(tensor),) if weights else ())
-
-
-def checksum(tensor: Tensor) -> int:
-    """The sum of a tensor's bit patterns."""
-    whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(tensor.element_size(), torch.int64)
-    return tensor.detach().flatten().view(whole).sum(dtype=torch.int64).item()
-
-
-def identities(content: dict | None) -> dict:
-    """A dictionary by its keys and the objects in it."""
-    return {key: id(value) for key, value in (content or {}).items()}
+    """What tells a tensor from a changed one; weights: with its contents, the sum of their bit patterns."""
+    facts = [id(tensor), tensor.shape, tensor.dtype, tensor.device, tensor.data_ptr(), tensor.requires_grad]
+    facts += [] if tensor.is_inference() else [tensor._version]
+    if weights:
+        whole = {1: torch.uint8, 2: torch.int16, 4: torch.int32}.get(tensor.element_size(), torch.int64)
+        facts.append(tensor.detach().flatten().view(whole).sum(dtype=torch.int64).item())
+    return tuple(facts)
 
 
 def global_state() -> list:

@@ -9,6 +9,7 @@ import hashlib
 import locale
 import os
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -37,7 +38,7 @@ def given(**options: object) -> dict:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def begin(stage: str, scale: str | None) -> str:
+def announce(stage: str, scale: str | None) -> str:
     """Say on stderr which stage of the pipeline begins; the scale's name."""
     from lib import timings
 
@@ -60,7 +61,7 @@ def run(
     from lib import run
     from lib.report import tables
 
-    begin(notebook, scale)
+    announce(notebook, scale)
     print(tables.mark_not_fetched(settings.load(scale), notebook) or run.stage(notebook, scale, part))
 
 
@@ -87,7 +88,7 @@ def train(
     place, changed, asked = root or settings.ROOT, given(images=images, render=render), settings.params()
     if everything and workers > 1:
         raise ValueError("--workers share the training of one network; --all trains several side by side")
-    with stages.unchanged("train", begin("train", scale)) if everything else contextlib.nullcontext():
+    with stages.guarded("train", announce("train", scale)) if everything else contextlib.nullcontext():
         from lib.training import runner
 
         if everything:
@@ -137,9 +138,8 @@ def defend(
     """Apply a defense to every image of a folder, at its own size; on the GPU where there is one."""
     from lib import folders
 
-    options = {"quality": quality, "weight": weight, "window": window}
-    options |= {"weights": weights, "dynamic": dynamic, "seed": seed, "tile": tile}
-    print(folders.defend_folder(kind, source, target, scale, **given(**options)))
+    options = given(quality=quality, weight=weight, window=window, weights=weights, dynamic=dynamic)
+    print(folders.defend_folder(kind, source, target, scale, **options, **given(seed=seed, tile=tile)))
 
 
 @app.command()
@@ -154,8 +154,8 @@ def evaluate(
     """
     from lib import run
 
-    begin("h_protocol", scale)
-    print(run.evaluate(defense, victim, scale))
+    announce("h_protocol", scale)
+    print(run.evaluate_defense(defense, victim, scale))
 
 
 @app.command()
@@ -217,8 +217,7 @@ def report(
     """Evaluate every claim of the supplement and compare every number, from the stored frames."""
     from lib import stages
 
-    stage = stages.running("report", begin("report", scale)) if part == "all" else contextlib.nullcontext()
-    with stage:
+    with stages.running("report", announce("report", scale)) if part == "all" else contextlib.nullcontext():
         from lib.report import writing
 
         text = writing.report_part(settings.load(scale), part, csv)
@@ -235,7 +234,7 @@ def archive(
     from lib import archive
     from lib.report.results import Results
 
-    print(archive.write(Results(settings.load(scale).name), target, cell or []))
+    print(archive.write_archive(Results(settings.load(scale).name), target, cell or []))
 
 
 @app.command()
@@ -245,7 +244,7 @@ def judge(source: Annotated[Path, typer.Argument(metavar="FILE.zip", help="of co
 
     found = archive.judged_again(source)
     changed = found[found["verdict in the archive"] != found["verdict now"]]
-    print(markdown.table(found), f"{len(changed)} of {len(found)} verdicts differ", sep="\n")
+    print(markdown.escaped_table(found), f"{len(changed)} of {len(found)} verdicts differ", sep="\n")
 
 
 @app.command()
@@ -253,7 +252,7 @@ def site(scale: ScaleName = None) -> None:
     """Build the pages to browse, which work offline."""
     from lib import stages
 
-    name = begin("site", scale)
+    name = announce("site", scale)
     with stages.running("site", name):
         from lib.report import site
 
@@ -317,20 +316,19 @@ def zoo(
     from tabulate import tabulate
 
     from lib import zoo
-    from lib.fetch import accuracies, get_network
+    from lib.fetch import accuracy_rows, get_network
 
     chosen = settings.load(scale)
     if verify:
-        rows = list(accuracies(chosen, count))
+        rows = list(accuracy_rows(chosen, count))
         print(tabulate(rows, headers="keys"))
         if any(row["verdict"] == "differs" for row in rows):
             raise typer.Exit(1)
-        return
-    if name:
+    elif name:
         print(f"{name}: {get_network(name, chosen)}")
-        return
-    rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
-    print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
+    else:
+        rows = [row | {"found": "yes" if row["found"] else "no"} for row in zoo.status(chosen)]
+        print(tabulate(rows, headers="keys", maxcolwidths=[None, 28, 20, None, 36, None, 40]))
 
 
 @app.command()
@@ -341,7 +339,7 @@ def plan(
     """What a scale needs and costs on this device, before it runs: passes, hours, memory, disk, what is missing."""
     from lib import costs, zoo
 
-    print(costs.report(scale, zoo.device_here(device)))
+    print(costs.report_costs(scale, zoo.device_here(device)))
 
 
 @app.command()
@@ -350,9 +348,9 @@ def convert(
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors")],
 ) -> None:
     """Turn a released file of weights into safetensors, in which no code can hide, and say what it is."""
-    from lib.networks.weights import in_words, to_safetensors
+    from lib.networks.weights import network_in_words, to_safetensors
 
-    print(f"{source.name}: {in_words(to_safetensors(source, target))}")
+    print(f"{source.name}: {network_in_words(to_safetensors(source, target))}")
     for path in (source, target):
         print(f"SHA-256 of {path}: {hashlib.sha256(path.read_bytes()).hexdigest()}")
 
@@ -413,8 +411,6 @@ def export(cell: Annotated[str, typer.Argument(help="a pattern such as 'SSP on V
 @store.command()
 def move(target: Annotated[Path, typer.Argument(metavar="FOLDER", help="a new folder")]) -> None:
     """Move the stored results to another disk; COMPANION_STORE then names the place."""
-    import shutil
-
     from lib.store import folder
 
     if target.exists():
@@ -434,14 +430,14 @@ def main(arguments: list[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except (OSError, ValueError, TypeError, MemoryError, FloatingPointError, RuntimeError) as error:
-        if (line := in_words(error)) is None:
+        if (line := error_line(error)) is None:
             raise
         print(f"companion: {line}", file=sys.stderr)
         return 1
     return 0
 
 
-def in_words(error: Exception) -> str | None:
+def error_line(error: Exception) -> str | None:
     """What went wrong, in one line; None for an error of the code, whose traceback is needed."""
     said = " ".join(str(error).split())
     kept = "; what was computed is in the store" * ("is in the store" not in said)

@@ -21,15 +21,21 @@ from lib.engine import one_thread
 from lib.networks.wrappers import Bf16, Tap
 from lib.plan import Pass, Stage
 from lib.settings import ROOT, Scale
-from lib.settings.networks import UNTRAINED
-from lib.training.runner import names
+from lib.settings.networks import UNTRAINED, NetworkSpec
+from lib.training import generator, purifier, segmenter
+from lib.training.runner import trained_names
 from lib.units import OF_DEFENSES, in_unit
 
-SMALL = 128  # the side, on a CPU, on which networks are timed whose time grows with the pixels alone
+TIMED_SIDE = 128  # in pixels, on a CPU, of networks whose time grows with the pixels alone
 BY_PIXELS = ("purification", "generation", "segmentation")
 SHAPE = ("family", "architecture", "classes", "width", "blocks", "maps", "resize")
 SLOW = 0.5  # seconds from which one run is enough
-SMALLER = {"purifiers": {"crop": 32, "batch": 2}, "generators": {"batch": 2}, "segmenters": {"batch": 1}}
+# The trainings of which one step is measured, and how much smaller.
+TIMED = {
+    "purifiers": (purifier, {"crop": 32, "batch": 2}),
+    "generators": (generator, {"batch": 2}),
+    "segmenters": (segmenter, {"batch": 1}),
+}
 
 
 class Cost(NamedTuple):
@@ -63,21 +69,27 @@ class Peak(TorchDispatchMode):
         self.now -= size
 
 
+def seconds_of(run: Callable[[], object], device: str) -> float:
+    """Seconds of a run; on a CPU of its one core, whoever else computes there."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    begun = clock()
+    run()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return clock() - begun
+
+
 def timed(run: Callable[[], object], device: str) -> tuple[float, float]:
-    """Seconds and peak bytes of a run, which is repeated where it is short; on a CPU of its one core, whoever else
-    computes there."""
-    peak, clock = Peak(), time.process_time if device == "cpu" else time.perf_counter
+    """Seconds and peak bytes of a run, which is repeated where it is short."""
+    with Peak() as peak:
+        took = seconds_of(run, device)
+    repeated = took <= SLOW or device != "cpu"
+    return min(seconds_of(run, device) for _ in range(2)) if repeated else took, peak.most
 
-    def once() -> float:
-        begun = clock()
-        run()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        return clock() - begun
 
-    with peak:
-        took = once()
-    return (took if took > SLOW and device == "cpu" else min(once(), once())), peak.most
+def fixed_cost(spec: NetworkSpec) -> bool:
+    """Does a pass through the network cost the same whatever the size of the image?"""
+    return bool(spec.resize) or spec.task == "detection"
 
 
 class Costs:
@@ -100,51 +112,45 @@ class Costs:
 
     def of(self, one: Pass) -> Cost:
         """The cost of a pass. An architecture is measured once: its cost grows with the pixels that it works on."""
-        key = (self.key(one.network), one.tap)
+        key, spec = (self.key(one.network), one.tap), self.scale.networks.get(one.network)
         if one.kind not in self.known.setdefault(key, {}):
-            is_network = one.network in self.scale.networks
-            self.known[key] |= self.network(one) if is_network else self.transform(one)
-        spec = self.scale.networks.get(one.network)
-        grows = not (spec and (spec.resize or spec.task == "detection"))
-        return Cost(*(value * (prod(one.sides) if grows else 1) for value in self.known[key][one.kind]))
+            self.known[key] |= self.measured(one, spec)
+        times = 1 if spec and fixed_cost(spec) else prod(one.sides)
+        return Cost(*(value * times for value in self.known[key][one.kind]))
 
-    def network(self, one: Pass) -> dict[str, Cost]:
-        """Forward, and backward to the image where that is asked for; of a pixel, or of an image of any size."""
-        spec = self.scale.networks[one.network]
-        by_file = zoo.family_of(spec).build is None  # the file is the network itself
-        if by_file and zoo.weights_of(one.network, self.scale)[1] is None:
+    def measured(self, one: Pass, spec: NetworkSpec | None) -> dict[str, Cost]:
+        """Forward, and backward to the image where that is asked for; of a pixel, or of an image of any size.  spec: of
+        the network; None for a transform."""
+        function = self.module(one, spec) if spec else defense(**in_unit(self.defenses[one.network], OF_DEFENSES))
+        if function is None:
             self.unmeasured.append(one.network)
-            return {kind: Cost(0.0) for kind in ("forward", "backward")}
-        network = zoo.load(one.network, self.scale if by_file else self.bare, self.device).to(
-            memory_format=torch.channels_last
-        )
-        self.weights[self.key(one.network)] = sum(part.nbytes for part in network.state_dict().values())
-        module: nn.Module = Tap(network, one.tap) if one.tap else network
-        if spec.task == "classification" and one.kind == "backward" and self.scale.precision == "bf16":
-            module = Bf16(module)
-        small = self.device == "cpu" and spec.task in BY_PIXELS
-        height, width = (min(side, SMALL) for side in one.sides) if small else one.sides
-        x = torch.rand(1 if self.device == "cpu" else 8, 3, height, width, device=self.device)
-        share = 1 / len(x) / (1 if spec.resize or spec.task == "detection" else height * width)
-        return self.measured(module, x, list(x) if spec.task == "detection" else x, one.kind, share)
-
-    def transform(self, one: Pass) -> dict[str, Cost]:
-        """A transform as a defense, of a pixel; backward where a gradient passes it."""
-        made = defense(**in_unit(self.defenses[one.network], OF_DEFENSES))
-        x = torch.rand(1, 3, SMALL, SMALL, device=self.device)
-        return self.measured(made, x, x, one.kind, 1 / SMALL**2)
-
-    def measured(self, function: Callable, x: Tensor, given: object, kind: str, share: float) -> dict[str, Cost]:
-        """Forward of what is given, and if that is the kind backward to x; a share of each."""
+            return dict.fromkeys(("forward", "backward"), Cost(0.0))
+        small = not spec or (self.device == "cpu" and spec.task in BY_PIXELS)
+        height, width = (min(side, TIMED_SIDE) for side in one.sides) if small else one.sides
+        x = torch.rand(8 if spec and self.device != "cpu" else 1, 3, height, width, device=self.device)
+        given = list(x) if spec and spec.task == "detection" else x
+        share = 1 / len(x) / (1 if spec and fixed_cost(spec) else height * width)
         with one_thread(self.device):
             with torch.no_grad():
                 seconds, memory = timed(lambda: function(given), self.device)
             found = {"forward": Cost(seconds * share, memory * share)}
-            if kind == "backward":
+            if one.kind == "backward":
                 x.requires_grad_(True)
                 both, memory = timed(lambda: torch.autograd.grad(function(x).float().sum(), x), self.device)
                 found["backward"] = Cost(max(both - seconds, 0.0) * share, memory * share)
         return found
+
+    def module(self, one: Pass, spec: NetworkSpec) -> nn.Module | None:
+        """The untrained network of a pass; None for one that is its file, where that is not here."""
+        by_file = zoo.family_of(spec).build is None
+        if by_file and zoo.weights_of(one.network, self.scale)[1] is None:
+            return None
+        network = zoo.load(one.network, self.scale if by_file else self.bare, self.device)
+        network = network.to(memory_format=torch.channels_last)
+        self.weights[self.key(one.network)] = sum(part.nbytes for part in network.state_dict().values())
+        module = Tap(network, one.tap) if one.tap else network
+        half = spec.task == "classification" and one.kind == "backward" and self.scale.precision == "bf16"
+        return Bf16(module) if half else module
 
     def seconds(self, passes: Counter) -> float:
         """Of all passes, one after another on one worker."""
@@ -153,10 +159,8 @@ class Costs:
 
     def memory(self, stage: Stage) -> float:
         """Bytes on the device: a batch of the most expensive pass, and the weights of all networks of the stage."""
-        weights = sum(self.weights.get(self.key(name), 0) for name in stage.networks)
-        return weights + max(
-            (work.batch * self.of(one).memory for work in stage.work for one in work.passes), default=0
-        )
+        batches = [work.batch * self.of(one).memory for work in stage.work for one in work.passes]
+        return max(batches, default=0) + sum(self.weights.get(self.key(name), 0) for name in stage.networks)
 
     def of_stage(self, stage: Stage) -> list[float]:
         """Forward and backward passes, seconds, GB on the device and on the host, GB and files in the store."""
@@ -177,29 +181,19 @@ class Costs:
 
     def step(self, section: str, spec: Any, network: Any) -> float:
         """Seconds of a training's second step, as if the batch were a whole one."""
-        few = spec.model_copy(update=SMALLER[section])
-        images = list(generated.classified(320, 2).images)
-        if section == "purifiers":
-            from lib.training import purifier as kind
-
-            extractor = zoo.extractor(spec.extractor, self.bare, device=self.device)
-            classifier = zoo.load(spec.classifier, self.bare, self.device) if spec.classifier else None
-            made = kind.training(few, network, images, extractor, classifier)
-        elif section == "generators":
-            from lib.training import generator as kind
-
-            made = kind.training(few, network, images, zoo.load(spec.classifier, self.bare, self.device))
-        else:
-            from lib.training import segmenter as kind
-
+        kind, smaller = TIMED[section]
+        few = spec.model_copy(update=smaller)
+        if section == "segmenters":
             data = generated.with_pixels(spec.data.sides or CAMVID_SIDES, 2)
-            made = kind.training(few, network, data.images, data.labels, CAMVID_CLASSES, self.device)
+            given = [data.images, data.labels, CAMVID_CLASSES, self.device]
+        else:
+            given = [list(generated.classified(320, 2).images)]
+            given += [zoo.extractor(spec.extractor, self.bare, device=self.device)] if section == "purifiers" else []
+            given += [zoo.load(spec.classifier, self.bare, self.device) if spec.classifier else None]
+        made = kind.training(few, network, *given)
         with one_thread(self.device):
             made.advance(0)
-            clock = time.process_time if self.device == "cpu" else time.perf_counter
-            begun = clock()
-            made.advance(1)
-            seconds = clock() - begun
+            seconds = seconds_of(lambda: made.advance(1), self.device)
         pixels = (spec.crop / few.crop) ** 2 if section == "purifiers" else 1
         return seconds * pixels * spec.batch / few.batch
 
@@ -210,7 +204,7 @@ and grow with the pixels; reading images, tables and bootstraps are not in them.
 Device: weights and one batch of the costliest pass. Host: the images and adversaries that a notebook holds."""
 
 
-def report(name: str, device: str) -> str:
+def report_costs(name: str, device: str) -> str:
     """What a scale costs on a device, in tables; and what of it is not here."""
     stages, scale = plan.plan(name), settings.load(name)
     costs, absent = Costs(scale, device), plan.absent_networks(scale)
@@ -230,7 +224,9 @@ def report(name: str, device: str) -> str:
         EXPLAINED,
         tabulate(table, heads, floatfmt=formats, intfmt=",", tablefmt="github"),
         tabulate(most, ["stage", "what takes longest", "pieces", "time"], intfmt=",", tablefmt="github"),
-        tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github") if names(scale) else "",
+        tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github")
+        if trained_names(scale)
+        else "",
         f"Without its file not measured, taken for nothing: {', '.join(costs.unmeasured)}." if costs.unmeasured else "",
         "\n".join(["Not here:", *(f"- {line}" for line in lines)]) if lines else "All that it needs is here.",
     ]
@@ -240,26 +236,23 @@ def report(name: str, device: str) -> str:
 TOTALS = (sum, sum, sum, max, max, sum, sum, max)  # of the columns of numbers
 
 
-def span(seconds: float | None) -> str:
+def span(seconds: float) -> str:
     """Seconds in the largest unit of which there is one."""
-    if seconds is None:
-        return "?"
-    return next(
-        (f"{seconds / size:,.1f} {unit}" for unit, size in UNITS.items() if seconds >= size), f"{seconds:.1f} s"
-    )
+    size, unit = next((entry for entry in UNITS if seconds >= entry[0]), (1, "s"))
+    return f"{seconds / size:,.1f} {unit}"
 
 
-UNITS = {"h": 3600, "min": 60}
+UNITS = ((3600, "h"), (60, "min"))
 
 
 def trainings(costs: Costs) -> list[list[str]]:
     """The time of each training of the scale: as it was recorded, or of one step measured here."""
     recorded, rows = timings.read(ROOT / "results" / costs.scale.name), []
-    for name, section in names(costs.scale).items():
+    for name, section in trained_names(costs.scale).items():
         if known := recorded.get(f"training of {name}"):
             rows.append([name, span(known["seconds"]), f"recorded on {known['machine']}"])
-        elif section in SMALLER:
+        elif section in TIMED:
             rows.append([name, span(costs.training(section, name)), "one step measured here"])
         else:
-            rows.append([name, span(None), "not measured"])
+            rows.append([name, "?", "not measured"])
     return rows

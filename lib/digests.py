@@ -1,13 +1,12 @@
 """What a file is, as one SHA-256, and a record of those that were first seen where none is committed."""
 
-import csv
 import hashlib
-import io
 import zipfile
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from lib.atomic import lock, write_bytes
@@ -19,10 +18,8 @@ RECORD = "data/first_seen.csv"  # a line per address; git ignores it
 
 
 def content_sha256(path: Path, suffix: str | None = None) -> str:
-    """The SHA-256 of a file; of an .npz, that of its tensors; of an image that is kept without loss, of its pixels.
-
-    So that it depends neither on who compressed the file nor on the library. suffix: of the name that the file gets.
-    """
+    """The SHA-256 of a file; of an .npz, that of its tensors; of an image that is kept without loss, of its pixels: so
+    it does not depend on who compressed the file.  suffix: of the name that the file gets."""
     suffix, total = suffix or path.suffix, hashlib.sha256()
     if suffix == ".npz":
         try:
@@ -58,8 +55,8 @@ class FirstSeen:
         self.path = root / RECORD
         self.known: dict[str, dict[str, str]] = {}
         if self.path.is_file():
-            with intact(self.path), self.path.open(newline="", encoding="utf-8") as file:
-                self.known = {row.pop("address"): row for row in csv.DictReader(file)}
+            with intact(self.path):
+                self.known = pd.read_csv(self.path, index_col="address", dtype=str).to_dict("index")
         self.new: dict[str, dict[str, str]] = {}
 
     def check(self, address: str, found: str) -> None:
@@ -84,8 +81,5 @@ class FirstSeen:
             return
         with lock(self.path):
             self.known = FirstSeen(self.path.parents[1]).known | self.new
-            text = io.StringIO(newline="")
-            table = csv.DictWriter(text, ("address", "sha256", "date"), lineterminator="\n")
-            table.writeheader()
-            table.writerows({"address": address, **entry} for address, entry in self.known.items())
-            write_bytes(self.path, text.getvalue().encode())
+            table = pd.DataFrame.from_dict(self.known, "index").to_csv(index_label="address", lineterminator="\n")
+            write_bytes(self.path, table.encode())

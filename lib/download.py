@@ -1,8 +1,7 @@
 """Files from other machines: over https, from hosts that are named here, resumed after a cut, checked.
 
-Everything can be interrupted and run again. A file appears under its name only when it is complete and checked; until
-then it is called NAME.part. Files that are there are kept, but for damaged images and files with another SHA-256 than
-the committed one, which are replaced.
+Everything can be interrupted and run again. A file is called NAME.part until it is complete and checked. Those that are
+there are kept, but for damaged images and files with another SHA-256 than the committed one, which are replaced.
 """
 
 import errno
@@ -12,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 import tenacity
@@ -32,17 +31,18 @@ TRIES = 4
 WAIT = tenacity.wait_exponential()  # 1, 2, 4 ... seconds
 TIMEOUT = 30
 ANSWER = 2  # seconds in which a host answers at all
-BLOCK = 1 << 16
-LARGE = 10_000_000  # bytes of a file that has a progress bar of its own
+BLOCK_BYTES = 1 << 16
+LARGE_FILE = 10_000_000  # bytes of a file that has a progress bar of its own
 IMAGES = (*LOSSLESS, ".jpeg", ".jpg")
 
 
 class File(NamedTuple):
-    """address: below the URL.  check: of the file, raises ValueError.  sha256: of its content, if one is committed."""
+    """check: of the file, raises ValueError.  sha256: of its content, if one is committed.  address: below the URL, if
+    it is not the name."""
 
-    address: str
     check: Callable[[Path], object]
     sha256: str = ""
+    address: str = ""
 
 
 Files = dict[str, File]  # by name in the folder
@@ -50,22 +50,21 @@ Files = dict[str, File]  # by name in the folder
 
 def download(
     place: Path, url: str, files: Files, *, mirror: bool = False, record: bool = True, megabytes: float = 0
-) -> int:
-    """Download the files that `place` lacks; how many there are in all.
+) -> None:
+    """Download the files that `place` lacks.
 
-    mirror: the user named this URL, so its host is taken.  record: the digests of files without a committed one; a file
-    that then has another one is refused.  megabytes: of all files together, about.  ConnectionError in one line if some
+    mirror: the user named this URL, so its host is taken.  record: the digests of files without a committed one, from
+    which a later one may not differ.  megabytes: of all files together, about.  ConnectionError in one line if some
     cannot be had; the others stay for the next run. ValueError for a name outside of `place` or a host that is not of
     HOSTS, OSError without room on the disk.
     """
     for name in files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ValueError(
-                f"{place}: its list names a file outside of it: '{name}'; move the list away and run it again"
-            )
+            what = f"its list names a file outside of it: '{name}'"
+            raise ValueError(f"{place}: {what}; move the list away and run it again")
     hosts = (*HOSTS, urlsplit(url).hostname or "") if mirror else HOSTS
     permitted(url, hosts)
-    jobs = [(f"{url}/{file.address}", place / name, file) for name, file in files.items()]
+    jobs = [(f"{url}/{file.address or quote(name)}", place / name, file) for name, file in files.items()]
     missing = [job for job in jobs if not complete(job[1], job[2].sha256)]
     if missing:
         online(url)
@@ -77,9 +76,8 @@ def download(
     finally:
         if seen:
             seen.save()
-    if failures := [why for why in failures if why]:
+    if failures := [*filter(None, failures)]:
         raise ConnectionError(f"{len(failures)} of {len(jobs)} files are missing ({failures[0]}); run it again")
-    return len(jobs)
 
 
 def permitted(url: str, hosts: Sequence[str] = HOSTS) -> None:
@@ -154,11 +152,9 @@ def transient(error: BaseException) -> bool:
 
 def _attempt(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: Sequence[str]) -> str | None:
     """Download one file, trying a few times; what went wrong, or None."""
-    tries = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES), wait=WAIT, retry=tenacity.retry_if_exception(transient), reraise=True
-    )
+    stop, retry = tenacity.stop_after_attempt(TRIES), tenacity.retry_if_exception(transient)
     try:
-        tries(_download, url, path, file, seen, hosts)
+        tenacity.Retrying(stop=stop, wait=WAIT, retry=retry, reraise=True)(_download, url, path, file, seen, hosts)
     except (OSError, ValueError) as error:
         return f"{url}: {error}"
     return None
@@ -177,10 +173,10 @@ def _download(url: str, path: Path, file: File, seen: FirstSeen | None, hosts: S
             start = start if response.status_code == 206 else 0  # else the server sends all of it again
             rest = int(response.headers.get("Content-Length", 0))
             room(path.parent, rest)
-            total = start + rest
-            bar = tqdm(desc=path.name, total=total, initial=start, unit="B", unit_scale=True, disable=total < LARGE)
+            sizes = {"total": start + rest, "initial": start, "disable": start + rest < LARGE_FILE}
+            bar = tqdm(desc=path.name, unit="B", unit_scale=True, **sizes)
             with partial.open("ab" if start else "wb") as stream, bar:
-                for block in response.iter_content(BLOCK):
+                for block in response.iter_content(BLOCK_BYTES):
                     stream.write(block)
                     bar.update(len(block))
     try:

@@ -4,36 +4,35 @@
     companion fetch VGG-19 --scale paper   one network
     companion fetch coco                   one data set, all of it
 
-Data sets lie in data/, weights where `lib.zoo` looks for them. A network that is made from raw files of a public
-repository (`lib.networks.raw`) lies in weights/, the raw files in data/raw/ until it is made.
+Data sets lie in data/, weights where `lib.zoo` looks for them; raw files of a network (`lib.networks.raw`) in data/raw/
+until it is made.
 """
 
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import torch
 from pydantic import BaseModel
+from torch import nn
 
-from lib import own, settings, zoo
+from lib import settings, zoo
 from lib.data import fetch as sets
 from lib.data.images import find_folder
 from lib.data.sets import load_set, read_ids
-from lib.data.unlabelled import STYLES
+from lib.data.unlabelled import SCENE_STYLES
 from lib.digests import FirstSeen, content_sha256, git_object
 from lib.download import File, download, no_text, online
 from lib.networks import raw
 from lib.networks.weights import check_sha256
-from lib.settings import Data, NetworkSpec, Scale, Scenes
+from lib.settings import Data, NetworkSpec, Scale, Scenes, choices
 from lib.settings.networks import UNTRAINED
 from lib.units import unit_images
 
 HUB = "https://huggingface.co"  # its own client downloads timm's networks, and says late that there is no connection
-
-Job = Callable[[], str]  # gets one thing and says what was done; OSError or ValueError in one line
 
 
 def fetch_all(
@@ -51,25 +50,24 @@ def fetch_all(
             yield False, f"{name}: not fetched: {' '.join(str(error).split()).removeprefix(f'{name}: ')}"
 
 
-def _jobs(what: str, scale: str | None, url: str | None, file: Path | None) -> dict[str, Job]:
+def _jobs(what: str, scale: str | None, url: str | None, file: Path | None) -> dict[str, Callable[[], str]]:
+    """By name, what gets one thing and says what was done; OSError or ValueError in one line."""
     scales = {path.stem for path in (settings.ROOT / "scales").glob("*.yaml")}
-    if what in scales and (url or file):
-        raise ValueError("another address, or a file, belongs to one network or data set, not to a scale")
     if what in scales:
+        if url or file:
+            raise ValueError("another address, or a file, belongs to one network or data set, not to a scale")
         chosen = settings.load(what)
-        networks = {name: lambda name=name: get_network(name, chosen) for name in chosen.networks}
-        return networks | {
-            name: lambda name=name, ids=ids: get_data(name, ids) for name, ids in data_sets(chosen).items()
-        }
+        networks = {name: partial(get_network, name, chosen) for name in chosen.networks}
+        return networks | {name: partial(get_data, name, ids) for name, ids in data_sets(chosen).items()}
     if what in sets.SETS:
         if file:
             raise ValueError(f"a data set is a folder: companion data {what} --from FOLDER")
-        return {what: lambda: get_data(what, None, url)}
+        return {what: partial(get_data, what, None, url)}
     chosen = settings.load(scale)
     if what not in chosen.networks:
-        known = own.choices(what, [*sorted(scales), *sets.SETS, *chosen.networks])
+        known = choices(what, [*sorted(scales), *sets.SETS, *chosen.networks])
         raise ValueError(f"'{what}' is no scale, no data set and no network of scales/{chosen.name}.yaml; {known}")
-    return {what: lambda: get_network(what, chosen, url, file)}
+    return {what: partial(get_network, what, chosen, url, file)}
 
 
 def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | None = None) -> str:
@@ -90,14 +88,14 @@ def get_network(name: str, chosen: Scale, url: str | None = None, file: Path | N
             if spec.sha256:  # of the sample scale: most are made of many files
                 raise
             made = raw.RAW[target.name]
-            raise ConnectionError(f"{error}; or, with {made.url}/{made.files([])[0]}: {how} --file PATH") from None
+            raise ConnectionError(f"{error}; or, with {made.url}/{made.files}: {how} --file PATH") from None
     elif path is None and target.with_name(f"{target.name}.dvc").is_file():
         pull(f"{source}.dvc")
     elif path is None and spec.family == "timm" and zoo.tagged(spec):
         online(HUB)
     elif path is None and zoo.family_of(spec).trained and not spec.how:
         return how
-    path = zoo.fetch(name, chosen)
+    path = zoo.weights_file(name, chosen)
     if spec.sha256:
         return f"{path} (SHA-256 as committed)"
     # What somebody else published stays as it is; what is trained here, or the user's own, does not.
@@ -118,18 +116,22 @@ def remember(source: str, path: Path) -> str:
 def make(spec: NetworkSpec, target: Path, url: str | None = None, file: Path | None = None) -> None:
     """Make a network's file of its raw files, downloaded, or of one that the user has. ValueError if it is another
     network's, OSError where the raw files cannot be had."""
-    made, folder = raw.RAW.get(target.name), zoo.ROOT / "data" / "raw" / Path(target.name).stem
-    paths = [file] if file else download_raw(made, folder, spec.sha256, url)
+    made, folder = raw.RAW.get(target.name), zoo.ROOT / "data" / "raw" / target.stem
+
+    def build() -> nn.Module:
+        return zoo.family_of(spec).build(spec)
+
+    paths = [file] if file else download_raw(made, raw.file_names(made, build), folder, spec.sha256, url)
     target.parent.mkdir(parents=True, exist_ok=True)
     whole = target.with_name(f"unchecked-{target.name}")
     try:
         if file and (made is None or file.suffix == target.suffix):
             shutil.copyfile(file, whole)
         else:
-            raw.convert(made, paths, whole)
+            raw.assemble(made, build, paths, whole)
         check_sha256(whole, spec.sha256)
         if not spec.sha256:
-            zoo.filled(spec, whole)
+            zoo.with_weights(spec, whole)
     except ValueError as error:
         whole.unlink(missing_ok=True)
         why = str(error).replace(whole.name, file.name if file else target.name)
@@ -141,7 +143,7 @@ def make(spec: NetworkSpec, target: Path, url: str | None = None, file: Path | N
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def download_raw(made: raw.Raw, folder: Path, sha256: str | None, url: str | None) -> list[Path]:
+def download_raw(made: raw.Raw, names: list[str], folder: Path, sha256: str | None, url: str | None) -> list[Path]:
     """The raw files of a network, downloaded into a folder."""
 
     def check(path: Path) -> None:
@@ -149,7 +151,7 @@ def download_raw(made: raw.Raw, folder: Path, sha256: str | None, url: str | Non
         if made.git and (found := git_object(path)) != made.git:
             raise ValueError(f"is not the file of the commit: its object is {found}, expected {made.git}")
 
-    files = {name: File(quote(name), check) for name in raw.needed(made)}
+    files = dict.fromkeys(names, File(check))
     address = (url or made.url).rstrip("/")
     download(folder, address, files, mirror=url is not None, record=not sha256, megabytes=made.megabytes)
     return [folder / name for name in files]
@@ -172,10 +174,7 @@ def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
             pull("data.dvc")
         return "the embedded data set"
     if name not in sets.SETS:
-        try:
-            return str(find_folder(name))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"no such folder; put your images into {name}") from None
+        return str(find_folder(name))
     if url is None and sets.state(name, ids, check=True) == "yes":
         return f"{find_folder(f'data/{name}')}{sets.checked(name, ids)}"
     done = sets.get(name, url=url, chosen=ids)
@@ -184,7 +183,7 @@ def get_data(name: str, ids: sets.Chosen | None, url: str | None = None) -> str:
     return done
 
 
-def accuracies(chosen: Scale, count: int) -> Iterator[dict[str, object]]:
+def accuracy_rows(chosen: Scale, count: int) -> Iterator[dict[str, object]]:
     """Of each classifier, its accuracy on the scale's first images beside the one that is known, in percent.
 
     It differs where it is more than 3 standard errors and a point away: a wrong, untrained or wrongly fed network.
@@ -213,15 +212,15 @@ def data_sets(chosen: Scale) -> dict[str, sets.Chosen | None]:
 
     What its networks are trained on is left out where their weights are committed.
     """
-    return merged(_sources(chosen, chosen))
+    return taken_images(_sources(chosen, chosen))
 
 
-def merged(sources: Iterable[Data | Scenes | str]) -> dict[str, sets.Chosen | None]:
+def taken_images(sources: Iterable[Data | Scenes | str]) -> dict[str, sets.Chosen | None]:
     """The images of each data set, by its name, that any of these takes; None for all."""
     found: dict[str, sets.Chosen | None] = {}
     for source in sources:
         name = source if isinstance(source, str) else source.name
-        short = "world" if name in STYLES else name.removeprefix("data/")
+        short = "world" if name in SCENE_STYLES else name.removeprefix("data/")
         name = short if short in ("world", "generated", *sets.SETS) else name
         ids = None if isinstance(source, str) else read_ids(source.ids)
         found[name] = None if ids is None or found.get(name, ids) is None else {**(found.get(name) or {}), **ids}

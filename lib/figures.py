@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from lib import markdown
 from lib.reading import read_text
 from lib.report import published
 from lib.report.figures import FIGURES, options, redraw
 from lib.report.figures.style import LOOKS, write_figure
-from lib.report.latex import latex
 from lib.report.results import Results
 from lib.report.tables import tables
 from lib.settings.base import choices
@@ -79,7 +79,7 @@ def table(results: Results, item: str, format: str | None = None, out: Path | No
     """A stored table as Markdown (default), CSV or LaTeX; with `out`, where it was written."""
     name, kind = resolve(item, stored(results), "table"), chosen_format(format, out, TABLE_FORMATS) or "markdown"
     text = read_text(results.find(f"tables/{name}.{'csv' if kind == 'csv' else 'md'}")).rstrip()
-    text = latex(text) if kind == "latex" else text
+    text = markdown.latex(text) if kind == "latex" else text
     if out is None:
         return text
     out.parent.mkdir(parents=True, exist_ok=True)

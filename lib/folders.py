@@ -22,7 +22,7 @@ from lib.attacks.registry import attacks
 from lib.checks import checked_labels
 from lib.data.images import ImageSet, image_files, open_image, read_image, remarks
 from lib.defenses import Defense, defense
-from lib.defenses.noise import NOISE
+from lib.defenses.purifier import NOISE
 from lib.experiment import NONE, Study, adversaries, explore, predictions
 from lib.experiment.study import here
 from lib.networks import weights as files
@@ -35,18 +35,18 @@ UNKNOWN = -1  # the label of an image that no file of labels names
 def defend_folder(kind: str, source: Path, target: Path, scale: str | None = None, **options: object) -> str:
     """Defended copies of the images in `source` as `target`/STEM.png; what was done, in words.
 
-    kind: of `lib.defenses`, with its options (of nrp: as of `purifier`), or a name of params.yaml's defenses.
+    kind: of `lib.defenses`, with its options (of nrp: as of `nrp_in_file`), or a name of params.yaml's defenses.
     ValueError or OSError in one line, at the end for files that cannot be read or defended; the others are there.
     """
     study = empty_study(scale)
     if kind in study.params.defenses:
         function = study.defense(kind, **options)
     else:
-        function = purifier(**options) if kind == "nrp" else defense(kind, **options)
+        function = nrp_in_file(**options) if kind == "nrp" else defense(kind, **options)
     return apply(lambda image, _: function(unit_images(image[None], study.device))[0], source, target)
 
 
-def purifier(weights: Path | None = None, dynamic: bool = False, **options: object) -> Defense:
+def nrp_in_file(weights: Path | None = None, dynamic: bool = False, **options: object) -> Defense:
     """`nrp` with the network that is in a file. ValueError in one line for a file that is missing or holds none."""
     if weights is None or not weights.is_file():
         known = "NRP.pth, NRP_resG.pth or a purifier.safetensors"
@@ -112,60 +112,50 @@ def read_labels(path: Path) -> dict[str, int]:
     try:
         return pd.read_csv(path, dtype={"label": int}).set_index("file", verify_integrity=True)["label"].to_dict()
     except (KeyError, ValueError, OverflowError):
-        raise ValueError(
-            f"{path}: is no table with the columns file and label (each file once, a whole number)"
-        ) from None
+        what = "with the columns file and label (each file once, a whole number)"
+        raise ValueError(f"{path}: is no table {what}") from None
 
 
 def apply(function: Callable[[Tensor, Path], Tensor], source: Path, target: Path) -> str:
     """Write what `function` makes of each image of a folder, losslessly; how many, in words.
 
-    function: uint8 `[3,H,W]` and its file -> `[3,H,W]` in [0,1]. Only the folder itself is read, not what lies in
-    folders below; on stderr a progress bar, what was left out, and what a file holds that its result does not. A file
-    appears under its name only when it is complete; one of that name is replaced. An image that cannot be done is left
-    out; ValueError in one line at the end, when the others are there, names it with the reason.
+    function: uint8 `[3,H,W]` and its file -> `[3,H,W]` in [0,1]. Folders below are not read; on stderr a progress bar,
+    what was left out, and what a file holds that its result does not. An image that cannot be done is left out;
+    ValueError in one line at the end, when the others are there, names it with the reason.
     """
     paths = find_images(source)
     if target.exists() and target.samefile(source):
         raise ValueError(f"{target}: the results would mix with the images they come from; name another folder")
     target.mkdir(parents=True, exist_ok=True)
-    failed, noted = {}, {}
+    failed = {}
     for path in tqdm(paths, unit="image"):
         try:
-            image = readable(path, noted)
-            result = function(image, path)
-            save_png(result, target / f"{path.stem}.png")
-        except Unreadable as error:
+            image, words = readable(path), remarks(path)
+        except (OSError, ValueError) as error:
             failed[path] = str(error)
+            continue
+        if words:
+            tqdm.write(f"{path.name}: {', '.join(words)}", sys.stderr)
+        try:
+            save_png(function(image, path), target / f"{path.stem}.png")
         except (ValueError, TypeError, FloatingPointError, RuntimeError, MemoryError) as error:
             failed[path] = f"{path.name} ({image.shape[2]}x{image.shape[1]}): {in_one_line(error)}"
         except OSError as error:
             if error.errno not in (errno.ENAMETOOLONG, errno.EISDIR):  # others, such as a full disk, are of all files
                 raise
             failed[path] = f"{path.name}: cannot be written ({error.strerror}); name it otherwise"
-    for name, words in noted.items():
-        print(f"{name}: {', '.join(words)}", file=sys.stderr)
-    report(failed, paths, target)
+    refuse(failed, paths, target)
     return f"{target}: {len(paths)} images"
 
 
-class Unreadable(ValueError):
-    """A file that cannot be read."""
-
-
-def readable(path: Path, noted: dict[str, list[str]]) -> Tensor:
-    """An image, uint8 `[3,H,W]`; what of the file is not in it, in words, goes to `noted`. `Unreadable` in one line."""
-    try:
-        with open_image(path) as file:
-            wanted, free = file.width * file.height * PER_PIXEL, free_memory()
-        if wanted > free:
-            gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
-            raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
-        if words := remarks(path):
-            noted[path.name] = words
-        return read_image(path)
-    except (OSError, ValueError) as error:
-        raise Unreadable(str(error)) from None
+def readable(path: Path) -> Tensor:
+    """An image, uint8 `[3,H,W]`. OSError or ValueError in one line, naming it, also for one that memory cannot hold."""
+    with open_image(path) as file:
+        wanted, free = file.width * file.height * PER_PIXEL, free_memory()
+    if wanted > free:
+        gigabytes = f"about {wanted / 1e9:.0f} GB, and {free / 1e9:.0f} GB are free"
+        raise ValueError(f"{path}: a good file, but too large here: its pixels take {gigabytes}")
+    return read_image(path)
 
 
 def free_memory() -> float:
@@ -183,7 +173,7 @@ def in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def report(failed: dict[Path, str], paths: list[Path], target: Path) -> None:
+def refuse(failed: dict[Path, str], paths: list[Path], target: Path) -> None:
     """ValueError in one line where images could not be done; the reason alone where it is one for all."""
     if not failed:
         return
@@ -203,14 +193,15 @@ def measure_folder(
     labels: Path | None = None,
     eps: float | None = None,
 ) -> str:
-    """What a classifier makes of a folder of adversaries, and whether they are what they claim to be, in words.
+    """What a classifier makes of a folder of adversaries, in words, with a warning of files that lose detail (JPEG) and
+    of adversaries outside the budget.
 
     clean: the folder of the images that they were made from, of the same names but for the suffix.  victim: a network
     of the scale.  labels: as of `attack_folder`, with the clean images' names.  eps: the stated budget, in levels.
-    Files that lose detail (JPEG) and adversaries outside the budget are counted, and said. ValueError or OSError in one
-    line, also at the end for files that could not be evaluated.
+    ValueError or OSError in one line, also at the end for files that could not be evaluated.
     """
-    in_levels({} if eps is None else {"eps": eps}, frozenset({"eps"}))
+    if eps is not None:
+        in_levels({"eps": eps}, {"eps"})
     study = empty_study(scale)
     _, victim = explore.chosen_networks(study, "Noise", None, victim, defense)
     photographs_for(study)
@@ -219,7 +210,7 @@ def measure_folder(
     for path in tqdm(paths, unit="image"):
         try:
             rows.append(compared(study, victim, defense, path, partners.get(path.stem), given))
-        except (ValueError, RuntimeError, FloatingPointError) as error:
+        except (FileNotFoundError, PermissionError, ValueError, RuntimeError, FloatingPointError) as error:
             failed[path] = in_one_line(error)
     found = pd.DataFrame(rows)
     lines = [f"{victim} with defense {defense}: {len(found)} adversaries of {folder}"]
@@ -238,7 +229,7 @@ def measure_folder(
             lines.append(f"WARNING: {len(far)} of {len(found)} lie outside {eps:g} levels: {some(worst)}")
     if failed:
         print("\n".join(lines))
-        report(failed, paths, folder)
+        refuse(failed, paths, folder)
     return "\n".join(lines)
 
 
@@ -248,20 +239,20 @@ def compared(
     """A row of `measure_folder`. ValueError in one line without a partner of the same size, or a label."""
     if partner is None:
         raise ValueError(f"{path.name}: no clean image of this name")
-    x_adv, x = readable(path, {}), readable(partner, {})
+    x_adv, x = readable(path), readable(partner)
     if x_adv.shape != x.shape:
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (x_adv, x)]
         raise ValueError(f"{path.name}: {sizes[0]} pixels, its clean image {sizes[1]}")
-    if labels is not None and partner.name not in labels:
-        raise ValueError(f"{path.name}: no label for {partner.name}")
     if labels is not None:
+        if partner.name not in labels:
+            raise ValueError(f"{path.name}: no label for {partner.name}")
         spec = study.scale.networks[victim]
         checked_labels(torch.tensor([labels[partner.name]]), 1, spec.classes - spec.background, f"{path.name}: labels")
     study.images = ImageSet(x[None], torch.tensor([UNKNOWN]), [path.name])
     before = predictions(study, victim, x[None]).classes[0, 0]
     after = predictions(study, victim, x_adv[None], defense).classes[0, 0]
-    row = {"file": path.name, "fooled": after != before, "lossy": loses(path)}
-    row |= {"moved": (x_adv.int() - x.int()).abs().max().item()}
+    moved = (x_adv.int() - x.int()).abs().max().item()
+    row = {"file": path.name, "fooled": after != before, "lossy": loses(path), "moved": moved}
     if labels is not None:
         row |= {"right": before == labels[partner.name], "right_adv": after == labels[partner.name]}
     return row
@@ -321,7 +312,6 @@ def export_adversaries(pattern: str, target: Path, only: Container[str] | None =
                 save_png(unit_images(torch.from_numpy(image)), target / run / file)
                 count += 1
     if not count:
-        raise ValueError(
-            f"no adversaries of '{pattern}' in the store; companion store why '{pattern}' lists what there is"
-        )
+        known = f"companion store why '{pattern}' lists what there is"
+        raise ValueError(f"no adversaries of '{pattern}' in the store; {known}")
     return f"{target}: {count} images"

@@ -57,17 +57,18 @@ def digest(*parts: object) -> str:
     return total.hexdigest()
 
 
-def record(function: Callable, arguments: tuple, device: str) -> dict:
-    """What `function(*arguments)` on a device is made from; JSON-able. TypeError (`Unkeyed`) where nothing can say.
+def short_digest(content: bytes) -> str:
+    """Of a file of code."""
+    return digest(content)[:16]
 
-    device: as torch names it; a CPU counts with its instruction set, on which the last bits depend.
-    """
+
+def record(function: Callable, arguments: tuple, device: str) -> dict:
+    """What `function(*arguments)` on a device is made from, JSON-able; a CPU counts with its instruction set, on which
+    the last bits depend. TypeError (`Unkeyed`) where nothing can say."""
     reached: set[Callable] = set()
-    given = [described(argument, reached) for argument in arguments]
-    name = described(function, reached)
+    about = {"arguments": described(arguments, reached), "function": described(function, reached)}
     code, packages = known(frozenset(reached), lambda: code_and_packages(reached))
-    about = {"function": name, "arguments": given, "code": code, "packages": packages}
-    return about | {"device": machine(device)}
+    return about | {"code": code, "packages": packages, "device": machine(device)}
 
 
 def code_and_packages(reached: set[Callable]) -> tuple[dict[str, str], dict[str, str]]:
@@ -75,38 +76,38 @@ def code_and_packages(reached: set[Callable]) -> tuple[dict[str, str], dict[str,
     imports = [imports_of(each) for each in reached]
     files = {file for found, _ in imports for file in found}
     names = {each.__module__.split(".")[0] for each in reached}.union(*(packages for _, packages in imports))
-    code = {label(file): digest(source(file))[:16] for file in sorted(files)}
+    code = {label(file): short_digest(source(file)) for file in sorted(files)}
     return code, {one: version for one in sorted(names) if (version := version_of(one))}
 
 
 def current(made_from: dict) -> bool:
     """Can the present code and packages still ask for what this record is of?"""
     files = {ROOT / name: known for name, known in made_from.get("code", {}).items()}
-    same = all(file.is_file() and digest(source(file))[:16] == known for file, known in files.items())
+    same = all(file.is_file() and short_digest(source(file)) == known for file, known in files.items())
     return same and all(version_of(name) == known for name, known in made_from.get("packages", {}).items())
 
 
-def execute(path: Path, name: str, root: Path = ROOT) -> ModuleType:
+def import_file(path: Path, name: str) -> ModuleType:
     """A file as the module of that name. What runs is what keys are made of: it and its imports are read first."""
-    imports_through(path, root)
+    imports_through(path, ROOT)
     spec = importlib.util.spec_from_file_location(name, path)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def executed() -> list[tuple[str, str]]:
-    """The files of own/ that this process has executed: where each lies, seen from the checkout, and its module."""
+def own_files() -> list[tuple[str, str]]:
+    """The files of own/ that this process has imported: where each lies, seen from the checkout, and its module."""
     own = {name: getattr(module, "__file__", None) for name, module in sys.modules.items() if name.startswith("own.")}
     found = [(Path(file), name) for name, file in own.items() if file]  # a folder has none
     return [(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path), name) for path, name in found]
 
 
-def execute_all(files: Iterable[tuple[str, str]]) -> None:
-    """Execute what `executed` named in another process, with which this one may share no disk."""
+def import_files(files: Iterable[tuple[str, str]]) -> None:
+    """Import what `own_files` named in another process, with which this one may share no disk."""
     for path, name in files:
         if name not in sys.modules:
-            execute(ROOT / path, name)
+            import_file(ROOT / path, name)
 
 
 _in_force: set[tuple[str, str]] = set()  # files of the project, with the digests of what this process imported of them
@@ -129,24 +130,20 @@ def check(made_from: Mapping) -> None:
         file = ROOT / name
         if (name, known) in _in_force or Path(getattr(module, "__file__", None) or "").resolve() != file:
             continue
-        if not file.is_file() or digest(inspect.unwrap(source)(file))[:16] != known:
+        if not file.is_file() or short_digest(inspect.unwrap(source)(file)) != known:
             why = f"{name} changed while it ran, or {here} has another version of it"
             raise ValueError(f"{why}: run again, in a notebook after a restart of its kernel")
         _in_force.add((name, known))
     for name, known in made_from.get("packages", {}).items():
-        if (found := version_of(name)) != known:
-            raise ValueError(
-                f"{here} has {name} {found or 'not at all'}, this run began with {known}: install the same"
-            )
+        if (found := version_of(name) or "not at all") != known:
+            raise ValueError(f"{here} has {name} {found}, this run began with {known}: install the same")
     if (known := made_from.get("device")) and known != machine(known.split()[0]):
         raise ValueError(f"{here} computes on '{machine(known.split()[0])}', this run began on '{known}'")
 
 
 def described(value: object, reached: set[Callable]) -> object:
-    """An argument as JSON-able data; the functions and classes in it are added to `reached`.
-
-    A wrapper that changes no result, such as a memo, names in `__wrapped__` what stands for it.
-    """
+    """An argument as JSON-able data; the functions and classes in it are added to `reached`. A wrapper that changes no
+    result, such as a memo, names in `__wrapped__` what stands for it."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.ndarray):
@@ -185,7 +182,7 @@ _known: dict[object, object] | None = None  # what was found out of arguments, w
 
 
 @contextlib.contextmanager
-def unchanged() -> Iterator[None]:
+def read_once() -> Iterator[None]:
     """Within this block no network and no tensor changes, nor any code, so each is read once."""
     global _known
     before, _known = _known, {} if _known is None else _known
@@ -196,7 +193,7 @@ def unchanged() -> Iterator[None]:
 
 
 def known(of: Hashable, find: Callable[[], T]) -> T:
-    """What `find` gives, within `unchanged` only once."""
+    """What `find` gives, within `read_once` only once."""
     if _known is None:
         return find()
     if of not in _known:
@@ -219,21 +216,19 @@ def network_record(module) -> tuple[dict, set[Callable]]:
 
 def imports_of(function: Callable) -> Imports:
     """The file that defines a function or class of this project and what it imports, directly or through other files of
-    the project; nothing for another package's.
+    the project; nothing for another package's. So adding an attack changes no key of another one's results.
 
-    So adding an attack changes no key of another one's results. A package's __init__.py counts where a name of its own
-    is imported from it.
+    A package's __init__.py counts where a name of its own is imported from it.
     """
     function = inspect.unwrap(function)
+    module = function.__module__.split(".")
     try:
         file = Path(inspect.getfile(function)).resolve()
     except TypeError:  # written in C
         return frozenset(), frozenset()
-    if {"site-packages", "dist-packages"} & {*file.parts} or function.__module__.split(".")[
-        0
-    ] in sys.stdlib_module_names:
+    if {"site-packages", "dist-packages"} & {*file.parts} or module[0] in sys.stdlib_module_names:
         return frozenset(), frozenset()
-    return imports_through(file, file.parents[function.__module__.count(".") + (file.name == "__init__.py")])
+    return imports_through(file, file.parents[len(module) - (file.name != "__init__.py")])
 
 
 @functools.cache
@@ -284,14 +279,11 @@ def version_of(module: str) -> str:
         return ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(module)
-    brought_by = sorted(distributions().get(module, []))  # skimage comes with scikit-image
-    return ", ".join(importlib.metadata.version(name) for name in brought_by)
+    found = sorted(brought_by().get(module, []))  # skimage comes with scikit-image
+    return ", ".join(importlib.metadata.version(name) for name in found)
 
 
-@functools.cache
-def distributions() -> Mapping[str, list[str]]:
-    """The installed packages that bring each module."""
-    return importlib.metadata.packages_distributions()
+brought_by = functools.cache(importlib.metadata.packages_distributions)  # the installed packages, by module
 
 
 def machine(device: str) -> str:

@@ -16,15 +16,15 @@ def project(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
 
 
 def quantise(x_adv: Tensor, x: Tensor, eps: float | Tensor) -> Tensor:
-    """`x_adv` rounded to 8 bits without leaving the ball of `eps` around `x`.
+    """The 8-bit values nearest to `x_adv` (any numbers) that lie within `eps` of `x` and in [0,1].
 
-    Of the 8-bit values within `eps` of `x` the nearest: `255 * |result - x| <= 255 * eps` for every `x` in [0,1], on
-    the 8-bit grid or not (up to a thousandth of a level, what float32 rounds); of an 8-bit `x` as whole numbers,
-    exactly. Where no 8-bit value lies within `eps` of a pixel, which takes a pixel off the grid and a budget below half
-    a level, it is the rounding of `x`. Rounding, not truncation: truncating moves 7 to 9 % of the pixels at the edge of
-    the ball to 15 or 17 levels.
+    `255 * |result - x| <= 255 * eps` exactly for an 8-bit `x`, else up to a thousandth of a level, what float32 rounds.
+    Where no 8-bit value lies within `eps` of a pixel, which takes a pixel off the grid and a budget below half a level,
+    it is the rounding of `x`. Rounding, not truncation: that moves 7 to 9 % of the pixels at the edge of the ball to 15
+    or 17 levels.
     """
     levels, grid = torch.as_tensor(eps, dtype=x.dtype, device=x.device) * LEVELS, x * LEVELS
-    low, high = torch.ceil(grid - levels - 1e-3) + 0.0, torch.floor(grid + levels + 1e-3)  # + 0.0: no negative zero
+    low, high = torch.ceil(grid - levels - 1e-3), torch.floor(grid + levels + 1e-3)
     rounded = torch.minimum(torch.maximum(torch.round(x_adv * LEVELS), low), high)
-    return torch.where(low <= high, rounded, torch.round(grid)).clamp(0, LEVELS) / LEVELS
+    rounded = torch.where(low <= high, rounded, torch.round(grid)).clamp(0, LEVELS)
+    return (rounded + 0.0) / LEVELS  # no negative zero

@@ -1,4 +1,4 @@
-"""What the results were computed on, without importing PyTorch."""
+"""What the results were computed on, without importing PyTorch; and what other programs say."""
 
 import os
 import platform
@@ -26,9 +26,12 @@ def cores() -> int:
 
 def gpu() -> str:
     """The first GPU's name as NVIDIA's driver tells it, empty without one."""
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return output_of("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").partition("\n")[0].strip()
+
+
+def output_of(*command: str) -> str:
+    """What a program prints; empty where it is not there or fails."""
     try:
-        found = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
-    return found.partition("\n")[0].strip()

@@ -11,25 +11,21 @@ from types import ModuleType
 from lib import keys
 from lib.settings.base import ROOT, choices
 
-FOLDER = "own"  # the stages of dvc.yaml depend on it
-FEW = 100  # entries of a list or a dictionary that are compared one by one
+FEW_ENTRIES = 100  # entries of a list or a dictionary that are compared one by one
 HALF_LEVEL = 0.5 / 255  # what rounding to 8 bits, and nothing else, may move a pixel
 
 
-def load(file: str, name: str) -> Callable:
+def function_in(file: str, name: str) -> Callable:
     """The function called `name` in a file of own/, such as "own/blur.py"; the file is executed once per process.
-
-    ValueError or FileNotFoundError in one line.
-    """
+    ValueError or FileNotFoundError in one line."""
     parts = Path(file).parts
-    if parts[:1] != (FOLDER,) or ".." in parts or not file.endswith(".py"):
-        raise ValueError(f"{file}: write an own {name} into a Python file in {FOLDER}/, such as {FOLDER}/my_{name}.py")
+    if parts[:1] != ("own",) or ".." in parts or not file.endswith(".py"):
+        raise ValueError(f"{file}: write an own {name} into a Python file in own/, such as own/my_{name}.py")
     if not (ROOT / file).is_file():
         there = sorted(path.name for path in (ROOT / file).parent.glob("*.py"))
+        found = f"in its folder there is {', '.join(there) or 'no Python file'}"
         hint = f"; an experiment in a folder of its own has what git knows: git add {file}" * ("exps" in ROOT.parts)
-        raise FileNotFoundError(
-            f"{file} not found; in its folder there is {', '.join(there) or 'no Python file'}{hint}"
-        )
+        raise FileNotFoundError(f"{file} not found; {found}{hint}")
     module = _module(ROOT / file, file)
     function = getattr(module, name, None)
     if not callable(function):
@@ -42,7 +38,7 @@ def load(file: str, name: str) -> Callable:
 def _module(path: Path, file: str) -> ModuleType:
     """The executed file; ValueError in one line where it fails."""
     try:
-        return keys.execute(path, ".".join(Path(file).with_suffix("").parts), ROOT)
+        return keys.import_file(path, ".".join(Path(file).with_suffix("").parts))
     except Exception as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ValueError(f"{file} cannot be loaded: {why} (in a notebook: restart the kernel after an edit)") from error
@@ -73,9 +69,9 @@ def told(value: object) -> object:
     if isinstance(value, bool | int | float | str | bytes | None):
         return value
     if isinstance(value, list | tuple | set | frozenset):
-        return type(value).__name__, len(value), *map(told, value if len(value) <= FEW else ())
+        return type(value).__name__, len(value), *map(told, value if len(value) <= FEW_ENTRIES else ())
     if isinstance(value, dict):
-        return "dict", len(value), *((repr(key), told(part)) for key, part in [*value.items()][:FEW])
+        return "dict", len(value), *((repr(key), told(part)) for key, part in [*value.items()][:FEW_ENTRIES])
     if hasattr(value, "named_modules") and not inspect.isclass(value):
         tensors = [*value.parameters(), *value.buffers()]
         return id(value), *map(told, tensors), *(part.training for part in value.modules())
@@ -88,10 +84,8 @@ def file_of(function: Callable) -> str:
 
 
 def check_options(what: str, function: Callable, takes: Sequence[str], given: Iterable[str]) -> None:
-    """ValueError in one line unless `function` takes these arguments by position and these options by keyword.
-
-    what: begins the line, such as "the defense jpeg".
-    """
+    """ValueError in one line, which begins with `what`, such as "the defense jpeg", unless `function` takes these
+    arguments by position and these options by keyword."""
     signature, given = inspect.signature(function), list(given)
     parameters = signature.parameters
     free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())

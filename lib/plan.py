@@ -1,9 +1,9 @@
 """What a scale needs and computes, before anything is fetched or computed: companion plan paper
 
-Every stage's notebook is run on stubs: networks that compute nothing but count what passes through them, images of a
-few pixels, one shard in place of all, and nothing for tables and figures. So the counts are those of the notebooks as
-they stand, with the user's own attacks and defenses. What an earlier stage has stored already is not counted again. Not
-counted: the passes of Figure 3 (about a hundred images) and of D's timing (ten). What a pass costs: `lib.costs`.
+Every stage's notebook is run on stubs: networks that only count what passes through them, images of a few pixels, one
+shard in place of all, and nothing for tables and figures. So the counts are those of the notebooks as they stand, with
+the user's own attacks and defenses. What an earlier stage has stored already is not counted again. Not counted: the
+passes of Figure 3 (about a hundred images) and of D's timing (ten). What a pass costs: `lib.costs`.
 """
 
 import builtins
@@ -13,7 +13,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -24,20 +24,20 @@ from torch import Tensor, nn
 from lib import experiment, keys, settings, timings, zoo
 from lib.data import fetch as sets
 from lib.data.detection import DetectionSet
-from lib.data.images import ImageSet, find_folder
-from lib.data.segmentation import CAMVID_CLASSES, CAMVID_COLOURS, CAMVID_SIDES, SegmentationSet
-from lib.data.sets import read_ids
+from lib.data.images import find_folder
+from lib.data.segmentation import CAMVID_CLASSES, CAMVID_SIDES
+from lib.data.sets import load_set, read_ids
 from lib.engine import one_thread
 from lib.experiment import pictures
 from lib.experiment.study import NETWORKS
-from lib.fetch import data_sets, merged
+from lib.fetch import data_sets, taken_images
 from lib.rng import generator
-from lib.settings import ROOT, Data, NetworkSpec, Params, Scale, Scenes
+from lib.settings import ROOT, Data, NetworkSpec, Scale, Scenes
 from lib.settings.networks import UNTRAINED
 from lib.store import Arrays, Call
 
-SIDE, CLASSES = 12, 10  # of a stub's images, and how many classes it tells apart
-COUNTS = {"neurips2017": 1000, "imagenet_val": 50_000, "camvid": 233, "coco": 5000, "world": 400, "generated": 2}
+STUB_SIDES, STUB_CLASSES = (12, 12), 10  # of a stub's images, and how many classes it tells apart
+SET_SIZES = {"neurips2017": 1000, "imagenet_val": 50_000, "camvid": 233, "coco": 5000, "world": 400, "generated": 2}
 COCO_SIDES = (480, 580)  # about as many pixels as an image of val2017 has on average
 IGNORED = ("lib.report", "lib.frames", "lib.data.sets", "pandas")  # what a notebook does with its results
 ONCE = {"perturbation", "traits"}  # arrays that are computed once for all images
@@ -79,20 +79,15 @@ class Stage(NamedTuple):
 
 
 def plan(scale: str, stages: Sequence[str] = ()) -> list[Stage]:
-    """The stages of a scale, one after another as the pipeline runs them; what one stored the next ones take.
-
-    stages: only these notebooks.
-    """
-    chosen = settings.load(scale)
-    counting = Counting(chosen)
+    """The stages of a scale, or only these, in the pipeline's order; what one has stored the next ones take."""
+    counting = Counting(settings.load(scale))
     return [counting.stage(name) for name in stages or notebooks()]
 
 
 def notebooks() -> list[str]:
     """The stages that are notebooks, in the pipeline's order."""
     there = sorted(path.stem for path in (ROOT / "notebooks").glob("?_*.ipynb"))
-    order = [name for name in timings.stages(ROOT) if name in there]
-    return order or there
+    return [name for name in timings.stages(ROOT) if name in there] or there
 
 
 def missing(scale: str, stage: str) -> list[str]:
@@ -102,18 +97,18 @@ def missing(scale: str, stage: str) -> list[str]:
     if stage not in notebooks() or not (networks or folders):
         return []
     (needs,) = plan(scale, [stage])
-    names = merged(needs.sources)
-    return [networks[name] for name in needs.networks if name in networks] + [*absent_sources(names).values()]
+    lines = [networks[name] for name in needs.networks if name in networks]
+    return [*lines, *absent_sources(taken_images(needs.sources)).values()]
 
 
 def absent_networks(chosen: Scale) -> dict[str, str]:
     """A line for each network of a scale whose weights are not here."""
-    found = {name: zoo.weights_of(name, chosen) for name in chosen.networks}
-    return {
-        name: f"network {name}: no weights ({source}); to get them: {how}"
-        for name, (source, path, how) in found.items()
-        if path is None and source != UNTRAINED
-    }
+    lines = {}
+    for name in chosen.networks:
+        source, path, how = zoo.weights_of(name, chosen)
+        if path is None and source != UNTRAINED:
+            lines[name] = f"network {name}: no weights ({source}); to get them: {how}"
+    return lines
 
 
 def absent_sources(needed: Mapping[str, sets.Chosen | None]) -> dict[str, str]:
@@ -132,25 +127,23 @@ def absent_sources(needed: Mapping[str, sets.Chosen | None]) -> dict[str, str]:
 
 
 class Stub(nn.Module):
-    """Stands for a network of the scale: takes and gives what that does, for images of any size.
-
-    seen: called with what passes: where it ends, and the images.
-    """
+    """Stands for a network of the scale: takes and gives what that does, for images of any size.  seen: called with
+    what passes: where it ends, and the images."""
 
     remainder = 0  # of a generator that gives back any size unchanged
 
     def __init__(self, name: str, spec: NetworkSpec, layers: Sequence[str], seen: Callable[[str, str, Tensor], None]):
         super().__init__()
-        self.name, self.task, self.layers, self.seen = name, spec.task, {}, seen
-        for path in layers:
+        self.name, self.task, self.seen = name, spec.task, seen
+        self.layers = {path: nn.Identity() for path in layers}
+        for path, layer in self.layers.items():
             parent = self
             *folders, last = path.split(".")
             for folder in folders:
                 parent.add_module(folder, getattr(parent, folder, nn.Module()))
                 parent = getattr(parent, folder)
-            parent.add_module(last, nn.Identity())
-            self.layers[path] = getattr(parent, last)
-        classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else CLASSES
+            parent.add_module(last, layer)
+        classes = len(CAMVID_CLASSES) if spec.task == "segmentation" else STUB_CLASSES
         self.register_buffer("mean", torch.zeros(1, 3, 1, 1))
         self.register_buffer("mix", torch.rand(3, classes, generator=generator("stub", name)))
 
@@ -180,7 +173,7 @@ class Watched:
 
 
 class Few(experiment.Study):
-    """A study of one shard on stubs."""
+    """A study on stubs, whose images are planned ones for a notebook, and one shard where it is computed."""
 
     def network(self, name: str) -> nn.Module:
         self.store.asked[name] = None
@@ -195,26 +188,20 @@ class Few(experiment.Study):
         return made if with_network else Watched(name, made, self.store.seen)
 
 
-class Images:
+class Planned:
     """The images of a source as a notebook sees them: `count` in all, of which `few` are there, of a few pixels."""
 
-    def __init__(self, source: Data | Scenes, count: int, batch: int, split: str | None = None):
-        self.source, self.count, self.batch, self.split = source, count, batch, split
-        number = min(count, source.batch or batch if isinstance(source, Scenes) else batch)
-        ids = [f"{source.name}-{k}" for k in range(number)]
-        drawn = generator("images of", source.name, split or "", *sides(source))
-        pixels = torch.randint(256, (number, 3, SIDE, SIDE), generator=drawn, dtype=torch.uint8)
+    def __init__(self, source: Data | Scenes, split: str, count: int, batch: int):
+        self.source, self.split, self.count, self.batch = source, split, count, batch
+        small = {"sides": STUB_SIDES} if isinstance(source, Scenes) else {"side": STUB_SIDES[0]}
+        few = load_set(source.model_copy(update={"name": "generated", "ids": None, **small}), count=min(count, batch))
+        drawn = generator("images of", source.name, split, *sides(source))  # else all sources have the same images
+        pixels = torch.randint(256, (len(few), 3, *STUB_SIDES), generator=drawn, dtype=torch.uint8)
         if isinstance(source, Data):
-            self.few = ImageSet(pixels, torch.arange(number) % CLASSES, ids)
-        elif source.labels == "pixels":
-            labels = torch.zeros(number, SIDE, SIDE, dtype=torch.uint8)
-            self.few = SegmentationSet(pixels, labels, ids, CAMVID_CLASSES, CAMVID_COLOURS)
-        else:
-            numbers = [*range(1, number + 1)]
-            box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5], "area": 25, "iscrowd": 0}
-            truth = {"images": [{"id": k, "width": SIDE, "height": SIDE} for k in numbers], "annotations": [box]}
-            truth["categories"] = [{"id": 1, "name": "thing"}]
-            self.few = DetectionSet(list(pixels), ids, numbers, truth)
+            few = replace(few, labels=torch.arange(len(few)) % STUB_CLASSES)
+        elif isinstance(few, DetectionSet):  # one object: the victims know few classes
+            few, pixels = replace(few, truth=few.truth | {"annotations": few.truth["annotations"][:1]}), list(pixels)
+        self.few = replace(few, images=pixels)
 
     def __len__(self) -> int:
         return self.count
@@ -222,22 +209,8 @@ class Images:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.few, name)
 
-    def slice(self, start: int, stop: int) -> "Images":
-        return Images(self.source, len(range(self.count)[start:stop]), self.batch, self.split)
-
-
-@dataclass
-class Planned:
-    """A study as a notebook sees it."""
-
-    scale: Scale
-    params: Params
-    images: Images
-    device: str = "cpu"
-
-    def first(self, count: int) -> "Planned":
-        """As `Study.first`."""
-        return Planned(self.scale, self.params, self.images.slice(0, count))
+    def slice(self, start: int, stop: int) -> "Planned":
+        return Planned(self.source, self.split, len(range(self.count)[start:stop]), self.batch)
 
 
 def sides(source: Data | Scenes) -> tuple[int, int]:
@@ -253,8 +226,8 @@ def number_of(source: Data | Scenes, count: int | None) -> int:
     ids = read_ids(source.ids)
     if count or source.count or ids:
         return count or source.count or len(ids)
-    if source.name in COUNTS:
-        return COUNTS[source.name]
+    if source.name in SET_SIZES:
+        return SET_SIZES[source.name]
     return len((find_folder(source.name) / "labels.csv").read_text(encoding="utf-8").splitlines()) - 1
 
 
@@ -289,11 +262,11 @@ class Counting:
     """Runs notebooks on stubs, and stands for their store: a call is computed for one shard and counted for all."""
 
     def __init__(self, scale: Scale):
-        self.scale, self.params = scale, settings.params_at(scale)
+        self.scale = scale
         self.passes: Counter = Counter()  # (network, tap, kind): images, since they were last taken away
         self.known: dict[str, tuple[Arrays, Counter]] = {}  # by key: a call's result and passes on one shard
         self.counted: Counter = Counter()  # by key: images for which it was counted
-        self.images: Images | None = None
+        self.images: Planned | None = None
         self.networks = {}
         for name, spec in scale.networks.items():
             taps = [*spec.activations, spec.tap, *scale.a.layers.get(name, [])]
@@ -335,32 +308,22 @@ class Counting:
         found = {name: functools.partial(self.call, value) for name, value in public.items()}
         if module is pictures:
             return found
-        found |= {"open_study": self.open_study, "outputs": Ignored(), "measured": Ignored()}
+        study = functools.partial(Few, store=self, device="cpu", networks=self.networks)
+        opened = functools.partial(experiment.open_study, load=self.images_of, study=study)
+        found |= {"open_study": opened, "outputs": Ignored(), "measured": Ignored()}
         return found | {"pictures": SimpleNamespace(**self.functions(pictures))}
 
-    def open_study(
-        self,
-        scale: str,
-        count: int | None = None,
-        source: Data | Scenes | None = None,
-        split: str | None = None,
-        defenses: Mapping[str, dict] | None = None,
-        batch: int | None = None,
-        precision: str | None = None,
-    ) -> Planned:
-        """As `lib.experiment.open_study`, without images."""
-        source = source or self.scale.data
-        params = self.params.model_copy(update={"defenses": self.params.defenses | dict(defenses or {})})
+    def images_of(self, _: Scale, source: Data | Scenes, split: str, count: int | None, batch: int) -> Planned:
+        """As `lib.experiment.study.load_images`; nothing is read."""
         self.sources[source.model_dump_json()] = source
-        images = Images(source, number_of(source, count), batch or self.scale.batch, split)
+        images = Planned(source, split, number_of(source, count), batch)
         self.held += len(images) * 3 * math.prod(sides(source))
-        return Planned(self.scale, params, images)
+        return images
 
-    def call(self, function: Callable, study: Planned, *arguments: object, **named: object) -> Any:
+    def call(self, function: Callable, study: Few, *arguments: object, **named: object) -> Any:
         """A function of `lib.experiment` on one shard of the study."""
-        self.images = study.images
-        few = Few(study.params, self.scale, study.images.few, self, "cpu", self.networks, len(study.images.few))
-        result = function(few, *arguments, **named)
+        self.images, few = study.images, study.images.few
+        result = function(replace(study, images=few, batch=len(few)), *arguments, **named)
         if function in (experiment.adversaries, experiment.all_attacks):
             made = [cell for cell in result if cell.attack != "none"]
             self.held += len(made) * len(study.images) * 3 * math.prod(sides(study.images.source))
@@ -373,19 +336,10 @@ class Counting:
         where = sides(self.images.source)
         return Counter({Pass(net, tap, where, kind): n * times for (net, tap, kind), n in passes.items()})
 
-    def cached(self, function: Callable, *arguments: object, device: str, cell: str = "", **how: object) -> Arrays:
-        """As `Store.cached`."""
-        ((arrays,),) = self.cached_all([[Call(function, arguments, cell, how)]], device)
-        return arrays
-
-    def cached_all(
-        self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
-    ) -> Iterator[list[Arrays]]:
+    def cached_all(self, groups: Sequence[Sequence[Call]], _: str, words: str) -> Iterator[list[Arrays]]:
         """As `Store.cached_all`: what is new of the calls is counted; those of a group are one piece."""
-        work, found = (
-            Work(self.name, words or (groups[0][0].cell if groups else ""), Counter(), len(self.images.few)),
-            [],
-        )
+        cell, found = words or (groups[0][0].cell if groups else ""), []
+        work = Work(self.name, cell, Counter(), len(self.images.few))
         for group in groups:
             made = [self.one(call, work) for call in group]
             work.pieces += max(pieces for _, pieces in made)
@@ -396,33 +350,29 @@ class Counting:
     def one(self, call: Call, work: Work) -> tuple[Arrays, int]:
         """What a call gives, and of how many shards it is new."""
         key = keys.digest(keys.record(call.function, call.arguments, "cpu"))
-        fresh = key not in self.known
-        if fresh:
+        if key not in self.known:
             self.known[key] = self.computed(call, key)
         arrays, passes = self.known[key]
-        once = bool(ONCE & set(arrays))
-        images = min(len(self.images), 1) if once else len(self.images)
-        new = max(0, images - self.counted[key])
-        if new:
+        images, shard = (1, 1) if ONCE & set(arrays) else (len(self.images), len(self.images.few))
+        times = max(0, images - self.counted[key]) / shard
+        if times:
             self.counted[key] = images
-            times = new / (1 if once else len(self.images.few))
             work.passes.update(self.sized(passes, times))
             work.files += math.ceil(times)
-            growth = math.prod(sides(self.images.source)) / SIDE**2
-            large = {name: growth if array.shape[-2:] == (SIDE, SIDE) else 1 for name, array in arrays.items()}
-            work.stored += times * sum(array.nbytes * large[name] for name, array in arrays.items())
-        return arrays, math.ceil(new / (1 if once else len(self.images.few)))
+            growth = math.prod(sides(self.images.source)) / math.prod(STUB_SIDES)
+            sizes = [array.nbytes * (growth if array.shape[-2:] == STUB_SIDES else 1) for array in arrays.values()]
+            work.stored += times * sum(sizes)
+        return arrays, math.ceil(times)
 
     def computed(self, call: Call, key: str) -> tuple[Arrays, Counter]:
         """What a call gives on the stubs, and what passes through them. Images are as good as any others, and differ
         from those of every other call, as stubs tell no network from another."""
-        before, arguments, times = self.passes, list(call.arguments), 1
-        self.passes = Counter()
-        if isinstance(options := arguments[-1], dict) and "iterations" in options:
+        before, self.passes, (*arguments, options), times = self.passes, Counter(), call.arguments, 1
+        if isinstance(options, dict) and "iterations" in options:
             # FFF takes as many passes, a transport plan none: one is enough.
             times = options["iterations"] if call.function.__name__ == "universal_perturbation" else 1
-            arguments[-1] = options | {"iterations": 1}
-        arrays = call.function(*arguments, device="cpu", **call.how)
+            options = options | {"iterations": 1}
+        arrays = call.function(*arguments, options, device="cpu", **call.how)
         for name in {"images", "perturbation"} & set(arrays):
             drawn = np.random.default_rng(int(key[:12], 16)).integers(0, 256, arrays[name].shape)
             arrays[name] = (drawn if name == "images" else drawn / 255 / 16).astype(arrays[name].dtype)

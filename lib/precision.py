@@ -10,10 +10,8 @@ import torch
 @contextlib.contextmanager
 def stated(device: str, tf32: bool = False) -> Iterator[None]:
     """Within it products are rounded to float32 (tf32: on a GPU to ten bits, eight times as fast), and a GPU takes its
-    algorithms by rule, not by trial, and deterministic ones where there are any (else PyTorch warns).
-
-    Afterwards all is as found, but for $CUBLAS_WORKSPACE_CONFIG, which cuBLAS reads once.
-    """
+    algorithms by rule, not by trial, and deterministic ones where there are any (else PyTorch warns). Afterwards all is
+    as found, but for $CUBLAS_WORKSPACE_CONFIG, which cuBLAS reads once."""
     found = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
     strict = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory

@@ -46,6 +46,10 @@ class Streams:
         """Standard normal, `[B, *shape]`."""
         return torch.stack([torch.randn(shape, generator=g, **USUAL) for g in self.generators])
 
+    def signs(self, *shape: int) -> Tensor:
+        """Plus or minus one with equal chances, `[B, *shape]`."""
+        return 2.0 * (self.uniform(*shape) < 0.5) - 1
+
     def integers(self, low: Tensor | int, high: Tensor | int) -> Tensor:
         """One whole number in [low, high) per image, `[B]` int64; the bounds may differ from image to image."""
         low = torch.as_tensor(low, device="cpu")

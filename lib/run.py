@@ -7,16 +7,14 @@ results/<scale>/<name>/run.json, what changes (seconds, machine, commit) to timi
 line: the cell, the line and the message.
 """
 
-import contextlib
+import functools
 import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,14 +27,15 @@ from jupyter_client.manager import AsyncKernelManager
 from papermill.exceptions import PapermillExecutionError
 
 from lib import settings, stages, timings
+from lib.machine import output_of
 from lib.settings.base import choices
 
 KERNEL = "python3"
 # What decides a result besides the data: the files whose changes a record of a run must not hide.
-SOURCES = ("lib", "own", "notebooks", "params.yaml", "scales", "dvc.yaml", "requirements.lock")
+DECIDING = ("lib", "own", "notebooks", "params.yaml", "scales", "dvc.yaml", "requirements.lock")
 
 
-def execute(
+def execute_notebook(
     name: str, scale: str, root: Path = settings.ROOT, results: Path | None = None, **parameters: object
 ) -> Path:
     """Execute a notebook at a scale; the path of the result.
@@ -50,7 +49,7 @@ def execute(
         known = sorted(path.stem for path in (root / "notebooks").glob("*.ipynb"))
         raise FileNotFoundError(f"no notebook '{name}'; {choices(name, known)}")
     results = results or root / "results"
-    target = results / scale / name / f"{name}.ipynb"
+    target = results / scale / name / source.name
     failed = target.with_suffix(".failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
@@ -76,7 +75,7 @@ def execute(
         record = {"stage": name, "command": f"companion run {name} --scale {scale}"}
         record |= {"parameters": deciding_parameters(name, scale, root)}
         (folder / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-    keep_record(name, root, results / scale, time.monotonic() - begun)
+    timings.recorded(results / scale, f"run of {name}", functools.partial(run_facts, root, time.monotonic() - begun))
     return target
 
 
@@ -91,18 +90,12 @@ class ThisPython(AsyncKernelManager):
         return KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path})
 
 
-def keep_record(name: str, root: Path, results: Path, seconds: float) -> None:
-    """In `lib.timings` of a scale's results when the notebook ran and how long, once.
-
-    Seconds are of that run: what the store had already was not computed again.
-    """
-
-    def measured() -> dict[str, object]:
-        changed = _git(root, "status", "--porcelain", "--", *SOURCES)
-        commit, now = _git(root, "rev-parse", "HEAD") or "unknown", datetime.now(UTC).isoformat(timespec="seconds")
-        return {"seconds": round(seconds, 1), "commit": commit, "changed": bool(changed), "finished": now}
-
-    timings.recorded(results, f"run of {name}", measured)
+def run_facts(root: Path, seconds: float) -> dict[str, object]:
+    """How long a notebook ran, with which code, and when; what the store had already was not computed again."""
+    git, now = ("git", "-C", str(root)), datetime.now(UTC).isoformat(timespec="seconds")
+    changed = bool(output_of(*git, "status", "--porcelain", "--", *DECIDING))
+    commit = output_of(*git, "rev-parse", "HEAD") or "unknown"
+    return {"seconds": round(seconds, 1), "commit": commit, "changed": changed, "finished": now}
 
 
 def deciding_parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
@@ -110,14 +103,6 @@ def deciding_parameters(name: str, scale: str, root: Path) -> dict[str, dict]:
     kept = ["like", "precision", "batch", "attacks", "data", name.split("_")[0]]
     constants, chosen = (yaml.safe_load((root / file).read_text()) for file in ("params.yaml", f"scales/{scale}.yaml"))
     return {"params.yaml": constants, f"scales/{scale}.yaml": {key: chosen[key] for key in kept if key in chosen}}
-
-
-def _git(root: Path, *command: str) -> str:
-    """What git says, empty where there is no git or no repository."""
-    try:
-        return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
 
 
 def stable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -137,22 +122,16 @@ def stable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 def explain(error: PapermillExecutionError) -> str:
     """One line: the cell, the line of the cell and the message."""
-    frames = [_plain(entry) for entry in error.traceback]
+    *frames, value = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in (*error.traceback, error.evalue))  # no colours
     # The first frame in a cell is the line of the notebook itself; later ones are functions that it called.
-    lines = next((frame.splitlines() for frame in frames if frame.startswith("Cell In")), [])
-    marked = next((line.removeprefix("---->").strip() for line in lines if line.startswith("---->")), "")
-    number, _, source = marked.partition(" ")
-    place = f"cell {error.cell_index}, line {number}: {source.strip()}" if marked else f"cell {error.cell_index}"
-    return f"{place}: {error.ename}: {' '.join(_plain(error.evalue).split())}"
+    frame = next((frame for frame in frames if frame.startswith("Cell In")), "")
+    marked = re.search(r"(?m)^-+> *(\d+) ?(.*)$", frame)  # IPython's arrow is shorter where the number is longer
+    place = f"cell {error.cell_index}" + (f", line {marked[1]}: {marked[2].strip()}" if marked else "")
+    return f"{place}: {error.ename}: {' '.join(value.split())}"
 
 
-def _plain(text: str) -> str:
-    """Without the colours of a terminal."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
-
-
-def check(name: str, scale: str) -> None:
-    """ValueError with a line for all that a stage needs and that is not here; of mini the pipeline trains it itself."""
+def check_needs(name: str, scale: str) -> None:
+    """ValueError with a line for all that a stage needs and that is not here; mini's the pipeline trains itself."""
     if scale != "mini":
         from lib.plan import missing  # imports torch
 
@@ -160,68 +139,58 @@ def check(name: str, scale: str) -> None:
             raise ValueError("\n".join([f"{name} at the scale {scale} needs what is not here:", *lines]))
 
 
+def execute_stage(name: str, scale: str, **how: object) -> Path:
+    """`execute_notebook`. ValueError as of `check_needs`, and in one line for what a cell or the kernel dies of."""
+    check_needs(name, scale)
+    left = f"results/{scale}/{name} is as before, but for {name}.failed.ipynb; what was computed is in the store"
+    try:
+        return execute_notebook(name, scale, **how)
+    except PapermillExecutionError as error:
+        raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}; {left}") from None
+    except RuntimeError as error:  # of nbclient and jupyter_client; not of a cell
+        died = f"the kernel ended before its cells ({error}): was it killed, is memory short?"
+        raise ValueError(f"notebooks/{name}.ipynb: {died} {left}") from None
+
+
 def stage(name: str, scale: str | None = None, part: str | None = None) -> str:
-    """Execute one notebook; what was done, in words. ValueError in one line for a cell that fails, with a line
-    for each thing that the stage needs and that is not here.
+    """Execute one notebook; what was done, in words. ValueError as of `execute_stage`.
 
     part: such as "3/8", one of eight processes that share the store and the work; it keeps no results but those in the
     store, from which a run without `part` takes them.
     """
     scale = settings.load(scale).name
-    check(name, scale)
-    with explained(name, scale):
-        if part is None:
-            return f"wrote {execute(name, scale).relative_to(settings.ROOT)}"
-        if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
-            raise ValueError(f"--part {part}: give it as in 3/8, the third of eight")
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["COMPANION_PART"] = part
-            execute(name, scale, results=Path(folder))
-        return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
+    if part is None:
+        return f"wrote {execute_stage(name, scale).relative_to(settings.ROOT)}"
+    if not re.fullmatch(r"[1-9]\d*/[1-9]\d*", part) or int(part.split("/")[0]) > int(part.split("/")[1]):
+        raise ValueError(f"--part {part}: give it as in 3/8, the third of eight")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["COMPANION_PART"] = part
+        execute_stage(name, scale, results=Path(folder))
+    return f"part {part} of {name} is in the store; collect with: companion run {name} --scale {scale}"
 
 
-@contextlib.contextmanager
-def explained(name: str, scale: str) -> Iterator[None]:
-    """Around the execution of a notebook: ValueError in one line for what a cell or the kernel dies of."""
-    try:
-        yield
-    except PapermillExecutionError as error:
-        raise ValueError(f"notebooks/{name}.ipynb: {explain(error)}; {left(name, scale)}") from None
-    except RuntimeError as error:  # of nbclient and jupyter_client; not of a cell
-        died = f"the kernel ended before its cells ({error}): was it killed, is memory short?"
-        raise ValueError(f"notebooks/{name}.ipynb: {died} {left(name, scale)}") from None
-
-
-def evaluate(defense: str, victim: str | None = None, scale: str | None = None) -> str:
+def evaluate_defense(defense: str, victim: str | None = None, scale: str | None = None) -> str:
     """Execute the protocol (notebooks/h_protocol.ipynb) on one defense; its page, and where the rest is.
 
     defense: a name of params.yaml or of the scale's protocol, or a purifier's file of weights.  victim: a classifier of
-    the scale (default: the protocol's). ValueError in one line for another, for a file that is no purifier, and as of
-    `stage`.
+    the scale (default: the protocol's). ValueError in one line for others, and as of `stage`.
     """
     from lib.networks import weights
     from lib.report.protocol import slug
 
     chosen = settings.load(scale)
-    defense = str(Path(defense).resolve()) if Path(defense).is_file() else defense
+    file, victim = Path(defense).resolve() if Path(defense).is_file() else None, victim or chosen.h.victim
+    defense = str(file or defense)
     classifiers = [name for name, spec in chosen.networks.items() if spec.task == "classification"]
     extra, names = chosen.h.evaluated(defense)
     known = [*settings.params().defenses, *extra]
     if names[0] not in known:
         raise ValueError(f"no defense '{defense}', nor such a file of weights; {choices(defense, known)}")
-    if victim and victim not in classifiers:
+    if victim not in classifiers:
         raise ValueError(f"no classifier '{victim}' at the scale {chosen.name}; {choices(victim, classifiers)}")
-    if Path(defense).is_file():
-        weights.read_purifier(Path(defense))
-    check("h_protocol", chosen.name)
-    victim = victim or chosen.h.victim
+    if file:
+        weights.read_purifier(file)
     results = settings.ROOT / "results" / "evaluations" / slug(f"{names[0]} on {victim}")
-    with explained("h_protocol", chosen.name):
-        path = execute("h_protocol", chosen.name, results=results, defense=defense, victim=victim)
+    path = execute_stage("h_protocol", chosen.name, results=results, defense=defense, victim=victim)
     page = path.parent / "tables" / f"protocol_{slug(names[-1])}.md"
     return f"{page.read_text()}\nwrote {path.relative_to(settings.ROOT)}"
-
-
-def left(name: str, scale: str) -> str:
-    """What a run that failed leaves, in words."""
-    return f"results/{scale}/{name} is as before, but for {name}.failed.ipynb; what was computed is in the store"

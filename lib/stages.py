@@ -19,24 +19,23 @@ from lib import timings
 from lib.atomic import lock, replace_folder
 from lib.settings import ROOT
 
-LARGE = 10**7  # bytes from which on size and time stand for the content
+LARGE_FILE = 10**7  # bytes from which on size and time stand for the content
 
 
 @contextlib.contextmanager
 def running(stage: str, scale: str, root: Path = ROOT, results: Path | None = None) -> Iterator[Path]:
-    """`staged` and `unchanged`; results: another folder than $COMPANION_RESULTS or that of the root."""
+    """`staged` and `guarded`; results: another folder than $COMPANION_RESULTS or that of the root."""
     results = results or Path(os.environ.get("COMPANION_RESULTS") or root / "results")
-    with staged(results / scale, stage) as folder, unchanged(stage, scale, root):
+    with staged(results / scale, stage) as folder, guarded(stage, scale, root):
         yield folder
 
 
 @contextlib.contextmanager
-def unchanged(stage: str, scale: str, root: Path = ROOT) -> Iterator[None]:
+def guarded(stage: str, scale: str, root: Path = ROOT) -> Iterator[None]:
     """ValueError in one line, at the end, if a file that the stage depends on is not as it was at the beginning."""
     before = dependencies(stage, scale, root)
     yield
-    after = dependencies(stage, scale, root)
-    if changed := sorted(name for name in before | after if before.get(name) != after.get(name)):
+    if changed := sorted({name for name, _ in before.items() ^ dependencies(stage, scale, root).items()}):
         others = f" and {len(changed) - 1} more" * (len(changed) > 1)
         raise ValueError(
             f"{changed[0]}{others} changed while {stage} ran, which may have read either version: run it again (what "
@@ -55,7 +54,7 @@ def dependencies(stage: str, scale: str, root: Path = ROOT) -> dict[str, str]:
             name = path.relative_to(root).as_posix()
             if path.is_file() and not any(fnmatchcase(part, one) for part in name.split("/") for one in patterns):
                 facts = path.stat()
-                large = facts.st_size >= LARGE
+                large = facts.st_size >= LARGE_FILE
                 found[name] = f"{facts.st_size} {facts.st_mtime_ns}" if large else sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -1,11 +1,11 @@
 """Content-addressed, resumable results on disk.
 
-    store.cached(function, *arguments, device="cpu", batch=10)
+    store.cached_all([[Call(function, arguments)]], device="cpu")
 
-gives what the module-level, pure function returns, arrays by name, and computes it only once: its key is the digest of
-what it is made from (`lib.keys`). An entry is written to a temporary file, synced and renamed, so a killed run leaves
-whole entries or none; every entry carries its own checksum, and a corrupt one is reported and computed again. Beside
-its arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
+gives what module-level, pure functions return, arrays by name, and computes it only once: a key is the digest of what
+a result is made from (`lib.keys`). An entry is written to a temporary file, synced and renamed, so a killed run leaves
+whole entries or none; each carries its own checksum, and a corrupt one is reported and computed again. Beside its
+arrays it keeps what it was made from, in words, so that `why` can say why something was computed again.
 """
 
 import contextlib
@@ -15,7 +15,6 @@ import itertools
 import json
 import os
 import struct
-import subprocess
 import sys
 import threading
 import time
@@ -31,20 +30,21 @@ from tqdm import tqdm
 
 from lib import keys
 from lib.atomic import write_bytes
+from lib.machine import output_of
 
 if TYPE_CHECKING:  # what only looks into the store needs no torch
     from lib.engine import Engine, Job
 
 Arrays = dict[str, np.ndarray]
 CHECKSUM = 32  # bytes of SHA-256 before the rest
-WAIT, LOST = 1, 3600  # seconds between looks at other processes' work, and after which one is taken for dead
+PAUSE, LOST = 1, 3600  # seconds between looks at other processes' work, and after which one is taken for dead
 
 
 class Call(NamedTuple):
     """A computation that is asked for, `function(*arguments, device=..., **how)`.
 
-    arguments: what the result depends on; see `lib.keys.described`.  how: what changes no result, such as the size of a
-    batch.  cell: names the computation for people, in messages and in `why`.
+    arguments: what the result depends on (`lib.keys.described`).  cell: its name in messages and in `why`.  how: what
+    changes no result, such as the size of a batch.
     """
 
     function: Callable[..., Arrays]
@@ -65,103 +65,93 @@ class Store:
         """As a worker gets it: it computes by itself."""
         return Store, (self.root,)
 
-    def cached(
-        self, function: Callable[..., Arrays], *arguments: object, device: str = "cpu", cell: str = "", **how: object
-    ) -> Arrays:
-        """What one `Call` gives, from the store where it is there. device: counts by its kind."""
-        ((arrays,),) = self.cached_all([[Call(function, arguments, cell, how)]], device)
-        return arrays
-
     def cached_all(
         self, groups: Sequence[Sequence[Call]], device: str = "cpu", words: str = ""
     ) -> Iterator[list[Arrays]]:
         """What the calls give, group by group; the missing ones are computed first, those of a group by one worker.
 
-        words: for the progress bar. A function of a notebook's cell, or an argument that holds one, has no file and so
-        no key: it is computed anew each time, in this process, which is said once.
+        device: counts by its kind.  words: for the progress bar. A function of a notebook's cell, or an argument that
+        holds one, has no file and so no key: it is computed anew each time, in this process, which is said once.
         """
-        from lib.engine import Engine, Job
+        from lib.engine import Engine
 
-        with keys.unchanged():
-            asked = [[(call, self._made_from(call, device)) for call in group] for group in groups]
+        with keys.read_once():
+            asked = [[self._job(call, device) for call in group] for group in groups]
         pieces: dict[Path, list[Job]] = {}  # by the entry that the piece writes last
         for group in asked:
-            jobs = []
-            for call, made in group:
-                if made and not (path := self.path(keys.digest(made))).is_file():
-                    keep = functools.partial(self.write, made, call.cell)
-                    jobs.append(Job(call.function, call.arguments, call.how, keep, made))
-                    last = path
-            if jobs:
-                pieces[last] = jobs
+            missing = {path: job for job in group if job.made_from and not (path := self.path(job.made_from)).is_file()}
+            if missing:
+                pieces[[*missing][-1]] = [*missing.values()]
         engine, part = self.engine or Engine([device]), os.environ.get("COMPANION_PART")
         there = len(groups) - len(pieces)
-        done = together(pieces, engine, part) if part else engine.run(list(pieces.values()))
+        done = run_shared(pieces, engine, part) if part else engine.run(list(pieces.values()))
         for _ in tqdm(done, words, len(groups), initial=there, disable=not words):
             pass
         for group in asked:
-            yield [self._result(call, made, device) for call, made in group]
+            yield [self._result(job, device) for job in group]
 
-    def _made_from(self, call: Call, device: str) -> dict | None:
-        """The record of a call; None, which is said once, where nothing can say what it is made from."""
+    def _job(self, call: Call, device: str) -> "Job":
+        """A call with its record; without one, which is said once, where nothing can say what it is made from."""
+        from lib.engine import Job
+
         try:
-            return keys.record(call.function, call.arguments, device)
+            made_from = keys.record(call.function, call.arguments, device)
         except keys.Unkeyed as error:
+            made_from = {}
             if str(error) not in self.reported:
                 self.reported.add(str(error))
                 print(f"store: {call.cell or call.function.__name__} is not stored: {error}", file=sys.stderr)
-            return None
-
-    def _result(self, call: Call, made_from: dict | None, device: str) -> Arrays:
-        compute = functools.partial(call.function, *call.arguments, device=device, **call.how)
-        return self.entry(made_from, compute, call.cell) if made_from else alone(compute, device)
+        keep = functools.partial(self.write, made_from, call.cell)
+        return Job(call.function, call.arguments, call.how, keep, made_from)
 
     def entry(self, made_from: dict, compute: Callable[[], Arrays], cell: str = "") -> Arrays:
         """What `compute` gives, from the store where it is there; made_from: its record (`lib.keys.record`)."""
-        arrays = read(self.path(keys.digest(made_from)))
+        from lib.engine import Job
+
+        keep = functools.partial(self.write, made_from, cell)
+        return self._result(Job(lambda device: compute(), (), {}, keep, made_from), made_from["device"].split()[0])
+
+    def _result(self, job: "Job", device: str) -> Arrays:
+        """What a job gives, from the store where it is there."""
+        arrays = read_entry(self.path(job.made_from)) if job.made_from else None
         if arrays is None:
-            with keys.in_force(made_from):
-                arrays = alone(compute, made_from["device"].split()[0])
-            self.write(made_from, cell, arrays)
+            arrays = job.compute(device)
+            if job.made_from:
+                job.done(arrays)
         return arrays
 
     def write(self, made_from: dict, cell: str, arrays: Arrays) -> None:
         """Write an entry, whole or not at all."""
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         payload = encode(arrays, {"made_from": json.dumps(made_from | {"cell": cell}, sort_keys=True)})
-        write_bytes(self.path(keys.digest(made_from)), hashlib.sha256(payload).digest() + payload)
+        write_bytes(self.path(made_from), hashlib.sha256(payload).digest() + payload)
 
-    def path(self, key: str) -> Path:
-        """Where the entry of a key lies."""
+    def path(self, made_from: Mapping) -> Path:
+        """Where the entry of a record lies."""
+        key = keys.digest(made_from)
         return self.root / key[:2] / f"{key}.bin"
 
     def records(self) -> list[tuple[Path, dict]]:
         """Every entry and what it was made from, the oldest first; nothing where that cannot be read."""
-        paths = sorted(self.root.rglob("*.bin"), key=changed)
+        paths = sorted(self.root.rglob("*.bin"), key=modified)
         return [(path, read_record(path) or {}) for path in paths]
 
     def stale(self) -> list[Path]:
         """The entries that the present code and packages cannot ask for, and what killed processes left of some."""
-        halves = [path for path in self.root.rglob("*.part") if time.time() - changed(path) > LOST]
+        halves = [path for path in self.root.rglob("*.part") if time.time() - modified(path) > LOST]
         return [path for path, made in self.records() if not (made and keys.current(made))] + halves
 
     def adversaries(self, pattern: str) -> Iterator[tuple[dict, np.ndarray]]:
         """The shards of adversaries in cells that fit a pattern and that the present code can ask for: what each was
         made from, and its images, uint8 `[snapshots,n,3,H,W]`."""
         for path, made in self.records():
-            if (
-                fnmatchcase(made.get("cell", ""), pattern)
-                and keys.current(made)
-                and "images" in (arrays := read(path) or {})
-            ):
+            fits = fnmatchcase(made.get("cell", ""), pattern) and keys.current(made)
+            if fits and "images" in (arrays := read_entry(path) or {}):
                 yield made, arrays["images"]
 
     def why(self, pattern: str) -> list[str]:
         """Why the newest entry whose cell fits a pattern (* and ?) was computed: a line for each part of its key that
-        differs from the nearest earlier entry of the same function.
-
-        ValueError where no entry fits.
-        """
+        differs from the nearest earlier entry of the same function. ValueError where no entry fits."""
         entries = [made for _, made in self.records() if made]
         fits = [place for place, made in enumerate(entries) if fnmatchcase(made.get("cell", ""), pattern)]
         if not fits:
@@ -172,8 +162,8 @@ class Store:
         earlier = [made for made in entries[: fits[-1]] if made["function"] == newest["function"]]
         if not earlier:
             return [f"{newest['cell']}: nothing of {newest['function']} was stored before it"]
-        nearest = min(reversed(earlier), key=lambda m: (len(differences(m, newest)), m["cell"] != newest["cell"]))
-        changes = [f"  {change}" for change in differences(nearest, newest)]
+        nearest = min(reversed(earlier), key=lambda m: (len(differing(m, newest)), m["cell"] != newest["cell"]))
+        changes = [f"  {change}" for change in differing(nearest, newest)]
         return [f"{newest['cell']}, against {nearest['cell']}:", *changes]
 
 
@@ -182,18 +172,13 @@ def folder(root: Path) -> Path:
     share, which `dvc exp run --temp` finds too; without git `.store` in the checkout."""
     if named := os.environ.get("COMPANION_STORE"):
         return root / Path(named).expanduser()
-    parts = root.parts
-    if "exps" in parts and parts[(place := parts.index("exps")) - 2 : place] == (".dvc", "tmp"):
-        root = Path(*parts[: place - 2])
-    asked = ["git", "-C", str(root), "rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir"]
-    try:
-        top, common = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\n")[:2]
-    except (OSError, subprocess.CalledProcessError):
-        return root / ".store"
-    return Path(common) / "companion-store" if Path(top).resolve() == root.resolve() else root / ".store"
+    root = Path(root.as_posix().partition("/.dvc/tmp/exps/")[0])
+    asked = ("rev-parse", "--path-format=absolute", "--show-toplevel", "--git-common-dir")
+    top, _, common = output_of("git", "-C", str(root), *asked).partition("\n")
+    return Path(common) / "companion-store" if top and Path(top).resolve() == root.resolve() else root / ".store"
 
 
-def differences(before: dict, after: dict) -> list[str]:
+def differing(before: dict, after: dict) -> list[str]:
     """The parts of two records that differ, a line each."""
     old, new = leaves(before), leaves(after)
     pairs = [(name, old.get(name, "nothing"), new.get(name, "nothing")) for name in new | old if name != "cell"]
@@ -209,11 +194,9 @@ def leaves(value: object, name: str = "") -> dict[str, object]:
     return {key: leaf for one in found for key, leaf in one.items()}
 
 
-def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
-    """Run the pieces that no other process does that shares this store; each one's entry, when it is there.
-
-    part: such as "3/8", the third of eight processes: where among the pieces it begins.
-    """
+def run_shared(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> Iterator[Path]:
+    """Run the pieces that no other process does that shares this store; each one's entry, when it is there.  part: such
+    as "3/8", the third of eight processes: where among the pieces it begins."""
     number, parts = map(int, part.split("/"))
     first = (number - 1) * len(pieces) // parts
     left = [*pieces][first:] + [*pieces][:first]
@@ -221,19 +204,15 @@ def together(pieces: dict[Path, list["Job"]], engine: "Engine", part: str) -> It
         there = {path for path in left if path.is_file()}
         yield from there
         left = [path for path in left if path not in there]
-        mine = [*itertools.islice((path for path in left if claimed(path)), 2 * len(engine.devices))]
-        try:
-            with fresh([path.with_suffix(".claim") for path in mine]):
-                for place in engine.run([pieces[path] for path in mine]):
-                    mine[place].with_suffix(".claim").unlink(missing_ok=True)
-        finally:  # what failed is free for others
-            for path in mine:
-                path.with_suffix(".claim").unlink(missing_ok=True)
+        mine = [*itertools.islice(filter(claimed, left), 2 * len(engine.devices))]
+        with held([path.with_suffix(".claim") for path in mine]) as claims:
+            for place in engine.run([pieces[path] for path in mine]):
+                claims[place].unlink(missing_ok=True)
         if left and not mine:
-            time.sleep(WAIT)
+            time.sleep(PAUSE)
 
 
-def changed(path: Path) -> float:
+def modified(path: Path) -> float:
     """When a file was written, in seconds; now for one that another process has just deleted."""
     try:
         return path.stat().st_mtime
@@ -242,8 +221,9 @@ def changed(path: Path) -> float:
 
 
 @contextlib.contextmanager
-def fresh(claims: list[Path]) -> Iterator[None]:
-    """Within it these claims count as those of a process that lives, however long a piece takes."""
+def held(claims: list[Path]) -> Iterator[list[Path]]:
+    """Within it these claims count as those of a process that lives, however long a piece takes; then they are gone,
+    so that others can do what failed."""
     over = threading.Event()
 
     def beat() -> None:
@@ -254,9 +234,11 @@ def fresh(claims: list[Path]) -> Iterator[None]:
 
     threading.Thread(target=beat, daemon=True).start()
     try:
-        yield
+        yield claims
     finally:
         over.set()
+        for claim in claims:
+            claim.unlink(missing_ok=True)
 
 
 def claimed(path: Path) -> bool:
@@ -273,15 +255,7 @@ def claimed(path: Path) -> bool:
     return False
 
 
-def alone(compute: Callable[[], Arrays], device: str) -> Arrays:
-    """What `compute` gives, with one thread on a CPU."""
-    from lib.engine import one_thread
-
-    with one_thread(device):
-        return compute()
-
-
-def read(path: Path) -> Arrays | None:
+def read_entry(path: Path) -> Arrays | None:
     """The arrays in `path`; None if there is no such file, or (said on stderr) if its checksum is wrong."""
     try:
         content = path.read_bytes()

@@ -18,10 +18,8 @@ from lib.reading import read_json, read_yaml
 def recorded(
     results: Path, name: str, measure: Callable[[], dict[str, Any]], recipe: str | None = None
 ) -> dict[str, Any]:
-    """What is recorded under `name` in the results folder of a scale, or what `measure` gives, recorded from now on.
-
-    The entry of a run has its machine beside it.  recipe: of what was measured; seconds of another one do not count.
-    """
+    """What is recorded under `name` in the results folder of a scale, or what `measure` gives, recorded from now on
+    with its machine.  recipe: of what was measured; seconds of another one do not count."""
     path = (results / "timings.json").resolve()  # a stage sees it through a link (`lib.stages.staged`)
     known = read(results)
     other = known.get(name, {}).get("recipe", recipe) != recipe

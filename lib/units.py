@@ -19,7 +19,7 @@ OF_ATTACKS = frozenset({"eps", "step", "alpha", "delta"})
 OF_DEFENSES = frozenset({"eps", "noise"})
 STEPS = ("step", "alpha")  # judged against eps
 LEAST = 0.5  # levels: a smaller budget changes no 8-bit image
-LARGE = 32  # levels: budgets from here on are not told from each other by the step
+HUGE = 32  # levels: of a budget from here on every step is a small part
 WIDE = 0.1  # of [0,1]: a step from which on it must not be more than twice the budget
 
 
@@ -55,8 +55,7 @@ def in_levels(options: Mapping[str, object], names: frozenset[str]) -> None:
         small = 0 < value < LEAST
         if name in STEPS:
             known = isinstance(eps, Real) and isinstance(steps, int)
-            # Of a huge eps every step is a small part.
-            small = known and 0 < value * LEVELS <= 1.1 * min(eps, LARGE) and value * steps < eps
+            small = known and 0 < value * LEVELS <= 1.1 * min(eps, HUGE) and value * steps < eps
         if small:
             near = f"{value:.4g}*{LEVELS} = {value * LEVELS:.4g}"
             raise ValueError(f"{name} is in 0-255 levels: {value:.4g} looks like [0,1]; {near}")
@@ -69,14 +68,13 @@ def in_unit_range(eps: float = 0.0, **others: float) -> None:
     it, is one in levels.
     """
     for name, value in {"eps": eps, **others}.items():
-        if value != value or value < 0:
+        if not value >= 0:
             raise ValueError(f"{name} must be 0 or more, got {value:.4g}")
         if value > 1 or (name in STEPS and value >= WIDE and value > 2 * eps + 1e-6 and eps > 0):
             beside = f" for an eps of {eps:.4g}" if name in STEPS else ""
-            # Beyond 255 it is neither.
-            hint = f"; {value:.4g} of {LEVELS} levels is {name}={unit(value):.4g}" if value <= LEVELS else ""
-            looks = "looks like levels" if hint else "is neither that nor levels"
-            raise ValueError(f"{name} must lie in [0,1]: {value:.4g} {looks}{beside}{hint}")
+            levels = f"looks like levels{beside}; {value:.4g} of {LEVELS} levels is {name}={unit(value):.4g}"
+            reading = levels if value <= LEVELS else f"is neither that nor levels{beside}"
+            raise ValueError(f"{name} must lie in [0,1]: {value:.4g} {reading}")
 
 
 def unit_images(images: Tensor, device: str = "cpu") -> Tensor:
@@ -88,8 +86,8 @@ def to_bytes(images: Tensor) -> Tensor:
     """Images in [0,1] rounded to 8 bits, as uint8 on the CPU. FloatingPointError for numbers that are not finite, which
     would become black, ValueError for others outside [0,1], which would wrap around."""
     levels = (images * LEVELS).round()
-    if not bool(((levels >= 0) & (levels <= LEVELS)).all()):
-        if not bool(levels.isfinite().all()):
+    if not ((levels >= 0) & (levels <= LEVELS)).all():
+        if not levels.isfinite().all():
             raise FloatingPointError("images with numbers that are not finite are no result; check the network")
         low, high = images.min().item(), images.max().item()
         raise ValueError(f"images must lie in [0,1] to be rounded to 8 bits, got [{low:.3g}, {high:.3g}]")
@@ -101,4 +99,5 @@ def same_size(images: Iterable[Tensor], batch: int) -> list[list[int]]:
     sizes: dict[tuple, list[int]] = {}
     for index, image in enumerate(images):
         sizes.setdefault(tuple(image.shape), []).append(index)
-    return [group[start : start + batch] for group in sizes.values() for start in range(0, len(group), batch)]
+    most = max(batch, 1)
+    return [group[start : start + most] for group in sizes.values() for start in range(0, len(group), most)]

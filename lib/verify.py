@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-VERDICTS = ("identical", "same within rounding", "inside the intervals", "different", "missing")
+AGREEMENT = ("identical", "same within rounding", "inside the intervals", "different", "missing")
 ROUNDING = 1e-3  # of the largest number of a column: a tenth of a percent
 ESTIMATES = ("value", "ours", "effect")  # columns whose intervals are in "low" and "high"
 DERIVED = ("difference", "p")  # columns that follow from those
@@ -20,9 +20,8 @@ def again(root: Path, folder: Path, store: str = "", change: Callable[[Path], ob
     """Run the whole pipeline of the checkout `root` in `folder` (new or empty), trainings too; the results there.
 
     store: where results are kept (default: one of the folder's own, so that nothing is taken from an earlier run).
-    change: is given the clone before it runs.
-
-    Uncommitted changes are not part of it. ChildProcessError in one line where a step fails.
+    change: is given the clone before it runs.  Uncommitted changes are not part of it. ChildProcessError in one line
+    where a step fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -31,29 +30,25 @@ def again(root: Path, folder: Path, store: str = "", change: Callable[[Path], ob
         raise ValueError(f"{root} has no git history to compute anew from; verify in a clone, not in an archive")
     work = folder / "companion"
     environment = os.environ | {"COMPANION_STORE": store or str(folder / "store"), "PYTHONPATH": str(work)}
-    python = [sys.executable, "-m"]
-    for words in (
-        ["git", "clone", "--quiet", str(root), str(work)],
-        [*python, "dvc", "pull", "--quiet", "data.dvc"],
-        [*python, "dvc", "repro", "--force"],
-    ):
-        place = folder if words[0] == "git" else work
+    dvc = (sys.executable, "-m", "dvc")
+
+    def run(place: Path, *words: str) -> None:
         if subprocess.run(words, cwd=place, env=environment).returncode:
             raise ChildProcessError(f"{' '.join(words[:4])} failed in {place}")
-        if words[0] == "git" and change:
-            change(work)
+
+    run(folder, "git", "clone", "--quiet", str(root), str(work))
+    if change:
+        change(work)
+    run(work, *dvc, "pull", "--quiet", "data.dvc")
+    run(work, *dvc, "repro", "--force")
     return work / "results"
 
 
 def compare_folders(before: Path, after: Path) -> pd.DataFrame:
-    """One row per committed table and figure: file, verdict (one of VERDICTS), the largest difference of a number."""
+    """One row per committed table and figure: file, verdict (one of AGREEMENT), the largest difference of a number."""
     kinds = ("*/tables/*.csv", "*/data/*.csv", "*/figures/*.svg")
-    files = sorted(path for kind in kinds for path in before.glob(kind) if path.parts[-3] != "site")
-    rows = []
-    for path in files:
-        name = path.relative_to(before)
-        verdict, difference = _compared(path, after / name)
-        rows.append({"file": str(name), "verdict": verdict, "largest difference": difference})
+    files = sorted(path.relative_to(before) for kind in kinds for path in before.glob(kind))
+    rows = [(str(name), *_compared(before / name, after / name)) for name in files if name.parts[0] != "site"]
     return pd.DataFrame(rows, columns=["file", "verdict", "largest difference"])
 
 
@@ -75,21 +70,19 @@ def compare_tables(old: pd.DataFrame, new: pd.DataFrame) -> tuple[str, float]:
     if list(old) != list(new) or len(old) != len(new):
         return "different", np.nan
     largest, same, inside = 0.0, True, True
-    for column in old:
-        if column in ("low", "high", *DERIVED):
-            continue
+    for column in old.columns.drop(["low", "high", *DERIVED], errors="ignore"):
         a, b = (pd.to_numeric(table[column], errors="coerce") for table in (old, new))
-        texts = a.isna() | b.isna()
-        if (old[column][texts].astype(str) != new[column][texts].astype(str)).any():
+        number = a.notna() & b.notna()
+        if (old[column].astype(str) != new[column].astype(str))[~number].any():
             return "different", np.nan
-        change = (a - b).abs()[~texts]
-        largest = max(largest, change.max() if len(change) else 0.0)
+        change = (a - b).abs()[number]
+        largest = max([largest, *change])
         rounded = change <= ROUNDING * a.abs().max()
         same &= bool(rounded.all())
         if column in ESTIMATES:
             low, high = (pd.to_numeric(old[end], errors="coerce") for end in ("low", "high"))
-            rounded |= (low <= b) & (b <= high)
-        inside &= bool(rounded[~texts].all())
+            rounded |= ((low <= b) & (b <= high))[number]
+        inside &= bool(rounded.all())
     if same:
         return "same within rounding", largest
     return "inside the intervals" if inside else "different", largest
@@ -104,5 +97,5 @@ def verify(root: Path, scale: str, folder: Path, keep: bool = False) -> tuple[st
     if not keep:
         shutil.rmtree(folder)
     counts = table["verdict"].value_counts()
-    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    total = ", ".join(f"{counts[verdict]} {verdict}" for verdict in AGREEMENT if verdict in counts)
     return f"{table.to_markdown(index=False)}\n\n{total}", not {"different", "missing"} & set(table["verdict"])

@@ -3,10 +3,9 @@
     companion zoo --scale sample         which networks, found or not, how to get them
     companion fetch VGG-19 --scale paper get and check one network's weights (lib.fetch)
 
-A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one that a module of
-lib.networks registers, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
-the repository, or else to $COMPANION_ASSETS), `untrained` for random ones (a dry run), or nothing for
-models/<scale>/NAME.safetensors.
+A name is a key of `networks:` in scales/<scale>.yaml (`lib.settings.NetworkSpec`). Its `family` is one of
+lib.networks.families, or a user's own file (docs/own_victim.md). Its `weights` is a library's tag, a file (relative to
+the repository or $COMPANION_ASSETS), `untrained` for random ones, or nothing for models/SCALE/NAME.safetensors.
 """
 
 import functools
@@ -26,11 +25,11 @@ from lib.networks.frozen import folded, is_folded
 from lib.networks.raw import RAW, where
 from lib.networks.wrappers import Normalised, Tap, inner_modules
 from lib.rng import key
-from lib.settings import ROOT, Missing, NetworkSpec, Scale, params
+from lib.settings import ROOT, Missing, NetworkSpec, Scale, choices, params
 from lib.settings.networks import UNTRAINED
 
 # Of a network's entry, what a custom network is not made from, or what its weights show.
-ABOUT = {"role", "note", "how", "licence", "megabytes", "top1", "weights", "sha256"}
+DESCRIPTIVE = {"role", "note", "how", "licence", "megabytes", "top1", "weights", "sha256"}
 
 
 def device_name(device: str) -> str:
@@ -52,43 +51,50 @@ def device_here(asked: str | None = None) -> str:
     return asked
 
 
-def load(name: str, settings: Scale, device: str | torch.device = "cpu", *, fast: bool = False) -> nn.Module:
+def load(
+    name: str, settings: Scale, device: str | torch.device = "cpu", *, fast: bool = False, seed: int | None = None
+) -> nn.Module:
     """The network called `name`, frozen, in eval mode, for images in [0,1].
 
     fast: with each BatchNorm folded into its convolution and channels last in memory, which changes rounding alone; the
-    layers that the scale taps keep their own output, and a network of own/ is as its file makes it.
+    layers that the scale taps keep their own output, and a network of own/ is as its file makes it.  seed: of random
+    weights, in place of the entry's.
 
     A classifier takes `[B,3,H,W]` and gives logits `[B,classes]`; a segmenter gives `[B,classes,H,W]`; a detector takes
     a list of `[3,H,W]` and gives a list of dicts with boxes, scores and labels, as torchvision's do, but no masks; a
     purifier gives images `[B,3,H,W]`, not clamped; a generator gives images in [0,1], unbounded adversaries.
 
-    Weights of torchvision and timm that are not there yet are downloaded by their own library. FileNotFoundError in one
-    line says how to get weights that are missing; ValueError, what is wrong with an entry or a file.
+    Weights with a library's tag are downloaded if they are not here. FileNotFoundError in one line says how to get
+    others; ValueError, what is wrong with an entry or a file.
     """
     spec = _spec(name, settings)
-    dry = spec.weights == UNTRAINED
+    if seed is None and spec.weights == UNTRAINED:
+        seed = key(UNTRAINED, name)
     try:
-        network = _initialised(name, spec, key(UNTRAINED, name)) if dry else filled(spec, fetch(name, settings))
+        network = with_weights(spec, weights_file(name, settings)) if seed is None else _initialised(name, spec, seed)
     except ValueError as error:
         if "cannot be read" not in str(error):
             raise
         source, path, how = weights_of(name, settings)
         raise ValueError(f"{error}; to get {path or source} again: {how}") from None
-    return _ready(network, name, settings, device, fast)
-
-
-def untrained(name: str, settings: Scale, seed: int = 0, device: str | torch.device = "cpu") -> nn.Module:
-    """The network called `name` as `load` gives it, but with the random weights of a seed. ValueError for one whose
-    family only loads."""
-    return _ready(_initialised(name, _spec(name, settings), seed), name, settings, device)
+    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
+        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
+        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
+    if spec.task == "classification":
+        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
+        network = Normalised(network, **given)
+    network = network.eval().requires_grad_(False)
+    if not fast:
+        return network.to(device)
+    if not spec.family.endswith(".py"):  # on the CPU, in float64, which not every device has
+        taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
+        folded(network, [module for path, module in inner_modules(network).items() if path in taps])
+    return network.to(device, memory_format=torch.channels_last)
 
 
 def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
-    """A network with random weights, before a `Normalised`.
-
-    A classifier's batch normalisation takes the statistics of noise: with its initial ones the signal of a deep network
-    overflows.
-    """
+    """A network with random weights, before a `Normalised`. A classifier's batch normalisation takes the statistics of
+    noise: with its initial ones the signal of a deep network overflows. ValueError for a family that only loads."""
     if not (build := family_of(spec).build):
         raise ValueError(f"{name}: networks of family {spec.family} come with their weights, so none is untrained")
     with torch.random.fork_rng(devices=[]):
@@ -99,23 +105,7 @@ def _initialised(name: str, spec: NetworkSpec, seed: int) -> nn.Module:
     return network
 
 
-def _ready(network: nn.Module, name: str, settings: Scale, device: str | torch.device, fast: bool = False) -> nn.Module:
-    """Frozen, in eval mode, for images in [0,1]; fast: as of `load`."""
-    spec = _spec(name, settings)
-    if getattr(network, "roi_heads", None) and network.roi_heads.has_mask():
-        # Boxes alone are evaluated; the masks of 100 objects at an image's own size take more memory than the network.
-        network.roi_heads.mask_roi_pool = network.roi_heads.mask_head = network.roi_heads.mask_predictor = None
-    if spec.task == "classification":
-        given = spec.model_dump(include={"mean", "std", "resize", "background"}, exclude_none=True)
-        network = Normalised(network, **given)
-    network = network.eval().requires_grad_(False)
-    if fast and not spec.family.endswith(".py"):  # on the CPU, in float64, which not every device has
-        taps = {layer(name, settings, tap) for tap in (spec.tap, *spec.activations) if tap}
-        folded(network, [module for path, module in inner_modules(network).items() if path in taps])
-    return network.to(device, memory_format=torch.channels_last) if fast else network.to(device)
-
-
-def filled(spec: NetworkSpec, path: Path) -> nn.Module:
+def with_weights(spec: NetworkSpec, path: Path) -> nn.Module:
     """The network of an entry with the weights in a file; ValueError in one line if they are not its."""
     family = family_of(spec)
     if family.load and (tagged(spec) or not family.build):
@@ -129,9 +119,9 @@ def family_of(spec: NetworkSpec) -> Family:
     if spec.family in FAMILIES:
         return FAMILIES[spec.family]
     if not spec.family.endswith(".py"):
-        known = own.choices(spec.family, sorted(FAMILIES))
+        known = choices(spec.family, sorted(FAMILIES))
         raise ValueError(f"no family '{spec.family}'; {known}, and own/NAME.py for your own")
-    function = own.load(spec.family, "network")
+    function = own.function_in(spec.family, "network")
     own.check_options(f"the network {spec.family}", function, ["spec"], [])
 
     def build_own(spec: NetworkSpec) -> nn.Module:
@@ -140,7 +130,7 @@ def family_of(spec: NetworkSpec) -> Family:
             kind = type(network).__name__
             raise ValueError(f"{spec.family}: network(spec) must return a torch.nn.Module, got {kind}")
         # Its weights and structure show neither an edit of the file nor what it made of the entry; the key has both.
-        network.built_by = functools.partial(function, spec.model_dump(mode="json", exclude=ABOUT))
+        network.built_by = functools.partial(function, spec.model_dump(mode="json", exclude=DESCRIPTIVE))
         return network
 
     return Family(build_own)
@@ -179,10 +169,7 @@ def layer(name: str, settings: Scale, tap: str) -> str:
 
 
 def status(settings: Scale) -> list[dict]:
-    """One row per network of the scale: name, role, licence, MB, source, found (bool), how to get it.
-
-    Downloads nothing.
-    """
+    """One row per network of the scale: name, role, licence, MB, source, found (bool), how to get it."""
     rows = []
     for name, spec in settings.networks.items():
         source, path, how = weights_of(name, settings)
@@ -196,7 +183,7 @@ def status(settings: Scale) -> list[dict]:
     return rows
 
 
-def fetch(name: str, settings: Scale) -> Path:
+def weights_file(name: str, settings: Scale) -> Path:
     """One network's weights file, downloaded if it is a library's, and checked. Errors as of `load`."""
     spec, (source, path, how) = _spec(name, settings), weights_of(name, settings)
     if path is None and not tagged(spec):
@@ -230,16 +217,15 @@ def weights_of(name: str, settings: Scale) -> tuple[str, Path | None, str]:
         return f"{spec.family} {spec.architecture}.{spec.weights}", family.file(spec, False), spec.how or how
     source = spec.weights or f"models/{settings.name}/{name}.safetensors"
     places = [Path(root) / source for root in (ROOT, os.environ.get("COMPANION_ASSETS")) if root]
-    if family.trained and Path(source).name not in RAW:
-        how = "trained by the pipeline: dvc repro"
-    elif Path(source).name not in RAW:
-        how = "set COMPANION_ASSETS to the folder that holds it"
+    if Path(source).name not in RAW:
+        trained = "trained by the pipeline: dvc repro"
+        how = trained if family.trained else "set COMPANION_ASSETS to the folder that holds it"
     return source, next((place for place in places if place.is_file()), None), spec.how or how
 
 
 def _spec(name: str, settings: Scale) -> NetworkSpec:
     if name not in settings.networks:
-        raise ValueError(f"no network '{name}' in scales/{settings.name}.yaml; {own.choices(name, settings.networks)}")
+        raise ValueError(f"no network '{name}' in scales/{settings.name}.yaml; {choices(name, settings.networks)}")
     return settings.networks[name]
 
 

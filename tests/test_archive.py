@@ -19,7 +19,7 @@ from tests.conftest import refused
 def stored(tmp_path_factory):
     """An archive of the committed results."""
     path = tmp_path_factory.mktemp("archive") / "mini.zip"
-    said = archive.write(Results("mini"), path)
+    said = archive.write_archive(Results("mini"), path)
     assert "files" in said
     return path
 
@@ -43,7 +43,7 @@ def test_the_manifest_has_the_sum_of_every_file_and_every_frame_is_there(stored)
 
 
 def test_equal_results_give_equal_bytes(stored, tmp_path):
-    archive.write(Results("mini"), tmp_path / "again.zip")
+    archive.write_archive(Results("mini"), tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == stored.read_bytes()
 
 
@@ -100,7 +100,7 @@ def test_what_is_no_archive_is_one_line(tmp_path, content):
 
 def test_a_scale_without_frames_has_no_archive(tmp_path):
     with pytest.raises(FileNotFoundError, match="results/mini has no frames; compute them with: dvc repro"):
-        archive.write(Results("mini", tmp_path), tmp_path / "x.zip")
+        archive.write_archive(Results("mini", tmp_path), tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
 
@@ -116,7 +116,7 @@ def test_adversaries_go_along_when_asked_for(tmp_path, monkeypatch):
                 yield {"cell": f"SSP on A, from image {first}", "arguments": made}, images
 
     monkeypatch.setattr(folders, "here", Stored)
-    archive.write(Results("mini"), tmp_path / "x.zip", ["SSP*"])
+    archive.write_archive(Results("mini"), tmp_path / "x.zip", ["SSP*"])
     with archive.opened(tmp_path / "x.zip") as results:
         found = sorted((results.root.parents[1] / "adversaries").rglob("*.png"))
         read = np.stack([folders.read_image(path).numpy() for path in found])

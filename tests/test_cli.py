@@ -111,6 +111,6 @@ def test_every_command_of_the_pages_can_be_given(line):
     if named["scale"] not in (None, "mine", "SCALE"):
         scale = settings.load(named["scale"])
         if context.name == "train" and named["name"]:
-            assert named["name"] in runner.names(scale)
+            assert named["name"] in runner.trained_names(scale)
         if context.name == "run":
             assert (settings.ROOT / "notebooks" / f"{named['notebook']}.ipynb").is_file()

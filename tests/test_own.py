@@ -440,6 +440,39 @@ def test_an_attacker_sees_through_an_own_defense_where_a_gradient_passes(study, 
     assert (moved[:, 0] == moved[:, 1])[inside].all() and (moved[:, 0] == moved[:, 2])[inside].all()
 
 
+@pytest.fixture
+def untrained_dit(tmp_path):
+    """The folder of a DiT with its autoencoder, as diffusers keeps one: the parts of DiT-XL/2, small and untrained."""
+    diffusers = pytest.importorskip("diffusers")
+    autoencoder = diffusers.AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[4] * 4,
+        norm_num_groups=2,
+        sample_size=64,
+    )
+    transformer = diffusers.DiTTransformer2DModel(
+        num_layers=1, num_attention_heads=2, attention_head_dim=4, sample_size=8, out_channels=8
+    )
+    scheduler = diffusers.DDIMScheduler()
+    diffusers.DiTPipeline(transformer, autoencoder, scheduler).save_pretrained(tmp_path / "dit")
+    return str(tmp_path / "dit")
+
+
+def test_the_diffusion_purifier_of_its_page_is_a_defense(study, folder, untrained_dit):
+    code, line, _ = blocks("own_purifier")
+    ((name, spec),) = yaml.safe_load(line)["defenses"].items()
+    (folder / "diffusion.py").write_text(code)
+    study.params.defenses[name] = spec | {"folder": untrained_dit}
+    x = unit_images(study.images.images).requires_grad_()
+    purified = study.defense(name)(x)
+    assert purified.shape == x.shape and 0 <= purified.min() < purified.max() <= 1
+    assert torch.autograd.grad(purified.sum(), x)[0].flatten(1).norm(dim=1).min() > 0
+    assert not torch.allclose(purified, study.defense(name, seed=1)(x), atol=0.01)  # a random one
+    precise = study.defense(name)(x.detach().double())
+    assert precise.dtype == torch.float64 and torch.allclose(precise.float(), purified, atol=1e-3)
+
+
 def test_the_key_of_a_defense_has_the_file_and_the_options(study, folder):
     found = []
     for source, options in [(GREY, {}), (GREY, {"share": 0.5}), (GREY + "# edited\n", {}), (GREY, {})]:

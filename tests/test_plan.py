@@ -110,7 +110,7 @@ def test_a_stage_of_another_scale_says_all_that_is_missing_and_computes_nothing(
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     monkeypatch.setattr(sets, "state", lambda name, ids=None, check=False: "no")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(run, "execute", lambda *_, **__: pytest.fail("the notebook was run"))
+    monkeypatch.setattr(run, "execute_notebook", lambda *_, **__: pytest.fail("the notebook was run"))
     status, out, err = companion("run", "e_transforms", "--scale", "paper")
     assert status == 1 and not out
     *_, what, vgg, segnet, nrp, retinanet, mask_rcnn, streets, objects = sorted(err.strip().splitlines(), key=place)
@@ -132,7 +132,7 @@ def place(line):
 
 def test_where_everything_is_here_a_stage_begins(project):
     assert settings.load("mini").note == ""
-    run.check("e_transforms", "dryrun")
+    run.check_needs("e_transforms", "dryrun")
 
 
 def test_the_dry_run_has_every_network_and_section_of_the_paper_scale_untrained():
@@ -178,7 +178,7 @@ def test_every_output_of_a_dry_run_says_so(tmp_path, capsys):
         text = results.path("tables", "t.md").read_text()
         assert text.startswith("**DRY RUN: untrained networks, generated images") == marked
         assert ("DRY RUN" in svg.read_text()) == marked
-    cli.begin("report", "dryrun")
+    cli.announce("report", "dryrun")
     assert "DRY RUN" in capsys.readouterr().err
 
 

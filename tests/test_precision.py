@@ -84,7 +84,7 @@ sys.modules.update(dict.fromkeys({absent}))
 import pytest
 sys.exit(pytest.main(["-q", "--collect-only", "-m", "gpu", "-p", "no:cacheprovider", "-p", "no:xdist", *{files}]))
 """
-ABSENT = {"dvc", "papermill", "nbformat", "nbconvert", "jupyterlab", "IPython", "typer", "matplotlib", "seaborn"}
+ABSENT = {"dvc", "papermill", "nbformat", "nbconvert", "jupyterlab", "IPython", "typer", "matplotlib"}
 ABSENT |= {"skimage", "sklearn", "onnxruntime", "playwright", "mkdocs", "timm"}
 
 

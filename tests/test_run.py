@@ -34,7 +34,7 @@ def notebook(root, name, *cells):
 
 def test_parameters_reach_the_cells_and_output_is_kept(root, capfd):
     notebook(root, "a", "print(scale, n + 1)")
-    path = run.execute("a", "mini", root, n=4)
+    path = run.execute_notebook("a", "mini", root, n=4)
     assert path == root / "results" / "mini" / "a" / "a.ipynb"
     texts = [o.text for c in nbformat.read(path, 4).cells if c.cell_type == "code" for o in c.outputs]
     assert texts == ["mini 5\n"]
@@ -43,32 +43,32 @@ def test_parameters_reach_the_cells_and_output_is_kept(root, capfd):
 
 def test_two_runs_are_byte_identical(root):
     notebook(root, "a", "import sys, time\nprint('x')\nprint(time.time(), file=sys.stderr)", "{'a': [1, 2]}")
-    first = run.execute("a", "mini", root).read_bytes()
-    assert run.execute("a", "mini", root).read_bytes() == first
+    first = run.execute_notebook("a", "mini", root).read_bytes()
+    assert run.execute_notebook("a", "mini", root).read_bytes() == first
     assert str(root).encode() not in first
 
 
 def test_a_failing_cell_ends_with_its_line_and_message(root):
-    notebook(root, "bad", "x = 1\ny = x / 0\nz = 3")
+    notebook(root, "bad", "\n" * 9 + "x = 1\ny = x / 0\nz = 3")
     with pytest.raises(PapermillExecutionError) as caught:
-        run.execute("bad", "mini", root)
+        run.execute_notebook("bad", "mini", root)
     line = run.explain(caught.value)
-    assert line == "cell 2, line 2: y = x / 0: ZeroDivisionError: division by zero"
+    assert line == "cell 2, line 11: y = x / 0: ZeroDivisionError: division by zero"
 
 
 def test_a_failure_inside_a_function_is_placed_in_the_cell_that_called_it(root):
     notebook(root, "bad", "import json\n\njson.loads('{')")
     with pytest.raises(PapermillExecutionError) as caught:
-        run.execute("bad", "mini", root)
+        run.execute_notebook("bad", "mini", root)
     assert run.explain(caught.value).startswith("cell 2, line 3: json.loads('{'): JSONDecodeError: ")
 
 
 def test_a_failing_cell_does_not_replace_the_last_good_result(root):
     notebook(root, "a", "print('good')")
-    good = run.execute("a", "mini", root).read_bytes()
+    good = run.execute_notebook("a", "mini", root).read_bytes()
     notebook(root, "a", "1 / 0")
     with pytest.raises(PapermillExecutionError):
-        run.execute("a", "mini", root)
+        run.execute_notebook("a", "mini", root)
     assert (root / "results" / "mini" / "a" / "a.ipynb").read_bytes() == good
 
 
@@ -77,15 +77,15 @@ def test_a_failing_cell_leaves_all_results_as_they_were(root):
     write = "import os, pathlib\nfolder = pathlib.Path(os.environ['COMPANION_RESULTS'], scale, 'a')\n"
     write += "(folder / 'table.csv').write_text({!r})"
     notebook(root, "a", write.format("old"), write.replace("table", "gone").format("x"))
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     old = written(root)
     notebook(root, "a", write.format("new"), "1 / 0")
     with pytest.raises(PapermillExecutionError):
-        run.execute("a", "mini", root)
+        run.execute_notebook("a", "mini", root)
     failed = written(root)
     assert failed.pop("a/a.failed.ipynb") and failed == old and set(old) >= {"a/table.csv", "a/gone.csv"}
     notebook(root, "a", write.format("new"))
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     new = written(root)
     assert new["a/table.csv"] == b"new" and set(new) == set(old) - {"a/gone.csv"}
     assert [path.name for path in (root / "results").iterdir()] == ["mini"]
@@ -100,17 +100,17 @@ def written(root):
 def test_a_notebook_edited_while_it_runs_keeps_the_old_results(root):
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"a": {"deps": ["notebooks/a.ipynb"]}}}))
     notebook(root, "a", "print('old')")
-    good = run.execute("a", "mini", root).read_bytes()
+    good = run.execute_notebook("a", "mini", root).read_bytes()
     notebook(root, "a", "open('notebooks/a.ipynb', 'a').write(' ')")
     with pytest.raises(ValueError, match=r"^notebooks/a\.ipynb changed while a ran, .*: run it again [^\n]+$"):
-        run.execute("a", "mini", root)
+        run.execute_notebook("a", "mini", root)
     assert written(root)["a/a.ipynb"] == good
 
 
 def test_a_kernel_that_is_killed_is_one_line(root, monkeypatch):
     notebook(root, "a", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     monkeypatch.setattr(settings, "ROOT", root)
-    monkeypatch.setattr(run.execute, "__defaults__", (root, None))
+    monkeypatch.setattr(run.execute_notebook, "__defaults__", (root, None))
     with pytest.raises(ValueError, match=r"^notebooks/a\.ipynb: the kernel ended .*was it killed") as caught:
         run.stage("a", "mini")
     assert "\n" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_what_the_users_ipython_does_at_its_start_is_no_part_of_a_result(root, m
     (theirs / "profile_default" / "startup" / "mine.py").write_text("sum = max")
     monkeypatch.setenv("IPYTHONDIR", str(theirs))
     notebook(root, "a", "print(sum([1, 2]))")
-    assert nbformat.read(run.execute("a", "mini", root), 4).cells[-1].outputs[0].text == "3\n"
+    assert nbformat.read(run.execute_notebook("a", "mini", root), 4).cells[-1].outputs[0].text == "3\n"
     assert [path.name for path in theirs.rglob("*.*")] == ["mine.py"]
 
 
@@ -135,7 +135,7 @@ def test_a_checkout_may_lie_in_a_folder_of_any_name(tmp_path):
     (root / "params.yaml").write_text("scale: mini")
     (root / "scales" / "mini.yaml").write_text("a: 1")
     notebook(root, "a", "print('good')")
-    assert run.execute("a", "mini", root) == root / "results" / "mini" / "a" / "a.ipynb"
+    assert run.execute_notebook("a", "mini", root) == root / "results" / "mini" / "a" / "a.ipynb"
 
 
 def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, monkeypatch, tmp_path_factory):
@@ -147,14 +147,14 @@ def test_the_kernel_is_this_python_with_this_lib_whatever_the_user_has(root, mon
     (root / "lib").mkdir()
     (root / "lib" / "__init__.py").write_text("here = 'of the root'")
     notebook(root, "a", "import sys, lib\nprint(sys.executable, lib.here)")
-    executed = nbformat.read(run.execute("a", "mini", root), 4)
+    executed = nbformat.read(run.execute_notebook("a", "mini", root), 4)
     assert executed.cells[-1].outputs[0].text == f"{sys.executable} of the root\n"
 
 
 def test_an_unknown_notebook_lists_those_there_are(root):
     notebook(root, "a")
     with pytest.raises(FileNotFoundError, match="no notebook 'b'; there are: a"):
-        run.execute("b", "mini", root)
+        run.execute_notebook("b", "mini", root)
 
 
 def record(root, name="a"):
@@ -164,7 +164,7 @@ def record(root, name="a"):
 def test_a_run_says_with_what_and_on_what_it_ran(root):
     (root / "scales" / "mini.yaml").write_text("batch: 50\na: {images: 9}\nf: {images: 7}\nnetworks: {A: {}}\n")
     notebook(root, "a", "import time; time.sleep(0.3)")
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     found = record(root)
     assert found["stage"] == "a" and found["command"] == "companion run a --scale mini"
     assert found["parameters"] == {
@@ -187,12 +187,12 @@ def test_seconds_of_another_recipe_do_not_count(tmp_path):
 def test_what_a_run_took_is_recorded_once_and_renewed_when_asked(root, monkeypatch):
     notebook(root, "a", "1")
     file = root / "results" / "mini" / "timings.json"
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     first = file.read_bytes()
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     assert file.read_bytes() == first
     monkeypatch.setenv("COMPANION_TIMINGS", "renew")
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     assert file.read_bytes() != first
 
 
@@ -207,12 +207,12 @@ def test_a_run_says_whether_the_code_was_that_of_the_commit(root, monkeypatch):
     git("init", "--quiet")
     git("add", "notebooks", "params.yaml", "scales")
     git("commit", "--quiet", "-m", "a notebook")
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     took = timings.read(root / "results" / "mini")["run of a"]
     assert took["commit"] == git("rev-parse", "HEAD") and not took["changed"]
     notebook(root, "a", "2")
     monkeypatch.setenv("COMPANION_TIMINGS", "renew")
-    run.execute("a", "mini", root)
+    run.execute_notebook("a", "mini", root)
     assert timings.read(root / "results" / "mini")["run of a"]["changed"]
 
 
@@ -246,7 +246,7 @@ def executed(tmp_path, monkeypatch):
         return path
 
     monkeypatch.setattr(settings, "ROOT", tmp_path)
-    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(run, "execute_notebook", execute)
     return calls
 
 
@@ -264,7 +264,7 @@ def purifier_file(folder):
     ],
 )
 def test_evaluate_runs_the_protocol_on_a_defense_by_name(executed, defense, victim, place):
-    said = run.evaluate(defense, victim, "mini")
+    said = run.evaluate_defense(defense, victim, "mini")
     (call,) = executed
     parameters = {"defense": defense, "victim": victim or "ResNet50-NT"}
     assert call == ("h_protocol", "mini", f"results/evaluations/{place}", parameters)
@@ -276,7 +276,7 @@ def test_evaluate_takes_a_purifier_s_file_from_any_folder_and_shows_the_dynamic_
     (tmp_path / "weights").mkdir()
     file = purifier_file(tmp_path / "weights")
     monkeypatch.chdir(file.parent)
-    assert run.evaluate("mine.pth", scale="mini").startswith("the page mine_dynamic\n")
+    assert run.evaluate_defense("mine.pth", scale="mini").startswith("the page mine_dynamic\n")
     ((_, _, place, parameters),) = executed
     assert place == "results/evaluations/mine_on_resnet50_nt"
     assert parameters == {"defense": str(file), "victim": "ResNet50-NT"}  # whose notebook runs elsewhere
@@ -312,7 +312,7 @@ def test_evaluate_says_in_one_line_what_its_notebook_dies_of(executed, monkeypat
     def execute(*_, **__):
         raise RuntimeError("Kernel died")
 
-    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(run, "execute_notebook", execute)
     with pytest.raises(ValueError, match=r"^notebooks/h_protocol.ipynb: the kernel ended") as caught:
-        run.evaluate("JPEG 75", scale="mini")
+        run.evaluate_defense("JPEG 75", scale="mini")
     assert "\n" not in str(caught.value)

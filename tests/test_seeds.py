@@ -3,7 +3,7 @@
 import pandas as pd
 import yaml
 
-from lib.report import claims
+from lib.report import findings
 from lib.settings import ROOT, Scale
 from tools import seeds
 
@@ -36,6 +36,6 @@ def test_a_verdict_that_another_seed_changes_says_so_in_the_report(tmp_path, mon
     monkeypatch.setenv("COMPANION_RESULTS", str(tmp_path))
     (tmp_path / "mini").mkdir()
     table.to_csv(tmp_path / "mini" / "seeds.csv", index=False)
-    lines = [line for line in claims.claims_page(judged, "mini").splitlines() if "other training seeds" in line]
+    lines = [line for line in findings.claims_page(judged, "mini").splitlines() if "other training seeds" in line]
     assert len(lines) == 1 and lines[0].startswith(f"| {first} ")
     assert f"{verdicts['verdict 0'][first]}; with other training seeds not reproduced" in lines[0]

@@ -17,7 +17,7 @@ from PIL import Image
 from lib import defenses, keys, settings, store
 from lib.attacks import decision, features
 from lib.keys import digest, imports_of
-from lib.store import Store, read
+from lib.store import Call, Store, read_entry
 from tests.conftest import companion, refused, tiny_network
 
 CALLS = []
@@ -31,14 +31,20 @@ def doubled(array, options, *, device, batch=1):
     return {"a": 2 * array, "b": np.ones(2, bool)}
 
 
+def cached(store, function, *arguments, device="cpu", cell="", **how):
+    """What one call gives."""
+    ((arrays,),) = store.cached_all([[Call(function, arguments, cell, how)]], device)
+    return arrays
+
+
 @pytest.fixture(autouse=True)
 def no_calls():
     CALLS.clear()
 
 
 def test_computes_once_and_then_reads(tmp_path):
-    first = Store(tmp_path).cached(doubled, np.arange(6).reshape(2, 3), {})
-    second = Store(tmp_path).cached(doubled, np.arange(6).reshape(2, 3), {}, batch=7)
+    first = cached(Store(tmp_path), doubled, np.arange(6).reshape(2, 3), {})
+    second = cached(Store(tmp_path), doubled, np.arange(6).reshape(2, 3), {}, batch=7)
     assert CALLS == [1]  # a batch changes no result
     assert np.array_equal(first["a"], 2 * np.arange(6).reshape(2, 3))
     for name in ("a", "b"):
@@ -56,33 +62,33 @@ def test_computes_once_and_then_reads(tmp_path):
 )
 def test_other_arguments_are_other_entries(tmp_path, other):
     store = Store(tmp_path)
-    store.cached(doubled, np.arange(6), {})
-    store.cached(doubled, *other)
-    store.cached(doubled, *other)
+    cached(store, doubled, np.arange(6), {})
+    cached(store, doubled, *other)
+    cached(store, doubled, *other)
     assert len(CALLS) == 2
 
 
 def test_a_tensor_counts_as_the_array_that_it_holds(tmp_path):
     for array in (np.arange(6), torch.arange(6)):
-        Store(tmp_path).cached(doubled, array, {})
+        cached(Store(tmp_path), doubled, array, {})
     assert len(CALLS) == 1
 
 
 def test_the_kind_of_device_and_the_instruction_set_of_a_cpu_are_in_the_key(tmp_path, monkeypatch):
     for device in ("cpu", "cuda", "cuda:1", "mps"):
-        Store(tmp_path).cached(doubled, np.arange(2), {}, device=device)
+        cached(Store(tmp_path), doubled, np.arange(2), {}, device=device)
     assert len(CALLS) == 3  # one GPU is as good as another
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
     for device in ("cpu", "cuda"):
-        Store(tmp_path).cached(doubled, np.arange(2), {}, device=device)
+        cached(Store(tmp_path), doubled, np.arange(2), {}, device=device)
     assert len(CALLS) == 4
 
 
 def test_the_version_of_a_package_is_in_the_key(tmp_path, monkeypatch):
-    Store(tmp_path).cached(doubled, np.arange(2), {})
+    cached(Store(tmp_path), doubled, np.arange(2), {})
     versions = keys.version_of
     monkeypatch.setattr(keys, "version_of", lambda module: "0.0" if module == "torch" else versions(module))
-    Store(tmp_path).cached(doubled, np.arange(2), {})
+    cached(Store(tmp_path), doubled, np.arange(2), {})
     assert len(CALLS) == 2
     made_from = keys.record(decision.fgsm, (), "cpu")
     assert made_from["packages"]["torch"] == "0.0" and "torchvision" not in made_from["packages"]
@@ -111,7 +117,7 @@ def test_weights_are_read_once_where_they_do_not_change(monkeypatch):
     network, seen = tiny_network(), []
     real = keys.digest
     monkeypatch.setattr(keys, "digest", lambda *parts: seen.append(len(parts)) or real(*parts))
-    with keys.unchanged():
+    with keys.read_once():
         records = [keys.record(decision.fgsm, (network,), "cpu") for _ in range(3)]
     whole = len([*network.parameters(), *network.buffers()]) * 2
     assert seen.count(whole) == 1 and records[0] == records[2]
@@ -130,7 +136,7 @@ def test_a_tensor_is_read_once_where_it_does_not_change_and_its_parts_are_told_a
     def arrays():
         return len([parts for parts in seen if isinstance(parts[0], np.ndarray)])
 
-    with keys.unchanged():
+    with keys.read_once():
         parts = [images[:2], images[2:], images[:2].mT, images[0], images[:2].view(torch.int32)]
         first = given(*parts)
         assert len(set(first)) == 5 == arrays()
@@ -155,8 +161,8 @@ def test_what_has_no_file_is_computed_each_time_and_said_once(tmp_path, capsys):
 
     store = Store(tmp_path)
     for _ in range(2):
-        store.cached(inside, np.arange(3), cell="Mine on VGG-16")
-        store.cached(doubled, np.arange(2), {"function": lambda: 0})
+        cached(store, inside, np.arange(3), cell="Mine on VGG-16")
+        cached(store, doubled, np.arange(2), {"function": lambda: 0})
     assert len(CALLS) == 4 and not list(tmp_path.rglob("*.bin"))
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and lines[0].startswith("store: Mine on VGG-16 is not stored: ")
@@ -164,18 +170,18 @@ def test_what_has_no_file_is_computed_each_time_and_said_once(tmp_path, capsys):
 
 
 def test_an_argument_that_says_nothing_is_not_stored(tmp_path, capsys):
-    Store(tmp_path).cached(doubled, np.arange(2), {"what": object()})
+    cached(Store(tmp_path), doubled, np.arange(2), {"what": object()})
     assert not list(tmp_path.rglob("*.bin")) and "a object says nothing" in capsys.readouterr().err
 
 
 def test_a_corrupt_entry_is_reported_and_computed_again(tmp_path, capsys):
     store = Store(tmp_path)
-    store.cached(doubled, np.arange(100), {})
+    cached(store, doubled, np.arange(100), {})
     (entry,) = tmp_path.rglob("*.bin")
     content = bytearray(entry.read_bytes())
     content[-1] ^= 1
     entry.write_bytes(content)
-    assert np.array_equal(store.cached(doubled, np.arange(100), {})["a"], 2 * np.arange(100))
+    assert np.array_equal(cached(store, doubled, np.arange(100), {})["a"], 2 * np.arange(100))
     assert len(CALLS) == 2 and "corrupt" in capsys.readouterr().err
 
 
@@ -183,12 +189,12 @@ def test_a_truncated_entry_is_not_read(tmp_path):
     Store(tmp_path).write({}, "", {"a": np.arange(100)})
     (path,) = tmp_path.rglob("*.bin")
     path.write_bytes(path.read_bytes()[:10])
-    assert read(path) is None
+    assert read_entry(path) is None
 
 
 def test_a_failed_computation_leaves_nothing(tmp_path):
     with pytest.raises(RuntimeError):
-        Store(tmp_path).cached(doubled, np.arange(2), {"fails": 1})
+        cached(Store(tmp_path), doubled, np.arange(2), {"fails": 1})
     assert not list(tmp_path.rglob("*.*"))
 
 
@@ -196,7 +202,7 @@ def test_why_names_the_part_of_the_key_that_differs(tmp_path):
     store = Store(tmp_path)
     for number, (eps, cell) in enumerate([(8, "SSP on A"), (8, "SSP on B"), (16, "SSP on A")]):
         array = np.arange(2) if cell == "SSP on A" else np.arange(3)
-        store.cached(doubled, array, {"eps": eps}, cell=cell)
+        cached(store, doubled, array, {"eps": eps}, cell=cell)
         for path in tmp_path.rglob("*.bin"):  # the file system's clock may be coarse
             if path.stat().st_mtime > 1000:
                 os.utime(path, (number, number))
@@ -227,26 +233,26 @@ def test_the_store_lies_where_worktrees_and_temporary_experiments_find_it(tmp_pa
 def test_a_killed_write_leaves_no_entry(tmp_path):
     # The process dies in the middle of writing, after the temporary file was opened.
     script = (
-        "import os, sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import doubled\n"
+        "import os, sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import cached, doubled\n"
         "s.os.fsync = lambda handle: os._exit(9)\n"
-        "s.Store(pathlib.Path(sys.argv[1])).cached(doubled, np.arange(10), {})\n"
+        "cached(s.Store(pathlib.Path(sys.argv[1])), doubled, np.arange(10), {})\n"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=os.environ | {"PYTHONPATH": os.getcwd()})
     assert done.returncode == 9
-    Store(tmp_path).cached(doubled, np.arange(10), {})
+    cached(Store(tmp_path), doubled, np.arange(10), {})
     assert len(CALLS) == 1
 
 
 def test_two_checkouts_write_into_one_store_at_once(tmp_path):
     """The same entries at the same time, each of its own: all are whole, and both see the same."""
     script = (
-        "import sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import doubled\n"
-        "for k in range(60):\n    s.Store(pathlib.Path(sys.argv[1])).cached(doubled, np.full(999, k % 20), {})"
+        "import sys, pathlib, numpy as np, lib.store as s\nfrom tests.test_store import cached, doubled\n"
+        "for k in range(60):\n    cached(s.Store(pathlib.Path(sys.argv[1])), doubled, np.full(999, k % 20), {})"
     )
     command, environment = [sys.executable, "-c", script, str(tmp_path)], os.environ | {"PYTHONPATH": os.getcwd()}
     both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     assert [(process.communicate()[1], process.returncode) for process in both] == [("", 0), ("", 0)]
-    values = sorted(read(path)["a"][0] for path in tmp_path.rglob("*.bin"))
+    values = sorted(read_entry(path)["a"][0] for path in tmp_path.rglob("*.bin"))
     assert values == list(range(0, 40, 2)) and not list(tmp_path.rglob("*.part"))
 
 
@@ -266,7 +272,7 @@ def test_a_claim_lives_as_long_as_its_process_computes_and_may_be_gone(tmp_path,
                 path.touch()
                 yield place
 
-    assert list(store.together({path: []}, Slow(), "1/1")) == [path]
+    assert list(store.run_shared({path: []}, Slow(), "1/1")) == [path]
 
 
 @pytest.mark.parametrize("length", [2**40, 2**63])
@@ -439,7 +445,7 @@ def test_an_edit_while_a_run_goes_on_does_not_pass_as_what_ran(package):
 
 def test_results_of_code_that_has_changed_are_stale_and_pruned(tmp_path, monkeypatch):
     store = Store(tmp_path)
-    store.cached(doubled, np.arange(3), {})
+    cached(store, doubled, np.arange(3), {})
     assert store.stale() == []
     old = keys.record(doubled, (np.arange(4), {}), "cpu")
     store.write(old | {"packages": {"numpy": "0.1"}}, "", {"a": np.arange(1)})

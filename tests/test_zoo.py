@@ -189,10 +189,10 @@ def test_downloaded_file_must_have_the_hash_in_its_name(places, monkeypatch, ser
         known = SimpleNamespace(__members__={"IMAGENET1K_V1": SimpleNamespace(url=f"{server.url}/{name}")})
         monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name, known=known: known)
         if digits == good:
-            assert zoo.fetch("S", settings(S=SQUEEZENET)).read_bytes() == content
+            assert zoo.weights_file("S", settings(S=SQUEEZENET)).read_bytes() == content
         else:
             with pytest.raises(FileNotFoundError, match=r"S: no weights .* the download failed \(.*its SHA-256 is "):
-                zoo.fetch("S", settings(S=SQUEEZENET))
+                zoo.weights_file("S", settings(S=SQUEEZENET))
             assert not target.exists()
 
 
@@ -332,7 +332,7 @@ def test_a_purifier_without_a_file_is_the_pipelines(places):
 
 def test_feature_denoising_is_converted_normalised_and_loaded_strictly(places, monkeypatch):
     build = functools.partial(ResNetDenoise, blocks=(1, 1, 1, 1), width=4)
-    monkeypatch.setitem(resnet152.RELEASED, "resnet152_denoise", build)
+    monkeypatch.setitem(resnet152.TENSORPACK, "resnet152_denoise", build)
     spec = {"role": "victim", "family": "resnet_denoise", "architecture": "resnet152_denoise", "classes": 5}
     spec |= {"mean": (0.5,) * 3, "std": (0.5,) * 3, "weights": "R.npz", "resize": 32}
     network = build(5).eval()
@@ -377,9 +377,9 @@ def test_a_device_that_means_nothing_is_refused_with_the_settings(device, tmp_pa
 
 def test_an_untrained_network_has_the_weights_of_its_seed_and_leaves_the_random_numbers_alone(tmp_path):
     scale, before = settings(vgg=VGG), torch.get_rng_state()
-    first, again, other = (zoo.untrained("vgg", scale, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (zoo.load("vgg", scale, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     assert torch.equal(torch.get_rng_state(), before)
     with pytest.raises(ValueError, match="networks of family yolox_onnx come with their weights, so none is untrained"):
-        zoo.untrained("net", settings(net={"role": "victim", "task": "detection", "family": "yolox_onnx"}))
+        zoo.load("net", settings(net={"role": "victim", "task": "detection", "family": "yolox_onnx"}), seed=0)

@@ -30,7 +30,7 @@ from lib.data.world import (
     SIDE,
     TILES,
     VERSION,
-    load,
+    load_scenes,
     read_index,
     read_sheet,
 )
@@ -408,8 +408,8 @@ def _boxed(tile: np.ndarray, boxes: np.ndarray) -> Image.Image:
 
 
 def contact_sheet(root: Path, path: Path) -> None:
-    """One training scene per class in every style, with boxes and masks, as a picture. Errors as `load`."""
-    worlds = {style: load("train", style, root=root) for style in STYLES}
+    """One training scene per class in every style, with boxes and masks, as a picture. Errors as `load_scenes`."""
+    worlds = {style: load_scenes("train", style, root=root) for style in STYLES}
     natural = worlds["natural"]
     objects, classes = _palette([0], 4), _palette([210, 150, 90], len(CLASSES))
     sheet = Image.new("RGB", (LEFT + CELL * len(CLASSES), TOP + CELL * len(ROWS_SHOWN)), "white")

@@ -16,7 +16,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from lib.report.claims import summary
+from lib.report.findings import summary
 from lib.settings import ROOT
 from lib.store import folder
 from lib.verify import again

@@ -6,15 +6,12 @@ victim, so that an attack runs them in inference mode and leaves them as found.
 """
 
 import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from lib.checks import checked_network, of_shape
+from lib.checks import Defense, checked_network, of_shape
 from lib.memory import recomputed
-
-Defense = Callable[[Tensor], Tensor]
 
 
 class Adaptive(nn.Module):
@@ -25,10 +22,9 @@ class Adaptive(nn.Module):
     is evaluated with the dynamic one.
 
     Several draws: EOT (Athalye et al. 2018), for the dynamic `nrp` with several seeds, not the defender's.  losses: the
-    other reading of an expectation, the mean of the draws' losses instead of the loss of their mean logits: with a
-    gradient the result is every draw's logits `[D,B,K]`, as `decision.by_draw` takes them.  bpda: the
-    gradient of the victim at defense(x), as if the defense were the identity (Athalye et al. 2018), for defenses that
-    pass no gradient; what of x lies outside [0,1], as the first iterate of PGD does, reaches the defense clipped.
+    mean of the draws' losses instead of the loss of their mean logits: with a gradient the result is every draw's
+    logits `[D,B,K]`, as `decision.by_draw` takes them.  bpda: the gradient of the victim at defense(x), as if the
+    defense were the identity (Athalye et al. 2018), for defenses that pass no gradient; they get x clipped to [0,1].
     Neither is an experiment of the paper.
 
     ValueError without a defense, and, unless bpda, where one passes no gradient, as the transforms of Appendix E.
@@ -41,7 +37,10 @@ class Adaptive(nn.Module):
         checked_network(victim)
         self.victim, self.defenses, self.bpda, self.losses = victim, defenses, bpda, losses
         # Nothing is copied; two draws of one purifier hold the same network. What a closure hides is not found.
-        parts = [part for defense in defenses for part in (defense, *bound_in(defense))]
+        parts = list(defenses)
+        for defense in defenses:
+            if isinstance(defense, functools.partial):
+                parts += [defense.func, *defense.args, *defense.keywords.values()]
         self.inner = nn.ModuleList(dict.fromkeys(part for part in parts if isinstance(part, nn.Module)))
         # An attack that saves the mode, calls eval() and restores the mode must restore the victim's own.
         self.training = victim.training
@@ -58,26 +57,20 @@ class Adaptive(nn.Module):
         return self.victim(self.defended(defense, x))
 
     def defended(self, defense: Defense, x: Tensor) -> Tensor:
+        name = name_of(defense)
         if self.bpda:
             with torch.no_grad():
-                result = of_shape(defense(x.clamp(0, 1)), x, name_of(defense)).to(x)
+                result = of_shape(defense(x.clamp(0, 1)), x, name).to(x)
             return result + (x - x.detach())  # adds nothing but the gradient
-        result = of_shape(defense(x.clone()), x, name_of(defense))
+        result = of_shape(defense(x.clone()), x, name)
         if torch.is_grad_enabled() and x.requires_grad and not result.requires_grad:
-            raise ValueError(f"the defense {name_of(defense)} passes no gradient; attack it with BPDA")
+            raise ValueError(f"the defense {name} passes no gradient; attack it with BPDA")
         return result
 
     def extra_repr(self) -> str:
         """Stored results are keyed by it."""
-        return ", ".join(
-            [f"bpda={self.bpda}, losses={self.losses}", *(f"defense={name_of(defense)}" for defense in self.defenses)]
-        )
-
-
-def bound_in(function: object) -> tuple:
-    """What a `functools.partial` calls, and with what."""
-    partial = isinstance(function, functools.partial)
-    return (function.func, *function.args, *function.keywords.values()) if partial else ()
+        defenses = [f"defense={name_of(defense)}" for defense in self.defenses]
+        return ", ".join([f"bpda={self.bpda}", f"losses={self.losses}", *defenses])
 
 
 def name_of(part: object) -> str:

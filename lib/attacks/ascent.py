@@ -1,7 +1,7 @@
 """The one loop of the paper: ascend an objective inside an L-infinity ball by sign steps.
 
 An attack chooses the objective (what to maximise, per image), the schedule (start, step, steps) and the gradient rule
-(plain, momentum, translation-smoothed). See decision.py and features.py for the declarations.
+(plain, momentum, translation-smoothed).
 """
 
 import warnings
@@ -34,9 +34,8 @@ def ascend(
     rule: gradient -> direction (default the gradient itself); may keep state, so give each call a new one.
     snapshots: numbers of steps at which to record; the result is then `[len(snapshots),B,3,H,W]` from one run.
 
-    Raises what `checked_images` raises, ValueError for steps below 1, snapshots that do not ascend within 1..steps or
-    an objective without a gradient, and FloatingPointError for a gradient that is not finite. Warns of images whose
-    gradient is zero at the first step.
+    Errors as of `checked_images`; ValueError for steps below 1, snapshots that do not ascend within 1..steps or no
+    gradient, FloatingPointError for one that is not finite. Warns of images whose first gradient is zero.
     """
     x = checked_images(x, eps, step=step)
     numbers(1, whole=True, steps=steps)

@@ -6,10 +6,10 @@ Defaults are the supplement's Appendix F. In all of them
   (what the released MI-FGSM and TI code uses);
 - eps, step, alpha: in [0,1] units, a number or one per image `[B,1,1,1]`;
 - ids, seed: the images' identifiers, which key their random draws together with the seed;
-- snapshots: see `lib.attacks.ascent.ascend`, which also lists the errors.
+- snapshots, the result and errors: see `lib.attacks.ascent.ascend`.
 
-The result is `[B,3,H,W]`, rounded to 8 bits, within eps. The released Inception attacks add 0.4 times the cross-entropy
-of the auxiliary head; timm's and torchvision's networks have none at inference, so it is left out.
+The released Inception attacks add 0.4 times the cross-entropy of the auxiliary head, which timm's and torchvision's
+networks do not have at inference.
 """
 
 import functools
@@ -21,20 +21,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib import linf
-from lib.attacks.ascent import EPS, STEP, ascend, draws, momentum, uniform_start
+from lib.attacks.ascent import EPS, STEP, ascend, draws, gradient, momentum, uniform_start
 from lib.attacks.diversity import diverse, translation_kernel
 from lib.checks import checked_images, checked_labels, checked_logits, evaluating, numbers
+from lib.units import LEVELS, unit
 
-Network = Callable[[Tensor], Tensor]
+TWO = unit(2)
+
 Surrogate = nn.Module | Sequence[nn.Module]
 Labels = Tensor | None
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits [B,K], labels [B] -> [B]
 
 
 def sign_noise(x: Tensor, *, ids: Sequence, seed=0, eps=EPS) -> Tensor:
     """The baseline that every attack must beat: x plus or minus eps, the sign of every pixel drawn at random."""
     x = checked_images(x, eps)
     noise = draws(x, ids, seed, "noise").normal(*x.shape[1:]).to(x)
-    return linf.quantise(linf.project(x + eps * noise.sign(), x, eps), x, eps)
+    return linf.quantise(x + eps * noise.sign(), x, eps)
 
 
 def fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=None) -> Tensor:
@@ -43,12 +46,12 @@ def fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, eps=EPS, step=None) -> T
 
 
 def r_fgsm(surrogate: Surrogate, x: Tensor, y: Labels, *, ids: Sequence, seed=0, eps=EPS, alpha=None) -> Tensor:
-    """FGSM after a random step: alpha in a random direction, then eps - alpha along the gradient.
+    """FGSM after a random step: alpha in a random direction, the sign of normal noise (ensemble-adv-training,
+    simple_eval.py:52-62), then eps - alpha along the gradient.
 
-    alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps. The direction is the
-    sign of normal noise: ensemble-adv-training, simple_eval.py:52-62.
+    alpha: default eps / 3, the supplement's 16/3 (Appendix F); ValueError where it exceeds eps.
     """
-    x = checked_images(x, eps, members(surrogate), **({} if alpha is None else {"alpha": alpha}))
+    x = checked_images(x, eps, members(surrogate), alpha=0.0 if alpha is None else alpha)
     alpha = eps / 3 if alpha is None else alpha
     if bool((torch.as_tensor(eps - alpha, device=x.device) < 0).any()):
         raise ValueError(f"alpha {alpha} exceeds the budget {eps}: the gradient step would go backwards")
@@ -86,11 +89,11 @@ def dim(
     edge=3.0,
     snapshots=None,
 ) -> Tensor:
-    """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018).
+    """Diverse-input MI-FGSM (supplement, Appendix F: probability 0.7; Xie et al. 2018). Each network of an ensemble
+    sees its own random resize. DI-2-FGSM itself is probability=0.5, decay=0.
 
-    kernel: DIM-TI, with 15: the gradient is first smoothed by the `kernel` x `kernel` Gaussian (Dong et al. 2019; see
-    diversity.py, also for edge).  Each network of an ensemble sees its own random resize. DI-2-FGSM's own defaults
-    differ (probability 0.5, no momentum): pass probability=0.5, decay=0.
+    kernel: DIM-TI, with 15: the gradient is first smoothed by the Gaussian `translation_kernel(kernel, edge)` (Dong et
+    al. 2019).
     """
     networks = members(surrogate)
     x = checked_images(x, eps, networks, step=step)
@@ -121,7 +124,7 @@ def pgd(
     loss: of LOSSES.  target: classes `[B]`, or one of TARGETS: a random wrong class of each image (Table 1; supplement,
     Appendix B.1), the wrong class that is least or most likely ("runner-up") on the clean image.
     Defaults as Feature Denoising evaluates (adv_model.py: step max(1, 16/steps), start uniform in the ball and not
-    clipped to [0,1] before the first step). NRP's released script instead takes step=2/255, start="clean".
+    clipped to [0,1]). NRP's released script instead takes step=2/255, start="clean" (`bypass_nrp`).
     """
     x = checked_images(x, eps, members(surrogate), step=step)
     if start not in ("uniform", "clean"):
@@ -137,42 +140,60 @@ def pgd(
     return _ascend_loss(surrogate, x, y if target is None else target, sign=1 if target is None else -1, **schedule)
 
 
+@torch.inference_mode(False)
+def bypass_nrp(surrogate: Surrogate, x: Tensor, *, ids: Sequence, seed=0, eps=EPS, step=TWO, steps=10) -> Tensor:
+    """The authors' targeted PGD on the victim behind NRP (Muzammal-Naseer/NRP, bypass_nrp.py), mistakes included: a row
+    of the protocol (notebooks/h_protocol.ipynb), so that what the script does is told from what is meant, see `pgd`.
+
+    Targets are uniform over all classes but the first: the script means to leave out the true one. The result is
+    truncated to 8 bits, not rounded, so it may leave the budget by a level: k / 255 * 255 is below k for some levels k.
+    """
+    networks = members(surrogate)
+    x = checked_images(x, eps, networks, step=step)
+    numbers(1, whole=True, steps=steps)
+    logits, x_adv, classes = mean_logits(networks), x, clean_logits(networks, x[:1]).shape[-1]
+    target = draws(x, ids, seed, "bypass_nrp").integers(1, classes).to(x.device)
+    with evaluating(*networks):
+        for _ in range(steps):
+            grad = gradient(lambda images: cross_entropy(logits(images), target), x_adv)
+            x_adv = linf.project(x_adv - step * grad.sign(), x, eps)
+    return (LEVELS * x_adv).floor() / LEVELS
+
+
 def wrong_classes(surrogate: Surrogate, x: Tensor, y: Labels, which: str, *, ids: Sequence, seed=0) -> Tensor:
     """The targets `[B]` of these names, TARGETS; ValueError for another name, and without the true labels."""
     if which not in TARGETS:
         raise ValueError(f"target must be classes or one of {', '.join(TARGETS)}, got '{which}'")
     if y is None:
         raise ValueError("targeted PGD needs the true labels, to draw wrong ones")
-    networks = members(surrogate)
-    with torch.no_grad(), evaluating(*networks):
-        logits = mean_logits(networks)(x)
+    logits = clean_logits(members(surrogate), x)
     y = checked_labels(y, len(x), logits.shape[1]).to(x.device)
     if which == "random":
         return random_targets(y, logits.shape[1], ids=ids, seed=seed)
-    own = F.one_hot(y, logits.shape[1]).bool()
-    return logits.masked_fill(own, math.inf).argmin(1) if which == "least likely" else _without(logits, y).argmax(1)
+    return without(logits, y, math.inf).argmin(1) if which == "least likely" else without(logits, y).argmax(1)
 
 
 def margin(logits: Tensor, y: Tensor) -> Tensor:
     """The highest other logit less that of y, `[B]` (Carlini and Wagner 2017, without their constant)."""
-    return _without(logits, y).amax(1) - logits.gather(1, y[:, None]).flatten()
+    return without(logits, y).amax(1) - logits.gather(1, y[:, None]).flatten()
 
 
 def dlr(logits: Tensor, y: Tensor) -> Tensor:
-    """The margin divided by the distance from the first to the third logit: not changed by the logits' scale or shift
-    (difference of logits ratio; Croce and Hein 2020). Three classes or more."""
+    """The margin divided by the distance from the first to the third logit, which no scale or shift of the logits
+    changes (difference of logits ratio; Croce and Hein 2020)."""
     numbers(3, whole=True, **{"classes of the loss dlr": logits.shape[1]})
     first, _, third = logits.topk(3, dim=1).values.unbind(1)
     return margin(logits, y) / (first - third + 1e-12)
 
 
-def _without(logits: Tensor, y: Tensor) -> Tensor:
-    """The logits with that of y out of the running."""
-    return logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), -math.inf)
+def without(logits: Tensor, y: Tensor, instead: float = -math.inf) -> Tensor:
+    """The logits with another value in place of that of y."""
+    return logits.masked_fill(F.one_hot(y, logits.shape[1]).bool(), instead)
 
 
+cross_entropy = functools.partial(F.cross_entropy, reduction="none")
 TARGETS = ("random", "least likely", "runner-up")
-LOSSES = {"cross-entropy": functools.partial(F.cross_entropy, reduction="none"), "margin": margin, "dlr": dlr}
+LOSSES = {"cross-entropy": cross_entropy, "margin": margin, "dlr": dlr}
 
 
 def random_targets(y: Tensor, classes: int, *, ids: Sequence, seed=0) -> Tensor:
@@ -191,42 +212,38 @@ def members(surrogate: Surrogate) -> list[nn.Module]:
     return list(found)
 
 
-def mean_logits(networks: Sequence[Network]) -> Network:
+def mean_logits(networks: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
     """The unweighted mean of the networks' logits (Dong et al. 2018, ensemble in logits)."""
     # Of a copy: networks that normalise their input in place would change the adversaries.
     return lambda x: torch.stack([checked_logits(network(x.clone()), len(x)) for network in networks]).mean(0)
 
 
+def clean_logits(networks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """`mean_logits` in inference mode, without a gradient."""
+    with evaluating(*networks), torch.no_grad():
+        return mean_logits(networks)(x)
+
+
 @torch.inference_mode(False)
 def _ascend_loss(
-    surrogate: Surrogate,
-    x: Tensor,
-    y: Labels,
-    *,
-    sign=1,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-    views: Sequence[Network] | None = None,
-    **schedule,
+    surrogate: Surrogate, x: Tensor, y: Labels, *, sign=1, loss: Loss = cross_entropy, views: Sequence = (), **schedule
 ) -> Tensor:
-    """Ascend `sign` times the loss of y (default: the cross-entropy); views: the networks as the loss sees them."""
-    networks, loss = members(surrogate), loss or LOSSES["cross-entropy"]
+    """Ascend `sign` times the loss of y; views: the networks as the loss sees them."""
+    networks = members(surrogate)
     x, labels = checked_images(x, schedule["eps"], networks, step=schedule["step"]), None
     logits = mean_logits(views or networks)
 
     def objective(x_adv: Tensor) -> Tensor:
         nonlocal labels
         found = logits(x_adv)
-        if labels is None:
-            labels = checked_labels(y, len(x), found.shape[-1]).to(x.device)
+        labels = checked_labels(y, len(x), found.shape[-1]).to(x.device) if labels is None else labels
         return sign * by_draw(loss, found, labels)
 
+    y = clean_logits(networks, x).argmax(1) if y is None else y
     with evaluating(*networks):
-        if y is None:
-            with torch.no_grad():
-                y = mean_logits(networks)(x).argmax(1)
         return ascend(objective, x, **schedule)
 
 
-def by_draw(loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, y: Tensor) -> Tensor:
+def by_draw(loss: Loss, logits: Tensor, y: Tensor) -> Tensor:
     """The loss `[B]` of logits `[B,K]`; of those of several draws of a defense, `[D,B,K]`, the mean over the draws."""
     return torch.stack([loss(draw, y) for draw in logits]).mean(0) if logits.ndim == 3 else loss(logits, y)

@@ -18,9 +18,8 @@ def resize_and_pad(x: Tensor, streams: Streams, chosen: Tensor | None = None) ->
     bool `[B]`, those to return (default all).
 
     Size uniform over the whole numbers from H to RATIO*H - 1, offset uniform over what is left; the result stays
-    enlarged, as in the released code (Translation-Invariant-Attacks and DI-2-FGSM, attack_iter.py, `input_diversity`).
-    One draw per image; the released code draws once per batch, which would make results depend on the batch.
-    ValueError for images too small to be enlarged by a pixel.
+    enlarged (Translation-Invariant-Attacks and DI-2-FGSM, attack_iter.py, `input_diversity`; there one draw for the
+    whole batch, on which results would depend). ValueError for images too small to be enlarged by a pixel.
     """
     height, width = x.shape[-2:]
     tall, wide = round(height * RATIO), round(width * RATIO)
@@ -38,12 +37,10 @@ def resize_and_pad(x: Tensor, streams: Streams, chosen: Tensor | None = None) ->
 def placed(x: Tensor, drawn: Tensor, tall: int, wide: int) -> Tensor:
     """Each image enlarged to its size and put at its place, `[B,C,tall,wide]`; drawn: `[B,4]`, the height, width, top
     and left of each."""
-    height, width = x.shape[-2:]
     images = []
     for image, (new_height, new_width, top, left) in zip(x, drawn.tolist(), strict=True):
-        rows, columns = (
-            torch.arange(n, device="cpu") * size // n for n, size in ((new_height, height), (new_width, width))
-        )
+        rows = torch.arange(new_height, device="cpu") * x.shape[-2] // new_height
+        columns = torch.arange(new_width, device="cpu") * x.shape[-1] // new_width
         around = (left, wide - new_width - left, top, tall - new_height - top)
         images.append(F.pad(image.index_select(2, columns).index_select(1, rows), around, value=FILL))
     return torch.stack(images) if images else x.new_empty(0, x.shape[1], tall, wide)

@@ -33,10 +33,9 @@ def ssp(
     """Self-supervised perturbation: as far as possible from the clean image in a network's features; no labels.
 
     extractor: images `[B,3,H,W]` in [0,1] -> features `[B,...]`, usually `Tap(network, layer)`; the paper's is VGG-16's
-    conv3-3 after its ReLU (supplement, Appendix F; ssp.py:50).  x, ids, seed, eps, step: as in `decision.py`.
-    start: "noise", a standard normal image that meets x only in the first projection, as the released ssp.py:80 does;
-    or "perturbed", x plus uniform noise within eps, as its README describes.
-    snapshots, the result and errors: see `ascend`.
+    conv3-3 after its ReLU (supplement, Appendix F; ssp.py:50).  start: "noise", a standard normal image that meets x
+    only in the first projection, as the released ssp.py:80 does; or "perturbed", x plus uniform noise within eps, as
+    its README describes.  All else: as in `decision.py`.
     """
     x = checked_images(x, eps, [extractor], step=step)
     if start not in ("noise", "perturbed"):
@@ -50,9 +49,7 @@ def ssp(
 
 
 def feature_distance(extractor: nn.Module, x: Tensor) -> Objective:
-    """Mean squared distance of the features to those of x, per image; x's features are computed once.
-
-    TypeError in one line for an extractor that gives no tensor, ValueError for one that is not `[B,...]`."""
+    """Mean squared distance of the features to those of x, per image; x's features are computed once."""
     with torch.no_grad():
         clean = extractor(x.clone())
     if not isinstance(clean, Tensor):
@@ -85,8 +82,7 @@ def fff(
     lr, start, halving and layers: fast-feature-fool, train.py and misc/losses.py, which ends early where a fooling rate
     on images stops rising; 10,000 iterations: supplement, Appendix F.
 
-    ValueError or TypeError in one line for options that mean nothing, and as of `checked_images` and `tapped_modules`;
-    FloatingPointError where the perturbation does not stay finite. Warns where the first gradient is zero.
+    Errors as of `ascend` and `tapped_modules`.
     """
     network = plain(network)
     if not hasattr(network, "mean"):
@@ -109,19 +105,15 @@ def fff(
             # Halving is for going on: a perturbation halved last would use half of its budget.
             if iteration % halve_every == 0 and iteration < iterations:
                 levels.data.div_(2)
-    if not torch.isfinite(levels).all():
-        raise FloatingPointError("the perturbation of FFF is not finite; check the network and its layers")
     budget = math.floor(eps * LEVELS + 1e-3)
-    return levels.detach().round().clamp(-budget, budget) / LEVELS
+    return finite(levels.detach(), "the perturbation of FFF").round().clamp(-budget, budget) / LEVELS
 
 
 def add_perturbation(x: Tensor, perturbation: Tensor, eps: float) -> Tensor:
-    """The universal perturbation `[1,3,H,W]` added to images `[B,3,H,W]`, projected and rounded to 8 bits.
-
-    ValueError when the sizes differ: a perturbation is trained for one image size.
-    """
+    """The universal perturbation `[1,3,H,W]` added to images `[B,3,H,W]` of the same size, projected and rounded to 8
+    bits."""
     x = checked_images(x, eps)
     shape_checked(finite(perturbation, "the perturbation"))
     if len(perturbation) != 1 or perturbation.shape[1:] != x.shape[1:]:
         raise ValueError(f"a perturbation of {list(perturbation.shape)} does not fit images {list(x.shape[1:])}")
-    return linf.quantise(linf.project(x + perturbation.to(x), x, eps), x, eps)
+    return linf.quantise(x + perturbation.to(x), x, eps)

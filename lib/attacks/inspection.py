@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lib.attacks.ascent import gradient
 from lib.attacks.decision import wrong_classes
+from lib.attacks.shards import made
 from lib.checks import evaluating
 from lib.rng import generator
 from lib.units import unit_images
@@ -28,8 +29,7 @@ def gradient_facts(seen: Seen, images: Tensor, y: Tensor, *, device: str) -> dic
     """Of the cross-entropy of y `[B]` on 8-bit images `[B,3,H,W]`, a number per image `[B]`:
 
     difference: relative error of the gradient in float64 along its own sign, against a central finite difference.
-    float32, bfloat16: cosine of the gradients in these types with that one.  zeros: share of pixels whose gradient is 0
-    in float32.
+    float32, bfloat16: cosine of these gradients with that one.  zeros: share of pixels with gradient 0 in float32.
     """
     network, y = made(seen), y.to(device)
     exact, x = copy.deepcopy(network).double(), unit_images(images, device)
@@ -37,19 +37,20 @@ def gradient_facts(seen: Seen, images: Tensor, y: Tensor, *, device: str) -> dic
     noise = torch.rand(x.shape[1:], generator=generator("gradient facts")).to(x)
     x = x.clamp(2 * AWAY, 1 - 2 * AWAY) + AWAY * (2 * noise - 1)
     with evaluating(network, exact):
-        of = {
-            "float64": gradient(loss_of(exact, y), x.double()),
-            "float32": gradient(loss_of(network, y), x).double(),
-        }
+        float64 = gradient(loss_of(exact, y), x.double())
+        float32 = gradient(loss_of(network, y), x).double()
         with torch.autocast(x.device.type, torch.bfloat16):
-            of["bfloat16"] = gradient(loss_of(network, y), x).double()
-        way = of["float64"].sign()
+            bfloat16 = gradient(loss_of(network, y), x).double()
+        way = float64.sign()
         with torch.no_grad():
             ahead, behind = (loss_of(exact, y)(x.double() + side * DISTANCE * way) for side in (1, -1))
-    slope, measured = (of["float64"] * way).flatten(1).sum(1), (ahead - behind) / (2 * DISTANCE)
-    found = {"difference": (slope - measured).abs() / measured.abs().clamp_min(1e-12)}
-    found |= {name: cosine(of[name], of["float64"]) for name in ("float32", "bfloat16")}
-    found["zeros"] = (of["float32"] == 0).double().flatten(1).mean(1)
+    slope, measured = (float64 * way).flatten(1).sum(1), (ahead - behind) / (2 * DISTANCE)
+    found = {
+        "difference": (slope - measured).abs() / measured.abs().clamp_min(1e-12),
+        "float32": F.cosine_similarity(float32.flatten(1), float64.flatten(1)),
+        "bfloat16": F.cosine_similarity(bfloat16.flatten(1), float64.flatten(1)),
+        "zeros": (float32 == 0).double().flatten(1).mean(1),
+    }
     return {name: values.cpu().numpy() for name, values in found.items()}
 
 
@@ -57,9 +58,8 @@ def confidences(seen: Seen, images: Tensor, y: Tensor, *, device: str) -> dict[s
     """confidence: the probability of y `[B]` on 8-bit images `[B,3,H,W]` as an attacker sees the network, `[B]`."""
     network = made(seen)
     with evaluating(network), torch.no_grad():
-        return {
-            "confidence": (-loss_of(network, y.to(device))(unit_images(images, device))).exp().float().cpu().numpy()
-        }
+        loss = loss_of(network, y.to(device))(unit_images(images, device))
+    return {"confidence": (-loss).exp().float().cpu().numpy()}
 
 
 def aims(seen: Seen, images: Tensor, y: Tensor, which: str, ids: Sequence, seed: int, *, device: str) -> dict:
@@ -75,16 +75,6 @@ def traits_of(defense: Callable, other: Callable, image: Tensor, *, device: str)
     return {"traits": np.array([result.requires_grad, not torch.equal(result, other(x))])}
 
 
-def made(seen: Seen) -> nn.Module:
-    """The network."""
-    return seen() if isinstance(seen, functools.partial) else seen
-
-
 def loss_of(network: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
     """The cross-entropy of y, `[B]`, as a function of images."""
     return lambda x: F.cross_entropy(network(x), y, reduction="none")
-
-
-def cosine(a: Tensor, b: Tensor) -> Tensor:
-    """The cosine between the gradients of each image, `[B]`."""
-    return F.cosine_similarity(a.flatten(1), b.flatten(1))

@@ -8,7 +8,7 @@ from torch import Tensor
 from lib import linf
 from lib.attacks.ascent import warn_of_zero
 from lib.attacks.decision import Surrogate, members
-from lib.checks import checked_images, checked_labels, evaluating, unchanged
+from lib.checks import checked_images, checked_labels, evaluating, of_shape, unchanged_networks
 from lib.own import HALF_LEVEL, file_of
 from lib.units import LEVELS
 
@@ -17,22 +17,17 @@ from lib.units import LEVELS
 def own_attack(function: Callable, network: Surrogate, x: Tensor, y: Tensor, *, eps: float, **options) -> Tensor:
     """What the function of a user's file makes of the images `[B,3,H,W]`: rounded to 8 bits, within `eps`.
 
-    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. The networks are as found
-    afterwards. ValueError in one line for a result of another shape (with snapshots: one more dimension), that is not
-    finite, or further than half a level outside eps; and for a function that changes a network (hooks, mode,
-    parameters, buffers). Warns of images that it leaves unchanged.
+    options: its own, budgets and steps in [0,1] units, and ids and seed if it names them. ValueError in one line for a
+    result of another shape (with snapshots: one more dimension), that is not finite, or further than half a level
+    outside eps, and for a function that changes a network. Warns of images that it leaves unchanged.
     """
     networks, file = members(network), file_of(function)
     amounts = {name: options[name] for name in ("step", "alpha") if name in options}
     x, y = checked_images(x, eps, networks, **amounts), checked_labels(y, len(x)).to(x.device)
-    watched = unchanged(file, *networks, weights=True)
-    with evaluating(*networks), watched, torch.enable_grad():
+    with evaluating(*networks), unchanged_networks(file, *networks, weights=True), torch.enable_grad():
         result = function(network, x.clone(), y.clone(), eps=eps, **options)
     snapshots = options.get("snapshots")
-    shape = [len(snapshots), *x.shape] if snapshots else list(x.shape)
-    found = list(result.shape) if isinstance(result, Tensor) else type(result).__name__
-    if found != shape:
-        raise ValueError(f"{file}: the attack must return images of shape {shape}, got {found}")
+    result = of_shape(result, x.expand(len(snapshots), *x.shape) if snapshots else x, f"{file}: the attack")
     result = result.detach().to(x)
     if not torch.isfinite(result).all():
         raise ValueError(f"{file}: the attack returns values that are not finite")

@@ -11,26 +11,21 @@ from typing import Literal, NamedTuple
 
 from lib.attacks import decision, features, generators, search, transport
 from lib.attacks.own import own_attack
-from lib.own import check_options, choices, load
+from lib.own import check_options, choices, function_in
 from lib.settings import OwnAttack
 
 GIVEN = ("ids", "seed")  # by the experiment, to a custom attack that names them
 
 
 class Attack(NamedTuple):
-    """How an experiment calls an attack.
-
-    run: the function.  section: its parameters in params.yaml, under `attacks`.  on: what its first argument is (the
-    surrogate's logits, its features at a tap, its responses at many taps, a generator's proposals, or nothing).
-    coupled: attacks the images in batches of its parameter `batch`, which their ids determine.  transfers: is tried on
-    other victims too; one that queries its victim is not.
-    """
+    """How an experiment calls an attack."""
 
     run: Callable
-    section: str
+    section: str  # with its parameters in params.yaml, under `attacks`
+    # Its first argument: the surrogate's logits, its features at a tap, its responses at many taps, ...
     on: Literal["logits", "features", "responses", "generator", "nothing"] = "logits"
-    coupled: bool = False
-    transfers: bool = True
+    coupled: bool = False  # attacks the images in batches of its parameter `batch`, which their ids determine
+    transfers: bool = True  # is tried on other victims too; one that queries its victim is not
 
     @property
     def parameters(self) -> set[str]:
@@ -61,16 +56,15 @@ ATTACKS: dict[str, Attack] = {
 
 
 def attacks(custom: dict[str, OwnAttack]) -> dict[str, Attack]:
-    """ATTACKS, and after them the user's, by their names in params.yaml's `own_attacks`.
-
-    ValueError in one line for a name that is taken, and for an option that the function has not, or needs; errors of
-    the file as of `lib.own.load`.
-    """
+    """ATTACKS, and after them the user's, by their names in params.yaml's `own_attacks`. ValueError for a name that is
+    taken; errors as of `custom_attack` and `lib.own.function_in`."""
     taken = ["none", *ATTACKS]
     for name in custom:
         if name in taken:
             raise ValueError(f"own_attacks: the name '{name}' is taken; the others are {', '.join(taken)}")
-    return ATTACKS | {name: custom_attack(name, load(spec.file, "attack"), spec) for name, spec in custom.items()}
+    return ATTACKS | {
+        name: custom_attack(name, function_in(spec.file, "attack"), spec) for name, spec in custom.items()
+    }
 
 
 def attack_named(name: str, custom: dict[str, OwnAttack]) -> Attack:

@@ -13,6 +13,11 @@ from lib.precision import stated
 from lib.units import to_bytes, unit_images
 
 
+def made(network: nn.Module | functools.partial) -> nn.Module:
+    """The network, which a partial such as `partial(Adaptive, victim, defense)` makes first."""
+    return network() if isinstance(network, functools.partial) else network
+
+
 def attack_shard(
     attack: Callable[..., Tensor],
     networks: Sequence[nn.Module | functools.partial],
@@ -25,13 +30,12 @@ def attack_shard(
 ) -> dict[str, np.ndarray]:
     """The adversaries of one shard: images, uint8 `[S,B,3,H,W]`, for S snapshots (1 without).
 
-    networks: none, one, or an ensemble; a `functools.partial` makes one, such as `partial(Adaptive, victim, defense)`.
-    images: uint8, B of `[3,H,W]`.  given: of y `[B]`, ids and seed, those that the attack names.  options: budgets and
-    steps in [0,1].  coupled: the images are attacked together, whatever memory that takes; others a part at a time
-    where memory is short.
+    networks: none, one, or an ensemble, as `made` takes them.  images: uint8, B of `[3,H,W]`.  given: of y `[B]`, ids
+    and seed, those that the attack names.  options: budgets and steps in [0,1].  coupled: the images are attacked
+    together, whatever memory that takes; others a part at a time where memory is short.
     """
-    made = [network() if isinstance(network, functools.partial) else network for network in networks]
-    first = [made[0] if len(made) == 1 else made] if made else []
+    victims = [made(network) for network in networks]
+    first = [victims[0] if len(victims) == 1 else victims] if victims else []
 
     def attacked(places: Sequence[int]) -> np.ndarray:
         part = {name: [value[k] for k in places] if name == "ids" else value for name, value in given.items()}
@@ -41,10 +45,9 @@ def attack_shard(
         return to_bytes(result if options.get("snapshots") else result[None]).numpy()
 
     places = range(len(images))
-    with stated(device, tf32=any(isinstance(network, Tf32) for network in made)):
-        if coupled:
-            return {"images": attacked(places)}
-        return {"images": np.concatenate(halved(attacked, places, len(images), attack, *made), 1)}
+    with stated(device, tf32=any(isinstance(network, Tf32) for network in victims)):
+        parts = [attacked(places)] if coupled else halved(attacked, places, len(images), attack, *victims)
+    return {"images": np.concatenate(parts, 1)}
 
 
 def universal_perturbation(

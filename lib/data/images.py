@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +16,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from lib.settings import ROOT, Missing
-
-T = TypeVar("T")
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 LARGEST = 1_000_000_000  # pixels: 3 GB in memory, 12 GB as floats
@@ -64,33 +63,36 @@ def find_folder(source: str) -> Path:
 
 
 def load_neurips2017(root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None) -> ImageSet:
-    """The first `count` images (default: all) of `root`/images.csv, in its order, as `side` x `side` pixels.
+    """The first `count` images (default: all) of `root`/images.csv, or of those in `ids`, as `side` x `side` pixels.
 
-    ids: of these images instead, in this order.
-    The CSV's `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
+    `TrueLabel` is TF-Slim's, 1-based (0 = background): 1 is subtracted. Files are images/ID.png or ID.webp.
     """
-    table = read_table(root / "images.csv", ("ImageId", "TrueLabel"), count, ids, first=1)
-    pairs = [[root / "images" / f"{name}{suffix}" for suffix in (".png", ".webp")] for name, _ in table]
-    return _image_set(table, [png if png.is_file() or not webp.is_file() else webp for png, webp in pairs], side)
+    table = read_neurips2017(root / "images.csv", count=count, ids=ids)
+    return _image_set(table, [or_webp(root / "images" / f"{name}.png") for name, _ in table], side)
 
 
 def load_imagenet_val(
     root: Path, side: int, count: int | None = None, ids: Collection[str] | None = None, upright: bool = False
 ) -> ImageSet:
-    """The first `count` images (default: all) of `root`/labels.csv, sorted by file name, as `side` x `side` pixels.
+    """The first `count` images (default: all) of `root`/labels.csv by file name, or of those in `ids`, `side` x `side`.
 
-    ids: of these images instead, in this order.
     `label` is 0-based, in torchvision's order of the classes. Files are images/FILE. Of an image that is not square the
     middle is taken, as torchvision evaluates ImageNet (shorter side to 256, centre 224); a small square was cut before.
     upright: see `read_image`.
     """
-    table = read_table(root / "labels.csv", ("file", "label"), count, ids, in_order=True)
+    table = read_imagenet_val(root / "labels.csv", count=count, ids=ids)
     return _image_set(table, [root / "images" / file for file, _ in table], side, crop=True, upright=upright)
 
 
+def or_webp(path: Path) -> Path:
+    """The file, or if only that is there the one of its name in the other format without loss."""
+    webp = path.with_suffix(".webp")
+    return webp if webp.is_file() and not path.is_file() else path
+
+
 def image_files(folder: Path, below: bool = False) -> list[Path]:
-    """The images of a folder, and of those `below` it, by path; none whose name begins with a dot, as macOS leaves
-    beside each. FileNotFoundError for a missing folder, ValueError for one without images."""
+    """The images of a folder, and of those `below` it, by path, without macOS's hidden files beside them.
+    FileNotFoundError for a missing folder, ValueError for one without images."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: {'a file; name its' if folder.exists() else 'no such'} folder")
     entries = folder.rglob("*") if below else folder.iterdir()
@@ -103,8 +105,8 @@ def image_files(folder: Path, below: bool = False) -> list[Path]:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """Pillow's image of a file, only its header read yet. FileNotFoundError, PermissionError or ValueError in one line,
-    naming the file, if it is missing, may not be read, is no image or cannot be decoded."""
+    """Pillow's image of a file, only its header read yet. FileNotFoundError, PermissionError or ValueError in one line
+    that names a file which is missing, may not be read, is no image or cannot be decoded."""
     try:
         with path.open("rb") as content:
             with any_size():
@@ -143,8 +145,8 @@ def kind_of(path: Path) -> str:
         head = file.read(64)
     if not head:
         return "is an empty file"
-    found = next((f"is {words}, no image" for mark, words in MARKS if mark in head.lower()), "")
-    return found or "corrupt image (no format that is known); is the file complete?"
+    unknown = "corrupt image (no format that is known); is the file complete?"
+    return next((f"is {words}, no image" for mark, words in MARKS if mark in head.lower()), unknown)
 
 
 def before_crop(side: int) -> int:
@@ -154,8 +156,7 @@ def before_crop(side: int) -> int:
 
 def middle(image: Image.Image, side: int) -> Image.Image:
     """The shorter side to 8/7 `side` (256 for 224), then the centre `side` x `side`; as torchvision's transforms."""
-    shorter = before_crop(side)
-    width, height = (int(shorter * length / min(image.size)) for length in image.size)
+    width, height = (int(before_crop(side) * length / min(image.size)) for length in image.size)
     left, top = round((width - side) / 2), round((height - side) / 2)
     return image.resize((width, height), Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
@@ -164,9 +165,9 @@ def read_image(path: Path, side: int | None = None, crop: bool = False, upright:
     """One image as uint8 `[3,H,W]`, RGB; squashed to `side` x `side` (Pillow, bilinear) if it has another size.
 
     Of more than 8 bits the nearest 8-bit value, what is transparent on white, of an animation the first picture.  crop:
-    take the `middle` of an image that is not square instead, of a published one also if it is square and larger than
-    what that is cut from.  upright: turned as its camera says (EXIF); not so in the
-    published data sets, whose numbers come from files read as they are.  Errors as of `open_image`.
+    the `middle` of an image that is not square, of a published one also if it is square and larger than what that is
+    cut from.  upright: turned as its camera says (EXIF); not so in the published data sets, whose numbers come from
+    files read as they are.  Errors as of `open_image`.
     """
     with open_image(path) as file:
         image = as_rgb(ImageOps.exif_transpose(file) if upright else file)
@@ -193,10 +194,11 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def remarks(path: Path) -> list[str]:
     """What an image file holds that `read_image` leaves out, in words. Errors as of `open_image`."""
     with open_image(path) as file:
-        alpha = file.convert("RGBA").getchannel("A").getextrema()[0] < 255 if file.has_transparency_data else False
+        transparent = file.has_transparency_data and file.convert("RGBA").getchannel("A").getextrema()[0] < 255
+        pictures = getattr(file, "n_frames", 1)
         found = {
-            "transparent, laid on white": alpha,
-            f"animated, the first of {getattr(file, 'n_frames', 1)} pictures": getattr(file, "n_frames", 1) > 1,
+            "transparent, laid on white": transparent,
+            f"animated, the first of {pictures} pictures": pictures > 1,
             "16 bits, rounded to 8": file.mode.startswith("I") or ";16" in str(file.tile),
         }
     return [words for words, true in found.items() if true]
@@ -220,14 +222,11 @@ def read_table(
     first: int = 0,
     in_order: bool = False,
 ) -> list[tuple[str, int]]:
-    """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns.
-
-    ids: of these rows only, in this order.  first: the file's lowest label.
-    """
+    """The names (by name if `in_order`) and 0-based labels in the first `count` rows of a CSV file with these columns,
+    or of the rows of `ids`.  first: the file's lowest label."""
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; companion data says how to get a set, docs/own_data.md what yours needs"
-        )
+        how = "companion data says how to get a set, docs/own_data.md what yours needs"
+        raise FileNotFoundError(f"{path}: no such file; {how}")
     try:
         reader = csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines())  # spreadsheets begin with a mark
     except UnicodeDecodeError:
@@ -238,28 +237,35 @@ def read_table(
     rows = [tuple(row[column] for column in columns) for row in reader]
     if in_order:
         rows.sort(key=lambda row: row[0])
-    rows = select(rows, lambda row: Path(row[0]).stem, ids, path)
-    if count is not None and count > len(rows):
-        raise ValueError(f"{path.parent.name}: {count} images asked for, but {path} lists {len(rows)}")
+    rows = select(rows, lambda row: row[0], ids, count, path)
     return [(name, _label(text, name, first)) for name, text in rows[:count]]
 
 
-def select(entries: list[T], name: Callable[[T], str], ids: Collection[str] | None, path: Path) -> list[T]:
-    """The entries of these names in this order (default: all). ValueError for a name that the file `path` lacks."""
-    if ids is None:
-        return entries
-    known = {name(entry): entry for entry in entries}
-    if missing := [each for each in ids if each not in known]:
-        more = f"{len(missing)} of the {len(ids)} images that the scale takes are missing"
-        raise ValueError(f"{path} has no image '{missing[0]}' ({more}); run: companion fetch SCALE")
-    return [known[each] for each in ids]
+def select(
+    entries: list, file: Callable[[Any], str], ids: Collection[str] | None, count: int | None, path: Path
+) -> list:
+    """The entries whose image files have these names, in this order (default: all). ValueError for a name that the list
+    in the file `path` lacks, and where there are fewer than `count`."""
+    if ids is not None:
+        known = {Path(file(entry)).stem: entry for entry in entries}
+        if missing := [name for name in ids if name not in known]:
+            more = f"{len(missing)} of the {len(ids)} images that the scale takes are missing"
+            raise ValueError(f"{path} has no image '{missing[0]}' ({more}); run: companion fetch SCALE")
+        entries = [known[name] for name in ids]
+    if count is not None and count > len(entries):
+        raise ValueError(f"{count} images asked for, but {path} lists {len(entries)}")
+    return entries
+
+
+read_neurips2017 = partial(read_table, columns=("ImageId", "TrueLabel"), first=1)
+read_imagenet_val = partial(read_table, columns=("file", "label"), in_order=True)
 
 
 def _label(text: str | None, image: str, first: int) -> int:
     try:
-        label = int(text or "") - first
+        label = int(text or "")
     except ValueError:
         raise ValueError(f"{image}: label '{text}' is no whole number") from None
-    if not 0 <= label < 1000:
+    if not first <= label < first + 1000:
         raise ValueError(f"{image}: label {text} is outside {first} to {first + 999}")
-    return label
+    return label - first

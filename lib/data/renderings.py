@@ -1,11 +1,11 @@
 """Comics and paintings made from photographs: stand-ins for two source domains of CDA (Naseer et al. 2019).
 
 The real collections, Kaggle's comic-books-classification and painter-by-numbers, need an account there (see `companion
-data`). A rendering has something of their look, flat colours within ink lines or strokes that follow the forms, but the
-subjects, the composition and the light stay the photograph's, and one hand stands for the hundreds of a collection.
+data`). A rendering has their flat colours within ink lines, or strokes that follow the forms, but the photograph's
+subjects, composition and light, and one hand in place of hundreds.
 
-Pixels only: no weights, no random numbers, the same bytes on every call. Lines and strokes have widths in pixels,
-chosen by eye for photographs with sides of 250 to 650.
+No weights, no random numbers: the same bytes on every call. Widths of lines and strokes are in pixels, chosen by eye
+for photographs with sides of 250 to 650.
 """
 
 import math
@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 from torchvision.transforms.functional import to_pil_image
 
+from lib.checks import checked_bytes
 from lib.units import to_bytes, unit_images
 
-SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
+LEAST_SIDE = 32  # of the smallest picture: below, a line is as wide as what it bounds
 
 
 def comic(image: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ def comic(image: Tensor) -> Tensor:
     x = _floats(image)
     x = along(x, tangents(x), 4)
     directions = tangents(x)
-    colour = flat(along(x, directions, 2))
+    colour = flat_colours(along(x, directions, 2))
     return to_bytes((colour * (1 - ink(x, directions))).clamp(0, 1)).contiguous()
 
 
@@ -57,8 +58,8 @@ RENDERINGS: dict[str, Callable[[Tensor], Tensor]] = {"comic": comic, "painting":
 def tangents(x: Tensor, sigma: float = 2) -> Tensor:
     """Unit vectors (x, y), `[2,H,W]`, along the edges of `x` `[3,H,W]`; their sign means nothing.
 
-    The lesser eigenvector of the structure tensor, summed over the channels (Di Zenzo 1986: edges between colours of
-    one brightness count too), whose window has the standard deviation `sigma`.
+    The lesser eigenvector of the structure tensor in windows of the standard deviation `sigma`, summed over the
+    channels (Di Zenzo 1986: edges between colours of one brightness count too).
     """
     from skimage.feature import structure_tensor  # here: no other training needs it
 
@@ -111,7 +112,7 @@ def ink(x: Tensor, directions: Tensor) -> Tensor:
     return ((line - 0.012) / 0.012).clamp(0, 1).mul(3).round() / 3
 
 
-def flat(x: Tensor) -> Tensor:
+def flat_colours(x: Tensor) -> Tensor:
     """`x` `[3,H,W]` in at most 20 somewhat stronger colours, without specks; `[3,H,W]`."""
     picture = _vivid(x, 1.4)
     # On few pixels: Pillow's k-means is slow.
@@ -123,11 +124,8 @@ def flat(x: Tensor) -> Tensor:
 
 
 def _floats(image: Tensor) -> Tensor:
-    if not isinstance(image, Tensor) or image.dtype != torch.uint8:
-        found = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"an image is a uint8 tensor, not {found}")
-    if image.ndim != 3 or len(image) != 3 or min(image.shape[1:]) < SIDE:
-        raise ValueError(f"an image has the shape [3,H,W], H and W at least {SIDE}, not {list(image.shape)}")
+    if min(checked_bytes(image, count=False).shape[1:]) < LEAST_SIDE:
+        raise ValueError(f"H and W of an image must be at least {LEAST_SIDE}, got {list(image.shape)}")
     return unit_images(image.contiguous())
 
 

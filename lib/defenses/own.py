@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lib.checks import checked_images, of_shape, unchanged
+from lib.checks import checked_images, of_shape, unchanged_networks
 from lib.own import HALF_LEVEL, file_of, stateless
 
 SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on average
@@ -14,15 +14,14 @@ SAME = 0.1 / 255  # of [0,1]: what a batch's rounding may change an image by, on
 def own_defense(function: Callable, x: Tensor, **options) -> Tensor:
     """What the function of an own file makes of images `[B,3,H,W]`: the same shape, float32 (float64 stays), in [0,1].
 
-    A gradient passes through if it does in the file. ValueError or TypeError in one line for images that are none, a
-    result of another shape or further than half a level outside [0,1]; and for a function that changes its input in
-    place, a network among its options, or names of its file, or that gives an image alone (the first one, unless a
-    gradient is asked for) another result than in its batch before: a state, or random numbers of its own.
+    A gradient passes through if it does in the file. ValueError in one line for a result of another shape or further
+    than half a level outside [0,1], and for a function that changes its input, a network among its options or names of
+    its file, or that gives the first image alone (unless a gradient is asked for) another result than in its batch.
     """
     amounts = {name: options[name] for name in ("eps", "noise") if name in options}
     checked_images(x, clipped=False, **amounts)
     file, given = file_of(function), x.clone()
-    with unchanged(file, *options.values(), weights=True), stateless(function):
+    with unchanged_networks(file, *options.values(), weights=True), stateless(function):
         try:
             result = function(given, **options)
         except RuntimeError as error:

@@ -1,8 +1,7 @@
 """Transforms as defenses (supplement, Appendix E): JPEG compression, total-variation minimisation, median filtering.
 
-All take images `[B,3,H,W]`, float, in [0,1], on any device, and return the same shape, float32, in [0,1], on the same
-device. Every image is treated alone: the result does not depend on the batch. No gradient passes through.
-ValueError or TypeError in one line as of `lib.checks.checked_images`, and ValueError for options that mean nothing.
+All take images `[B,3,H,W]`, float, in [0,1], on any device, and give the same shape in float32. Every image is treated
+alone. No gradient passes through. Errors as of `lib.checks.checked_images`, and for options that mean nothing.
 """
 
 import itertools
@@ -32,20 +31,18 @@ def jpeg(x: Tensor, *, quality: int = 75) -> Tensor:
     if quality not in range(1, 101) or isinstance(quality, float):  # 1.0 may mean 100 %
         raise ValueError(f"JPEG quality must be a whole number from 1 to 100, got {quality}")
     if max(x.shape[-2:]) > JPEG_SIDE:
-        size = f"{x.shape[-2]}x{x.shape[-1]}"
-        raise ValueError(f"a side of a JPEG image has at most {JPEG_SIDE} pixels, got {size}")
+        raise ValueError(f"a side of a JPEG image has at most {JPEG_SIDE} pixels, got {x.shape[-2]}x{x.shape[-1]}")
     files = encode_jpeg(list(to_bytes(x)), int(quality))
     return unit_images(torch.stack(decode_jpeg(files, ImageReadMode.RGB)), x.device)
 
 
 def tvm(x: Tensor, *, weight: float = 30.0, max_iterations: int = 100, tolerance: float = 1e-3) -> Tensor:
-    """Total-variation minimisation by split Bregman (supplement, Appendix E: weights 30 and 10).
+    """Total-variation minimisation by split Bregman (supplement, Appendix E: weights 30 and 10), see bregman.py.
 
     weight: as in `skimage.restoration.denoise_tv_bregman`: the smaller, the smoother.
     max_iterations, tolerance: scikit-image's defaults; a plane stops when its sweep changes it by less, RMSE in [0,1]
     (scikit-image of the paper's time stopped all three together, which changes the result a little).
-    Every colour plane is denoised alone; scikit-image's own `channel_axis` starts each from the result of the one
-    before. ValueError for images less than two pixels high or wide. See bregman.py for how.
+    Every colour plane is denoised alone; scikit-image's `channel_axis` starts each from the result of the one before.
     """
     x = checked_images(x).float().contiguous()
     numbers(0, tolerance=tolerance)
@@ -90,18 +87,12 @@ def elementwise_median(values: Sequence[Tensor]) -> Tensor:
     """
     half = len(values) // 2 + 2
     pool, others = list(values[:half]), list(values[half:])
-
-    def order(i: int, j: int) -> None:
-        pool[i], pool[j] = torch.minimum(pool[i], pool[j]), torch.maximum(pool[i], pool[j])
-
     while len(pool) > 1:
-        last = len(pool) - 1
-        for i in range(len(pool) // 2):
-            order(i, last - i)
-        for i in range(1, last // 2 + 1):
-            order(0, i)
-        for i in range(len(pool) // 2, last):
-            order(i, last)
+        last, middle = len(pool) - 1, len(pool) // 2
+        pairs = [(i, last - i) for i in range(middle)]
+        pairs += [(0, i) for i in range(1, last // 2 + 1)] + [(i, last) for i in range(middle, last)]
+        for i, j in pairs:
+            pool[i], pool[j] = torch.minimum(pool[i], pool[j]), torch.maximum(pool[i], pool[j])
         pool = pool[1:-1] + others[:1]
         others = others[1:]
     return pool[0]

@@ -37,10 +37,8 @@ HELD = 8  # networks in the memory of a worker
 
 
 class Job(NamedTuple):
-    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled.
-
-    made_from: its record (`lib.keys`), which must hold where it is computed.
-    """
+    """`function(*arguments, device=..., **how)`, whose result `done` is given; all of it can be pickled.  made_from:
+    its record (`lib.keys`), which must hold where it is computed."""
 
     function: Callable
     arguments: tuple
@@ -54,14 +52,13 @@ class Job(NamedTuple):
             with keys.in_force(self.made_from), one_thread(device):
                 return self.function(*self.arguments, device=device, **self.how)
         except Exception:
-            _networks.clear()  # custom code may have changed those that this worker holds
+            _held.clear()  # custom code may have changed those that this worker holds
             raise
 
 
 @contextlib.contextmanager
 def one_thread(device: str) -> Iterator[None]:
-    """Within it PyTorch computes with one thread on a CPU and its own defaults, and float32 is float32
-    (`lib.precision`)."""
+    """Within it PyTorch computes with one thread on a CPU, its own defaults, and float32 as it is (`lib.precision`)."""
     threads = torch.get_num_threads()
     if device == "cpu":
         torch.set_num_threads(1)
@@ -73,10 +70,7 @@ def one_thread(device: str) -> Iterator[None]:
 
 
 class Engine:
-    """Runs jobs on devices, a worker each; with one device in this process.
-
-    devices: such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"].
-    """
+    """Runs jobs on devices, such as ["cpu", "cpu"] or ["cuda:0", "cuda:1"], a worker each; with one in this process."""
 
     def __init__(self, devices: Sequence[str] = ("cpu",)):
         self.devices = list(devices)
@@ -113,7 +107,7 @@ class Engine:
             for device in self.devices:
                 devices.put(device)
             self.pool = ProcessPoolExecutor(len(self.devices), context, _begin, (devices,))
-        files = keys.executed()
+        files = keys.own_files()
         waiting, running = iter(list(left.items())), {}
         while True:
             for place, piece in itertools.islice(waiting, 2 * len(self.devices) - len(running)):
@@ -127,9 +121,7 @@ class Engine:
 
     def group(self, function: Callable[[str], Any], count: int) -> Any:
         """`function(device)` in so many processes at once, which share the work (`in_group`); what the first one gives.
-
-        After one was killed all begin again.
-        """
+        After one was killed all begin again."""
         device = self.devices[0]
         if device.startswith("cuda") and count > torch.cuda.device_count():
             raise ValueError(f"{count} workers need as many GPUs; there are {torch.cuda.device_count()}")
@@ -172,7 +164,7 @@ def _killed(count: int) -> ChildProcessError:
 
 @functools.cache
 def engine_of(kind: str, device: str, workers: int) -> Engine:
-    """The engine of this process: "local", a worker per core, or the one GPU (with "cuda", all of them); or "ray"."""
+    """The engine of this process. kind: "local", a worker per core, or the one GPU (with "cuda", all); or "ray"."""
     if kind == "ray":
         from lib.engine.cluster import RayEngine
 
@@ -202,7 +194,7 @@ class _Pickler(pickle.Pickler):
 
 
 _device = "cpu"  # of this worker
-_networks: dict[str, nn.Module] = {}  # that it has read, the last HELD
+_held: dict[str, nn.Module] = {}  # the networks that it has read, the last HELD
 
 
 def _begin(devices: multiprocessing.Queue) -> None:
@@ -233,16 +225,16 @@ def unpacked(
     """The jobs of a parcel, at a worker; content: opens a network that it does not hold yet, by its name."""
 
     def network(name: str) -> nn.Module:
-        found = _networks.pop(name, None)
+        found = _held.pop(name, None)
         if found is None:
             with content(name) as file:
                 found = torch.load(file, map_location=device, weights_only=False)
-        _networks[name] = found
-        while len(_networks) > HELD:
-            del _networks[next(iter(_networks))]
+        _held[name] = found
+        while len(_held) > HELD:
+            del _held[next(iter(_held))]
         return found
 
-    keys.execute_all(files)
+    keys.import_files(files)
     unpickler = pickle.Unpickler(io.BytesIO(parcel))
     unpickler.persistent_load = network
     return unpickler.load()
@@ -256,10 +248,8 @@ def _grouped(rank: int, count: int, folder: str, device: str, function: Callable
 
 
 def in_group(rank: int, count: int, address: str, device: str, function: Callable[[str], Any]) -> Any:
-    """`function(device)` as one of `count` processes that can exchange tensors (torch.distributed).
-
-    address: where they meet.  On one machine with several GPUs ("cuda:0") the process takes that of its rank.
-    """
+    """`function(device)` as one of `count` processes that meet at an address and can exchange tensors
+    (torch.distributed). On one machine with several GPUs ("cuda:0") the process takes that of its rank."""
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     if device.startswith("cuda"):
         device = f"cuda:{rank}" if ":" in device else "cuda:0"
@@ -284,16 +274,17 @@ def in_order(
     ValueError where some need one another.
     """
     needed = {name: [one for one in needs[name] if one in jobs] for name in jobs}
+    order, running = graphlib.TopologicalSorter(needed), {}
     try:
-        in_turn = [*graphlib.TopologicalSorter(needed).static_order()]
+        order.prepare()
     except graphlib.CycleError as error:
         raise ValueError(f"these wait for one another: {' -> '.join(error.args[1])}; take one of them out") from None
     if workers == 1 and not submit:
-        for name in in_turn:
-            yield name, jobs[name]()
+        while order.is_active():
+            for name in order.get_ready():
+                yield name, jobs[name]()
+                order.done(name)
         return
-    order, running = graphlib.TopologicalSorter(needed), {}
-    order.prepare()
     with contextlib.ExitStack() as stack:
         if not submit:
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _end_with_parent)

@@ -52,10 +52,8 @@ class Worker:
 
 
 class RayEngine(Engine):
-    """Runs jobs as `Engine` does, on the GPUs of a Ray cluster or, where the device is a CPU, on its cores.
-
-    cores: how many a cluster has that begins on this machine.  ValueError in one line without Ray, cluster or GPU.
-    """
+    """`Engine` on the GPUs of a Ray cluster or, where the device is a CPU, on its cores.  cores: of a cluster that
+    begins here. ValueError in one line without Ray, cluster or GPU."""
 
     def __init__(self, device: str, cores: int):
         if not ray.is_initialized():
@@ -65,7 +63,8 @@ class RayEngine(Engine):
             try:  # what a worker prints would end up in the notebook that asks
                 ray.init(address or "local", log_to_driver=False, logging_level="error", **new)
             except Exception as error:  # of many kinds
-                raise ValueError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {_line(error)}") from None
+                why = textwrap.shorten(str(error), 300)
+                raise ValueError(f"no Ray cluster at RAY_ADDRESS={address or ''}: {why}") from None
         kind = "GPU" if device.startswith("cuda") else "CPU"
         there = int(ray.cluster_resources().get(kind, 0))
         if not there:
@@ -82,7 +81,7 @@ class RayEngine(Engine):
         self.actors = self.actors or [self._actor() for _ in self.devices]
         running = {actor.ready.remote(): (actor, None) for actor in self.actors}
         waiting, idle, left = [*range(len(pieces))], [], len(pieces)
-        lost, files = Counter(), keys.executed()
+        lost, files = Counter(), keys.own_files()
         while left:
             (ended, *_), _ = ray.wait([*running])
             actor, place = running.pop(ended)
@@ -175,17 +174,13 @@ def _result(task: Any) -> Any:
 def _gone(actors: Sequence) -> RayError | None:
     """The error of an actor that is lost."""
     tasks = [actor.ready.remote() for actor in actors]
-    for task in ray.wait(tasks, num_returns=len(tasks), timeout=5)[0]:
-        try:
-            ray.get(task)
-        except RayError as error:
-            return error
+    try:
+        ray.get(ray.wait(tasks, num_returns=len(tasks), timeout=5)[0])
+    except RayError as error:
+        return error
     return None
 
 
 def _lost(error: Exception) -> ChildProcessError:
-    return ChildProcessError(f"workers were lost again and again, the last one so: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    return textwrap.shorten(str(error), 300)
+    why = textwrap.shorten(str(error), 300)
+    return ChildProcessError(f"workers were lost again and again, the last one so: {why}")

@@ -6,6 +6,7 @@ Every shard of images is stored as soon as it is done, so a killed run continues
 import dataclasses
 import functools
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -84,11 +85,10 @@ def adversaries(
 
     attack: a name of `lib.attacks.registry.ATTACKS` or of params.yaml's `own_attacks`; an `Attack` that is not there,
     which takes the overrides and PGD's budget; or a function like a custom attack's (docs/own_attack.md), which is
-    computed anew each time where it stands in a notebook's cell.  surrogate: a
-    network of the scale, or several for an ensemble.  tap: the layer of a feature attack, if not the one that the scale
-    names.  through: the defense that the attack knows of (attacks on logits only).  overrides: parameters of
-    params.yaml to change for this run, in its units (eps=8). ValueError for an unknown attack, network, tap or
-    parameter.
+    computed anew each time where it stands in a notebook's cell.  surrogate: a network of the scale, or several for an
+    ensemble.  tap: the layer of a feature attack, if not the one that the scale names.  through: the defense that the
+    attack knows of (attacks on logits only).  overrides: parameters of params.yaml to change, in its units (eps=8).
+    ValueError for an unknown attack, network, tap or parameter.
     """
     recipe, values = _recipe(study, attack, overrides)
     attack = attack if isinstance(attack, str) else getattr(attack, "run", attack).__name__
@@ -138,10 +138,8 @@ def all_attacks(
 
 
 def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **overrides: object) -> float:
-    """The attack alone on the study's first `count` images, the faster of two runs.
-
-    overrides: as of `adversaries`. Nothing is taken from the store, nor kept there (`lib.timings` records seconds).
-    """
+    """The attack alone on the study's first `count` images, the faster of two runs; nothing is taken from the store,
+    nor kept there.  overrides: as of `adversaries`."""
     few = study.first(count)
     recipe, values = _recipe(few, attack, overrides)
     shards = _shards(few, attack, recipe, values, _target(few, recipe.on, [surrogate]))
@@ -155,21 +153,16 @@ def seconds_per_image(study: Study, attack: str, surrogate: str, count: int, **o
 
 def seconds_behind(study: Study, defense: str, count: int) -> float:
     """A defense alone on the study's first `count` images, seconds per image, the faster of two runs."""
-    front, images = study.defense(defense), unit_images(study.images.images[:count], study.device)
+    function, images = study.defense(defense), unit_images(study.images.images[:count], study.device)
     with torch.inference_mode():
-        return _seconds(study, lambda: front(images).cpu()) / count
+        return _seconds(study, lambda: function(images).cpu()) / count
 
 
 def _seconds(study: Study, run: Callable[[], object]) -> float:
     """The faster of two runs, of which the first one also warms up. run: ends with its images on the CPU, so that a
     GPU has finished too."""
-    times = []
-    for _ in range(2):
-        begun = time.perf_counter()
-        with one_thread(study.device):
-            run()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+    with one_thread(study.device):
+        return min(timeit.repeat(run, timer=time.perf_counter, repeat=2, number=1))
 
 
 def _recipe(study: Study, attack: str | Callable[..., Tensor], overrides: dict) -> tuple[Attack, dict]:
@@ -206,10 +199,8 @@ def _target(
 
 
 def seen_through(study: Study, names: Sequence[str], through: Through | None) -> list[nn.Module | functools.partial]:
-    """Networks as an attacker sees them who knows of a defense, or of none: what makes each.
-
-    ValueError for a mode or a defense that is none.
-    """
+    """Networks as an attacker sees them who knows of a defense, or of none: what makes each. ValueError for a mode or a
+    defense that is none."""
     networks = [study.network(name) for name in names]
     if through is None:
         return networks
@@ -227,9 +218,7 @@ def seen_through(study: Study, names: Sequence[str], through: Through | None) ->
 
 def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list) -> list[tuple[list[int], tuple]]:
     """The parts of a cell that are stored by themselves: the images of each, and the arguments of `attack_shard`.
-
-    ValueError where the attack couples images and these differ in size.
-    """
+    ValueError where the attack couples images and these differ in size."""
     data, options = study.images, in_unit(values, OF_ATTACKS)
     if recipe.coupled and not isinstance(data.images, Tensor):
         raise ValueError(f"{name} couples the images of a batch, and these are no images of one size")
@@ -247,12 +236,10 @@ def _shards(study: Study, name: str, recipe: Attack, values: dict, target: list)
 
 def _per_image(study: Study, shards: Sequence[tuple[list[int], tuple]], name: str, coupled: bool) -> list[Images]:
     """The images of an attack that makes a perturbation per image, per snapshot."""
-    made, images = [], study.images.images
-    cells = [f"{name}, from image {study.images.ids[group[0]]}" for group, _ in shards]
-    how = {"coupled": coupled}
-    calls = [[Call(attack_shard, asked, cell, how)] for (_, asked), cell in zip(shards, cells, strict=True)]
+    ids, how, made = study.images.ids, {"coupled": coupled}, []
+    calls = [[Call(attack_shard, given, f"{name}, from image {ids[group[0]]}", how)] for group, given in shards]
     for (group, _), (found,) in zip(shards, study.cached_all(calls, name), strict=True):
-        made = made or [_like(images) for _ in found["images"]]
+        made = made or [_like(study.images.images) for _ in found["images"]]
         for snapshot, shard in zip(made, torch.from_numpy(found["images"]), strict=True):
             for place, image in zip(group, shard, strict=True):
                 snapshot[place].copy_(image)
@@ -271,8 +258,8 @@ def _with_universal(study: Study, name: str, recipe: Attack, values: dict, netwo
         raise ValueError(f"{name} makes one perturbation for all images, and these differ in size")
     taps = [zoo.layer(network, study.scale, tap) for tap in study.scale.networks[network].activations]
     asked = (recipe.run, study.network(network), taps, list(images.shape[1:]), options | {"seed": study.params.seed})
-    perturbation = study.cached(universal_perturbation, *asked, cell=f"{name} on {network}")["perturbation"]
-    made, perturbation = torch.empty_like(images), torch.from_numpy(perturbation)
+    found = study.cached([Call(universal_perturbation, asked, f"{name} on {network}")])
+    made, perturbation = torch.empty_like(images), torch.from_numpy(found["perturbation"])
     for part in study.shards():
         made[part] = to_bytes(add_perturbation(unit_images(images[part]), perturbation, options["eps"]))
     return made

@@ -8,10 +8,9 @@ import pandas as pd
 
 from lib import zoo
 from lib.checks import checked_labels
-from lib.defenses import Defense
-from lib.defenses.batches import Memo
+from lib.defenses import Defense, Memo
 from lib.experiment.cells import Adversaries
-from lib.experiment.study import NONE, Images, Study, called
+from lib.experiment.study import NONE, Images, Study, joined, label_of
 from lib.frames import KEYS, Contributions, Frame
 from lib.store import Arrays, Call
 from lib.tasks.confusion import confusions
@@ -25,25 +24,16 @@ def predictions(
     study: Study, victim: str, images: Images, defense: str | Defense = NONE, **changed: object
 ) -> Predictions:
     """What the victim predicts on 8-bit images with a defense: a `Prediction`; the class of every pixel, uint8
-    `[N,H,W]`; or `Detections` per image.
-
-    changed: options of the defense that differ from params.yaml's, such as the seed of a random one.
-    """
-    calls = [[call] for call in _calls(study, victim, images, defense, study.defense(defense, **changed))]
-    shards = [found for (found,) in study.cached_all(calls, victim)]
-    return TASKS[study.scale.networks[victim].task][1](joined(shards))
+    `[N,H,W]`; or `Detections` per image.  changed: options of the defense other than params.yaml's, such as a seed."""
+    calls = _calls(study, victim, images, defense, study.defense(defense, **changed))
+    return TASKS[study.scale.networks[victim].task][1](study.cached(calls, victim))
 
 
 def _calls(study: Study, victim: str, images: Images, name: str | Defense, defense: Defense | None) -> list[Call]:
     """What the victim predicts, shard by shard."""
     compute, network = TASKS[study.scale.networks[victim].task][0], study.network(victim)
-    cell, how = f"{victim} with {called(name)}", {"batch": study.batch}
-    return [Call(compute, (network, images[part], defense), cell, how) for part in study.shards()]
-
-
-def joined(shards: Sequence[Arrays]) -> Arrays:
-    """The arrays of all shards, one after the other."""
-    return {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0]}
+    cell = f"{victim} with {label_of(name)}"
+    return study.calls(compute, lambda part: (network, images[part], defense), cell, batch=study.batch)
 
 
 def evaluate(
@@ -66,7 +56,7 @@ def evaluate(
     victims = [victims] if isinstance(victims, str) else list(victims)
     tasks = {victim: study.scale.networks[victim].task for victim in victims}
     for victim in victims:
-        check_truth(study, victim)
+        check_classes(study, victim)
     clean = {name: predictions(study, name, study.images.images) for name in victims if tasks[name] == "classification"}
     several, places = [None] if seeds is None else range(seeds), range(len(cells))
     cases, groups, found = [*itertools.product(defenses, several, places)], [], {}
@@ -85,11 +75,11 @@ def evaluate(
     for key, (arrays,) in zip(scores, study.cached_all([*scores.values()], "scoring" if scores else ""), strict=True):
         (found[key],) = evaluations_from(arrays, [len(study.images)])
     keys = [*itertools.product(victims, defenses, places, several)]
-    rows = [_columns(tasks[v], cells[place], called(name), v, seed or 0) | labels for v, name, place, seed in keys]
+    rows = [_columns(tasks[v], cells[place], label_of(name), v, seed or 0) | labels for v, name, place, seed in keys]
     return _frame(study, rows, [found[key] for key in keys])
 
 
-def check_truth(study: Study, victim: str) -> None:
+def check_classes(study: Study, victim: str) -> None:
     """ValueError in one line where the truth of the images holds a class that the victim does not know."""
     spec, images = study.scale.networks[victim], study.images
     if spec.task == "classification":
@@ -119,18 +109,15 @@ def nearness(
     extractor: str | None = None,
     **labels: object,
 ) -> Frame:
-    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and with an
-    extractor features (`lib.tasks.predictions.fidelity_of`).
-
-    extractor: a network of the scale, cut at its tap, whose features are compared too.
-    """
+    """The frame of how near adversaries, or what defenses make of them, are to the clean images: psnr, and features of
+    an extractor, a network of the scale cut at its tap (`lib.tasks.predictions.fidelity_of`)."""
     tap = zoo.cut(study.network(extractor), extractor, study.scale) if extractor else None
-    pairs, groups, images = [*itertools.product(cells, defenses)], [], study.images.images
-    for cell, name in pairs:
+    rows, groups, images = [], [], study.images.images
+    for cell, name in itertools.product(cells, defenses):
         asked = [(images[part], cell.images[part], study.defense(name), tap) for part in study.shards()]
         groups.append([Call(fidelity_of, one, f"fidelity with {name}", {"batch": study.batch}) for one in asked])
-    parts = [joined(shards) for shards in study.cached_all(groups, "comparing")]
-    return _frame(study, [_columns("fidelity", cell, name) | labels for cell, name in pairs], parts)
+        rows.append(_columns("fidelity", cell, name) | labels)
+    return _frame(study, rows, [joined(shards) for shards in study.cached_all(groups, "comparing")])
 
 
 def measured(images: Sequence[str], outcomes: dict[str, dict[str, np.ndarray]], label: str, **labels: object) -> Frame:

@@ -56,9 +56,7 @@ def from_folder(folder: str | Path, side: int, count: int) -> ImageSet:
 
 def square_image(path: Path, side: int) -> Tensor:
     """An image of any size as uint8 `[3,side,side]`, upright as its camera says; the middle of one that is not square.
-
-    ValueError in one line for a file that is no image.
-    """
+    ValueError in one line for a file that is no image."""
     with open_image(path) as file:
         image = as_rgb(ImageOps.exif_transpose(file))
     square = image.width == image.height
@@ -67,10 +65,8 @@ def square_image(path: Path, side: int) -> Tensor:
 
 
 def fitting(scale: Scale, on: str) -> list[str]:
-    """The networks of a scale that an attack on logits, features, responses or a generator can look at.
-
-    Those with logits must know the classes of the scale's images.
-    """
+    """The networks of a scale that an attack on logits, features, responses or a generator can look at; those with
+    logits must know the classes of the scale's images."""
     specs, classes = scale.networks.items(), len(class_names(scale.data))
     return [k for k, spec in specs if FITS[on](spec) and (on != "logits" or spec.classes - spec.background == classes)]
 
@@ -83,16 +79,14 @@ def choices_table(study: Study) -> Markdown:
         alike = ", ".join(name for name, attack in known.items() if attack.on == on)
         rows[f"surrogate of {alike}"] = fitting(study.scale, on)
     table = pd.DataFrame([{"choice": name, "among": ", ".join(names)} for name, names in rows.items()])
-    return Markdown(markdown.table(table))
+    return Markdown(markdown.escaped_table(table))
 
 
 def chosen_networks(
     study: Study, attack: str, surrogate: str | None, victim: str | None, defense: str
 ) -> tuple[str | None, str]:
     """Surrogate and victim: those asked for, or Appendix F's (a generator: the first of D's); None looks at nothing.
-
-    ValueError in one line for an attack, a network or a defense that is not there.
-    """
+    ValueError in one line for an attack, a network or a defense that is not there."""
     scale, on = study.scale, attack_named(attack, study.params.own_attacks).on
     study.defense(defense)
     usual = {"logits": scale.f.surrogate, "generator": next(iter(scale.d.generators.values()))}

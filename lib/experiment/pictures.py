@@ -50,11 +50,9 @@ def segmented(study: Study, cells: dict[str, Adversaries], victim: str, examples
 def detected(
     study: Study, cells: dict[str, tuple[Adversaries, str]], victim: str, examples: int, threshold: float
 ) -> dict[str, np.ndarray]:
-    """What Figures 5 and 10 show, see `figures.pictures.detected`: images of several kinds, with the detections of at
-    least `threshold` in each and how many objects they find, beside the true ones.
-
-    cells: name of the kind -> adversaries and their defense; one is "clean".
-    """
+    """What Figures 5 and 10 show, see `figures.pictures.detected`: images of several kinds (name -> adversaries and
+    their defense; one is "clean"), with the detections of at least `threshold` in each and how many objects they find,
+    beside the true ones."""
     names = {category["id"]: category["name"] for category in study.images.truth["categories"]}
     colours = list(islice(cycle(WORLD_COLOURS[len(BACKGROUNDS) :]), len(names)))
     drawn = {
@@ -91,8 +89,8 @@ def objects_found(boxes: np.ndarray, labels: np.ndarray, true_boxes: np.ndarray,
 
 def _objects(images: DetectionSet, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Boxes (x0, y0, x1, y1) and labels of the objects in an image, without crowds."""
-    here = [one for one in images.truth["annotations"] if one["image_id"] == images.image_ids[index]]
-    here = [one for one in here if not one["iscrowd"]]
+    image, known = images.image_ids[index], images.truth["annotations"]
+    here = [one for one in known if one["image_id"] == image and not one["iscrowd"]]
     boxes = np.array([one["bbox"] for one in here], np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes, np.array([one["category_id"] for one in here], np.int64)
@@ -112,11 +110,11 @@ def purified(
     set, for the names of its classes.
     """
     names, labels = np.array(class_names(source)), study.images.labels.numpy()
-    fronts = {"before": NONE} | ({"after": defense} if defense != NONE else {})
+    defenses = {"before": NONE} | ({"after": defense} if defense != NONE else {})
     predicted = {
-        (name, when): predictions(study, victim, cell.images, front)
+        (name, when): predictions(study, victim, cell.images, chosen)
         for name, cell in cells.items()
-        for when, front in fronts.items()
+        for when, chosen in defenses.items()
     }
     known = top_k(predictions(study, victim, study.images.images), labels, 1)
     lost = sum(predicted[name, "before"].classes[:, 0] != labels for name in cells)
@@ -127,7 +125,7 @@ def purified(
         group = {"adversary": _last(images)}
         if defense != NONE:
             group["purified"] = _last(defended(study, images, defense))
-        for when in fronts:
+        for when in defenses:
             found = predicted[name, when]
             group[when] = names[found.classes[chosen, 0]]
             group[f"{when}_score"] = found.confidence[chosen, 0]

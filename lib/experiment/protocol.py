@@ -11,30 +11,32 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.inspection import aims, confidences, gradient_facts, traits_of
 from lib.attacks.registry import ATTACKS, Attack
-from lib.attacks.released import bypass_nrp
 from lib.data.images import read_image
 from lib.defenses import Defense
 from lib.experiment.cells import ATTACKER, Adversaries, Through, adversaries, seen_through
-from lib.experiment.evaluation import evaluate, joined, predictions
+from lib.experiment.evaluation import evaluate, predictions
 from lib.experiment.study import NONE, Study
 from lib.frames import Frame
 from lib.store import Arrays, Call
 
-# What an attacker sees of a defense, and the `Through` of it: mode, and whether as if it added no noise.
-SEES = {
-    "nothing": None,
-    "BPDA": ("BPDA", True),  # forward through the static defense, backward as if it were the identity
-    "BPDA, noise": ("BPDA", False),
-    "static": ("exact", True),  # the true gradient of the static defense: the paper's attacker
-    "fresh draw": ("exact", False),  # with the noise of one draw, another one in every step
-    "mean of losses": ("EOT of losses", False),
-    "mean of logits": ("EOT", False),
-    "queries": ("exact", False),  # outputs alone
+# What an attacker sees of a defense; the `Through` of it: mode, and whether as if it added no noise; and the `Traits`
+# that the defense must have for it, else it sees no more than one who wants less.
+SEES: dict[str, tuple[str | None, bool, set[str]]] = {
+    "nothing": (None, False, set()),
+    "BPDA": ("BPDA", True, set()),  # forward through the static defense, backward as if it were the identity
+    "BPDA, noise": ("BPDA", False, {"random"}),
+    "static": ("exact", True, {"gradient"}),  # the true gradient of the static defense: the paper's attacker
+    "fresh draw": ("exact", False, {"gradient", "random"}),  # with one draw's noise, another one in every step
+    "mean of losses": ("EOT of losses", False, {"gradient", "random"}),
+    "mean of logits": ("EOT", False, {"gradient", "random"}),
+    "queries": ("exact", False, set()),  # outputs alone
 }
-RELEASED = {"bypass_nrp.py": Attack(bypass_nrp, "", transfers=False)}
+SCRIPTS = {"bypass_nrp.py": Attack(bypass_nrp, "", transfers=False)}
 CHOOSING = 2 * ATTACKER  # seeds of the draws by which an attacker chooses; the defender's and EOT's are others
 CHOICES = 3  # such draws
 
@@ -43,9 +45,9 @@ class Attacker(NamedTuple):
     """An attack and what it knows.
 
     name: as in the tables.  attack: of `lib.attacks.registry`, or the released script.  sees: of SEES.  draws: of a
-    random defense, in every step.  than: the attacker from which this one differs in one thing.  few: does it cost so
-    much that it gets fewer images?  restarts: random starts, of which each image takes the one that its attacker's own
-    draws find best.  changes: parameters other than params.yaml's, in levels.
+    random defense, in every step.  than: the attacker from which this one differs in one thing.  few: it costs so much
+    that it gets fewer images.  restarts: random starts; each image takes the best one (`best_of`).  changes: parameters
+    other than params.yaml's, in levels.
     """
 
     name: str
@@ -58,14 +60,10 @@ class Attacker(NamedTuple):
     changes: Mapping = {}
 
     def applies(self, defense: str, found: Traits) -> bool:
-        """Can it see of the defense what it wants to, and is that more than one sees who wants less?"""
+        """Can it see of the defense what it wants to?"""
         if defense == NONE:
             return self.sees in ("nothing", "queries")
-        if self.sees == "static":
-            return found.gradient
-        if self.sees in ("nothing", "BPDA", "queries"):
-            return True
-        return found.random and (found.gradient or self.sees == "BPDA, noise")
+        return all(getattr(found, trait) for trait in SEES[self.sees][2])
 
 
 def aware(defense: str, found: Traits, name: str = "aware", **changed: object) -> Attacker:
@@ -91,8 +89,8 @@ def traits(study: Study, name: str) -> Traits:
         return Traits(gradient=False, random=False)
     one, quiet = study.defense(name), variant(study, name, noise=0) is not None
     other = variant(study, name, seed=ATTACKER) or one
-    found = study.cached(traits_of, one, other, study.images.images[:1], cell=f"traits of {name}")["traits"]
-    return Traits(*found, quiet=quiet)
+    found = study.cached([Call(traits_of, (one, other, study.images.images[:1]), f"traits of {name}")])
+    return Traits(*found["traits"], quiet=quiet)
 
 
 def variant(study: Study, name: str, **options: object) -> Defense | None:
@@ -104,24 +102,20 @@ def variant(study: Study, name: str, **options: object) -> Defense | None:
 
 
 def through(attacker: Attacker, defense: str, found: Traits) -> Through | None:
-    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that.
-
-    A draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone.
-    """
-    if defense == NONE or attacker.sees == "nothing":
+    """What the attacker sees of the defense, as attacks take it; of a random one that is never without noise, that. A
+    draw that it sees is its own: who queries would choose by the defender's, and so break that draw alone."""
+    mode, static, _ = SEES[attacker.sees]
+    if defense == NONE or mode is None:
         return None
-    mode, static = SEES[attacker.sees]
     static = static and found.random and found.quiet
     return Through(defense, mode, attacker.draws, static, ATTACKER if found.random and not static else None)
 
 
 def attacked(study: Study, victim: str, defense: str, attacker: Attacker, **changed: object) -> Adversaries:
     """The adversaries of one attacker on a victim behind a defense, with the classes that they aim at, if any.
-
-    changed: parameters, as `Attacker.changes`, which they replace (a budget, say).
-    """
+    changed: parameters that replace those of `Attacker.changes` (a budget, say)."""
     changes, seen = {**attacker.changes, **changed}, through(attacker, defense, traits(study, defense))
-    attack = RELEASED.get(attacker.attack, attacker.attack)
+    attack = SCRIPTS.get(attacker.attack, attacker.attack)
     if attacker.restarts > 1 and attacker.attack == "PGD (targeted)":
         raise ValueError("restarts of a targeted attack aim at other classes each: take PGD")
     starts = [reseeded(study, start) for start in range(attacker.restarts)]
@@ -141,17 +135,17 @@ def targets(study: Study, victim: str, attacker: Attacker, seen: Through | None,
     if attacker.attack not in ATTACKS or ATTACKS[attacker.attack].section != "pgd_targeted":
         return None
     which = changes.get("target", study.params.attacks.pgd_targeted.target)
-    (network,) = seen_through(study, [victim], seen)
-    ids, seed = study.images.ids, study.params.seed
-    return by_shard(study, aims, network, f"{which} targets", lambda part: (which, ids[part], seed))["targets"]
+    (network,), data, seed = seen_through(study, [victim], seen), study.images, study.params.seed
+    shards = [(network, data.images[part], data.labels[part], which, data.ids[part], seed) for part in study.shards()]
+    return study.cached([Call(aims, given, f"{which} targets") for given in shards], f"{which} targets")["targets"]
 
 
-def by_shard(study: Study, function: Callable, network: object, cell: str, more: Callable = lambda _: ()) -> Arrays:
-    """What a function of `lib.attacks.inspection` gives of all images. more: its arguments beside network, images and
-    labels, of the images of a shard."""
-    images, y = study.images.images, study.images.labels
-    calls = [[Call(function, (network, images[part], y[part], *more(part)), cell)] for part in study.shards()]
-    return joined([found for (found,) in study.cached_all(calls, cell)])
+def inspected(
+    study: Study, function: Callable[..., Arrays], victim: str, seen: Through | None, images: Tensor, cell: str
+) -> Arrays:
+    """What a function of `lib.attacks.inspection` gives of images and of a victim as an attacker sees it."""
+    (network,), y = seen_through(study, [victim], seen), study.images.labels
+    return study.cached(study.calls(function, lambda part: (network, images[part], y[part]), cell), cell)
 
 
 def best_of(study: Study, victim: str, defense: str, made: list[Adversaries]) -> Adversaries:
@@ -170,22 +164,17 @@ def best_of(study: Study, victim: str, defense: str, made: list[Adversaries]) ->
     return dataclasses.replace(made[0], images=images)
 
 
-def against(
-    study: Study, victim: str, defense: str, attacker: Attacker, seeds: int, label: str = "", **changed: object
-) -> Frame:
-    """The frame of one attacker against a victim with a defense, a cell per seed of a random one, with the columns
-    attacker and than (of `Attacker`).
-
-    label: another name than the attacker's.
-    """
+def against(study: Study, victim: str, defense: str, attacker: Attacker, seeds: int, **changed: object) -> Frame:
+    """`behind` of the adversaries of one attacker.  changed: as of `attacked`."""
     cell = attacked(study, victim, defense, attacker, **changed)
-    return behind(study, victim, defense, cell, seeds, label or attacker.name, attacker.than)
+    return behind(study, victim, defense, cell, seeds, attacker.name, attacker.than)
 
 
 def behind(
     study: Study, victim: str, defense: str, cell: Adversaries, seeds: int, attacker: str, than: str = ""
 ) -> Frame:
-    """The frame of adversaries behind a defense, with several seeds where it is random; columns attacker and than."""
+    """The frame of adversaries against a victim with a defense, a cell per seed of a random one, with the columns
+    attacker and than (of `Attacker`)."""
     several = seeds if traits(study, defense).random else None
     return evaluate(study, [cell], victim, [defense], seeds=several, attacker=attacker, than=than)
 
@@ -195,26 +184,20 @@ def gradients_of(study: Study, victim: str, defense: str) -> Arrays | None:
     found = traits(study, defense)
     if defense != NONE and not found.gradient:
         return None
-    seen = through(Attacker("", sees="static"), defense, found)
-    (network,) = seen_through(study, [victim], seen)
-    return by_shard(study, gradient_facts, network, f"gradient of {victim} with {defense}")
+    seen, cell = through(Attacker("", sees="static"), defense, found), f"gradient of {victim} with {defense}"
+    return inspected(study, gradient_facts, victim, seen, study.images.images, cell)
 
 
 def confidences_of(
     study: Study, victim: str, defense: str, attacker: Attacker, steps: list[int], **changed: object
 ) -> np.ndarray:
-    """The probability of the right class, as the attacker sees it, after so many steps, `[len(steps),N]`.
-
-    changed: as of `attacked`.
-    """
+    """The probability of the right class, as the attacker sees it, after so many steps, `[len(steps),N]`.  changed: as
+    of `attacked`."""
     seen = through(attacker, defense, traits(study, defense))
     made = adversaries(study, attacker.attack, victim, through=seen, snapshots=steps, **{**attacker.changes, **changed})
-    (network,), found = seen_through(study, [victim], seen), []
-    for cell in made:
-        images = dataclasses.replace(study.images, images=cell.images)
-        study_of = dataclasses.replace(study, images=images)
-        found.append(by_shard(study_of, confidences, network, f"confidence of {victim} with {defense}")["confidence"])
-    return np.stack(found)
+    name = f"confidence of {victim} with {defense}"
+    found = [inspected(study, confidences, victim, seen, cell.images, name) for cell in made]
+    return np.stack([one["confidence"] for one in found])
 
 
 def reread(study: Study, victim: str, defense: str, attacker: Attacker) -> dict[str, float]:
@@ -222,8 +205,8 @@ def reread(study: Study, victim: str, defense: str, attacker: Attacker) -> dict[
     percent of them the victim gets right behind the defense (of a random one: its first draw)."""
     cell, images = attacked(study, victim, defense, attacker), []
     with tempfile.TemporaryDirectory() as folder:
-        for number, image in enumerate(cell.images):
-            path = Path(folder) / f"{number}.png"
+        path = Path(folder) / "image.png"
+        for image in cell.images:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
             images.append(read_image(path))
     again = torch.stack(images)

@@ -31,7 +31,7 @@ class DropoutBlock(nn.Module):
         return x + self.block(x)
 
 
-class Generator(nn.Sequential):
+class CDAGenerator(nn.Sequential):
     """The released generator; 7,841,411 parameters as published (width 64, 6 blocks).
 
     `[B,3,H,W]` to `[B,3,4*ceil(H/4),4*ceil(W/4)]`: the same size where the sides are multiples of four.
@@ -56,7 +56,7 @@ class Generator(nn.Sequential):
         return (torch.tanh(super().forward(x)) + 1) / 2
 
 
-class InceptionGenerator(Generator):
+class InceptionGenerator(CDAGenerator):
     """The variant for Inception's 299 pixels: one row on top and one column on the right are cut off."""
 
     remainder = 3
@@ -65,4 +65,4 @@ class InceptionGenerator(Generator):
         return super().forward(x)[:, :, 1:, :-1]
 
 
-GENERATORS = {"cda_generator": Generator, "cda_generator_inception": InceptionGenerator}
+GENERATORS = {"cda_generator": CDAGenerator, "cda_generator_inception": InceptionGenerator}

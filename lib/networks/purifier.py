@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.memory import recomputed
 
 RESIDUAL_SCALE = 0.2
-LARGE = 1 << 20  # 128x128 pixels of 64 channels
+MUCH = 1 << 20  # numbers: 128x128 pixels of 64 channels
 conv3x3 = partial(nn.Conv2d, kernel_size=3, padding=1)  # keeps the size
 
 
@@ -46,15 +46,15 @@ class DenseBlock(nn.Module):
 class RRDB(nn.Sequential):
     """Residual in residual: three dense blocks; a fifth of what comes out is added to the input.
 
-    Where a gradient passes through a frozen one and its input has LARGE numbers or more, what is inside is computed
-    again on the way back instead of kept: a third more time, and 23 of them fit where one did.
+    Where a gradient passes through a frozen one and its input has MUCH in it, what is inside is computed again on the
+    way back instead of kept: a third more time, and 23 of them fit where one did.
     """
 
     def __init__(self, width: int, growth: int):
         super().__init__(OrderedDict((f"RDB{number}", DenseBlock(width, growth)) for number in (1, 2, 3)))
 
     def forward(self, x: Tensor) -> Tensor:
-        again = x.requires_grad and x.numel() >= LARGE and not self.RDB1.conv1.weight.requires_grad
+        again = x.requires_grad and x.numel() >= MUCH and not self.RDB1.conv1.weight.requires_grad
         return recomputed(self.whole, x) if again else self.whole(x)
 
     def whole(self, x: Tensor) -> Tensor:
@@ -62,11 +62,8 @@ class RRDB(nn.Sequential):
 
 
 class NRP(nn.Sequential):
-    """The purifier of NRP.pth: 23 RRDB blocks, 16,550,275 parameters (its README says 14 million).
-
-    No skip over the whole network and no activation at the end, unlike ESRGAN's generator, which it comes from.
-    Its dense layers grow by half of `width`.
-    """
+    """The purifier of NRP.pth: 23 RRDB blocks, whose dense layers grow by half of `width`; 16,550,275 parameters (its
+    README says 14 million). ESRGAN's generator without its skip over the whole network and activation at the end."""
 
     def __init__(self, width: int = 64, blocks: int = 23):
         super().__init__()

@@ -108,4 +108,4 @@ class ResNetDenoise(nn.Sequential):
         self.linear = nn.Linear(inputs, classes)
 
 
-RELEASED = {"resnet152_denoise": ResNetDenoise, "resnet152": partial(ResNetDenoise, denoise=False)}
+TENSORPACK = {"resnet152_denoise": ResNetDenoise, "resnet152": partial(ResNetDenoise, denoise=False)}

@@ -1,7 +1,7 @@
 """TF-Slim's released checkpoints of ResNet-v2-152 and of Inception-v3, as state dicts of the modules here.
 
 TensorFlow itself reads a checkpoint, in an environment of its own that uv makes (`variables`). Then each tensor of the
-module takes the variable of its name (`resnet_v2`, `inception_v3`; names as in tensorflow/models, research/slim/nets).
+module takes the variable of its name (names as in tensorflow/models, research/slim/nets).
 """
 
 import gzip
@@ -21,10 +21,11 @@ import numpy as np
 from torch import nn
 
 # The small wheel is for Linux and Windows on x86 alone.
-SMALL = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
-TENSORFLOW = f"tensorflow{'-cpu' if SMALL else ''}==2.21.0"
+SMALL_WHEEL = sys.platform != "darwin" and platform.machine() in ("x86_64", "AMD64")
+TENSORFLOW = f"tensorflow{'-cpu' if SMALL_WHEEL else ''}==2.21.0"
 READER = Path(__file__).parents[2] / "tools" / "checkpoint_to_npz.py"
 
+Variables = dict[str, np.ndarray]  # of a checkpoint, or as a state dict
 LAYER = {"weight": "weights", "bias": "biases"}
 NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 # What a checkpoint holds beside the network: the state of the training, and the head that only it uses.
@@ -44,7 +45,7 @@ def run_tensorflow(*arguments: str | Path) -> None:
         raise OSError(f"uv could not run {TENSORFLOW}: {' '.join(done.stderr.split())[-300:]}")
 
 
-def variables(archive: Path) -> dict[str, np.ndarray]:
+def variables(archive: Path) -> Variables:
     """The variables of the one checkpoint in a .tar.gz, of TensorFlow's old or new format, by name.
 
     ValueError in one line for an archive that is damaged or has none, OSError where TensorFlow cannot be had.
@@ -64,7 +65,7 @@ def variables(archive: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
 
 
-def state_dict(network: nn.Module, given: Mapping[str, np.ndarray], scopes: Mapping[str, str]) -> dict[str, np.ndarray]:
+def state_of_variables(network: nn.Module, given: Variables, scopes: Mapping[str, str]) -> Variables:
     """The variables as a state dict. scopes: of the network's layers and norms, the names before their variables'.
 
     ValueError in one line for a variable that is missing, and for one that is left over.
@@ -79,13 +80,14 @@ def state_dict(network: nn.Module, given: Mapping[str, np.ndarray], scopes: Mapp
                 raise ValueError(f"no variable '{scope}/{name}'")
             if value.ndim == 4:
                 value = value.transpose(3, 2, 0, 1)
-            state[f"{layer}.{key}"] = value[:, :, 0, 0] if isinstance(module, nn.Linear) and value.ndim == 4 else value
+                value = value[:, :, 0, 0] if isinstance(module, nn.Linear) else value
+            state[f"{layer}.{key}"] = value
     if left:
         raise ValueError(f"variable '{min(left)}' and {len(left) - 1} more belong to no layer")
     return state
 
 
-def resnet_v2(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def resnet_v2_state(network: nn.Module, given: Variables) -> Variables:
     """Of `lib.networks.resnet152.ResNetV2`, whose docstring has the names."""
 
     def scope(layer: str) -> str:
@@ -94,10 +96,10 @@ def resnet_v2(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, 
 
     kinds = nn.Conv2d | nn.Linear | nn.BatchNorm2d
     layers = [layer for layer, module in network.named_modules() if isinstance(module, kinds)]
-    return state_dict(network, given, {layer: scope(layer) for layer in layers})
+    return state_of_variables(network, given, {layer: scope(layer) for layer in layers})
 
 
-def inception_v3(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def inception_v3_state(network: nn.Module, given: Variables) -> Variables:
     """Of `lib.networks.inception_v3`: its convolutions have the order of TF-Slim's names; its norms have no gamma."""
     norms = sorted(name.removesuffix("/beta") for name in given if name.endswith("/BatchNorm/beta"))
     norms = [norm for norm in norms if not BESIDE.fullmatch(norm)]
@@ -108,4 +110,4 @@ def inception_v3(network: nn.Module, given: Mapping[str, np.ndarray]) -> dict[st
     scopes |= {layer.replace(".bn", ".conv"): norm.removesuffix("/BatchNorm") for layer, norm in scopes.items()}
     scopes["fc"] = "InceptionV3/Logits/Conv2d_1c_1x1"
     ones = {f"{norm}/gamma": np.ones_like(given[f"{norm}/beta"]) for norm in norms}
-    return state_dict(network, ones | given, scopes)
+    return state_of_variables(network, ones | given, scopes)

@@ -2,8 +2,8 @@
 
     companion convert NRP.pth models/paper/NRP.safetensors
 
-turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training,
-tensorpack's keys), into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
+turns NRP.pth or NRP_resG.pth (Muzammal-Naseer/NRP), or R152-Denoise.npz or R152.npz (ImageNet-Adversarial-Training),
+into a safetensors file, in which no code can hide, and prints what it is. `lib.zoo` loads both.
 """
 
 import pickle
@@ -49,20 +49,18 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(loaded, dict):
-            raise ValueError(f"a {type(loaded).__name__}, not a state dict")
-        state = inner_state(loaded)
-        if wrong := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-            raise ValueError(f"no state dict: '{wrong[0]}' is a {type(state[wrong[0]]).__name__}, not a tensor")
-        return state
+        return inner_state(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError:
         raise ValueError(f"{path.name}: holds more than tensors; save its state dict as safetensors first") from None
     except OSError:
         raise
     except Exception as error:  # of bytes that are no such file the readers raise whatever comes
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path.name}: cannot be read ({reason})") from None
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: object) -> ValueError:
+    """The error, in one line, of a file of weights that is damaged or another."""
+    return ValueError(f"{path.name}: cannot be read ({' '.join(str(error).split())[:200]})")
 
 
 class Inert:
@@ -112,35 +110,34 @@ def dilled_state(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path) and any("constants.pkl" in name for name in zipfile.ZipFile(path).namelist()):
             raise ValueError("TorchScript, which is a program")  # torch would run it without the unpickler
-        loaded = torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickling)
-        state = inner_state(loaded if isinstance(loaded, dict) else {})
-        if state and all(isinstance(value, Tensor) for value in state.values()):
-            return state
-        reason = "no state dict in it"
+        return inner_state(torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpickling))
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, LookupError, *MISTAKEN) as error:
-        reason = " ".join(str(error).split())[:200]
-    raise ValueError(f"{path.name}: cannot be read ({reason})")
+        raise unreadable(path, error) from None
 
 
-def inner_state(checkpoint: dict) -> dict[str, Tensor]:
-    """The network's own state dict in a training checkpoint: MadryLab/robustness has it under `model` or
-    `state_dict`, with prefixes before the keys, the network's once more with `module.attacker.model.`."""
+def inner_state(checkpoint: object) -> dict[str, Tensor]:
+    """The network's own state dict in a training checkpoint: MadryLab/robustness has it under `model` or `state_dict`,
+    with prefixes before the keys, the network's once more with `module.attacker.model.`. ValueError for others."""
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"a {type(checkpoint).__name__}, not a state dict")
     states = [checkpoint.get("state_dict"), checkpoint.get("model"), checkpoint]
     state = next(state for state in states if isinstance(state, dict))
     for prefix in ("module.model.", "module.attacker.model.", "module."):
-        inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-        if inner:
-            return inner
+        if inner := {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}:
+            state = inner
+            break
+    if wrong := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        raise ValueError(f"no state dict: '{wrong[0]}' is a {type(state[wrong[0]]).__name__}, not a tensor")
     return state
 
 
 def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tensor]:
     """The variables of a file of Feature Denoising's under PyTorch's keys and in its layout.
 
-    `group0/block0/conv1/W` becomes `group0.block0.conv1.weight` (axes 3,2,0,1), `group0/block0/conv1/bn/gamma`
+    `group0/block0/conv1/W` becomes `group0.block0.conv1.weight`, `group0/block0/conv1/bn/gamma`
     `group0.block0.bn1.weight`, and `group0_denoise/conv/W` `group0.denoise.conv.weight`. The released networks read
     OpenCV's order of the channels; the first convolution is turned round to take RGB. What is no variable of tensorpack
-    is left as it is, so that a strict load refuses it by its name.
+    stays, so that a strict load refuses it by its name.
     """
     state = {}
     for name, array in arrays.items():
@@ -156,11 +153,8 @@ def from_tensorpack(arrays: Mapping[str, np.ndarray | Tensor]) -> dict[str, Tens
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], file: str) -> nn.Module:
-    """Copy `state` into `network`, every key, and return it; half precision is widened to the network's own type.
-
-    ValueError in one line, naming file and key, for a missing, unexpected or mis-shaped key. BatchNorm's
-    `num_batches_tracked` counts training steps and is not asked for.
-    """
+    """Copy `state` into `network` and return it; half precision is widened to the network's own type. ValueError in one
+    line, naming file and key, for a missing, unexpected or mis-shaped key, but for BatchNorm's count of steps."""
     wanted = network.state_dict()
     for problem, keys in (("missing", wanted.keys() - state.keys()), ("unexpected", state.keys() - wanted.keys())):
         if keys := {key for key in keys if not key.endswith("num_batches_tracked")}:
@@ -210,7 +204,6 @@ def recognised(state: dict[str, Tensor], file: str) -> nn.Module:
 
 
 def _parts(state: dict[str, Tensor], module: str) -> set[str]:
-    """The names of the submodules of `module`."""
     return {key.split(".")[1] for key in state if key.startswith(f"{module}.")}
 
 
@@ -220,7 +213,7 @@ def _length(state: dict[str, Tensor], key: str, file: str) -> int:
     return len(state[key])
 
 
-def in_words(network: nn.Module) -> str:
+def network_in_words(network: nn.Module) -> str:
     """A recognised network in words."""
     parts = list(network.children())
     blocks = "+".join(str(len(part)) for part in parts if isinstance(part, nn.Sequential))
@@ -231,10 +224,8 @@ def in_words(network: nn.Module) -> str:
 
 
 def to_safetensors(source: Path, target: Path) -> nn.Module:
-    """Write the weights in the released file `source` to the safetensors file `target`; returns their network.
-
-    ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files.
-    """
+    """Write the weights in the released file `source` to the safetensors file `target`; their network.
+    ValueError or OSError in one line, and nothing is written, if `source` is missing or none of the known files."""
     if target.suffix != ".safetensors" or target.is_dir():
         raise ValueError(f"{target}: must end in .safetensors, and be no folder")
     network = recognised(read_state(source), source.name)

@@ -79,12 +79,11 @@ SURROGATES = {"float32": lambda network: network, "tf32": Tf32, "bf16": Bf16}  #
 
 
 class Tap(nn.Module):
-    """`Tap(network, "features.15")(x)` is the output of that submodule for images x `[B,3,H,W]`.
+    """`Tap(network, "features.15")(x)` is the output of that submodule for images x `[B,3,H,W]`, with a gradient.
 
-    The forward pass stops there, so nothing later can be paid for or overwrite the result in place. Differentiable
-    with respect to x; preprocessing before the tap (a `Normalised`'s) is kept; a module that the network calls several
-    times gives its first output. The wrapped network is shared, not copied, and left as found; of a compiled one, or
-    one in DataParallel, the network inside.
+    The forward pass stops there, so nothing later can be paid for or overwrite the result in place. A `Normalised`'s
+    preprocessing is kept; a module that is called several times gives its first output. The network, of a compiled one
+    or one in DataParallel the one inside, is shared, not copied, and left as found.
     """
 
     def __init__(self, network: nn.Module, tap: str):
@@ -114,20 +113,19 @@ def plain(network: nn.Module) -> nn.Module:
 
 
 def tapped_modules(network: nn.Module, taps: Sequence[str]) -> dict[str, nn.Module]:
-    """The submodules of these names, which are relative to the inner network of a `Normalised`; ValueError in one line
-    for an unknown name, with the names nearest to it, and for no name."""
+    """The `inner_modules` of these names; ValueError in one line for an unknown name, with the names nearest to it, and
+    for no name."""
     if not taps:
         raise ValueError("at least one tap is needed")
-    inner = network.network if isinstance(network, Normalised) else network
     modules = inner_modules(network)
     for tap in taps:
         if tap not in modules:
+            kind = type(network.network if isinstance(network, Normalised) else network).__name__
             close = difflib.get_close_matches(tap, modules, n=3, cutoff=0.0)
-            raise ValueError(f"{type(inner).__name__} has no tap '{tap}'; close names: {', '.join(close) or 'none'}")
+            raise ValueError(f"{kind} has no tap '{tap}'; close names: {', '.join(close) or 'none'}")
         if is_folded(modules[tap]):
-            raise ValueError(
-                f"'{tap}' has a BatchNorm folded in, and no output of its own; tap a network without, of lib.zoo.load"
-            )
+            hint = "and no output of its own; tap a network without, of lib.zoo.load"
+            raise ValueError(f"'{tap}' has a BatchNorm folded in, {hint}")
     return {tap: modules[tap] for tap in taps}
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 
 from lib import markdown
 from lib.reading import read_text
-from lib.report import claims, protocol
+from lib.report import findings, protocol
+from lib.report.claims import judge
 from lib.report.results import Results
 from lib.settings import ROOT
 from lib.settings.base import choices
 
-BLOCK = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- report: (.+?) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -29,16 +30,16 @@ def documents() -> list[Path]:
     return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def filled(text: str, root: Path = ROOT / "results") -> str:
+def renewed(text: str, root: Path = ROOT / "results") -> str:
     """The page with its blocks as the results below `root` have them. ValueError for a block that is not known."""
 
     def written(found: re.Match) -> str:
         kind, *words = found[2].split()
-        if kind not in KINDS:
-            raise ValueError(f"no block 'report: {found[2]}'; {choices(kind, KINDS)}")
-        return f"{found[1]}{KINDS[kind](root, *words).strip()}\n{found[4]}"
+        if kind not in WRITERS:
+            raise ValueError(f"no block 'report: {found[2]}'; {choices(kind, WRITERS)}")
+        return f"{found[1]}{WRITERS[kind](root, *words).strip()}\n{found[4]}"
 
-    return BLOCK.sub(written, text)
+    return MARKED.sub(written, text)
 
 
 def renew() -> list[str]:
@@ -46,18 +47,17 @@ def renew() -> list[str]:
     changed = []
     for path in documents():
         before = path.read_text()
-        if (after := filled(before)) != before:
+        if (after := renewed(before)) != before:
             path.write_text(after)
             changed.append(str(path.relative_to(ROOT)))
     return changed
 
 
 def _claims(root: Path, scale: str, letters: str) -> str:
-    found = claims.summary(claims.judge(Results(scale, root)))
+    found = findings.summary(judge(Results(scale, root)))
     shown = found[found["appendix"].isin(list(letters)) & (found["verdict"] != "not judged")]
     effects = shown.assign(**{"effect in points": shown["compares"] + ": " + shown["effect"]})
-    columns = ["id", "effect in points", "n", "verdict"]
-    return markdown.table(effects[columns])
+    return markdown.escaped_table(effects[["id", "effect in points", "n", "verdict"]])
 
 
 def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
@@ -68,10 +68,11 @@ def _stored(root: Path, scale: str, name: str, *starts: str) -> str:
 def _accuracies(root: Path, scale: str, name: str, *defenses: str) -> str:
     """A row per attack and knowledge, a column per defense; "37 to 38" for several seeds."""
     cells = Results(scale, root).load_table(name)
-    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].unique()
-    shown = found.map(lambda several: " to ".join(f"{one:g}" for one in dict.fromkeys([min(several), max(several)])))
-    table = shown.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
-    return markdown.table(table.reset_index())
+    found = cells.groupby(["attack", "knowledge", "steps", "defense"], sort=False)["accuracy"].agg(
+        findings.least_to_most
+    )
+    table = found.unstack("defense", sort=False).fillna("")[[one.replace("_", " ") for one in defenses]]
+    return markdown.escaped_table(table.reset_index())
 
 
 def _protocol(root: Path, scale: str, *names: str) -> str:
@@ -79,9 +80,9 @@ def _protocol(root: Path, scale: str, *names: str) -> str:
     return "\n".join(protocol.said(frame, name.replace("_", " ")) for name in names)
 
 
-KINDS: dict[str, Callable[..., str]] = {
-    "overview": lambda root, *scales: claims.overview({scale: claims.judge(Results(scale, root)) for scale in scales}),
-    "findings": lambda root, *scales: claims.findings([Results(scale, root) for scale in scales]),
+WRITERS: dict[str, Callable[..., str]] = {
+    "overview": lambda root, *scales: findings.overview({scale: judge(Results(scale, root)) for scale in scales}),
+    "findings": lambda root, *scales: findings.findings([Results(scale, root) for scale in scales]),
     "claims": _claims,
     "table": _stored,
     "protocol": _protocol,

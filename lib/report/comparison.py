@@ -25,37 +25,36 @@ def compare(results: Results) -> pd.DataFrame:
     """
     rows = []
     for name in published.TABLES:
-        table, cells = tables.tables().get(name), [cell for cell in published.cells() if cell.table == name]
+        table, cells = tables.tables().get(name), [cell for cell in published.NUMBERS.values() if cell.table == name]
         if table and not results.has_frame(table.stage) and results.files("tables/earlier_comparison.csv"):
             stored = results.load_table("earlier_comparison")
             rows += stored[stored["table"] == name].to_dict("records")
         else:
-            ours = _ours(results, name)
-            rows += [_beside(cell, ours) for cell in cells]
+            ours, why = _ours(results, name)
+            rows += [_beside(cell, ours.get((cell.row, cell.column)), why) for cell in cells]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _ours(results: Results, name: str) -> dict[tuple[str, str], Estimate] | str:
-    """Our numbers by row and column of the paper's table, or why there are none."""
+def _ours(results: Results, name: str) -> tuple[dict[tuple[str, str], Estimate], str]:
+    """Our numbers by row and column of the paper's table, and why others are not there."""
     table = tables.tables().get(name)
     if table is None:
-        return f"trained at another size on other hardware: see tables/{name} for our hours"
+        return {}, f"trained at another size on other hardware: see tables/{name} for our hours"
     try:
-        frame = results.load_frame(table.stage)
+        found = tables.table_numbers(table, results.load_frame(table.stage))
     except FileNotFoundError:
-        return "its notebook has not run at this scale"
-    found = tables.table_numbers(table, frame)
-    return {(tables.label_text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in found}
+        return {}, "its notebook has not run at this scale"
+    ours = {(tables.label_text(cell.row[table.rows[0]]), cell.heading): cell.estimate for cell in found}
+    return ours, "this scale has no such cell"
 
 
-def _beside(cell: Printed, ours: dict[tuple[str, str], Estimate] | str) -> dict[str, object]:
-    """A printed number and ours."""
-    row = cell._asdict() | {"paper": cell.value} | dict.fromkeys(["ours", "low", "high", "difference", "n"], "")
-    found = None if isinstance(ours, str) else ours.get((cell.row, cell.column))
-    if found is None:
-        return row | {"note": ours if isinstance(ours, str) else "this scale has no such cell"}
-    spread = f"the paper's ± {cell.spread}" if cell.spread is not None else ""
-    return row | found._asdict() | {"ours": found.value, "difference": found.value - cell.value, "note": spread}
+def _beside(printed: Printed, ours: Estimate | None, why: str) -> dict[str, object]:
+    """A printed number and ours, or why there is none."""
+    row = printed._asdict() | {"paper": printed.value}
+    if ours is None:
+        return row | dict.fromkeys(["ours", "low", "high", "difference", "n"], "") | {"note": why}
+    spread = f"the paper's ± {printed.spread}" if printed.spread is not None else ""
+    return row | ours._asdict() | {"ours": ours.value, "difference": ours.value - printed.value, "note": spread}
 
 
 def comparison_page(compared: pd.DataFrame, scale: str) -> str:
@@ -64,16 +63,16 @@ def comparison_page(compared: pd.DataFrame, scale: str) -> str:
     for name, part in compared.groupby("table", sort=False):
         title = f"Table {int(name[-2:])}: {published.TABLES[name]['title']}"
         shown = pd.DataFrame([_formatted(row) for row in part.to_dict("records")])
-        parts.append(f"## {title}\n\n{markdown.table(shown)}\n")
+        parts.append(f"## {title}\n\n{markdown.escaped_table(shown)}\n")
     text = pd.DataFrame(published.TEXT)[["line", "says", "value", "unit"]]
-    parts.append(f"## Numbers in the text\n\n{markdown.table(text)}\n")
+    parts.append(f"## Numbers in the text\n\n{markdown.escaped_table(text)}\n")
     return "\n".join(parts)
 
 
 def _formatted(row: dict[str, object]) -> dict[str, str]:
-    ours = dict.fromkeys(["ours", "difference", "n"], "-")
-    if row["ours"] != "":
-        value, low, high, difference = (float(row[name]) for name in ("ours", "low", "high", "difference"))
-        ours = {"ours": f"{value:.1f} [{low:.1f}, {high:.1f}]", "difference": f"{difference:+.1f}", "n": str(row["n"])}
     shown = {"row": row["row"], "column": f"{row['column']}, {row['unit']}", "paper": f"{float(row['paper']):g}"}
-    return shown | ours | {"line": str(row["line"]), "note": row["note"]}
+    shown |= dict.fromkeys(["ours", "difference", "n"], "-")
+    if row["ours"] != "":
+        ours = Estimate(*(float(row[name]) for name in ("ours", "low", "high")), row["n"])
+        shown |= {"ours": str(ours), "difference": f"{float(row['difference']):+.1f}", "n": str(ours.n)}
+    return shown | {"line": str(row["line"]), "note": row["note"]}

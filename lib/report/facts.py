@@ -12,7 +12,8 @@ from lib import settings, timings
 from lib.frames import Frame
 from lib.reading import read_json
 from lib.report import published
-from lib.settings import AppendixB, AppendixC, Params, Scale
+from lib.settings import Params, Scale
+from lib.settings.appendices import AppendixB, AppendixC
 from lib.settings.networks import UNTRAINED
 
 STAND_IN = "stand-in"

@@ -14,9 +14,9 @@ from lib import markdown
 from lib.markdown import verbatim
 from lib.reading import read_json, read_text
 from lib.report import published
-from lib.report.captions import caption, verdicts
-from lib.report.claims import findings
+from lib.report.captions import caption, verdicts_shown
 from lib.report.figures import FIGURES, NOTES
+from lib.report.findings import findings
 from lib.report.results import Results
 
 SITE_FILES = Path(__file__).parent / "site_files"  # the start page, the settings of MkDocs and the look
@@ -90,7 +90,7 @@ def figure_block(site: Site, name: str, up: str = "") -> str:
         number = int(name[7:]) if re.fullmatch(r"figure_\d\d", name) else name
         heading = f"{drawing.item}: {drawing.title}"
         command = f"companion figures {number} --scale {site.results.scale}"
-        judged = verdicts(site.results, name)
+        judged = verdicts_shown(site.results, name)
         says = caption(site.results, name) + (f" [Verdicts]({up}claims.md): {judged}." if judged else "") + "\n\n"
     links = " ".join(f"[{path.rpartition('.')[2].upper()}]({up}{path})" for path in there)
     picture = f"[![{heading}]({up}{there[0]}){{ loading=lazy }}]({up}{there[0]})"
@@ -192,4 +192,4 @@ def _made(text: str) -> str:
 
 def _plain_table(rows: list[dict]) -> str:
     """Rows as a Markdown table, with everything as it was written."""
-    return markdown.table(pd.DataFrame(rows).fillna("").astype(str))
+    return markdown.escaped_table(pd.DataFrame(rows).fillna("").astype(str))

@@ -1,6 +1,8 @@
 """The protocol's tables (notebooks/h_protocol.ipynb), from its frame: the waterfall, a page per defense, the checks.
 
-A cell's columns `attacker` and `than` name who attacks and from whom he differs in one thing.
+A cell's columns `attacker` and `than` name who attacks and from whom he differs in one thing. These tables are no
+entries of tables.yaml: their rows come in the order of the defense that meets the most attackers, cells are compared
+over the images that they share, and their CSV files hold what is shown.
 """
 
 from __future__ import annotations
@@ -8,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from lib.frames import Frame, join
+from lib.report.claims import MARGIN
 from lib.report.scores import Estimate, combined, estimate, point
 from lib.report.tables import distinct
 
@@ -24,27 +27,29 @@ if TYPE_CHECKING:
 ERROR = 1e-3  # of the finite difference, at the most, of the median image: a kink of a ReLU may lie between its ends
 COSINE = 0.99  # in float32, at the least
 ZEROS = 0.01  # share of pixels without one, at the most
-MARGIN = 5.0  # points by which a stronger attacker may not be shown to leave more
 FLAT = 0.02  # how much less sure of the right class the second half of the steps may make a network
+# What is checked, whether it passed (None: not tried, or too few images to decide), and what was found.
+Check = tuple[str, bool | None, str]
 # Attackers of the supplement: Table 1's, without and with the static defense's gradient, and the released script.
 PAPERS = ("unaware, random target", "paper's", "bypass_nrp.py")
 COMPETENT = {"clean loss": (-np.inf, 6.0), "paper's attacker": (58.0, 68.0)}  # of NRP: Table 1's 78.3 - 73.5, and 63.0
 
 
-def of(frame: Frame, defense: str, attacker: str, **columns: object) -> Frame:
-    """The cells of one attacker against one defense."""
-    return frame.where(defense=defense, attacker=attacker, **columns)
-
-
 def attackers(frame: Frame) -> list[str]:
     """Their names, in the order of the notebook, which the defense shows that meets the most of them."""
-    met = [list(dict.fromkeys(part)) for _, part in frame.cells.groupby("defense", sort=False)["attacker"]]
+    met = [part.unique() for _, part in frame.cells.groupby("defense", sort=False)["attacker"]]
     return list(dict.fromkeys([*max(met, key=len), *frame.cells["attacker"]]))
 
 
-def defenses(frame: Frame) -> list[str]:
-    """Their names, in the order of the notebook."""
-    return list(dict.fromkeys(frame.cells["defense"]))
+def by_attacker(frame: Frame) -> dict[str, Frame]:
+    """The cells of each attacker."""
+    return {name: frame.where(attacker=name) for name in attackers(frame)}
+
+
+def with_all_images(cells: Mapping[str, Frame]) -> dict[str, Frame]:
+    """The cells that have as many images as any; costly attackers have fewer."""
+    most = max(len(cell.images[0]) for cell in cells.values())
+    return {name: cell for name, cell in cells.items() if len(cell.images[0]) == most}
 
 
 def kept(frame: Frame) -> np.ndarray:
@@ -52,26 +57,9 @@ def kept(frame: Frame) -> np.ndarray:
     return np.mean([part["top1"] for part in frame.parts], 0)
 
 
-def alone(one: Frame, others: Iterable[Frame]) -> int:
+def wins_alone(one: Frame, others: Iterable[Frame]) -> int:
     """On how many images an attacker succeeds in most draws, and none of the others does; of the same images."""
     return int(((kept(one) < 0.5) & (np.min([*map(kept, others)], 0) > 0.5)).sum())
-
-
-def shown(cells: Mapping[str, Frame]) -> dict[str, str]:
-    """The accuracy in cells with its interval, "-" for those that were not tried."""
-    return {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in cells.items()}
-
-
-def counted(cells: Iterable[Frame]) -> str:
-    """How many images cells have: "20", or "10, 20"."""
-    return ", ".join(map(str, sorted({len(images) for cell in cells for images in cell.images})))
-
-
-def together(*frames: Frame) -> list[Frame]:
-    """The frames over the images that they share, in the first one's order of them."""
-    shared = set.intersection(*(set(frame.images[0]) for frame in frames))
-    names = [name for name in frames[0].images[0] if name in shared]
-    return [only(frame, np.array([*map(frame.images[0].index, names)], dtype=int)) for frame in frames]
 
 
 def only(frame: Frame, places: np.ndarray) -> Frame:
@@ -80,47 +68,74 @@ def only(frame: Frame, places: np.ndarray) -> Frame:
     return Frame(frame.cells, parts, [tuple(np.array(names)[places].tolist()) for names in frame.images])
 
 
+def over_shared_images(*frames: Frame) -> list[Frame]:
+    """The frames over the images that they share, in the first one's order of them."""
+    shared = set.intersection(*(set(frame.images[0]) for frame in frames))
+    names = [name for name in frames[0].images[0] if name in shared]
+    return [only(frame, np.array([*map(frame.images[0].index, names)], dtype=int)) for frame in frames]
+
+
 def change(frame: Frame, other: Frame) -> Estimate:
     """The accuracy in one cell less that in another, over the images that they share."""
-    after, before = together(frame, other)
+    after, before = over_shared_images(frame, other)
     return combined("accuracy", [(1.0, after), (-1.0, before)])
 
 
+def with_intervals(cells: Mapping[str, Frame]) -> dict[str, str]:
+    """The accuracy in cells with its interval, "-" for those that were not tried."""
+    return {name: str(estimate("accuracy", cell)) if len(cell) else "-" for name, cell in cells.items()}
+
+
+def crossed(frame: Frame, rows: Iterable[dict[str, object]], column: str, names: Iterable[str]) -> pd.DataFrame:
+    """Accuracy with 95 % intervals: a row per labels, a column per name in a column of the frame, and how many images
+    the row's cells have, "20", or "10, 20"."""
+    found = []
+    for labels in rows:
+        cells = {name: frame.where(**labels, **{column: name}) for name in names}
+        counts = sorted({len(images) for cell in cells.values() for images in cell.images})
+        found.append(labels | with_intervals(cells) | {"n": ", ".join(map(str, counts))})
+    return pd.DataFrame(found)
+
+
 def waterfall(frame: Frame) -> pd.DataFrame:
-    """Accuracy of every attacker (row) against every defense (column), with 95 % intervals."""
-    rows = []
-    for name in attackers(frame):
-        cells = {one: of(frame, one, name) for one in defenses(frame)}
-        rows.append({"attacker": name} | shown(cells) | {"n": counted(cells.values())})
-    return pd.DataFrame(rows)
+    """Every attacker (row) against every defense (column)."""
+    return crossed(frame, [{"attacker": name} for name in attackers(frame)], "defense", frame.cells["defense"].unique())
+
+
+def robust(frame: Frame) -> pd.DataFrame:
+    """Networks that must stay up (row) under every attacker (column) at the budget at which they do."""
+    table = crossed(frame, distinct(frame, ["victim"]), "attacker", attackers(frame))
+    budgets = frame.cells.groupby("victim")["eps"].max().map("{:g}".format)
+    table.insert(1, "budget", table["victim"].map(budgets))
+    return table.rename(columns={"victim": "network"})
+
+
+def victims(frame: Frame) -> pd.DataFrame:
+    """Other victims with every defense (row) under every attacker (column), all on the same images."""
+    return crossed(frame, distinct(frame, ["victim", "defense"]), "attacker", attackers(frame)).astype({"n": int})
 
 
 def page(frame: Frame, defense: str) -> pd.DataFrame:
     """One defense: of every attacker the accuracy, what it takes more than the one from which it differs in one thing,
     and the other scores. The last rows: each image under the attacker that leaves least of it."""
     here = frame.where(defense=defense)
-    names, clean = attackers(here), of(here, defense, "clean")
-    rows = [row(here, defense, name, clean) for name in names]
-    for label, part in worst(here):
-        rows.append(numbers(part, clean) | {"attacker": label})
+    cells, rows = by_attacker(here), []
+    for name, cell in cells.items():
+        than = cell.cells["than"].iloc[0]
+        step = {"than": "-", "change": "-"}
+        if than in cells:
+            step = {"than": than, "change": str(change(cell, cells[than]))}
+        rows.append({"attacker": name} | step | scores_of(cell, cells["clean"]))
+    rows += [{"attacker": label} | scores_of(part, cells["clean"]) for label, part in worst(here)]
     return pd.DataFrame(rows).fillna("-")
 
 
-def row(frame: Frame, defense: str, name: str, clean: Frame) -> dict[str, object]:
-    """The row of one attacker."""
-    cell = of(frame, defense, name)
-    than = cell.cells["than"].iloc[0]
-    other = of(frame, defense, than) if than else []
-    step = {"than": than, "change": str(change(cell, other))} if len(other) else {"than": "-", "change": "-"}
-    return {"attacker": name} | step | numbers(cell, clean)
-
-
-def numbers(cell: Frame, clean: Frame) -> dict[str, object]:
-    """The scores of a cell."""
+def scores_of(cell: Frame, clean: Frame) -> dict[str, object]:
+    """The scores of a cell that its page shows."""
     found = {"accuracy": str(estimate("accuracy", cell))}
     if len(cell) > 1:
         found |= {f"in {how} draws": f"{point(f'accuracy in {how} draws', cell):.1f}" for how in ("all", "most")}
-    here, before = together(cell, clean)
+    here, before = over_shared_images(cell, clean)
     right = kept(before) > 0.5
     if right.any():
         found["of those right when clean"] = f"{point('accuracy', only(here, right)):.1f}"
@@ -131,23 +146,18 @@ def numbers(cell: Frame, clean: Frame) -> dict[str, object]:
 
 def worst(frame: Frame) -> Iterator[tuple[str, Frame]]:
     """Of each image the least share of draws that an attacker leaves: of those with all images, and of all."""
-    cells = [frame.where(attacker=name) for name in attackers(frame)]
-    most = max(len(cell.images[0]) for cell in cells)
-    for label, chosen in (
-        ("each image's worst, of those with all images", [cell for cell in cells if len(cell.images[0]) == most]),
-        ("each image's worst, of all", cells),
-    ):
-        first, *others = together(*chosen)
+    cells = by_attacker(frame)
+    for label, chosen in (("those with all images", with_all_images(cells)), ("all", cells)):
+        first, *others = over_shared_images(*chosen.values())
         least = np.min([*map(kept, [first, *others])], 0)
-        yield label, Frame(first.cells[:1], [{"top1": least}], first.images[:1])
+        yield f"each image's worst, of {label}", Frame(first.cells[:1], [{"top1": least}], first.images[:1])
 
 
 def strongest(frame: Frame) -> str:
     """Of one defense, the attacker with all images that leaves least."""
-    cells = {name: frame.where(attacker=name) for name in attackers(frame) if name != "clean"}
-    most = max(len(images) for images in frame.images)
-    full = {name: cell for name, cell in cells.items() if len(cell.images[0]) == most}
-    return min(full, key=lambda name: point("accuracy", full[name]))
+    cells = with_all_images(by_attacker(frame))
+    left = {name: point("accuracy", cell) for name, cell in cells.items() if name != "clean"}
+    return min(left, key=left.get)
 
 
 def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.DataFrame:
@@ -157,76 +167,52 @@ def board(frame: Frame, competence: Frame, seconds: Mapping[str, float]) -> pd.D
     image, of each defense alone.
     """
     made = []
-    for defense in defenses(frame):
-        here = frame.where(defense=defense)
+    for defense in frame.cells["defense"].unique():
+        here, passed = frame.where(defense=defense), gate(competence, defense)
         (_, lowest), *_ = worst(here)
-        unaware = of(here, defense, "unaware")
+        unaware = here.where(attacker="unaware")
         row = {
             "defense": defense,
-            "clean": str(estimate("accuracy", of(competence, defense, "clean"))),
-            "costs": str(clean_loss(competence, defense)),
+            "clean": str(estimate("accuracy", competence.where(defense=defense, attacker="clean"))),
+            "costs": passed["clean loss"],
             "unaware attacker": str(estimate("accuracy", unaware)),
             "each image's worst": str(estimate("accuracy", lowest)),
             "strongest attacker alone": strongest(here),
             "ms per image": f"{1000 * seconds[defense]:.3g}" if defense in seconds else "-",
             "n": len(lowest.images[0]),
-            "n (clean, costs)": len(competence.images[0]),
-            "as the paper's": "-" if defense == "none" else gate(competence, defense)["as the paper's"],
+            "n (clean, costs)": passed["n"],
+            "as the paper's": "-" if defense == "none" else passed["as the paper's"],
         }
         made.append(((point("accuracy", lowest), point("accuracy", unaware)), row))
     ranked = sorted(made, key=lambda pair: pair[0], reverse=True)
     return pd.DataFrame([{"rank": rank, **row} for rank, (_, row) in enumerate(ranked, 1)])
 
 
-def clean_loss(frame: Frame, defense: str) -> Estimate:
-    """What a defense costs on clean images, in points."""
-    return combined("accuracy", [(1.0, of(frame, "none", "clean")), (-1.0, of(frame, defense, "clean"))])
-
-
 def gates(frame: Frame) -> pd.DataFrame:
     """Whether each defense does what its paper says, before anything is concluded from breaking it: a row of what it
     costs on clean images and what is left under each attacker."""
-    return pd.DataFrame([gate(frame, name) for name in defenses(frame) if name != "none"])
+    return pd.DataFrame([gate(frame, name) for name in frame.cells["defense"].unique() if name != "none"])
 
 
 def gate(frame: Frame, defense: str) -> dict[str, object]:
     """A row of `gates`, and whether it lies where the paper's NRP does."""
-    loss = clean_loss(frame, defense)
-    left = {name: of(frame, defense, name) for name in attackers(frame) if name != "clean"}
-    papers = left.get("paper's")
-    found = [loss.value, point("accuracy", papers) if papers is not None and len(papers) else np.nan]
+    left = {name: frame.where(defense=defense, attacker=name) for name in attackers(frame)}
+    loss, papers = change(frame.where(defense="none", attacker="clean"), left.pop("clean")), left.get("paper's", [])
+    found = [loss.value, point("accuracy", papers) if len(papers) else np.nan]
     # 58 of 100 images are 57.99999999999999 %.
     inside = all(low <= round(value, 6) <= high for value, (low, high) in zip(found, COMPETENT.values(), strict=True))
-    return (
-        {"defense": defense, "clean loss": str(loss)}
-        | shown(left)
-        | {"as the paper's": "yes" if inside else "no", "n": loss.n}
-    )
+    verdict = {"as the paper's": "yes" if inside else "no", "n": loss.n}
+    return {"defense": defense, "clean loss": str(loss)} | with_intervals(left) | verdict
 
 
-class Check(NamedTuple):
-    """A row of the table of checks. passed: None where there is nothing to check, or too few images decide nothing."""
-
-    check: str
-    passed: bool | None
-    found: str
-
-
-def all_checks(
-    frame: Frame,
-    gradients: Mapping[str, Mapping | None],
-    sure: Mapping[str, np.ndarray],
-    saved: Mapping[str, Mapping],
-) -> pd.DataFrame:
+def all_checks(frame: Frame, gradients: Mapping, sure: Mapping, saved: Mapping) -> pd.DataFrame:
     """The checks of every defense, a column each: the verdict and what it rests on. Arguments by defense, as of
     `checks`."""
-    parts = []
+    columns = {}
     for name in gradients:
-        found = checks(frame, name, gradients[name], sure[name], saved[name])
-        parts.append(
-            found.assign(text=found["verdict"] + ": " + found["found"]).set_index("check")["text"].rename(name)
-        )
-    return pd.concat(parts, axis=1).fillna("-").reset_index()
+        found = checks(frame, name, gradients[name], sure[name], saved[name]).set_index("check")
+        columns[name] = found["verdict"] + ": " + found["found"]
+    return pd.concat(columns, axis=1).fillna("-").reset_index()
 
 
 def checks(
@@ -238,39 +224,37 @@ def checks(
     `confidences_of` (after the first, half and all steps) and `reread` in `lib.experiment`.
     """
     here = frame.where(defense=defense)
-    found = [*budgets(here), *comparisons(here), *gradient_free(here), flat(sure), *gradient(gradients)]
-    found += [files(here, saved)]
+    found = [*of_budgets(here), *of_pairs(here), *of_gradient_free(here), of_convergence(sure)]
+    found += [*of_gradients(gradients), of_saved_files(here, saved)]
     words = {True: "pass", False: "FAIL", None: "-"}
-    return pd.DataFrame([{"check": c.check, "verdict": words[c.passed], "found": c.found} for c in found])
+    rows = [(check, words[passed], says) for check, passed, says in found]
+    return pd.DataFrame(rows, columns=["check", "verdict", "found"])
 
 
-def budgets(frame: Frame) -> Iterator[Check]:
+def of_budgets(frame: Frame) -> Iterator[Check]:
     """Accuracy at budget 0 is that of clean images; it falls with the budget, to nothing."""
-    aware, clean = frame.where(attacker="aware"), frame.where(attacker="clean")
-    levels = sorted(aware.cells["eps"].unique())
-    if levels[0] == 0:
-        same = [
-            np.array_equal(a["top1"], b["top1"]) for a, b in zip(aware.where(eps=0.0).parts, clean.parts, strict=True)
-        ]
-        yield Check("budget 0 changes no prediction, image by image", all(same), f"{sum(same)} of {len(same)} cells")
-    for before, after in pairwise(levels):
-        yield at_least(
-            aware.where(eps=after), aware.where(eps=before), f"budget {after:g} at least as strong as {before:g}"
-        )
-    left = point("accuracy", aware.where(eps=levels[-1]))
-    yield Check(f"budget {levels[-1]:g} leaves nothing", left == 0, f"{left:.1f} %")
+    aware = frame.where(attacker="aware")
+    at = {eps: aware.where(eps=eps) for eps in sorted(set(aware.cells["eps"]))}
+    if 0 in at:
+        pairs = zip(at[0].parts, frame.where(attacker="clean").parts, strict=True)
+        same = [np.array_equal(zero["top1"], clean["top1"]) for zero, clean in pairs]
+        yield "budget 0 changes no prediction, image by image", all(same), f"{sum(same)} of {len(same)} cells"
+    for before, after in pairwise(at):
+        yield at_least(f"budget {after:g} at least as strong as {before:g}", at[after], at[before])
+    most = max(at)
+    left = point("accuracy", at[most])
+    yield f"budget {most:g} leaves nothing", left == 0, f"{left:.1f} %"
 
 
-def at_least(stronger: Frame, weaker: Frame, check: str) -> Check:
+def at_least(check: str, stronger: Frame, weaker: Frame) -> Check:
     """Whether an attacker leaves no more than a weaker one, by the interval of their difference, undecided where that
-    allows for five points and more; and on how many images the weaker one alone succeeds."""
+    allows for MARGIN and more; and on how many images the weaker one alone succeeds."""
     if not len(stronger) or not len(weaker):
-        return Check(check, None, "not tried")
-    moved, (after, before) = change(stronger, weaker), together(stronger, weaker)
-    count = alone(before, [after])
+        return check, None, "not tried"
+    moved, (after, before) = change(stronger, weaker), over_shared_images(stronger, weaker)
     decided = moved.low > 0 or moved.value <= 0 or moved.high < MARGIN
-    says = f"{moved} points; the weaker alone on {count} of {moved.n} images"
-    return Check(check, moved.low <= 0 if decided else None, says)
+    says = f"{moved} points; the weaker alone on {wins_alone(before, [after])} of {moved.n} images"
+    return check, moved.low <= 0 if decided else None, says
 
 
 # Checks of pairs: what is said, the attacker that must be at least as strong, and the other.
@@ -286,91 +270,66 @@ PAIRS = [
 ]
 
 
-def comparisons(frame: Frame) -> Iterator[Check]:
-    """The checks of PAIRS at the largest common budget, and that more draws are at least as strong as fewer."""
-    at16 = frame.where(eps=[0.0, 16.0])
-    for check, stronger, weaker in PAIRS:
-        yield at_least(*(at16.where(attacker=name, eps=16.0) for name in (stronger, weaker)), check)
+def of_pairs(frame: Frame) -> Iterator[Check]:
+    """The checks of PAIRS at the paper's budget, and that more draws are at least as strong as fewer."""
+    at16 = frame.where(eps=16.0)
     averaged = [name for name in attackers(at16) if name.removeprefix("mean of losses, ").isdigit()]
-    for fewer, more in pairwise(averaged):
-        yield at_least(at16.where(attacker=more), at16.where(attacker=fewer), f"{more} at least as strong as {fewer}")
+    more_draws = [(f"{more} at least as strong as {fewer}", more, fewer) for fewer, more in pairwise(averaged)]
+    for check, stronger, weaker in PAIRS + more_draws:
+        yield at_least(check, at16.where(attacker=stronger), at16.where(attacker=weaker))
 
 
-def gradient_free(frame: Frame) -> Iterator[Check]:
+def of_gradient_free(frame: Frame) -> Iterator[Check]:
     """Attackers without a gradient win nowhere where those with one fail."""
     with_gradient = [frame.where(attacker=name, eps=16.0) for name in ("aware", "aware, long", "aware, restarts")]
-    tried = [cell for cell in with_gradient if len(cell)]
     for name in ("Square", "SPSA", "random corners"):
-        if not len(cell := frame.where(attacker=name)):
-            yield Check(f"{name} wins nowhere where gradients fail", None, "not tried")
+        check, cell = f"{name} wins nowhere where gradients fail", frame.where(attacker=name)
+        if not len(cell):
+            yield check, None, "not tried"
             continue
-        own, *others = together(cell, *tried)
-        count, n = alone(own, others), len(own.images[0])
-        yield Check(f"{name} wins nowhere where gradients fail", count == 0, f"alone on {count} of {n} images")
+        own, *others = over_shared_images(cell, *filter(len, with_gradient))
+        count = wins_alone(own, others)
+        yield check, count == 0, f"alone on {count} of {len(own.images[0])} images"
 
 
-def flat(sure: np.ndarray) -> Check:
+def of_convergence(sure: np.ndarray) -> Check:
     """The attack has come to its end: the cross-entropy itself rises without bound. sure: the probability of the right
     class, `[3,n]`, after the first, half of the steps, and all of them."""
     first, half, last = sure.mean(1)
-    return Check("the loss is flat at the end", bool(half - last < FLAT), f"{first:.3f}, {half:.3f}, {last:.3f} sure")
+    return "the loss is flat at the end", bool(half - last < FLAT), f"{first:.3f}, {half:.3f}, {last:.3f} sure"
 
 
-def gradient(found: Mapping[str, np.ndarray] | None) -> Iterator[Check]:
+def of_gradients(found: Mapping[str, np.ndarray] | None) -> Iterator[Check]:
     """The gradient is the loss's own. None: no gradient passes the defense."""
     if found is None:
         return
     middle = {name: float(np.median(values)) for name, values in found.items()}
     said = "median relative error"
-    yield Check("gradient as by finite differences", middle["difference"] < ERROR, f"{said} {middle['difference']:.1e}")
-    yield Check("float32 follows float64", middle["float32"] > COSINE, f"median cosine {middle['float32']:.4f}")
-    yield Check("bfloat16 follows float64 (not used here)", None, f"median cosine {middle['bfloat16']:.3f}")
-    yield Check("no vanishing gradient", middle["zeros"] < ZEROS, f"{middle['zeros']:.2%} of pixels are zero")
+    yield "gradient as by finite differences", middle["difference"] < ERROR, f"{said} {middle['difference']:.1e}"
+    yield "float32 follows float64", middle["float32"] > COSINE, f"median cosine {middle['float32']:.4f}"
+    yield "bfloat16 follows float64 (not used here)", None, f"median cosine {middle['bfloat16']:.3f}"
+    yield "no vanishing gradient", middle["zeros"] < ZEROS, f"{middle['zeros']:.2%} of pixels are zero"
 
 
-def files(frame: Frame, saved: Mapping[str, float]) -> Check:
+def of_saved_files(frame: Frame, saved: Mapping[str, float]) -> Check:
     """The saved files keep the budget and give the same accuracy."""
     told = point("accuracy", frame.where(attacker="aware", eps=16.0, seed=0))
     same = saved["moved"] <= 16 and abs(saved["accuracy"] - told) < 1e-9
     says = f"moved by {saved['moved']:.0f} levels at most, accuracy {saved['accuracy']:.1f} %, {told:.1f} % before"
-    return Check("saved as PNG and read again, budget and accuracy are the same", same, says)
+    return "saved as PNG and read again, budget and accuracy are the same", same, says
 
 
 def curves(frame: Frame) -> pd.DataFrame:
-    """Accuracy against budget: columns defense, attacker, eps, value, low, high, n."""
+    """Accuracy against budget, from the clean images on: columns defense, attacker, eps, value, low, high, n."""
     rows = []
-    for defense in defenses(frame):
+    for defense in frame.cells["defense"].unique():
         here = frame.where(defense=defense)
-        start = estimate("accuracy", here.where(attacker="clean"))
         for name in ("random noise", "unaware, random target", "paper's", "aware"):
             cells = here.where(attacker=name)
-            if not len(cells):
-                continue
-            rows.append({"defense": defense, "attacker": name, "eps": 0.0} | start._asdict())
-            for eps in sorted(set(cells.cells["eps"]) - {0.0}):
-                value = estimate("accuracy", cells.where(eps=eps))
-                rows.append({"defense": defense, "attacker": name, "eps": eps} | value._asdict())
-    return pd.DataFrame(rows)
-
-
-def robust(frame: Frame) -> pd.DataFrame:
-    """Networks that must stay up: accuracy under every attacker at the budget at which they do."""
-    rows = []
-    for victim in dict.fromkeys(frame.cells["victim"]):
-        here = frame.where(victim=victim)
-        cells = {name: here.where(attacker=name) for name in attackers(here)}
-        eps = f"{here.cells['eps'].max():g}"
-        rows.append({"network": victim, "budget": eps} | shown(cells) | {"n": counted(cells.values())})
-    return pd.DataFrame(rows)
-
-
-def victims(frame: Frame) -> pd.DataFrame:
-    """Accuracy of other victims with every defense (row) under every attacker (column)."""
-    rows = []
-    for values in distinct(frame, ["victim", "defense"]):
-        here = frame.where(**values)
-        shares = shown({name: here.where(attacker=name) for name in attackers(frame)})
-        rows.append(values | shares | {"n": len(here.images[0])})
+            for eps in sorted({0.0, *cells.cells["eps"]}) if len(cells) else []:
+                cell = cells.where(eps=eps) if eps else here.where(attacker="clean")
+                labels = {"defense": defense, "attacker": name, "eps": eps}
+                rows.append(labels | estimate("accuracy", cell)._asdict())
     return pd.DataFrame(rows)
 
 
@@ -389,20 +348,20 @@ def slug(name: str) -> str:
 def said(frame: Frame, defense: str) -> str:
     """One defense in a line: its clean accuracy, and that under the paper's attackers and the strongest."""
     here = frame.where(defense=defense)
-    start = estimate("accuracy", here.where(attacker="clean"))
-    named = [name for name in (*PAPERS, strongest(here)) if name in attackers(here)]
-    under = [f"{estimate('accuracy', here.where(attacker=name))} % under *{name}*" for name in dict.fromkeys(named)]
-    numbers = f"{start} % on clean images, {', '.join(under)}"
-    return f"- **{defense}**: {numbers}, the strongest of those with all {start.n} images."
+    cells = by_attacker(here)
+    start, best = estimate("accuracy", cells["clean"]), strongest(here)
+    named = [name for name in dict.fromkeys([*PAPERS, best]) if name in cells]
+    under = ", ".join(f"{estimate('accuracy', cells[name])} % under *{name}*" for name in named)
+    return f"- **{defense}**: {start} % on clean images, {under}, the strongest of those with all {start.n} images."
 
 
 def conclusion(frame: Frame, competence: Frame) -> Markdown:
     """Every defense in a line, and what may follow."""
     from IPython.display import Markdown
 
-    lines = [said(frame, defense) for defense in defenses(frame)]
-    passed = [row["defense"] for _, row in gates(competence).iterrows() if row["as the paper's"] == "yes"]
-    names = ", ".join(passed) if passed else "none of these defenses"
+    passed = [row["defense"] for row in gates(competence).to_dict("records") if row["as the paper's"] == "yes"]
+    names = ", ".join(passed) or "none of these defenses"
+    lines = [said(frame, defense) for defense in frame.cells["defense"].unique()]
     lines.append(
         f"\nAs competent as the paper's NRP on validation images: {names}. What breaks another one proves nothing "
         "about the authors' purifier; `companion evaluate NRP.pth --scale paper` measures that one."

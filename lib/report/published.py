@@ -1,5 +1,6 @@
 """The numbers that the supplement prints (published.yaml holds them)."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,22 +23,21 @@ class Printed(NamedTuple):
     line: int
 
 
-def value(table: str, row: str, column: str) -> float | None:
-    """The printed number, or None where the paper has no such cell (a network or setting that it does not print)."""
-    printed = TABLES[table]
-    if row not in printed["rows"] or column not in printed["columns"]:
-        return None
-    return printed["rows"][row][printed["columns"].index(column)]
-
-
-def cells() -> list[Printed]:
-    """Every number of every table, in the paper's order."""
-    found = []
+def _printed() -> Iterator[Printed]:
     for name, table in TABLES.items():
         for row, numbers in table["rows"].items():
             spreads = table.get("spread", {}).get(row, [None] * len(numbers))
             for column, number, spread in zip(table["columns"], numbers, spreads, strict=True):
                 unit = table["units"][column] if "units" in table else table["unit"]
-                line = table["row_lines"][row] if "row_lines" in table else table["column_lines"][column]
-                found.append(Printed(name, row, column, number, spread, unit, line))
-    return found
+                line = table["lines"][column if column in table["lines"] else row]
+                yield Printed(name, row, column, number, spread, unit, line)
+
+
+# Every number of every table by table, row and column, in the paper's order.
+NUMBERS = {number[:3]: number for number in _printed()}
+
+
+def value(table: str, row: str, column: str) -> float | None:
+    """The printed number, or None where the paper has no such cell (a network or setting that it does not print)."""
+    found = NUMBERS.get((table, row, column))
+    return found.value if found else None

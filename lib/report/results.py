@@ -84,7 +84,7 @@ class Results:
         plain.to_csv(self.path("tables", f"{name}.csv"), index=False, float_format="%.4g")
         # What is text already stays as it is: "+3.4" would lose its sign.
         texts = [place for place, column in enumerate(table) if table[column].map(type).eq(str).all()]
-        text = markdown.table(table, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
+        text = markdown.escaped_table(table, floatfmt=f".{digits}f", disable_numparse=texts) + "\n"
         text = self.noted(text + (f"\n{note}\n" if note else ""))
         self.path("tables", f"{name}.md").write_text(text)
         return Markdown(text)

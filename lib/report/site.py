@@ -29,7 +29,7 @@ COPIED = ("figures/*.svg", "figures/*.png", "data/*.csv", "tables/*.csv")
 RESULTS = ("claims", "comparison", "figures", "tables", "provenance")
 # docs/ in the order of a reader: the evidence, one's own parts, the machine.
 GUIDES = ("results", "method", "forks", "choices", "compare", "own_attack", "own_defense", "own_victim", "own_data")
-GUIDES += ("pictures", "own_table", "scales", "figures", "fetch", "scale", "performance", "reliability")
+GUIDES += ("pictures", "own_purifier", "own_table", "scales", "figures", "fetch", "scale", "performance", "reliability")
 # The rooms of lib whose public names have a page; `lib` itself is that of its single files.
 ROOMS = ("lib/attacks", "lib/defenses", "lib/experiment", "lib/networks", "lib/training", "lib/data", "lib")
 # Pages of a web server, which a folder of files has not got.

@@ -11,8 +11,11 @@ scale that has results; these write nothing. `docs` brings the blocks of README 
 """
 
 from lib import settings
-from lib.report import blocks, claims, comparison, provenance, tables
+from lib.report import blocks, provenance, tables
+from lib.report.claims import judge
+from lib.report.comparison import compare, comparison_page
 from lib.report.figures import redraw
+from lib.report.findings import claims_page, counts, overview
 from lib.report.results import Results
 from lib.settings.base import choices
 
@@ -28,33 +31,29 @@ def report_part(scale: settings.Scale, part: str = "all", csv: bool = False) -> 
         return "\n".join(blocks.renew()) or "README and docs are up to date"
     if part == "overview":
         here = [name for name in settings.SCALES if Results(name).files("tables/*.md")]
-        return claims.overview({name: claims.judge(Results(name)) for name in here}).rstrip()
+        return overview({name: judge(Results(name)) for name in here}).rstrip()
     results = Results(scale.name)
     results.find("tables/*.md")
-    if part == "all" and not results.has_frame():
-        return f"results/{scale.name} has no frames: its report stays as it was computed"
-    judged, compared = claims.judge(results), comparison.compare(results)
     if part == "all":
-        return write(scale, results, judged, compared)
-    table = judged if part == "claims" else compared
-    if csv:
-        return table.to_csv(index=False, float_format="%.4g").rstrip()
-    return (
-        claims.claims_page(judged, scale.name) if part == "claims" else comparison.comparison_page(compared, scale.name)
-    )
+        return write_report(scale, results)
+    table, page = (judge(results), claims_page) if part == "claims" else (compare(results), comparison_page)
+    return table.to_csv(index=False, float_format="%.4g").rstrip() if csv else page(table, scale.name)
 
 
-def write(scale: settings.Scale, results: Results, judged, compared) -> str:
+def write_report(scale: settings.Scale, results: Results) -> str:
     """Write the whole report; how many claims have which verdict."""
-    found = ", ".join(f"{count} {name}" for name, count in claims.counts(judged).items())
+    if not results.has_frame():
+        return f"results/{scale.name} has no frames: its report stays as it was computed"
     for name, table in tables.tables(own=True).items():
         tables.show(results, name, results.load_frame(table.stage))
-    results.save_table("claims", judged)
-    results.save_table("comparison", compared)
+    judged, compared = judge(results), compare(results)
+    for name, table, page in (("claims", judged, claims_page), ("comparison", compared, comparison_page)):
+        results.save_table(name, table)
+        results.path("", f"{name}.md").write_text(results.noted(page(table, scale.name)))
     results.save_data("claims", judged)
     results.save_figure("claims", redraw(results, "claims"))
-    results.path("", "claims.md").write_text(results.noted(claims.claims_page(judged, scale.name)))
-    results.path("", "comparison.md").write_text(results.noted(comparison.comparison_page(compared, scale.name)))
     results.path("", "provenance.json").write_text(provenance.provenance_json(scale, results))
-    results.save_metrics(tables.headlines(results) | {"claims": claims.counts(judged)})
-    return f"results/{scale.name}/report/claims.md: {found}"
+    found = counts(judged)
+    results.save_metrics(tables.headlines(results) | {"claims": found})
+    said = ", ".join(f"{count} {name}" for name, count in found.items())
+    return f"results/{scale.name}/report/claims.md: {said}"

@@ -14,32 +14,10 @@ from pydantic import BeforeValidator, Field
 
 from lib import machine
 from lib.reading import read_yaml
+from lib.settings import appendices, base
 from lib.settings import networks as recipes
-from lib.settings.appendices import (
-    AppendixA,
-    AppendixB,
-    AppendixC,
-    AppendixD,
-    AppendixE,
-    AppendixF,
-    AppendixG,
-    Options,
-    Protocol,
-)
 from lib.settings.attacks import AttackChanges, Attacks, OwnAttack
-from lib.settings.base import (
-    ROOT,
-    Classifier,
-    Count,
-    Detector,
-    Generator,
-    Missing,
-    Purifier,
-    Segmenter,
-    Strict,
-    choices,
-    validated,
-)
+from lib.settings.base import ROOT, Count, Missing, Strict, choices, validated
 from lib.settings.networks import UNTRAINED, Data, NetworkSpec, Scenes
 
 SCALES = ("mini", "sample", "paper")
@@ -56,7 +34,7 @@ class Params(Strict):
     attacks: Attacks
     # A heading with nothing below it is None, as params.yaml comes.
     own_attacks: Annotated[dict[str, OwnAttack], BeforeValidator(lambda entries: entries or {})] = {}
-    defenses: dict[str, Options]  # name -> kind and options of `lib.defenses`
+    defenses: dict[str, appendices.Options]  # name -> kind and options of `lib.defenses`
 
     def cores(self) -> int:
         """How many workers compute side by side on a CPU: $COMPANION_WORKERS, else as params.yaml says."""
@@ -89,19 +67,19 @@ class Scale(Strict):
     attacks: AttackChanges = AttackChanges()  # parameters that differ from params.yaml at this scale
     data: Data
     networks: dict[str, NetworkSpec]
-    stand_ins: dict[Classifier, recipes.StandIn] = {}
-    segmenters: dict[Segmenter, recipes.SegmenterSpec] = {}
-    detectors: dict[Detector, recipes.DetectorSpec] = {}
-    purifiers: dict[Purifier, recipes.PurifierSpec] = {}
-    generators: dict[Generator, recipes.GeneratorSpec] = {}
-    f: AppendixF
-    a: AppendixA
-    b: AppendixB
-    c: AppendixC
-    d: AppendixD
-    e: AppendixE
-    g: AppendixG
-    h: Protocol
+    stand_ins: dict[base.ClassifierName, recipes.StandIn] = {}
+    segmenters: dict[base.SegmenterName, recipes.SegmenterSpec] = {}
+    detectors: dict[base.DetectorName, recipes.DetectorSpec] = {}
+    purifiers: dict[base.PurifierName, recipes.PurifierSpec] = {}
+    generators: dict[base.GeneratorName, recipes.GeneratorSpec] = {}
+    f: appendices.AppendixF
+    a: appendices.AppendixA
+    b: appendices.AppendixB
+    c: appendices.AppendixC
+    d: appendices.AppendixD
+    e: appendices.AppendixE
+    g: appendices.AppendixG
+    h: appendices.Protocol
 
     @property
     def note(self) -> str:
@@ -147,11 +125,11 @@ def load(scale: str | None = None, root: Path = ROOT) -> Scale:
         other = _scale(like, root)
         if "like" in other:
             raise ValueError(f"{where}: like: {like} is itself like {other['like']}; name a scale that stands alone")
-        base = load(like, root)  # by itself first: a mistake in it is reported where it stands
+        shared = load(like, root)  # by itself first: a mistake in it is reported where it stands
         # Trained networks are found from here too.
-        weights = {key: spec.weights or f"models/{like}/{key}.safetensors" for key, spec in base.networks.items()}
-        named = {"networks": {key: {"weights": file} for key, file in weights.items()}}
-        data = merged(merged(base.model_dump(exclude_unset=True), named), data)
+        files = {key: spec.weights or f"models/{like}/{key}.safetensors" for key, spec in shared.networks.items()}
+        networks = {key: {"weights": file} for key, file in files.items()}
+        data = merged(merged(shared.model_dump(exclude_unset=True), {"networks": networks}), data)
     return validated(Scale, {**data, "name": name}, where, data.get("networks"))
 
 
@@ -166,7 +144,7 @@ def records(scale: Scale, root: Path = ROOT) -> Path:
     return root / "results" / (scale.like or scale.name) / "train" / "networks"
 
 
-def merged(base: dict, changes: dict) -> dict:
-    """`base` with what `changes` holds in its place: sections key by key, lists and single values as a whole."""
-    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(base.get(key), dict)]
-    return base | changes | {key: merged(base[key], changes[key]) for key in both}
+def merged(values: dict, changes: dict) -> dict:
+    """`values` with what `changes` holds in their place: sections key by key, lists and single values as a whole."""
+    both = [key for key in changes if isinstance(changes[key], dict) and isinstance(values.get(key), dict)]
+    return values | changes | {key: merged(values[key], changes[key]) for key in both}

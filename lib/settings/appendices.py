@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from lib.settings.base import Classifier, Count, Generator, Levels, Network, Strict, choices, holding
+from lib.settings.base import ClassifierName, Count, GeneratorName, Levels, NetworkName, Strict, choices, holding
 from lib.settings.networks import Data, Scenes
 from lib.units import OF_DEFENSES, in_levels
 
@@ -27,35 +27,35 @@ Options = Annotated[dict[str, int | float | str], BeforeValidator(levels), holdi
 class Transfer(Strict):
     """An appendix whose adversaries of surrogates are tried on other classifiers."""
 
-    victims: list[Classifier]
-    surrogate: Classifier
-    feature_surrogate: Classifier
+    victims: list[ClassifierName]
+    surrogate: ClassifierName
+    feature_surrogate: ClassifierName
     images: Count
 
 
 class AppendixF(Transfer):
     """notebooks/f_attack_parameters.ipynb: Table 5, Figure 6 and the transfer matrix."""
 
-    victim: Classifier  # of Figure 6
+    victim: ClassifierName  # of Figure 6
     iterations: list[Count]  # of Figure 6
 
 
 class AppendixA(Strict):
     """notebooks/a_why_ssp_works.ipynb: Figures 1 to 3."""
 
-    sources: dict[str, Classifier]  # name in Figure 1 -> network whose feature space is attacked
-    victim: Classifier  # of Figure 1
+    sources: dict[str, ClassifierName]  # name in Figure 1 -> network whose feature space is attacked
+    victim: ClassifierName  # of Figure 1
     iterations: list[Count]
     images: Count
     examples: Count  # in Figure 2
-    logits: Classifier  # the network of Figure 3's logits
-    features: Classifier  # and of its features
+    logits: ClassifierName  # the network of Figure 3's logits
+    features: ClassifierName  # and of its features
     tsne_data: Data
     groups: dict[str, list[tuple[int, int]]] | None = None  # name -> ranges of labels, both ends included, as one class
     classes: Count = 6  # without groups: so many, drawn at random
     # Those that SSP drives in turn; the logits, if a network has some, last.
-    layers: dict[Classifier, Annotated[list[str], Field(min_length=2)]]
-    compared: Classifier  # of `layers`: whose logits are held against its features, on every task
+    layers: dict[ClassifierName, Annotated[list[str], Field(min_length=2)]]
+    compared: ClassifierName  # of `layers`: whose logits are held against its features, on every task
     layered: Count  # images per number of both
     budgets: list[int] = [8, 16]  # of `layers`
 
@@ -70,7 +70,7 @@ class TransformTest(Strict):
     """One task of Appendix E or D: its images, its victims and how SSP attacks them."""
 
     data: Scenes
-    victims: list[Network]  # the first is the table's
+    victims: list[NetworkName]  # the first is the table's
     steps: Count  # of SSP
     examples: Count
     threshold: float = Field(0.5, ge=0, le=1)  # the score in [0,1] from which a detection is drawn
@@ -79,7 +79,7 @@ class TransformTest(Strict):
 class AppendixE(Strict):
     """notebooks/e_transforms.ipynb: Tables 6 and 7, Figures 4 and 5."""
 
-    surrogate: Classifier  # whose features SSP attacks
+    surrogate: ClassifierName  # whose features SSP attacks
     budgets: Annotated[list[int], holding(8, 16, why="the columns of Tables 6 and 7")]
     segmentation: TransformTest
     detection: TransformTest
@@ -92,8 +92,8 @@ def with_images(counts: dict[int, int]) -> dict[int, int]:
 class AppendixB(Strict):
     """notebooks/b_at_comparison.ipynb: Table 1."""
 
-    victim: Classifier  # "Original", which NRP protects
-    hardened: dict[str, Classifier]  # row -> adversarially trained network
+    victim: ClassifierName  # "Original", which NRP protects
+    hardened: dict[str, ClassifierName]  # row -> adversarially trained network
     data: Data | None = None  # if not the scale's
     # By steps of PGD; 0 images: not at all.
     images: Annotated[dict[Count, int], AfterValidator(with_images), holding(10, why="the steps that Table 1 is about")]
@@ -106,22 +106,22 @@ class AppendixB(Strict):
 class AppendixC(Transfer):
     """notebooks/c_fsa.ipynb: Table 3, and what FSA's surrogate, steps and batch change."""
 
-    surrogates: list[Classifier]  # the second table varies these, steps and batches
+    surrogates: list[ClassifierName]  # the second table varies these, steps and batches
     steps: list[Count]
     batches: list[Count]  # below params.yaml's size
     varied: Count  # images of the second table
-    scattered: Classifier | None = None  # trained on FSA's adversaries, if the scale has one
-    natural: Classifier  # the same architecture trained naturally
+    scattered: ClassifierName | None = None  # trained on FSA's adversaries, if the scale has one
+    natural: ClassifierName  # the same architecture trained naturally
 
 
 class AppendixD(Strict):
     """notebooks/d_cda.ipynb: Table 4, Figures 9 and 10."""
 
-    generators: dict[str, Generator]  # by row of Table 4
-    classifier: Classifier  # that all of them were trained against
+    generators: dict[str, GeneratorName]  # by row of Table 4
+    classifier: ClassifierName  # that all of them were trained against
     detection: TransformTest  # of Table 4
-    feature_surrogate: Classifier
-    victims: list[Classifier]
+    feature_surrogate: ClassifierName
+    victims: list[ClassifierName]
     images: Count
     pictured: list[str]  # the generators of Figure 9
     examples: Count
@@ -130,8 +130,8 @@ class AppendixD(Strict):
 class AppendixG(Transfer):
     """notebooks/g_visual_purification.ipynb: Figures 7 and 8."""
 
-    robust: Classifier  # whose features Figure 7 attacks
-    ensemble: list[Classifier]  # the surrogates of Figure 8
+    robust: ClassifierName  # whose features Figure 7 attacks
+    ensemble: list[ClassifierName]  # the surrogates of Figure 8
     examples: Count
 
     @model_validator(mode="after")
@@ -144,15 +144,15 @@ class AppendixG(Transfer):
 class Protocol(Strict):
     """notebooks/h_protocol.ipynb: how much a defense really holds, which is no appendix of the paper."""
 
-    victim: Classifier
-    surrogate: Classifier  # of the attacks that transfer
-    feature_surrogate: Classifier
-    ensemble: list[Classifier]  # of DIM-TI
+    victim: ClassifierName
+    surrogate: ClassifierName  # of the attacks that transfer
+    feature_surrogate: ClassifierName
+    ensemble: list[ClassifierName]  # of DIM-TI
     more: dict[str, Options] = {}  # defenses beside params.yaml's: name -> kind and options
     defenses: list[str]  # that meet every attacker, beside "none"
     ablations: list[str] = []  # purifiers trained otherwise, which meet those of the gate alone
-    robust: dict[Classifier, Levels] = {}  # networks that must stay up -> the budget in levels at which they do
-    others: list[Classifier] = []  # further victims, of the attackers that tell most
+    robust: dict[ClassifierName, Levels] = {}  # networks that must stay up -> the budget in levels at which they do
+    others: list[ClassifierName] = []  # further victims, of the attackers that tell most
     data: Data | None = None  # if not the scale's
     batch: Count | None = None  # if not the scale's
     images: Count

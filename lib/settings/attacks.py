@@ -5,21 +5,16 @@ Names, types and ranges; the paper's values stand in params.yaml, a library user
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, create_model, model_validator
 
 from lib.settings.base import Count, Rate, Strict
 from lib.units import OF_ATTACKS, in_levels
 
 ASCENT = {"eps": float, "step": float, "steps": Count}
-MOMENTUM = ASCENT | {"decay": Annotated[float, Field(ge=0)]}
+MOMENTUM = ASCENT | {"decay": NonNegativeFloat}
 DIVERSE = MOMENTUM | {"probability": Annotated[float, Field(ge=0, le=1)]}
 PGD = ASCENT | {"start": Literal["uniform", "clean"], "loss": Literal["cross-entropy", "margin", "dlr"]}
-TRANSPORT = {
-    "batch": Count,
-    "reg": Rate,
-    "iterations": Count,
-    "tolerance": Annotated[float, Field(ge=0)],
-}
+TRANSPORT = {"batch": Count, "reg": Rate, "iterations": Count, "tolerance": NonNegativeFloat}
 SECTIONS: dict[str, dict[str, Any]] = {
     "noise": {"eps": float},
     "fgsm": {"eps": float, "step": float},
@@ -27,7 +22,7 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "i_fgsm": ASCENT,
     "mi_fgsm": MOMENTUM,
     "dim": DIVERSE,
-    "dim_ti": DIVERSE | {"kernel": Count, "edge": Annotated[float, Field(ge=0)]},
+    "dim_ti": DIVERSE | {"kernel": Count, "edge": NonNegativeFloat},
     "pgd": PGD,
     "pgd_targeted": PGD | {"target": Literal["random", "least likely", "runner-up"]},
     "square": {"eps": float, "queries": Count, "share": Annotated[float, Field(gt=0, le=1)]},

@@ -1,7 +1,6 @@
 """What every section of the settings shares: strict, frozen objects and errors of one line."""
 
 import difflib
-import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ def choices(name: object, known: Iterable[str]) -> str:
 class Strict(BaseModel):
     """Frozen; an unknown key is refused and the nearest valid one named; budgets and steps must be levels."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -43,17 +42,13 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             # A purifier's own steps are those of its training.
             in_levels(data | {"steps": data.get("ssp_steps", data.get("steps", 1))}, OF_ATTACKS)
-            for key, value in data.items():
-                for one in value if isinstance(value, list) else [value]:
-                    if isinstance(one, float) and not math.isfinite(one):
-                        raise ValueError(f"{key} must be a finite number, got {one}")
         return data
 
 
 def validated(model: type[BaseModel], data: object, where: str, networks: object = None) -> Any:
     """`data` as a `model`; ValueError in one line that begins with `where`.
 
-    networks: name -> entry of the scale file, not yet validated, by which `Network` and its like are checked.
+    networks: name -> entry of the scale file, not yet validated, by which `NetworkName` and its like are checked.
     """
     try:
         return model.model_validate(data, context=networks)
@@ -64,7 +59,7 @@ def validated(model: type[BaseModel], data: object, where: str, networks: object
 
 
 def holding(*needed: object, why: str) -> AfterValidator:
-    """The check that a list or the keys of a dict hold these."""
+    """The check that a list, or the keys of a dict, hold these."""
 
     def check(found: Collection) -> Collection:
         if not set(needed) <= set(found):
@@ -94,9 +89,9 @@ def named_network(task: str | None = None) -> Any:
 Count = Annotated[int, Field(ge=1)]
 Levels = Annotated[float, AfterValidator(lambda value: in_levels({"eps": value}, {"eps"}) or value)]
 Rate = Annotated[float, Field(gt=0)]
-Network = named_network()
-Classifier = named_network("classification")
-Segmenter = named_network("segmentation")
-Detector = named_network("detection")
-Purifier = named_network("purification")
-Generator = named_network("generation")
+NetworkName = named_network()
+ClassifierName = named_network("classification")
+SegmenterName = named_network("segmentation")
+DetectorName = named_network("detection")
+PurifierName = named_network("purification")
+GeneratorName = named_network("generation")

@@ -4,16 +4,16 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lib.settings.base import Classifier, Count, Rate, Strict, choices
+from lib.settings.base import ClassifierName, Count, Rate, Strict, choices
 
-SETS = ("world", "neurips2017", "imagenet_val", "generated")
+IMAGE_SETS = ("world", "neurips2017", "imagenet_val", "generated")
 UNTRAINED = "untrained"  # as weights: random ones, for a dry run
 
 
 class Data(Strict):
     """A set of classification images."""
 
-    name: str  # of SETS, or the path of a folder of your own (docs/own_data.md)
+    name: str  # of IMAGE_SETS, or the path of a folder of your own (docs/own_data.md)
     side: Count  # pixels
     count: Count | None = None  # images per number (default: all)
     ids: str | None = None  # a file that names the images, one a line (default: the set's first ones)
@@ -21,8 +21,8 @@ class Data(Strict):
     @field_validator("name")
     @classmethod
     def there_is_such_a_set(cls, name: str) -> str:
-        if name not in SETS and "/" not in name:
-            raise ValueError(f"no data set '{name}'; {choices(name, SETS)}, and your own, such as own/photos")
+        if name not in IMAGE_SETS and "/" not in name:
+            raise ValueError(f"no data set '{name}'; {choices(name, IMAGE_SETS)}, and your own, such as own/photos")
         return name
 
 
@@ -56,7 +56,7 @@ class NetworkSpec(Strict):
     weights: str | None = None  # see `lib.zoo`
     sha256: str | None = None
     how: str = ""  # to get the weights
-    classes: Count = 1000
+    classes: int = Field(1000, ge=0)  # 0: features alone, without a head
     mean: tuple[float, float, float] | None = None  # this and the next three: see `lib.networks.wrappers.Normalised`
     std: tuple[float, float, float] | None = None
     resize: Count | None = None
@@ -101,7 +101,7 @@ class StandIn(TrainingSpec):
     eps: float = 0  # of the adversaries, in levels, as step
     step: float = 0
     steps: int = 0
-    sources: list[Classifier] = []  # of the recipe ensemble
+    sources: list[ClassifierName] = []  # of the recipe ensemble
     smoothing: float = Field(0, ge=0, le=0.5)  # what labels give to the other classes; FeatureScatter's fs_main.py: 0.5
 
 
@@ -126,7 +126,7 @@ class SegmenterSpec(TrainingSpec):
 class DetectorSpec(TrainingSpec):
     """A small detector (lib/training/detectors.py) that begins with a trained classifier's backbone."""
 
-    backbone: Classifier
+    backbone: ClassifierName
     epochs: Count
     batch: Count = 32
     lr: Rate = 2e-3
@@ -142,9 +142,9 @@ class PurifierSpec(TrainingSpec):
 
     images: str
     checkpoint_minutes: float = 5
-    extractor: Classifier  # whose tap SSP attacks and the feature loss compares
+    extractor: ClassifierName  # whose tap SSP attacks and the feature loss compares
     adversaries: Literal["ssp", "noise", "mi_fgsm"] = "ssp"  # that it learns from; the paper's, and two for comparison
-    classifier: Classifier | None = None  # whose own predictions mi_fgsm leads away from
+    classifier: ClassifierName | None = None  # whose own predictions mi_fgsm leads away from
     eps: float = 16  # budget of the adversaries that it learns from, in levels, as step
     step: float = 2.55  # of SSP (`lib.attacks.features.ssp`)
     ssp_steps: Count = 100
@@ -177,7 +177,7 @@ class GeneratorSpec(TrainingSpec):
     images: str  # of the source domain
     checkpoint_minutes: float = 5
     render: Literal["none", "comic", "painting"] = "none"  # first, a stand-in for the Comics and Paintings sets
-    classifier: Classifier  # that is fooled
+    classifier: ClassifierName  # that is fooled
     eps: float = 10.0  # budget, in levels
     resize: int | None = Field(256, ge=32)  # the shorter side in pixels (None: as it is)
     side: Count = Field(224, ge=32)  # of the crops

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-LIMIT = 100  # detections per image, COCO's
+MAX_DETECTIONS = 100  # detections per image, COCO's
 IOUS = {"0.5": slice(0, 1), "0.5:0.95": slice(0, 10)}  # positions among pycocotools' thresholds 0.5, 0.55 ... 0.95
 RECALLS = np.linspace(0, 1, 101)  # where pycocotools reads precision; equals COCOeval's recThrs to the bit
 
@@ -89,11 +89,8 @@ def _at_recalls(matches: Matches, threshold: int) -> np.ndarray:
 
 
 def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[Detections]) -> Evaluation:
-    """COCO's box evaluation of the detections in the images `image_ids` of `truth` (see `DetectionSet`).
-
-    At most 100 detections per image, objects of every size. ValueError unless there is one entry of detections for each
-    of the images, which differ, and at least one object to find.
-    """
+    """COCO's box evaluation of the detections, at most 100 per image, in the images `image_ids` of `truth` (see
+    `DetectionSet`). ValueError unless each of these has one entry, and there is an object to find."""
     if len(image_ids) != len(detections) or len(set(image_ids)) != len(image_ids):
         raise ValueError(f"{len(detections)} lists of detections for {len(set(image_ids))} different images")
     rows = [
@@ -105,11 +102,8 @@ def evaluate_boxes(truth: dict, image_ids: Sequence[int], detections: Sequence[D
 
 
 def mask_precision(truth: dict, image_ids: Sequence[int], found: Sequence[dict]) -> float:
-    """mAP@0.5 in percent of masks, by pycocotools.
-
-    found: of each image, as tensors, torchvision's labels, scores and masks `[n,1,H,W]` in [0,1], at most 100; what
-    exceeds a half belongs to the object.
-    """
+    """mAP@0.5 in percent of masks, by pycocotools; found: of each image torchvision's labels, scores and masks
+    `[n,1,H,W]` in [0,1], at most 100; what exceeds a half belongs to the object."""
     from pycocotools import mask as runs
 
     rows = []
@@ -133,7 +127,7 @@ def _evaluated(truth: dict, image_ids: Sequence[int], rows: list[dict], kind: st
             index.dataset = truth | {"annotations": numbered}
             index.createIndex()
         evaluator = COCOeval(known, seen, kind)
-        evaluator.params.imgIds, evaluator.params.maxDets = list(image_ids), [LIMIT]
+        evaluator.params.imgIds, evaluator.params.maxDets = list(image_ids), [MAX_DETECTIONS]
         evaluator.params.areaRng = evaluator.params.areaRng[:1]
         evaluator.evaluate()
     place = {image_id: place for place, image_id in enumerate(image_ids)}
@@ -165,9 +159,8 @@ def packed(detections: Sequence[Detections]) -> Arrays:
 
 def detections_from(arrays: Arrays) -> list[Detections]:
     """The inverse of `packed`."""
-    stops = np.cumsum(arrays["counts"])[:-1]
-    fields = [np.split(arrays[name], stops) for name in Detections._fields]
-    return [Detections(*one) for one, _ in zip(zip(*fields, strict=True), arrays["counts"], strict=False)]
+    fields = [split(arrays[name], arrays["counts"]) for name in Detections._fields]
+    return [Detections(*one) for one in zip(*fields, strict=True)]
 
 
 def packed_evaluations(parts: Sequence[Evaluation]) -> Arrays:
@@ -210,4 +203,4 @@ def scored_boxes(truth: np.ndarray, image_ids: np.ndarray, found: Arrays, *, dev
 
 def split(array: np.ndarray, lengths: Sequence[int], axis: int = 0) -> list[np.ndarray]:
     """An array in parts of these lengths."""
-    return np.split(array, np.cumsum(lengths)[:-1], axis)
+    return np.split(array, np.cumsum(lengths), axis)[:-1]

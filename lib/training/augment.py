@@ -1,8 +1,7 @@
 """Random crops, and random changes of whole batches, so that the networks do not hang on single pixels.
 
 Without them random sign noise of 16 levels alone fools a network trained on drawn scenes, and no attack can be told
-from noise. All but `crops` take float images `[B,3,H,W]` in [0,1]; all give such; numbers come from the generator `g`
-alone.
+from noise. All but `crops` take and give images `[B,3,H,W]`, floats in [0,1] unless said; numbers come from `g` alone.
 """
 
 import math
@@ -16,21 +15,20 @@ from torch import Tensor
 from lib.checks import checked_bytes
 from lib.units import unit, unit_images
 
-NOISE = unit(16)  # the strongest
+MOST_NOISE = unit(16)
 SHIFT = 3  # pixels
-BLOCK = 8  # side of a JPEG block
+JPEG_BLOCK = 8  # its side
+FREQUENCIES = torch.arange(JPEG_BLOCK)
 # The orthonormal DCT-II matrix.
-COSINES = torch.cos(math.pi * (2 * torch.arange(BLOCK) + 1) * torch.arange(BLOCK)[:, None] / (2 * BLOCK))
-COSINES *= math.sqrt(2 / BLOCK)
+COSINES = torch.cos(math.pi * (2 * FREQUENCIES + 1) * FREQUENCIES[:, None] / (2 * JPEG_BLOCK)) * math.sqrt(
+    2 / JPEG_BLOCK
+)
 COSINES[0] /= math.sqrt(2)
 
 
 def crops(side: int, read: Callable[[int], Tensor], chosen: Sequence[int], g: torch.Generator | None = None) -> Tensor:
-    """A square of each chosen image, `[B,3,side,side]` in [0,1]: a random one, mirrored half of the time, or without
-    `g` the centre. ValueError for an image that is smaller.
-
-    read: index -> uint8 `[3,H,W]`, in threads.
-    """
+    """A square of each chosen image, `[B,3,side,side]`: a random one, mirrored half of the time, or without `g` the
+    centre. ValueError for a smaller image.  read: index -> uint8 `[3,H,W]`, in threads."""
     with ThreadPoolExecutor() as readers:
         images = list(readers.map(read, chosen))
     squares = []
@@ -80,11 +78,11 @@ def blurred(x: Tensor, g: torch.Generator) -> Tensor:
     return torch.lerp(x, F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), strength)
 
 
-def noisy(x: Tensor, g: torch.Generator) -> Tensor:
-    """Six images in ten with sign noise or Gaussian noise of up to NOISE."""
+def with_noise(x: Tensor, g: torch.Generator) -> Tensor:
+    """Six images in ten with sign noise or Gaussian noise of up to MOST_NOISE."""
     noise = torch.randn(x.shape, generator=g)
     noise = torch.where(_uniform(g, len(x)) < 0.5, noise.sign(), noise)
-    return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, NOISE) * noise
+    return x + (_uniform(g, len(x)) < 0.6) * _uniform(g, len(x), 0, MOST_NOISE) * noise
 
 
 def compressed(x: Tensor, g: torch.Generator) -> Tensor:
@@ -94,21 +92,19 @@ def compressed(x: Tensor, g: torch.Generator) -> Tensor:
     """
     chosen = torch.rand(len(x), generator=g) < 0.25
     quality = _uniform(g, len(x), unit(4), unit(16))[chosen]
-    count, channels, height, width = x[chosen].shape
-    frequency = torch.arange(BLOCK)
-    steps = quality[..., None, None] * (1 + frequency[:, None] + frequency)
-    blocks = x[chosen].reshape(count, channels, height // BLOCK, BLOCK, width // BLOCK, BLOCK).transpose(3, 4)
+    steps = quality[..., None, None] * (1 + FREQUENCIES[:, None] + FREQUENCIES)
+    blocks = x[chosen].unflatten(2, (-1, JPEG_BLOCK)).unflatten(4, (-1, JPEG_BLOCK)).transpose(3, 4)
     rounded = torch.round(COSINES @ blocks @ COSINES.T / steps) * steps
     out = x.clone()
-    out[chosen] = (COSINES.T @ rounded @ COSINES).transpose(3, 4).reshape(count, channels, height, width)
+    out[chosen] = (COSINES.T @ rounded @ COSINES).transpose(3, 4).flatten(4).flatten(2, 3)
     return out
 
 
 def photographed(x: Tensor, g: torch.Generator) -> Tensor:
     """Light, blur, noise, compression: what moves no pixel, so that labels of pixels stay true."""
-    return compressed(noisy(blurred(relit(x, g), g).clamp(0, 1), g), g).clamp(0, 1)
+    return compressed(with_noise(blurred(relit(x, g), g).clamp(0, 1), g), g).clamp(0, 1)
 
 
 def augmented(images: Tensor, g: torch.Generator) -> Tensor:
-    """A training batch of uint8 images `[B,3,H,W]`: shifted, then as `photographed`."""
+    """A training batch of uint8 images: shifted, then as `photographed`."""
     return photographed(unit_images(shifted(images, g)), g)

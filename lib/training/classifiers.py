@@ -17,18 +17,17 @@ from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.networks.wrappers import Normalised
 from lib.rng import Streams, generator
 from lib.training import loop
-from lib.training.augment import NOISE, augmented
+from lib.training.augment import MOST_NOISE, augmented
 from lib.units import unit, unit_images
 
-WEIGHT_DECAY = 0.05
 RAMP = (0.3, 0.6)  # shares of the steps at which the adversaries begin, and reach their full budget
 
 
 def kurakin_eps(count: int, eps: float, g: torch.Generator) -> Tensor:
     """Budgets `[count,1,1,1]` from |N(0, eps/2)| truncated to [0, eps] (Kurakin et al. 2017, section 4)."""
     # The inverse of the normal distribution function turns uniform numbers into truncated normal ones.
-    half = math.erf(math.sqrt(2))
-    return math.sqrt(2) * torch.erfinv(torch.rand(count, 1, 1, 1, generator=g) * half) * eps / 2
+    uniform = torch.rand(count, 1, 1, 1, generator=g) * math.erf(math.sqrt(2))
+    return math.sqrt(2) * torch.erfinv(uniform) * eps / 2
 
 
 def adversarial_batch(
@@ -43,17 +42,15 @@ def adversarial_batch(
     share = min(1.0, max(0.0, (done - begin) / (full - begin)))
     if spec.recipe == "natural" or share == 0:
         return x
-    schedule = {"eps": unit(share * spec.eps), "step": unit(share * spec.step), "steps": spec.steps}
-    count = len(x) * loop.worker()[1]
-    rows = loop.share(range(count))
+    eps, count = unit(share * spec.eps), len(x) * loop.worker()[1]
+    schedule = {"eps": eps, "step": unit(share * spec.step), "steps": spec.steps}
+    keyed = {"ids": loop.share(range(count)), "seed": spec.seed + step}
     if spec.recipe == "pgd":
-        return pgd(victim, x, y, ids=rows, seed=spec.seed + step, **schedule)
+        return pgd(victim, x, y, **keyed, **schedule)
     if spec.recipe == "scatter":
-        return fsa(victim, x, ids=rows, seed=spec.seed + step, batch=len(x), **schedule)
-    budgets = kurakin_eps(count // 2, unit(share * spec.eps), generator(spec.seed, "eps", step))
-    budgets = loop.share(budgets).to(x.device)
-    half = len(budgets)
-    if not half:
+        return fsa(victim, x, batch=len(x), **keyed, **schedule)
+    budgets = loop.share(kurakin_eps(count // 2, eps, generator(spec.seed, "eps", step))).to(x.device)
+    if not (half := len(budgets)):
         raise ValueError(f"recipe {spec.recipe} attacks half of each batch, and a batch of {len(x)} has none")
     # Tramer et al. 2018, section 4.1: each batch takes its adversaries from one network of the ensemble in turn.
     networks = [victim, *sources] if spec.recipe == "ensemble" else [victim]
@@ -68,10 +65,10 @@ def training(
 
     sources: trained networks for the recipe "ensemble", on the same device.
     """
-    loop.begin(spec.seed, images, labels, network.classes)
+    loop.check_and_seed(spec.seed, images, labels, network.classes)
     victim = Normalised(ARCHITECTURES[network.architecture](network.classes), MEAN, STD)
     victim = victim.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(victim.parameters(), weight_decay=0.05, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
     # FeatureScatter's ls_factor is what the other classes get in all; PyTorch's share goes to the true class too.
     smoothing = spec.smoothing * network.classes / (network.classes - 1)
@@ -92,13 +89,13 @@ def training(
     return loop.Training(training, victim.network, state, steps, advance, inputs)
 
 
-def accuracies(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
+def accuracies_under_attack(victim: nn.Module, images: Tensor, labels: Tensor, ids: Sequence[str]) -> dict[str, float]:
     """Accuracy on uint8 images `[N,3,H,W]`, under sign noise of 16 levels keyed by their ids, and under FGSM of 16."""
     device = next(victim.parameters()).device
     x, y = unit_images(images, device), labels.to(device)
     noise = Streams(0, ids, "sign noise").normal(*x.shape[1:]).sign().to(x)
-    x_adv = torch.cat([fgsm(victim, a, b, eps=NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
-    shown = {"accuracy": x, "accuracy_noise": (x + NOISE * noise).clamp(0, 1), "accuracy_fgsm": x_adv}
+    x_adv = torch.cat([fgsm(victim, a, b, eps=MOST_NOISE) for a, b in zip(x.split(100), y.split(100), strict=True)])
+    shown = {"accuracy": x, "accuracy_noise": (x + MOST_NOISE * noise).clamp(0, 1), "accuracy_fgsm": x_adv}
     with torch.inference_mode():
         predicted = {name: torch.cat([victim(part).argmax(1) for part in z.split(100)]) for name, z in shown.items()}
     return {"images": len(x)} | {name: found.eq(y).double().mean().item() for name, found in predicted.items()}

@@ -16,8 +16,6 @@ from lib.training import loop
 from lib.training.augment import mirrored, photographed
 from lib.units import unit_images
 
-WEIGHT_DECAY = 0.05
-
 # Ground truth of one image: boxes float32 [n,4], labels int64 [n] from 1, masks uint8 [n,H,W].
 Truth = dict[str, Tensor]
 
@@ -29,8 +27,12 @@ def training(
 
     backbone: the state of the trained classifier that the trunk begins with; ValueError for another architecture's.
     """
-    loop.begin(spec.seed, images)
-    check_truth(truth, len(images), network.classes)
+    loop.check_and_seed(spec.seed, images)
+    if len(truth) != len(images):
+        raise ValueError(f"{len(truth)} entries of ground truth for {len(images)} images")
+    labels = torch.cat([objects["labels"] for objects in truth])
+    if not ((labels >= 1) & (labels <= network.classes)).all():  # boxes are checked by torchvision
+        raise ValueError(f"labels must be 1 to {network.classes}, got {labels.unique().tolist()}")
     detector = DETECTORS[network.architecture](network.classes)
     trunk = {name: value for name, value in backbone.items() if not name.startswith("head.")}
     try:
@@ -38,7 +40,7 @@ def training(
     except RuntimeError:
         raise ValueError(f"backbone '{spec.backbone}' has another architecture than the detectors' trunk") from None
     detector = detector.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
+    optimiser = torch.optim.AdamW(detector.parameters(), weight_decay=0.05, fused=True)
     steps = spec.epochs * (len(images) // spec.batch)
 
     def advance(step: int) -> dict[str, float]:
@@ -56,27 +58,13 @@ def training(
     return loop.Training(training, detector, state, steps, advance, inputs)
 
 
-def check_truth(truth: Sequence[Truth], count: int, classes: int) -> None:
-    """ValueError in one line for ground truth that is not one per image, or has a box or a label that is none."""
-    if len(truth) != count:
-        raise ValueError(f"{len(truth)} entries of ground truth for {count} images")
-    for number, one in enumerate(truth):
-        boxes, labels = one["boxes"], one["labels"]
-        if not (boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) == len(labels) and boxes.isfinite().all()):
-            raise ValueError(f"image {number}: boxes must be finite, [n,4], one per label, got {list(boxes.shape)}")
-        if len(boxes) and not (boxes[:, 2:] > boxes[:, :2]).all():
-            raise ValueError(f"image {number}: a box without an area; boxes are x0, y0, x1, y1")
-        if len(labels) and not 1 <= labels.min() <= labels.max() <= classes:
-            raise ValueError(f"image {number}: labels must be 1 to {classes}, got {labels.tolist()}")
-
-
 def ground_truth(boxes: Sequence, objects: Sequence, instances: np.ndarray) -> list[Truth]:
     """The objects of the scenes of a `lib.data.world.World` as torchvision takes them."""
     truth = []
-    for corners, kinds, sheet in zip(boxes, objects, instances, strict=True):
-        masks = sheet == np.arange(1, len(corners) + 1)[:, None, None]
-        parts = torch.from_numpy(corners).float(), torch.from_numpy(kinds) + 1, torch.from_numpy(masks).byte()
-        truth.append(dict(zip(("boxes", "labels", "masks"), parts, strict=True)))
+    for corners, kinds, sheet in zip(boxes, objects, map(torch.from_numpy, instances), strict=True):
+        masks = sheet == torch.arange(1, len(corners) + 1)[:, None, None]
+        corners, labels = torch.from_numpy(corners).float(), torch.from_numpy(kinds) + 1
+        truth.append({"boxes": corners, "labels": labels, "masks": masks.byte()})
     return truth
 
 

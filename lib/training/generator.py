@@ -1,13 +1,12 @@
 """Training of CDA's generator. No labels are read.
 
 Cross-domain transferability (Naseer et al. 2019, [14] of the supplement; Muzammal-Naseer/CDA, train.py): a generator
-learns to turn the images of a source domain into adversaries of one frozen classifier, which serves as the only critic
-through a relativistic cross-entropy. The generator then attacks images and networks that it has never seen.
+learns to turn the images of a source domain into adversaries of one frozen classifier, its only critic. It then attacks
+images and networks that it has never seen.
 
-Ours, not train.py's: generator and classifier run in bfloat16, images are resized by torch instead of Pillow, a last
-incomplete batch is left out, random crops and a mirror where a scale asks for them, images that are drawn as comic or
-painting first (`lib.data.renderings`), and sides that the generator does not give back unchanged are filled up
-(`lib.attacks.generators.proposal`). A `spec` is `lib.settings.networks.GeneratorSpec`.
+Ours, not train.py's: bfloat16, resizing by torch instead of Pillow, no incomplete last batch, random crops and a mirror
+where a scale asks for them, images drawn as comic or painting first (`lib.data.renderings`), and sides that the
+generator does not give back unchanged are filled up. A `spec` is `lib.settings.networks.GeneratorSpec`.
 """
 
 import functools
@@ -33,7 +32,7 @@ from lib.training.loop import EXAMPLES, fingerprint, magnified
 from lib.units import unit
 
 BETAS = (0.5, 0.999)  # Adam's (train.py:60)
-KEPT = 1000  # images that stay in memory once they are read, resized and rendered
+IN_MEMORY = 1000  # images, once they are read, resized and rendered
 
 
 def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Module) -> loop.Training:
@@ -43,7 +42,7 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
     """
     device = next(classifier.parameters()).device
     classifier = Bf16(classifier)
-    loop.begin(spec.seed, data[0])
+    loop.check_and_seed(spec.seed, data[0])
     generator = GENERATORS[network.architecture](network.width, network.blocks)
     generator = generator.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.Adam(generator.parameters(), spec.lr, BETAS, fused=True)
@@ -80,11 +79,11 @@ def training(spec: Any, network: Any, data: Sequence[Tensor], classifier: nn.Mod
 
 def reader(data: Sequence[Tensor], side: int | None, render: str) -> Callable[[int], Tensor]:
     """Gives an image with its shorter side brought to `side` pixels and then, as lines have widths in pixels, rendered;
-    side None: as it is. KEPT of the resized images stay in memory."""
+    side None: as it is."""
     if side is None:
         return data.__getitem__
     drawn = RENDERINGS.get(render, lambda image: image)
-    return functools.lru_cache(KEPT)(lambda index: drawn(resized(data[index], side)))
+    return functools.lru_cache(IN_MEMORY)(lambda index: drawn(resized(data[index], side)))
 
 
 def resized(image: Tensor, side: int) -> Tensor:

@@ -3,9 +3,9 @@
 A step's random numbers are keyed by its number, so a run that is killed and started again ends with the same weights as
 one that was not (on a CPU, with the same number of threads; on a GPU not to the last bit).
 
-Several workers can share each batch (data parallel, `lib.engine.in_group`): each makes the whole batch, keeps its
-`share`, and steps down the mean of all gradients. PyTorch's DistributedDataParallel does the same around one network's
-forward pass; here a step has attacks and two networks, and one place that steps down a gradient.
+Several workers can share each batch (`lib.engine.in_group`): each makes the whole batch, keeps its `share`, and steps
+down the mean of all gradients. PyTorch's DistributedDataParallel wraps one network's forward pass; a step here has
+attacks and two networks.
 """
 
 import functools
@@ -38,25 +38,19 @@ WARM_UP = 0.2  # share of the steps during which the learning rate rises
 
 
 class Training(NamedTuple):
-    """A training that is ready to begin.
+    """A training that is ready to begin."""
 
-    prepare: the function of its file that made this; it names the code of the steps.  network: what it trains, in
-    training mode.  state: all that a step changes, by name: networks and optimisers.  advance: trains step 0, 1, ...
-    and gives its losses by name.  inputs: the data (tensors) and the networks that it learns from.  epoch, sheet: after
-    so many steps, and at the end, rows of images `[B,3,H,W]` in [0,1] to look at.
-    """
-
-    prepare: Callable[..., "Training"]
-    network: nn.Module
-    state: dict[str, Any]
+    prepare: Callable[..., "Training"]  # the function of its file that made this; it names the code of the steps
+    network: nn.Module  # what it trains, in training mode
+    state: dict[str, Any]  # all that a step changes, by name: networks and optimisers
     steps: int
-    advance: Callable[[int], dict[str, float]]
-    inputs: Sequence[object]
-    epoch: int = 1
-    sheet: Callable[[], Sequence[Tensor]] | None = None
+    advance: Callable[[int], dict[str, float]]  # trains step 0, 1, ... and gives its losses by name
+    inputs: Sequence[object]  # the data (tensors) and the networks that it learns from
+    epoch: int = 1  # steps from one sheet to the next
+    sheet: Callable[[], Sequence[Tensor]] | None = None  # rows of images [B,3,H,W] in [0,1] to look at
 
 
-def begin(seed: int, images: Tensor, labels: Tensor | None = None, classes: int | None = None) -> None:
+def check_and_seed(seed: int, images: Tensor, labels: Tensor | None = None, classes: int | None = None) -> None:
     """Seed PyTorch for a training on uint8 images `[N,3,H,W]`, or on many of which one `[3,H,W]` is shown.
 
     labels: `[N]` with their number of classes, or without it of pixels, uint8 `[N,H,W]`. TypeError or ValueError in one
@@ -91,10 +85,10 @@ def run_steps(
     with tqdm(total=training.steps, initial=begin, desc=checkpoint.stem, mininterval=1, disable=not first) as progress:
         for step in range(begin, training.steps):
             now, done = agreed(training.state, training.advance(step)), step + 1
-            for name in (name for name, loss in now.items() if not math.isfinite(loss)):
-                where = f"at step {done} of {training.steps}"
-                raise FloatingPointError(f"{checkpoint.stem}: the loss '{name}' is not finite {where}; try a lower lr")
             for name, loss in now.items():
+                if not math.isfinite(loss):
+                    where = f"at step {done} of {training.steps}; try a lower lr"
+                    raise FloatingPointError(f"{checkpoint.stem}: the loss '{name}' is not finite {where}")
                 losses.setdefault(name, torch.zeros(training.steps, dtype=torch.float64))[step] = loss
             progress.set_postfix({name: f"{loss:.2f}" for name, loss in now.items()}, refresh=False)
             progress.update()
@@ -105,9 +99,8 @@ def run_steps(
             if time.monotonic() - saved > every:
                 saved = time.monotonic()
                 save_checkpoint(training.state, checkpoint, identity, done, before + saved - begun, losses)
-    for name, value in training.network.state_dict().items():
-        finite(value, f"{checkpoint.stem}: the trained {name}")
-    weights = {name: value.cpu().numpy() for name, value in training.network.state_dict().items()}
+    trained = training.network.state_dict().items()
+    weights = {name: finite(value, f"{checkpoint.stem}: the trained {name}").cpu().numpy() for name, value in trained}
     table = np.frombuffer(json.dumps(means(losses)).encode(), np.uint8)
     return weights | {"losses": table, "seconds": np.array(before + time.monotonic() - begun)}
 
@@ -159,7 +152,7 @@ def means(losses: dict[str, Tensor]) -> dict[str, list]:
 
 def resume(state: dict[str, Any], checkpoint: Path, identity: str) -> tuple[int, float, dict[str, Tensor]]:
     """The steps and seconds already done and their losses, `state` brought there; nothing without a checkpoint that
-    fits: one of another recipe, other data or other code is said to be left alone (on stderr), later written over."""
+    fits: one of another recipe, other data or other code is named on stderr, later written over."""
     number, workers = worker()
     stored = None
     if number == 0 and checkpoint.is_file():
@@ -212,10 +205,7 @@ def fingerprint(data: Sequence[Tensor]) -> list:
 
 
 def shuffled(count: int, batch: int, step: int, seed: int) -> Tensor:
-    """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch.
-
-    ValueError when there are fewer images than a batch holds.
-    """
+    """The indices of one step's images; every epoch is one shuffled pass, without the incomplete last batch."""
     if count < batch:
         raise ValueError(f"{count} training images do not fill a batch of {batch}")
     epoch, place = divmod(step, count // batch)

@@ -28,7 +28,6 @@ from lib.training.loop import EXAMPLES, fingerprint, magnified
 from lib.units import unit
 
 BETAS = (0.9, 0.99)  # Adam's, in BasicSR's train_ESRGAN_x4.yml
-LOSSES = ("adversarial", "pixel", "feature", "critic")
 
 
 def training(
@@ -41,7 +40,7 @@ def training(
     """
     device = next(extractor.parameters()).device
     extractor = Bf16(extractor)
-    loop.begin(spec.seed, data[0])
+    loop.check_and_seed(spec.seed, data[0])
     purifier = PURIFIERS[network.architecture](network.width, network.blocks)
     if spec.init == "identity":
         begin_as_identity(purifier)
@@ -51,11 +50,11 @@ def training(
     optimiser, critic_optimiser = (Adam(built.parameters(), betas=BETAS, fused=True) for built in (purifier, critic))
     examples = crops(spec.crop, data.__getitem__, range(len(data))[:EXAMPLES], generator(spec.seed, "sheet")).to(device)
     seen = classifier or extractor
-    examples_adv = adversarial_batch(spec, seen, examples, "sheet")
+    examples_adv = adversarial_crops(spec, seen, examples, "sheet")
 
     def advance(step: int) -> dict[str, float]:
         x = loop.share(batch(spec, data, step)).to(device, memory_format=torch.channels_last)
-        x_adv = adversarial_batch(spec, seen, x, f"{step}/0", loop.share(range(spec.batch)))
+        x_adv = adversarial_crops(spec, seen, x, f"{step}/0", loop.share(range(spec.batch)))
         return update(spec, state, extractor, x, x_adv, loop.warmup_cosine(spec.lr, step / spec.steps))
 
     @torch.no_grad()
@@ -76,10 +75,9 @@ def batch(spec: Any, data: Sequence[Tensor], step: int) -> Tensor:
     return crops(spec.crop, data.__getitem__, chosen, generator(spec.seed, "crops", step, 0))
 
 
-def adversarial_batch(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
+def adversarial_crops(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: range | None = None) -> Tensor:
     """Adversaries of the crops: SSP's as in the paper; for comparison random noise, or MI-FGSM's away from the
-    classifier's own predictions.  seen: the extractor, or that classifier.  rows: which of the batch they are (default:
-    all)."""
+    classifier's own predictions.  seen: the extractor, or that classifier.  rows: of the batch (default: all)."""
     eps, rows = unit(spec.eps), rows or range(len(x))
     if spec.budgets == "uniform":
         budgets = torch.rand(rows.stop, 1, 1, 1, generator=generator(spec.seed, "budgets", key))
@@ -95,7 +93,7 @@ def adversarial_batch(spec: Any, seen: nn.Module, x: Tensor, key: str, rows: ran
 def update(
     spec: Any, state: dict[str, Any], extractor: nn.Module, x: Tensor, x_adv: Tensor, lr: float
 ) -> dict[str, float]:
-    """One step of the purifier, then one of the critic, on clean images and their adversaries; the LOSSES."""
+    """One step of the purifier, then one of the critic, on clean images and their adversaries; the losses."""
     critic = state["critic"].requires_grad_(False)
     with torch.autocast(x.device.type, torch.bfloat16):
         y = state["purifier"](x_adv).float()
@@ -104,24 +102,15 @@ def update(
     loop.descend(state["optimiser"], losses @ weights, lr)
     critic.requires_grad_(True)
     last = loop.descend(state["critic_optimiser"], critic_loss(critic, x, y.detach()), lr)
-    return dict(zip(LOSSES, [*losses.tolist(), last], strict=True))
+    return dict(zip(("adversarial", "pixel", "feature"), losses.tolist(), strict=True)) | {"critic": last}
 
 
 def feature_loss(extractor: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean distance of the features of y to those of x, as a share of the latter's mean size.
-
-    The share, because a weight of 1 would mean something else for every extractor: the features of Oxford's VGG-16,
-    which takes 0-255 levels, are hundreds.
-    """
+    """Mean distance of the features of y to those of x, as a share of the latter's mean size: a weight of 1 would else
+    mean something else for every extractor (the features of Oxford's VGG-16, which takes levels, are hundreds)."""
     with torch.no_grad():
         clean = extractor(x)
     return (extractor(y) - clean).abs().mean() / clean.abs().mean()
-
-
-def critic_logits(critic: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The critic's logits of clean images and of purified ones, `[B]` each; higher: more real."""
-    with torch.autocast(x.device.type, torch.bfloat16):
-        return critic(x).float(), critic(y).float()
 
 
 def adversarial_loss(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -136,6 +125,13 @@ def critic_loss(critic: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     """The critic's loss in a relativistic average GAN; y carries no gradient (BasicSR, esrgan_model.py)."""
     real, fake = critic_logits(critic, x, y)
     return 0.5 * (entropy(real - fake.mean().detach(), 1) + entropy(fake - real.mean().detach(), 0))
+
+
+def critic_logits(critic: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The critic's logits of clean images and of purified ones, `[B]` each; higher: more real."""
+    # Under one autocast, which rounds the weights once: under two, gradients would add up in other last bits.
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return critic(x).float(), critic(y).float()
 
 
 def entropy(logits: Tensor, truth: int) -> Tensor:

@@ -1,7 +1,7 @@
 """One training of a scale, whatever its kind: looked up by name, stored, resumed after a kill, evaluated, written.
 
 A kind says here where its data come from and how its network is evaluated; its own file (classifiers.py, ...) says what
-a step computes, and knows no names. What takes seconds to import is imported where it is used.
+a step computes, and knows no names.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     (images, render). ValueError for a name or field that is not known, images smaller than a crop, or a batch that
     does not come in equal shares; FileNotFoundError (with the command) for missing images or weights.
     """
-    known = names(scale)
+    known = trained_names(scale)
     if name not in known:
         raise ValueError(f"scales/{scale.name}.yaml trains no '{name}'; {choices(name, known)}")
     section, spec, network = known[name], getattr(scale, known[name])[name], scale.networks[name]
@@ -59,19 +59,19 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
         raise ValueError(f"{name}: a batch of {spec.batch} does not come in {workers} equal shares")
     device = zoo.device_here() if section in ON_GPU else "cpu"
     zoo.family_of(network).build(network)  # ValueError for an unknown architecture
-    training, evaluate = KINDS[section](spec, network, scale, device)
-    run = partial(in_group, workers, device, name, spec, scale.name)
+    training, evaluate = TRAININGS[section](spec, network, scale, device)
     file, results = root / "models" / scale.name / f"{name}.safetensors", root / "results" / scale.name
     made_from = record_of(spec, training, device, workers)
     recipe = keys.digest({part: value for part, value in made_from.items() if part != "device"})[:16]
     checkpoint, sheets = file.with_suffix(".ckpt"), results / "sheets" / name
+    run = partial(train_in_group, workers, device, name, spec, scale.name, made_from) if workers > 1 else None
     losses, seconds = as_recorded(name, file, results, recipe, training) or cached_training(
-        Store(folder(root)), name, spec, training, made_from, checkpoint, sheets, workers, run
+        Store(folder(root)), name, spec, training, made_from, checkpoint, sheets, run
     )
     with one_thread(device):
         facts = evaluate(losses)
     if seconds is None:
-        took = timings.read(results).get(f"training of {name}", {})
+        took = timings.read(results).get(f"training of {name}", {}) | {"as recorded": True}
     else:
         took = {"seconds": round(seconds, 1), "device": zoo.device_name(device)}
         took |= {"crops_per_second": round(facts["crops"] / seconds, 2)} if "crops" in facts else {}
@@ -87,7 +87,7 @@ def train(name: str, scale: Scale, root: Path = ROOT, workers: int = 1, **change
     write_bytes(results / "train" / "networks" / f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
     for left in file.parent.glob(f"{checkpoint.name}*"):
         left.unlink()
-    return facts | took | ({"as recorded": True} if seconds is None else {})
+    return facts | took
 
 
 def record_of(spec: Any, training: Training, device: str, workers: int = 1) -> dict:
@@ -119,7 +119,7 @@ def as_recorded(
         return pd.read_csv(table), None
 
 
-def in_group(workers: int, device: str, *given: object) -> Arrays:
+def train_in_group(workers: int, device: str, *given: object) -> Arrays:
     """What `train_share` gives, on so many workers of the engine of params.yaml."""
     asked = settings.params()
     return engine_of(asked.engine_here(), device, asked.cores()).group(partial(train_share, *given), workers)
@@ -133,7 +133,7 @@ def train_share(name: str, spec: Any, scale: str, made_from: dict, *rest: Any) -
     *how, device = rest
     chosen = settings.load(scale)
     with keys.in_force(made_from):
-        training, _ = KINDS[names(chosen)[name]](spec, chosen.networks[name], chosen, device)
+        training, _ = TRAININGS[trained_names(chosen)[name]](spec, chosen.networks[name], chosen, device)
         return loop.run_steps(training, *how)
 
 
@@ -141,7 +141,7 @@ def train_all(
     scale: Scale, root: Path = ROOT, workers: int = 1, engine: str = "local", **changed: str
 ) -> Iterator[tuple[str, Facts]]:
     """`train` everything, several networks side by side; each name and its record, as they end."""
-    jobs = {name: partial(train_named, name, scale.name, root, **changed) for name in names(scale)}
+    jobs = {name: partial(train_named, name, scale.name, root, **changed) for name in trained_names(scale)}
     submit = engine_of(engine, zoo.device_here(), workers).submit if engine == "ray" else None
     return in_order(jobs, learns_from(scale), workers, submit)
 
@@ -152,18 +152,18 @@ def train_named(name: str, scale: str, root: Path, **changed: str) -> Facts:
 
 
 def learns_from(scale: Scale) -> dict[str, list[str]]:
-    """What each network of the scale that is trained learns from, of those that are trained too."""
-    found = {name: spec.sources for name, spec in scale.stand_ins.items()}
-    found |= {name: [spec.backbone] for name, spec in scale.detectors.items()}
-    found |= {name: [spec.extractor, spec.classifier] for name, spec in scale.purifiers.items()}
-    found |= {name: [spec.classifier] for name, spec in scale.generators.items()}
-    known = names(scale)
-    return {name: [one for one in found.get(name, []) if one in known] for name in known}
+    """The networks that each network of the scale that is trained learns from."""
+    found = {}
+    for name, section in trained_names(scale).items():
+        spec = getattr(scale, section)[name]
+        found[name] = [getattr(spec, field, None) for field in ("backbone", "extractor", "classifier")]
+        found[name] += getattr(spec, "sources", [])
+    return found
 
 
-def names(scale: Scale) -> dict[str, str]:
+def trained_names(scale: Scale) -> dict[str, str]:
     """All that the scale file trains and the section there that says how; what others learn from comes first."""
-    return {name: section for section in KINDS for name in getattr(scale, section)}
+    return {name: section for section in TRAININGS for name in getattr(scale, section)}
 
 
 def cached_training(
@@ -174,16 +174,14 @@ def cached_training(
     made_from: dict,
     checkpoint: Path,
     sheets: Path | None = None,
-    workers: int = 1,
     run: Callable[..., Arrays] | None = None,
 ) -> tuple[pd.DataFrame, float]:
     """Train, or take from the store what this recipe, data and code gave before; the table of losses and the seconds.
 
-    A killed training goes on from its checkpoint.  made_from: of `record_of`.  workers, run: of several, how they
-    train.
+    A killed training goes on from its checkpoint.  made_from: of `record_of`.  run: how several workers train.
     """
-    how = (checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
-    run = partial(loop.run_steps, training, *how) if workers == 1 else partial(run, made_from, *how)
+    run = run or partial(loop.run_steps, training)
+    run = partial(run, checkpoint, keys.digest(made_from), 60 * spec.checkpoint_minutes, sheets)
     found = store.entry(made_from, run, f"training of {name}")
     losses, seconds = (found.pop(key) for key in ("losses", "seconds"))
     training.network.load_state_dict({key: torch.from_numpy(value) for key, value in found.items()})
@@ -192,10 +190,12 @@ def cached_training(
 
 
 def begin_stand_in(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
-    train, val = world.load("train"), world.load("val")
+    train, val = world.load_scenes("train"), world.load_scenes("val")
     sources = [zoo.load(source, scale, device) for source in spec.sources]
     training = classifiers.training(spec, network, train.images, train.labels, sources, device)
-    return training, lambda _: classifiers.accuracies(training.state["victim"], val.images, val.labels, val.ids)
+    return training, lambda _: classifiers.accuracies_under_attack(
+        training.state["victim"], val.images, val.labels, val.ids
+    )
 
 
 def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
@@ -214,9 +214,9 @@ def begin_segmenter(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
 def begin_detector(spec: Any, network: NetworkSpec, scale: Scale, device: str) -> Begun:
     from lib.training import detectors
 
-    train, val = world.load("train"), boxes.coco_format(world.load("val"))
+    train, val = world.load_scenes("train"), boxes.coco_format(world.load_scenes("val"))
     truth = detectors.ground_truth(train.boxes, train.objects, train.instances)
-    backbone = load_file(zoo.fetch(spec.backbone, scale))
+    backbone = load_file(zoo.weights_file(spec.backbone, scale))
     training = detectors.training(spec, network, train.images, truth, backbone, device)
     return training, lambda _: average_precisions(training.network, val, device)
 
@@ -264,7 +264,7 @@ def begin_generator(spec: Any, network: NetworkSpec, scale: Scale, device: str) 
     return training, lambda losses: facts | {"fooled": round(losses["fooled"].iloc[-1].item(), 4)} | counts
 
 
-KINDS = {  # by section of the scale file
+TRAININGS = {  # by section of the scale file
     "stand_ins": begin_stand_in,
     "segmenters": begin_segmenter,
     "detectors": begin_detector,

@@ -23,7 +23,6 @@ from lib.training import loop
 from lib.training.augment import mirrored
 from lib.units import unit_images
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 5e-4
 # Median-frequency balancing as the prototxt prints it.
 CAMVID_WEIGHTS = {
     "sky": 0.2595, "building": 0.1826, "pole": 4.5640, "road": 0.1417, "pavement": 0.9051, "tree": 0.3826,
@@ -38,9 +37,9 @@ def training(
 
     After the last step its batch normalisation is computed over all images.
     """
-    loop.begin(spec.seed, images, labels)
+    loop.check_and_seed(spec.seed, images, labels)
     segmenter = SegNetBasic(len(classes), network.maps).to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.SGD(groups(segmenter), spec.lr, MOMENTUM)
+    optimiser = torch.optim.SGD(groups(segmenter), spec.lr, momentum=0.9)
     weights = torch.tensor(class_weights(labels, classes), device=device)
 
     def advance(step: int) -> dict[str, float]:
@@ -70,7 +69,7 @@ def groups(network: nn.Module) -> list[dict]:
     shifts = [module.bias for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     others = [parameter for name, parameter in network.named_parameters() if not name.endswith("bias")]
     return [
-        {"params": others, "factor": 1, "weight_decay": WEIGHT_DECAY},
+        {"params": others, "factor": 1, "weight_decay": 5e-4},
         {"params": shifts, "factor": 1, "weight_decay": 0.0},
         {"params": biases, "factor": 2, "weight_decay": 0.0},
     ]
@@ -85,10 +84,9 @@ def decay(spec: Any, step: int) -> float:
 
 
 def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Sum of the weighted cross-entropies over the number of labelled pixels; weights: one per class.
+    """Sum of the weighted cross-entropies over the number of labelled pixels (caffe-segnet, softmax_loss_layer.cpp).
 
-    Source: caffe-segnet, softmax_loss_layer.cpp. PyTorch's own mean divides by the sum of the weights instead, with
-    which a learning rate of 0.1 means something else.
+    PyTorch's own mean divides by the sum of the weights, with which a learning rate of 0.1 means something else.
     """
     void = labels >= len(weights)  # -100: what PyTorch leaves out
     total = F.cross_entropy(logits, labels.long().masked_fill(void, -100), weights, reduction="sum")

@@ -9,11 +9,11 @@ from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from lib.attacks.generators import cda
-from lib.networks.cda_generator import GENERATORS, Generator
+from lib.networks.cda_generator import GENERATORS, CDAGenerator
 from tests.conftest import eight_bit_images
 
 
-def real(name="cda_generator") -> Generator:
+def real(name="cda_generator") -> CDAGenerator:
     """A small generator with statistics of its own; what it proposes is far from any image."""
     torch.manual_seed(0)
     generator = GENERATORS[name](4, 1)

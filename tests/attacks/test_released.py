@@ -1,11 +1,11 @@
-"""lib/attacks/released.py: the authors' bypass_nrp.py, against its description written out in plain PyTorch."""
+"""lib/attacks/decision.py: the authors' bypass_nrp.py, against its description written out in plain PyTorch."""
 
 import pytest
 import torch
 from torch import nn
 
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.registry import Attack
-from lib.attacks.released import bypass_nrp
 from lib.rng import Streams
 from tests.conftest import eight_bit_images, tiny_network
 

@@ -10,7 +10,7 @@ from lib.settings import Data
 
 def test_the_embedded_world_comes_as_8_bit_channels_first_images():
     images = load_set(Data(name="world", side=48, count=7))
-    scenes = world.load("test")
+    scenes = world.load_scenes("test")
     assert images.images.shape == (7, 3, 48, 48) and images.ids == scenes.ids[:7]
     assert torch.equal(images.images[3], scenes.images[3])
     assert images.labels.tolist() == scenes.labels[:7].tolist()

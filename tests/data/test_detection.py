@@ -9,7 +9,7 @@ from pycocotools import mask
 
 from lib.data import world
 from lib.data.detection import coco_format, load_coco
-from lib.experiment.evaluation import check_truth
+from lib.experiment.evaluation import check_classes
 from lib.tasks.precision import Detections, evaluate_boxes
 
 POLYGON = [[1.0, 1.0, 9.0, 1.0, 9.0, 9.0]]
@@ -101,7 +101,7 @@ def test_a_list_of_ids_says_which_images_and_in_which_order(coco):
 
 
 def test_more_images_than_there_are_is_an_error(coco):
-    with pytest.raises(ValueError, match=r"^coco: 4 images asked for, but .*instances_val2017\.json lists 3$"):
+    with pytest.raises(ValueError, match=r"^4 images asked for, but .*instances_val2017\.json lists 3$"):
         load_coco(coco, count=4)
 
 
@@ -209,9 +209,9 @@ def test_a_category_that_the_detector_does_not_know_is_refused(coco):
     known = SimpleNamespace(task="detection", classes=89, background=False)
     study = SimpleNamespace(images=load_coco(coco), scale=SimpleNamespace(networks={"Net": known}))
     with pytest.raises(ValueError, match="category 90 of the images is unknown to Net, which has 89"):
-        check_truth(study, "Net")
+        check_classes(study, "Net")
     known.classes = 90
-    check_truth(study, "Net")
+    check_classes(study, "Net")
 
 
 # --- the embedded data set
@@ -219,7 +219,7 @@ def test_a_category_that_the_detector_does_not_know_is_refused(coco):
 
 @pytest.fixture(scope="module")
 def scenes():
-    return world.load("test", count=30)
+    return world.load_scenes("test", count=30)
 
 
 def test_a_world_has_its_scenes_and_classes(scenes):

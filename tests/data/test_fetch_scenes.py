@@ -125,7 +125,7 @@ def annotations(names=NAMES):
 @pytest.fixture
 def coco(server, monkeypatch):
     """Two images of COCO and the archive of annotations, as COCO's server has them; blocks of 10 bytes."""
-    monkeypatch.setattr(download, "BLOCK", 10)
+    monkeypatch.setattr(download, "BLOCK_BYTES", 10)
     server.files = {ARCHIVE: annotations(), **{f"/set/val2017/{name}": PHOTOGRAPH for name in NAMES}}
     return server
 

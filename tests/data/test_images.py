@@ -63,7 +63,7 @@ def test_a_list_of_ids_says_which_images_and_in_which_order(neurips, imagenet):
         ValueError, match=r"images\.csv has no image 'x' \(2 of the 3 images .*\); run: companion fetch"
     ):
         images.load_neurips2017(neurips, side=20, ids=["a", "x", "y"])
-    with pytest.raises(ValueError, match=r"^neurips2017: 3 images asked for, but .*images\.csv lists 2$"):
+    with pytest.raises(ValueError, match=r"^3 images asked for, but .*images\.csv lists 2$"):
         images.load_neurips2017(neurips, side=20, count=3, ids=["c", "b"])
 
 
@@ -98,7 +98,7 @@ def test_grey_palette_and_transparent_images_become_rgb(tmp_path):
 def test_count_takes_the_first_and_refuses_more_than_there_are(neurips):
     assert images.load_neurips2017(neurips, side=20, count=2).ids == ["b", "a"]
     assert len(images.load_neurips2017(neurips, side=20, count=0)) == 0
-    with pytest.raises(ValueError, match=r"^neurips2017: 4 images asked for, but .*images\.csv lists 3$"):
+    with pytest.raises(ValueError, match=r"^4 images asked for, but .*images\.csv lists 3$"):
         images.load_neurips2017(neurips, side=20, count=4)
 
 

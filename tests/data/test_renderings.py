@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from lib.data.renderings import RENDERINGS, along, comic, flat, ink, painting, shock, tangents
+from lib.data.renderings import RENDERINGS, along, comic, flat_colours, ink, painting, shock, tangents
 
 SIDE = 96
 INNER = (slice(None), slice(16, -16), slice(16, -16))
@@ -134,14 +134,14 @@ def test_256_pixels_take_a_fraction_of_a_second(rendering):
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (torch.zeros(3, 40, 40), TypeError, "an image is a uint8 tensor, not torch.float32"),
-        (np.zeros((3, 40, 40), np.uint8), TypeError, "an image is a uint8 tensor, not ndarray"),
-        (None, TypeError, "an image is a uint8 tensor, not NoneType"),
-        (torch.zeros(1, 3, 40, 40, dtype=torch.uint8), ValueError, r"at least 32, not \[1, 3, 40, 40\]"),
-        (torch.zeros(40, 40, 3, dtype=torch.uint8), ValueError, r"shape \[3,H,W\], .* not \[40, 40, 3\]"),
-        (torch.zeros(40, 40, dtype=torch.uint8), ValueError, r"not \[40, 40\]"),
-        (torch.zeros(3, 31, 40, dtype=torch.uint8), ValueError, r"at least 32, not \[3, 31, 40\]"),
-        (torch.zeros(3, 40, 0, dtype=torch.uint8), ValueError, r"not \[3, 40, 0\]"),
+        (torch.zeros(3, 40, 40), TypeError, "must be a uint8 tensor, got torch.float32"),
+        (np.zeros((3, 40, 40), np.uint8), TypeError, "must be a uint8 tensor, got ndarray"),
+        (None, TypeError, "must be a uint8 tensor, got NoneType"),
+        (torch.zeros(1, 3, 40, 40, dtype=torch.uint8), ValueError, r"shape \[3,H,W\], .* got \[1, 3, 40, 40\]"),
+        (torch.zeros(40, 40, 3, dtype=torch.uint8), ValueError, r"shape \[3,H,W\], .* got \[40, 40, 3\]"),
+        (torch.zeros(40, 40, dtype=torch.uint8), ValueError, r"got \[40, 40\]"),
+        (torch.zeros(3, 31, 40, dtype=torch.uint8), ValueError, r"at least 32, got \[3, 31, 40\]"),
+        (torch.zeros(3, 40, 0, dtype=torch.uint8), ValueError, r"got \[3, 40, 0\]"),
     ],
 )
 def test_what_is_no_image_is_refused_in_one_line(rendering, x, error, message):
@@ -165,7 +165,7 @@ def test_a_comic_s_lines_have_few_shades():
 
 def test_a_comic_s_areas_have_few_specks():
     noise = 12 * np.random.default_rng(0).standard_normal((3, SIDE, SIDE))
-    y = flat(floats(image(grating(0.4, period=24) + noise)))
+    y = flat_colours(floats(image(grating(0.4, period=24) + noise)))
     same = torch.stack([(y == y.roll(shift, axis)).all(0) for shift in (-1, 1) for axis in (1, 2)])
     specks = ~same.any(0)  # unlike all four neighbours; half the pixels if nothing is done
     assert specks[INNER[1:]].float().mean() < 0.1 and colours(y) <= 20

@@ -104,7 +104,7 @@ def test_an_unknown_style_or_split_is_named():
 
 @pytest.mark.parametrize("style", STYLES)
 def test_what_is_loaded_is_what_was_drawn(stored, style):
-    loaded = world.load("train", style, root=stored)
+    loaded = world.load_scenes("train", style, root=stored)
     assert loaded.images.shape == (COUNTS["train", style], 3, SIDE, SIDE) and loaded.images.dtype == torch.uint8
     assert loaded.ids[17] == "train-00017" and len(set(loaded.ids)) == len(loaded.images)
     for index in (0, 49, 50, 54):  # both sides of the end of a row of tiles
@@ -155,22 +155,22 @@ def test_a_changed_label_fails_the_check(copy):
 
 def test_a_missing_world_names_the_command_that_fetches_it(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"dvc pull data.dvc"):
-        world.load("test", root=tmp_path / "nothing")
+        world.load_scenes("test", root=tmp_path / "nothing")
 
 
 def test_a_missing_or_truncated_sheet_is_one_clear_error(copy):
     path = copy / "test_natural.webp"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"test_natural.webp cannot be read"):
-        world.load("test", root=copy)
+        world.load_scenes("test", root=copy)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"test_natural.webp is missing"):
-        world.load("test", root=copy)
+        world.load_scenes("test", root=copy)
 
 
 def test_an_unknown_split_lists_the_known_ones(stored):
     with pytest.raises(ValueError, match=r"no holdout/natural.*train/comic.*val/natural"):
-        world.load("holdout", root=stored)
+        world.load_scenes("holdout", root=stored)
 
 
 def command(*arguments):
@@ -198,17 +198,17 @@ def test_every_class_has_an_outline_and_a_texture():
 
 
 def test_a_count_takes_the_first_scenes_and_refuses_more_than_there_are(stored):
-    few, whole = world.load("test", count=7, root=stored), world.load("test", root=stored)
+    few, whole = world.load_scenes("test", count=7, root=stored), world.load_scenes("test", root=stored)
     assert torch.equal(few.images, whole.images[:7]) and torch.equal(few.pixels, whole.pixels[:7])
     assert few.ids == whole.ids[:7] and torch.equal(few.labels, whole.labels[:7])
     assert len(few.boxes) == len(few.objects) == len(few.instances) == 7
     with pytest.raises(ValueError, match=r"^61 images asked for, but the embedded data set has 60 test scenes$"):
-        world.load("test", count=61, root=stored)
+        world.load_scenes("test", count=61, root=stored)
 
 
 def test_the_pinned_scenes_are_those_that_the_generator_draws():
     for split, style in world.COUNTS:
-        stored = world.load(split, style)
+        stored = world.load_scenes(split, style)
         assert len(stored.ids) == world.COUNTS[split, style]
         for index in (0, 17, len(stored.ids) - 1):
             drawn = draw(draw_world.SEED, split, index, style)
@@ -217,7 +217,7 @@ def test_the_pinned_scenes_are_those_that_the_generator_draws():
 
 
 def test_a_linear_classifier_on_pixels_stays_under_60_percent():
-    train, test = (world.load(split) for split in ("train", "test"))
+    train, test = (world.load_scenes(split) for split in ("train", "test"))
     flat = [split.images.flatten(1).numpy() / np.float32(255) for split in (train, test)]
     best = max(RidgeClassifier(alpha=a).fit(flat[0], train.labels).score(flat[1], test.labels) for a in (100, 1000))
     assert 1 / 12 < best < 0.6

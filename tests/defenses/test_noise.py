@@ -1,4 +1,4 @@
-"""lib/defenses/noise.py and what lib.defenses.defense binds: noise alone is the dynamic NRP without its network."""
+"""lib/defenses/purifier.py and what lib.defenses.defense binds: noise alone is the dynamic NRP without its network."""
 
 import pytest
 import torch
@@ -6,8 +6,7 @@ from torch import nn
 
 from lib import defenses
 from lib.defenses import defense
-from lib.defenses.noise import NOISE, contents, noise
-from lib.defenses.purifier import nrp
+from lib.defenses.purifier import NOISE, contents, noise, nrp
 from lib.rng import Streams
 from tests.conftest import NO_BATCH
 

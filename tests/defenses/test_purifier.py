@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from lib.defenses import defense
-from lib.defenses.noise import NOISE, contents
-from lib.defenses.purifier import MAX_HALO, halo, nrp
+from lib.defenses.purifier import MAX_HALO, NOISE, contents, halo, nrp
 from lib.networks.purifier import NRP, NRPResG, begin_as_identity
 from lib.rng import Streams
 from tests.conftest import NO_BATCH, eight_bit_images

@@ -9,7 +9,7 @@ from lib import settings
 from lib.attacks import shards
 from lib.data.images import ImageSet
 from lib.experiment import Study, adversaries, cells, seconds_per_image
-from lib.networks.cda_generator import Generator
+from lib.networks.cda_generator import CDAGenerator
 from lib.store import Store
 from tests.conftest import tiny_network
 
@@ -21,7 +21,7 @@ def study(tmp_path):
     images = torch.randint(0, 256, (7, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     data = ImageSet(images, torch.arange(7), [f"i{k}" for k in range(7)])
     torch.manual_seed(0)
-    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": Generator(4, 1).eval().requires_grad_(False)}
+    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": CDAGenerator(4, 1).eval().requires_grad_(False)}
     return Study(settings.params(), scale, data, Store(tmp_path), "cpu", networks)
 
 

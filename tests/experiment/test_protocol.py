@@ -12,10 +12,10 @@ from torch import nn
 
 from lib import defenses, settings
 from lib.attacks import decision
+from lib.attacks.decision import bypass_nrp
 from lib.attacks.inspection import gradient_facts
-from lib.attacks.released import bypass_nrp
 from lib.data.images import ImageSet
-from lib.defenses.noise import noisy
+from lib.defenses.purifier import noisy
 from lib.experiment import Attacker, Study, adversaries, behind, clean, predictions, protocol, traits
 from lib.experiment.cells import ATTACKER, Adversaries, Through
 from lib.experiment.protocol import CHOICES, CHOOSING, SEES, Traits, against
@@ -104,7 +104,7 @@ def study(tmp_path, monkeypatch):
     """Six random images in shards of four, of which a victim gets four right, alone and with large logits."""
     monkeypatch.setitem(defenses.DEFENSES, "oracle", oracle)
     files = {"own/blur.py": blur, "own/single.py": single, "own/seeded.py": seeded}
-    monkeypatch.setattr(defenses, "load", lambda file, name: files[file])
+    monkeypatch.setattr(defenses, "function_in", lambda file, name: files[file])
     scale = settings.load("mini").model_copy(update={"batch": 4}, deep=True)
     images = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     victim = tiny_network(classes=12).requires_grad_(False)
@@ -462,7 +462,7 @@ def test_an_attacker_s_changes_and_a_budget_replace_params_yaml(study):
     assert (cell.attack, cell.eps, cell.steps) == ("PGD", 8, 3)
 
 
-def test_the_released_script_is_the_attack_of_lib_attacks_released(study):
+def test_the_released_script_is_bypass_nrp(study):
     (one,) = (one for one in of_notebook() if one.name == "bypass_nrp.py")
     cell = protocol.attacked(study, VICTIM, "NRP dynamic", one)
     network = nn.Sequential(study.networks["NRP"], nn.Hardtanh(0, 1), study.networks[VICTIM])
@@ -493,9 +493,9 @@ def test_hits_are_predictions_of_the_class_that_was_aimed_at(study, which):
 
 @pytest.mark.parametrize(("defense", "seeds"), [("none", 1), ("JPEG", 1), ("NRP", 1), ("NRP dynamic", 3), ("noise", 3)])
 def test_a_frame_has_a_cell_per_seed_of_a_random_defense_and_says_who_attacks(study, defense, seeds):
-    frame = against(study, VICTIM, defense, Attacker("mine", than="clean"), 3, label="other", steps=1)
+    frame = against(study, VICTIM, defense, Attacker("mine", than="clean"), 3, steps=1)
     assert frame.cells["seed"].tolist() == list(range(seeds))
-    assert set(frame.cells["attacker"]) == {"other"} and set(frame.cells["than"]) == {"clean"}
+    assert set(frame.cells["attacker"]) == {"mine"} and set(frame.cells["than"]) == {"clean"}
     bare = behind(study, VICTIM, defense, clean(study), 3, "clean")
     assert set(bare.cells["attacker"]) == {"clean"} and set(bare.cells["than"]) == {""}
     found = top1(bare)

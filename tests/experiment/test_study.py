@@ -14,7 +14,7 @@ from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
 from lib.experiment import Adversaries, Study, adversaries, all_attacks, nearness, open_study, outputs
 from lib.experiment import cells as module
-from lib.networks.cda_generator import Generator
+from lib.networks.cda_generator import CDAGenerator
 from lib.networks.small import ARCHITECTURES
 from lib.networks.wrappers import Bf16, Normalised
 from lib.store import Store
@@ -233,7 +233,7 @@ COUPLED = {"steps": 2, "batch": 3, "iterations": 4}
 def coupled(study):
     """The same with tiny networks and small images, whose names are not in order."""
     torch.manual_seed(3)
-    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": Generator(4, 1).eval().requires_grad_(False)}
+    networks = {"VGG-16": tiny_network(0, 12), "CDA-ImageNet": CDAGenerator(4, 1).eval().requires_grad_(False)}
     data = ImageSet(study.images.images[:, :, :16, :16].contiguous(), study.images.labels, NAMES)
     return Study(study.params, study.scale, data, study.store, "cpu", networks)
 
@@ -321,4 +321,4 @@ def test_half_precision_is_for_gradients_and_not_for_generators(coupled):
     assert torch.equal(whole.images, again.images) and len(entries(coupled)) == 3
     kinds = {on: type(module._target(coupled, on, [name], None, None)[0]) for on, name in
              {"generator": "CDA-ImageNet", "logits": "VGG-16"}.items()}  # fmt: skip
-    assert kinds == {"generator": Generator, "logits": Bf16}
+    assert kinds == {"generator": CDAGenerator, "logits": Bf16}

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lib import zoo
-from lib.networks.cda_generator import GENERATORS, Generator, InceptionGenerator
+from lib.networks.cda_generator import GENERATORS, CDAGenerator, InceptionGenerator
 from lib.settings import NetworkSpec
 
 
@@ -97,7 +97,7 @@ def test_parameters_keys_and_shapes_are_those_of_the_released_files(build):
 
 
 def test_it_computes_what_its_definition_says():
-    network = filled(Generator, torch.float64)
+    network = filled(CDAGenerator, torch.float64)
     x = torch.rand(2, 3, 24, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         found, expected = network(x), by_hand(network.state_dict(), x, blocks=2)
@@ -106,7 +106,7 @@ def test_it_computes_what_its_definition_says():
 
 
 def test_half_of_the_inner_features_are_dropped_in_training_alone():
-    block = filled(Generator).resblock2.block
+    block = filled(CDAGenerator).resblock2.block
     seen = []
     block[5].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     x = torch.rand(4, 16, 12, 12, generator=torch.Generator().manual_seed(2))
@@ -128,7 +128,7 @@ def test_half_of_the_inner_features_are_dropped_in_training_alone():
 ])  # fmt: skip
 def test_sides_come_out_as_the_next_multiples_of_four(sides, expected):
     with torch.no_grad():
-        assert filled(Generator)(torch.rand(2, 3, *sides)).shape == (2, 3, *expected)
+        assert filled(CDAGenerator)(torch.rand(2, 3, *sides)).shape == (2, 3, *expected)
         cut = filled(InceptionGenerator)(torch.rand(2, 3, *sides))
     assert cut.shape == (2, 3, *(side - 1 for side in expected))
 
@@ -136,7 +136,7 @@ def test_sides_come_out_as_the_next_multiples_of_four(sides, expected):
 def test_inceptions_variant_cuts_the_top_row_and_the_right_column():
     x = torch.rand(1, 3, 299, 299, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        whole, cut = filled(Generator, width=2, blocks=1)(x), filled(InceptionGenerator, width=2, blocks=1)(x)
+        whole, cut = filled(CDAGenerator, width=2, blocks=1)(x), filled(InceptionGenerator, width=2, blocks=1)(x)
     assert whole.shape == (1, 3, 300, 300) and cut.shape == (1, 3, 299, 299)
     # The released layer is nn.ConstantPad2d((0, -1, -1, 0), 0): left, right, top, bottom.
     assert torch.equal(cut, nn.ConstantPad2d((0, -1, -1, 0), 0)(whole))
@@ -144,7 +144,7 @@ def test_inceptions_variant_cuts_the_top_row_and_the_right_column():
 
 
 def test_images_come_out_in_the_unit_interval_whatever_the_weights():
-    network = filled(Generator)
+    network = filled(CDAGenerator)
     with torch.no_grad():
         network.blockf[1].weight.mul_(100)
         found = network(torch.rand(2, 3, 16, 16))
@@ -177,7 +177,7 @@ def test_a_released_file_is_loaded_as_it_is(folder, zipped, counted):
     kept = {key: value for key, value in state.items() if counted or not key.endswith("num_batches_tracked")}
     torch.save(kept, folder / "netG.pth", _use_new_zipfile_serialization=zipped)
     network, x = load(), torch.rand(2, 3, 16, 20)
-    assert type(network) is Generator and not network.training
+    assert type(network) is CDAGenerator and not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert torch.allclose(network(x), by_hand(state, x, blocks=2), atol=1e-5)
     inception = load(architecture="cda_generator_inception")
@@ -195,9 +195,9 @@ def test_a_generator_without_a_file_is_the_pipelines(folder):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"blocks": 3}, r"^netG\.pth: missing key 'resblock3\.block\.1\.weight' and 9 more for Generator$"),
-    ({"blocks": 1}, r"^netG\.pth: unexpected key 'resblock2\.block\.1\.weight' and 9 more for Generator$"),
-    ({"width": 8}, r"^netG\.pth: .* Generator: size mismatch for block1\.1\.weight: .*\[4, 3, 7, 7\].*\[8, 3, 7, 7\]"),
+    ({"blocks": 3}, r"^netG\.pth: missing key 'resblock3\.block\.1\.weight' and 9 more for CDAGenerator$"),
+    ({"blocks": 1}, r"^netG\.pth: unexpected key 'resblock2\.block\.1\.weight' and 9 more for CDAGenerator$"),
+    ({"width": 8}, r"^netG\.pth: .* CDAGenerator: size mismatch for block1\.1\.weight: .*\[4, 3, 7, 7\].*\[8, 3, 7"),
 ])  # fmt: skip
 def test_a_generator_of_another_size_is_refused(folder, change, message):
     torch.save(drawn(released(4, 2)), folder / "netG.pth")
@@ -209,10 +209,10 @@ def test_a_missing_and_an_unexpected_key_are_one_line(folder):
     state = drawn(released(4, 2))
     bias = state.pop("blockf.1.bias")
     torch.save(state, folder / "netG.pth")
-    with pytest.raises(ValueError, match=r"^netG\.pth: missing key 'blockf\.1\.bias' for Generator$"):
+    with pytest.raises(ValueError, match=r"^netG\.pth: missing key 'blockf\.1\.bias' for CDAGenerator$"):
         load()
     torch.save(state | {"blockf.1.bias": bias, "crop.weight": bias}, folder / "netG.pth")
-    with pytest.raises(ValueError, match=r"^netG\.pth: unexpected key 'crop\.weight' for Generator$"):
+    with pytest.raises(ValueError, match=r"^netG\.pth: unexpected key 'crop\.weight' for CDAGenerator$"):
         load()
 
 

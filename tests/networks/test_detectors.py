@@ -100,6 +100,6 @@ def test_every_object_has_an_anchor_that_overlaps_it(name):
     generate = detector.anchor_generator if name == "retinanet" else detector.rpn.anchor_generator
     levels = [torch.zeros(1, CHANNELS, side, side) for side in (12, 6)]
     anchors = generate(ImageList(torch.zeros(1, 3, INPUT_SIDE, INPUT_SIDE), [(INPUT_SIDE, INPUT_SIDE)]), levels)[0]
-    boxes = torch.cat([torch.from_numpy(found) for found in world.load("train", count=40).boxes]).float()
+    boxes = torch.cat([torch.from_numpy(found) for found in world.load_scenes("train", count=40).boxes]).float()
     best = box_iou(boxes, anchors).amax(1)
     assert best.min() > 0.35 and (best > 0.5).float().mean() > 0.9

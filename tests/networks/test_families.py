@@ -3,8 +3,9 @@ import torch
 import torchvision
 from torch import nn
 
-from lib.networks.families import VGG16_TAPS, mobilenetv2_same, resnet50_stride1, vgg16_conv3_3
+from lib.networks.families import FAMILIES, VGG16_TAPS, resnet50_stride1, vgg16_conv3_3
 from lib.networks.wrappers import Tap
+from lib.settings import NetworkSpec
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,8 @@ def test_converted_resnet50_strides_on_its_first_convolution():
 
 
 def test_converted_mobilenet_pads_at_the_end_only_when_the_size_is_even():
-    stem = mobilenetv2_same(7).conv_stem
+    spec = NetworkSpec(role="", family="mobilenetv2_same", architecture="mobilenetv2_100", classes=7)
+    stem = FAMILIES[spec.family].build(spec).conv_stem
     with torch.no_grad():
         stem.weight.fill_(1)
     # "Same" padding of a 3x3, stride 2 convolution: right and bottom for an even size, all around for an odd one.

@@ -130,7 +130,7 @@ def test_a_gradient_through_a_large_frozen_purifier_is_the_same_from_a_fraction_
     network = purifier.NRP(8, 4).requires_grad_(False)
     x = torch.rand(1, 3, 24, 24)
     whole, much = kept(network, x)
-    monkeypatch.setattr(purifier, "LARGE", 8 * 24 * 24)
+    monkeypatch.setattr(purifier, "MUCH", 8 * 24 * 24)
     again, little = kept(network, x)
     assert torch.equal(whole, again) and little < much / 8
     network.requires_grad_(True)

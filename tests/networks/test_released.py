@@ -10,7 +10,7 @@ import torch
 from lib.networks import weights
 from lib.networks.purifier import NRP, PURIFIERS, NRPResG
 from lib.networks.resnet152 import ResNetDenoise
-from lib.networks.weights import in_words, recognised, recognised_purifier
+from lib.networks.weights import network_in_words, recognised, recognised_purifier
 from tests.conftest import companion, refused
 
 RESNET = {"blocks": (2, 1, 1, 3), "width": 4}
@@ -98,10 +98,10 @@ def test_a_resnet_without_its_end_is_refused(tmp_path):
 
 
 def test_descriptions():
-    assert in_words(NRPResG(8, 2)) == "NRPResG of width 8, 2 blocks, 2,779 parameters"
+    assert network_in_words(NRPResG(8, 2)) == "NRPResG of width 8, 2 blocks, 2,779 parameters"
     count = sum(parameter.numel() for parameter in ResNetDenoise(6, **RESNET).parameters())
     text = f"ResNetDenoise of width 4, 3+2+2+4 blocks (4 of them denoising), {count:,} parameters"
-    assert in_words(ResNetDenoise(6, **RESNET)) == text
+    assert network_in_words(ResNetDenoise(6, **RESNET)) == text
 
 
 def test_command_writes_safetensors_and_says_what_it_was(tmp_path):

@@ -11,7 +11,7 @@ from torch import nn
 
 from lib.networks import weights
 from lib.networks.denoising import Denoising
-from lib.networks.resnet152 import RELEASED, Bottleneck, ResNetDenoise
+from lib.networks.resnet152 import TENSORPACK, Bottleneck, ResNetDenoise
 from lib.networks.weights import from_tensorpack
 
 SMALL = {"blocks": (1, 2, 1, 1), "width": 4}
@@ -149,7 +149,7 @@ def test_bottleneck_is_its_definition():
 def test_the_full_networks_take_exactly_the_variables_of_the_released_files(architecture, count):
     """torchvision's ResNet-152 has 60,192,808 parameters; a block on C channels adds 2 C^2 + 2 C."""
     with torch.device("meta"):
-        network = RELEASED[architecture](1000)
+        network = TENSORPACK[architecture](1000)
         logits = network(torch.empty(1, 3, 224, 224))
     assert sum(parameter.numel() for parameter in network.parameters()) == count
     assert logits.shape == (1, 1000)

@@ -23,8 +23,8 @@ from tests.networks import tensorflow_slim as truth
 
 KNOWN = Path(__file__).with_name("tensorflow_slim.npz")
 NETWORKS = {
-    "resnet_v2_152": (ResNetV2, slim.resnet_v2),
-    "ens3_adv_inception_v3": (inception_v3, slim.inception_v3),
+    "resnet_v2_152": (ResNetV2, slim.resnet_v2_state),
+    "ens3_adv_inception_v3": (inception_v3, slim.inception_v3_state),
 }
 
 

@@ -7,7 +7,7 @@ import tarfile
 import pandas as pd
 import pytest
 
-from lib.report import blocks, claims
+from lib.report import blocks, claims, findings
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.made import cell, frame
@@ -23,9 +23,9 @@ def results(tmp_path):
 
 
 def block(what, root):
-    text = blocks.filled(f"Before.\n<!-- report: {what} -->\nold 99\n<!-- end -->\nAfter.\n", root)
+    text = blocks.renewed(f"Before.\n<!-- report: {what} -->\nold 99\n<!-- end -->\nAfter.\n", root)
     assert text.startswith(f"Before.\n<!-- report: {what} -->\n") and text.endswith("\n<!-- end -->\nAfter.\n")
-    assert "old" not in text and blocks.filled(text, root) == text
+    assert "old" not in text and blocks.renewed(text, root) == text
     return text
 
 
@@ -80,15 +80,15 @@ def test_readme_and_docs_say_what_the_committed_results_say(tmp_path):
     pages = {path.name: path.read_text() for path in blocks.documents()}
     assert {name for name, text in pages.items() if "<!-- report: " in text} == {"README.md", "results.md"}
     for name, text in pages.items():
-        assert text.count("<!-- report: ") == len(blocks.BLOCK.findall(text)), f"{name} has a block without an end"
-        assert blocks.filled(text, tmp_path / "results") == text, f"{name} is out of date"
+        assert text.count("<!-- report: ") == len(blocks.MARKED.findall(text)), f"{name} has a block without an end"
+        assert blocks.renewed(text, tmp_path / "results") == text, f"{name} is out of date"
 
 
 def test_what_readme_and_docs_say_was_found_is_what_the_verdicts_are():
     """<!-- found: mini C1 reproduced --> beside a sentence names the verdicts that it puts into words."""
     verdicts = {}
     for scale in ("mini", "sample"):
-        found = claims.summary(claims.judge(Results(scale)))
+        found = findings.summary(claims.judge(Results(scale)))
         verdicts |= {f"{scale} {name}": verdict for name, verdict in zip(found["id"], found["verdict"], strict=True)}
     stated = 0
     for page in blocks.documents():

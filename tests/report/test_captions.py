@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from lib import settings
-from lib.report.captions import caption, verdicts
+from lib.report.captions import caption, verdicts_shown
 from lib.report.figures import FIGURES
 from lib.report.results import Results
 
@@ -33,7 +33,7 @@ def test_captions_are_of_their_scale(scale):
 
 def test_the_verdicts_are_those_of_the_claims_without_other_readings(tmp_path):
     results = Results("mini", tmp_path)
-    assert verdicts(results, "figure_04") == ""
+    assert verdicts_shown(results, "figure_04") == ""
     rows = [
         ("E1", "Table 6", "", "reproduced"),
         ("E1", "Table 6", "", "reproduced"),
@@ -42,5 +42,5 @@ def test_the_verdicts_are_those_of_the_claims_without_other_readings(tmp_path):
         ("F1", "Figure 6", "", "inconclusive"),
     ]
     results.save_table("claims", pd.DataFrame(rows, columns=["id", "item", "reading", "verdict"]).assign(p=0.01))
-    assert verdicts(results, "figure_04") == "E1 reproduced, E3 not judged"
-    assert verdicts(results, "figure_06") == "F1 inconclusive" and verdicts(results, "transfer") == ""
+    assert verdicts_shown(results, "figure_04") == "E1 reproduced, E3 not judged"
+    assert verdicts_shown(results, "figure_06") == "F1 inconclusive" and verdicts_shown(results, "transfer") == ""

@@ -1,4 +1,5 @@
-"""lib/report/claims.py: the claims as data, and what becomes of them on made-up and on the committed frames."""
+"""lib/report/claims.py and findings.py: the claims as data, and what becomes of them on made-up and on the committed
+frames, in numbers and in words."""
 
 import re
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from lib.report import claims, published
+from lib.report import claims, findings, published
 from lib.report.claims import Claim
 from lib.report.figures import forest
 from lib.report.figures.style import SLIDES
@@ -54,7 +55,7 @@ def store(results, *cells):
 
 
 def judged(results, claim=CLAIM):
-    return pd.DataFrame(claims.cases(claim, results), columns=claims.COLUMNS)
+    return pd.DataFrame(claims.cases(claim, results), columns=claims.CASE_COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +91,10 @@ def test_a_verdict_follows_from_the_interval(low, high, expected, verdict):
 
 def test_so_many_images_bring_the_interval_inside_the_margin():
     wide = Estimate(0.0, -10.0, 10.0, 100)
-    needed = claims.needed(wide, "stays")
+    needed = claims.needed_images(wide, "stays")
     assert needed == 400  # half as wide needs four times as many
-    assert claims.needed(Estimate(0.0, -5.0, 5.0, needed), "stays") == needed
-    assert claims.needed(wide, "a little up") == 1600 and claims.needed(wide, "rises") == 0
+    assert claims.needed_images(Estimate(0.0, -5.0, 5.0, needed), "stays") == needed
+    assert claims.needed_images(wide, "a little up") == 1600 and claims.needed_images(wide, "rises") == 0
 
 
 @pytest.mark.parametrize("expected", list(claims.RANGES))
@@ -123,7 +124,7 @@ def test_holm_is_the_textbooks():
 )
 def test_a_claim_holds_where_every_case_does(results, rights, found):
     store(results, *moved(*rights))
-    assert claims.summary(judged(results))["verdict"].tolist() == [found]
+    assert findings.summary(judged(results))["verdict"].tolist() == [found]
 
 
 def test_a_case_is_a_paired_difference_with_its_interval_and_count(results):
@@ -193,7 +194,7 @@ def test_what_cannot_be_judged_says_why(results, claim, why):
     store(results, *moved((60, 20)))
     rows = judged(results, claim)
     assert rows["verdict"].tolist() == ["not judged"] and why in rows["why"].iloc[0]
-    assert why in claims.claims_page(rows, "mini") and claims.counts(rows)["not judged"] == 1
+    assert why in findings.claims_page(rows, "mini") and findings.counts(rows)["not judged"] == 1
 
 
 # Images right of a hundred, without a defense and behind NRP.
@@ -240,7 +241,7 @@ def test_a_comparison_at_the_end_of_the_scale_is_left_out(results):
     rows = judged(results, changed(edges=True))
     assert rows["case"].tolist() == ["V1"]
     assert (
-        claims.summary(rows)["effect"]
+        findings.summary(rows)["effect"]
         .iloc[0]
         .endswith("; left out: V0, V2: both cells lie within 10 points of the same end of the scale")
     )
@@ -278,10 +279,10 @@ def test_an_attack_on_the_victim_itself_is_no_transfer(results):
 
 def test_many_cases_are_counted_and_few_are_shown(results):
     store(results, *moved(*[(60, 20)] * 4, *[(21, 20)] * 3))
-    (text,) = claims.summary(judged(results))["effect"]
+    (text,) = findings.summary(judged(results))["effect"]
     assert text == "+1.0 to +40.0: 7 cases, 4 reproduced, 3 inconclusive (after Holm 4 hold, 0 contradicted)"
     store(results, *moved((60, 20)))
-    (text,) = claims.summary(judged(results))["effect"]
+    (text,) = findings.summary(judged(results))["effect"]
     assert text.startswith("+40.0 [") and text.endswith("] (V0)")
 
 
@@ -362,7 +363,7 @@ def test_every_claim_meets_its_cells_in_the_committed_results():
 
 def test_the_committed_verdicts_are_those_of_the_committed_frames():
     results = Results("mini")
-    assert results.path(".", "claims.md").read_text() == claims.claims_page(claims.judge(results), "mini")
+    assert results.path(".", "claims.md").read_text() == findings.claims_page(claims.judge(results), "mini")
 
 
 def test_a_scale_without_frames_judges_its_stored_cases_anew(results, monkeypatch):
@@ -374,8 +375,8 @@ def test_a_scale_without_frames_judges_its_stored_cases_anew(results, monkeypatc
     results.find("frame.npz").unlink()
     again = claims.judge(results)
     assert again["verdict"].tolist() == ["reproduced"]
-    assert claims.summary(again)[["id", "verdict", "n", "effect"]].equals(
-        claims.summary(before)[["id", "verdict", "n", "effect"]]
+    assert findings.summary(again)[["id", "verdict", "n", "effect"]].equals(
+        findings.summary(before)[["id", "verdict", "n", "effect"]]
     )
     monkeypatch.setattr(claims, "claims", lambda: [changed(compares="A less the stronger of B and C")])
     (row,) = claims.judge(results).to_dict("records")
@@ -388,7 +389,7 @@ def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(resu
     sample = judged(results, changed(stage="nothing"))
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in claims.overview({"m": mini, "s": sample}).splitlines()
+        for line in findings.overview({"m": mini, "s": sample}).splitlines()
     ]
     assert rows[0] == ["paper", "m", "s"]
     assert rows[2:] == [["Table 3", "C1 reproduced", "C1 not judged"], ["Figure 10", "A1 **not reproduced**", "-"]]
@@ -397,9 +398,9 @@ def test_the_overview_has_a_row_per_table_and_figure_and_a_column_per_scale(resu
 def test_the_findings_have_totals_effects_and_a_star_where_other_seeds_say_otherwise(results, monkeypatch, tmp_path):
     store(results, *moved((60, 20)))
     monkeypatch.setattr(claims, "claims", lambda: [changed(), changed(id="A1", expected="falls")])
-    monkeypatch.setattr(claims, "FINDINGS", tmp_path / "findings.yaml")
-    claims.FINDINGS.write_text("C1: one beats another\n")
-    text = claims.findings([results])
+    monkeypatch.setattr(findings, "FINDINGS", tmp_path / "findings.yaml")
+    findings.FINDINGS.write_text("C1: one beats another\n")
+    text = findings.findings([results])
     assert text.startswith("- `mini`: 2 claims: 1 reproduced, 1 not reproduced.\n")
     (row,) = [line for line in text.splitlines() if "one beats another (C1)" in line]
     (effect,) = judged(results)["effect"]
@@ -408,7 +409,7 @@ def test_the_findings_have_totals_effects_and_a_star_where_other_seeds_say_other
         {"id": ["C1", "A1"], "verdict 0": "reproduced", "verdict 1": ["inconclusive", "not reproduced"]}
     )
     seeds.to_csv(results.root / "seeds.csv", index=False)
-    text = claims.findings([results])
+    text = findings.findings([results])
     assert (
         "of the 2 judged again with networks of other training seeds 1 come out otherwise" in text
         and "**reproduced** (*): " in text

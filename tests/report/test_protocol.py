@@ -185,7 +185,7 @@ def test_images_are_paired_by_name_whatever_their_order_and_number(outcomes):
         found = protocol.change(first, second)
         by_hand = sign * 100.0 * (right[order].astype(int) - other[order].astype(int))
         assert found[:3] == pytest.approx(interval(by_hand, -100, 100, clip=True), abs=1e-4) and found.n == 9
-    a, b = protocol.together(part, whole)
+    a, b = protocol.over_shared_images(part, whole)
     assert a.images == b.images == [tuple(NAMES[k] for k in order)]
     assert b.parts[0]["top1"].tolist() == right[order].tolist()
 

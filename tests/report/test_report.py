@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lib.report import claims, tables
+from lib.report import claims, findings, tables
 from lib.report.results import Results
 from lib.settings import ROOT
 from tests.conftest import companion
@@ -30,7 +30,7 @@ def test_the_report_is_written_whole_and_the_same_again(results, monkeypatch):
     monkeypatch.setattr("lib.report.writing.Results", lambda name: results)
     before = files(results)
     status, said, _ = companion("report", "--scale", "mini")
-    counts = claims.counts(claims.judge(results))
+    counts = findings.counts(claims.judge(results))
     assert status == 0 and said.startswith(f"results/mini/report/claims.md: {counts['reproduced']} reproduced, ")
     first = files(results)
     assert {path.parts[0] for path in first.keys() - before.keys()} == {"report"}

@@ -102,7 +102,7 @@ def root(tmp_path_factory) -> Path:
     for name in ("c_fsa/tables/table_03", "e_transforms/tables/table_06"):
         (results / f"{name}.md").write_text(WIDE)
         (results / f"{name}.csv").write_text("a\n1\n")
-    (results / "c_fsa/tables/names.md").write_text(markdown.table(pd.DataFrame({NAME: [NAME, f"**{NAME}**"]})))
+    (results / "c_fsa/tables/names.md").write_text(markdown.escaped_table(pd.DataFrame({NAME: [NAME, f"**{NAME}**"]})))
     claims = shutil.copy(ROOT / "results/mini/report/tables/claims.csv", results / "report/tables")
     (results / "earlier/tables").mkdir(parents=True)  # there are no frames
     shutil.copy(claims, results / "earlier/tables/earlier_claims.csv")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.store import Store, read
+from lib.store import Store, read_entry
 from lib.tasks.precision import Detections
 from lib.tasks.predictions import detect, detections_from, packed
 
@@ -91,7 +91,7 @@ def test_detections_survive_the_store(tmp_path, counts):
     arrays = packed(found)
     Store(tmp_path).write({}, "", arrays)
     (entry,) = tmp_path.rglob("*.bin")
-    back = detections_from(read(entry))
+    back = detections_from(read_entry(entry))
     assert arrays.keys() == {"boxes", "scores", "labels", "counts"}
     assert len(back) == len(found)
     for one, other in zip(found, back, strict=True):

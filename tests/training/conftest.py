@@ -12,7 +12,7 @@ from torch import nn
 
 from lib.data.segmentation import VOID, SegmentationSet
 from lib.data.unlabelled import unlabelled
-from lib.data.world import World, load
+from lib.data.world import World, load_scenes
 from lib.networks.small import ARCHITECTURES, MEAN, STD
 from lib.networks.wrappers import Normalised
 from lib.settings.networks import (
@@ -93,7 +93,7 @@ def halves(count: int = 24, seed: int = 0) -> SegmentationSet:
 @functools.cache
 def scenes(count: int, first: int = 0) -> World:
     """Scenes of the embedded data set."""
-    return World(*(part[first:] for part in load("train", count=first + count)))
+    return World(*(part[first:] for part in load_scenes("train", count=first + count)))
 
 
 def truth(world: World) -> list[dict]:

@@ -50,7 +50,7 @@ def test_training_learns_and_its_scores_are_true(data, tmp_path):
     begun = training(recipe, data)
     fit((recipe, begun), tmp_path)
     victim, (images, labels) = begun.state["victim"], tiny_world(100, 1)
-    scores = classifiers.accuracies(victim, images, labels, range(100))
+    scores = classifiers.accuracies_under_attack(victim, images, labels, range(100))
     assert scores["images"] == 100 and scores["accuracy"] > 0.9
     with torch.no_grad():
         right = (victim(images.float() / 255).argmax(1) == labels).float().mean().item()

@@ -95,7 +95,7 @@ def command(tmp_path, monkeypatch):
         weights = runner.save({key: value.contiguous() for key, value in state.items()})
         write_bytes(models / f"{name}.safetensors", weights)
     monkeypatch.setattr(zoo, "ROOT", root)
-    monkeypatch.setattr(runner, "world", SimpleNamespace(load=lambda split: scenes(12), CLASSES=CLASSES))
+    monkeypatch.setattr(runner, "world", SimpleNamespace(load_scenes=lambda split: scenes(12), CLASSES=CLASSES))
     monkeypatch.delenv("COMPANION_ASSETS", raising=False)
     # `settings.load` reads the repository by default; the command gives it the scale's name alone.
     load = settings.load

@@ -224,7 +224,7 @@ def test_images_are_read_once_as_long_as_memory_is_kept_for_them(monkeypatch):
     assert read == [0, 1, 2, 3]
     assert all(torch.equal(*pair) for pair in zip(*passes, strict=True))
     read.clear()
-    monkeypatch.setattr(generator, "KEPT", 2)
+    monkeypatch.setattr(generator, "IN_MEMORY", 2)
     prepared = generator.reader(images, 10, "none")
     for index in (0, 1, 2, 2, 1, 0):
         prepared(index)

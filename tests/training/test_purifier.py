@@ -43,7 +43,7 @@ def pairs(data, extractor):
     found = []
     for step in range(2):
         x = purifier.batch(spec(), data, step)
-        found.append((x, purifier.adversarial_batch(spec(), extractor, x, f"{step}/0")))
+        found.append((x, purifier.adversarial_crops(spec(), extractor, x, f"{step}/0")))
     return found
 
 
@@ -233,17 +233,17 @@ def x(data):
 
 @pytest.mark.parametrize("start", ["perturbed", "noise"])
 def test_fixed_budgets_are_used_whole_and_kept(x, extractor, start):
-    x_adv = purifier.adversarial_batch(spec(ssp_start=start, ssp_steps=3), extractor, x, "k")
+    x_adv = purifier.adversarial_crops(spec(ssp_start=start, ssp_steps=3), extractor, x, "k")
     assert levels(x, x_adv).tolist() == [16] * 6
     assert 0 <= x_adv.min() and x_adv.max() <= 1
-    smaller = purifier.adversarial_batch(spec(ssp_start=start, ssp_steps=3, eps=5), extractor, x, "k")
+    smaller = purifier.adversarial_crops(spec(ssp_start=start, ssp_steps=3, eps=5), extractor, x, "k")
     assert levels(x, smaller).tolist() == [5] * 6
 
 
 def test_uniform_budgets_differ_from_image_to_image(extractor):
     x = torch.full((200, 3, 8, 8), 0.5)
     recipe = spec(budgets="uniform", ssp_steps=3)
-    used, later = (levels(x, purifier.adversarial_batch(recipe, extractor, x, key)) for key in ("0/0", "1/0"))
+    used, later = (levels(x, purifier.adversarial_crops(recipe, extractor, x, key)) for key in ("0/0", "1/0"))
     assert used.max() <= 16 and (used != later).float().mean() > 0.8
     # Rounded down to whole levels, budgets that are uniform in 0..16 fall evenly on 0..15.
     counts = torch.bincount(used.int(), minlength=16)
@@ -251,8 +251,8 @@ def test_uniform_budgets_differ_from_image_to_image(extractor):
 
 
 def test_steps_are_as_large_and_as_many_as_the_recipe_says(x, extractor):
-    begun = purifier.adversarial_batch(spec(step=0, ssp_steps=1), extractor, x, "k")
-    moved = purifier.adversarial_batch(spec(step=1.5, ssp_steps=4), extractor, x, "k")
+    begun = purifier.adversarial_crops(spec(step=0, ssp_steps=1), extractor, x, "k")
+    moved = purifier.adversarial_crops(spec(step=1.5, ssp_steps=4), extractor, x, "k")
     way = ((moved - begun) * 255).abs().round()
     assert 5 <= way.max() <= 7  # four steps of one and a half, rounded
 
@@ -260,22 +260,22 @@ def test_steps_are_as_large_and_as_many_as_the_recipe_says(x, extractor):
 @pytest.mark.parametrize("budgets", ["fixed", "uniform"])
 def test_an_adversary_depends_on_its_image_and_key_alone(x, extractor, budgets):
     recipe = spec(budgets=budgets)
-    whole, again = (purifier.adversarial_batch(recipe, extractor, x, "3/1") for _ in range(2))
-    part = purifier.adversarial_batch(recipe, extractor, x[:2], "3/1")
+    whole, again = (purifier.adversarial_crops(recipe, extractor, x, "3/1") for _ in range(2))
+    part = purifier.adversarial_crops(recipe, extractor, x[:2], "3/1")
     others = torch.cat([x[:2], x[:4].flip(-1)])
-    mixed = purifier.adversarial_batch(recipe, extractor, others, "3/1")
+    mixed = purifier.adversarial_crops(recipe, extractor, others, "3/1")
     assert torch.equal(whole, again)
     for found in (part, mixed[:2]):
         assert (found != whole[:2]).float().mean() < 0.001
     for changed in (
-        purifier.adversarial_batch(recipe, extractor, x, "4/1"),
-        purifier.adversarial_batch(recipe.model_copy(update={"seed": 1}), extractor, x, "3/1"),
+        purifier.adversarial_crops(recipe, extractor, x, "4/1"),
+        purifier.adversarial_crops(recipe.model_copy(update={"seed": 1}), extractor, x, "3/1"),
     ):
         assert (changed != whole).float().mean() > 0.1
 
 
 def test_adversaries_are_far_in_the_features_of_the_extractor(x, extractor):
-    x_adv = purifier.adversarial_batch(spec(ssp_steps=5), extractor, x, "k")
+    x_adv = purifier.adversarial_crops(spec(ssp_steps=5), extractor, x, "k")
     noise = (x + 16 / 255 * torch.randn(x.shape, generator=generator("noise")).sign()).clamp(0, 1)
     far, near = (purifier.feature_loss(extractor, x, other).item() for other in (x_adv, noise))
     assert far > 1.5 * near
@@ -313,7 +313,7 @@ def test_training_brings_the_features_of_adversaries_back(scenes, tmp_path):
     assert len(feature) == 60 and feature[-10:].mean() < 0.7 * feature[:5].mean()
     # Of scenes that it has never seen, too.
     x = purifier.crops(recipe.crop, scenes[1].__getitem__, range(16), generator("held out"))
-    x_adv = purifier.adversarial_batch(recipe, extractor, x, "held out")
+    x_adv = purifier.adversarial_crops(recipe, extractor, x, "held out")
     with torch.no_grad():
         before, after = (purifier.feature_loss(extractor, x, y).item() for y in (x_adv, network(x_adv)))
     assert after < 0.7 * before

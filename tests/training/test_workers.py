@@ -156,7 +156,7 @@ def test_a_worker_s_crops_have_the_budgets_that_they_have_alone(monkeypatch):
     spec, x = spec_of("purifier", budgets="uniform"), torch.rand(6, 3, 32, 32)
 
     def adversaries():
-        return purifier.adversarial_batch(spec, conv3(), loop.share(x), "0/0", loop.share(range(6)))
+        return purifier.adversarial_crops(spec, conv3(), loop.share(x), "0/0", loop.share(range(6)))
 
     whole = adversaries()
     for number, part in enumerate(shares(monkeypatch, 3, adversaries)):
