@@ -113,7 +113,7 @@ V3_CHAINS = (1,), (1, 3), (1, 3, 3)  # the last is Inception-v3's factored 5x5
 V4_CHAINS = (1,), (1, (1, 5), (5, 1)), (1, 3)  # after Inception-v4's block B
 
 
-def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]]) -> Parallel:
+def inception(inputs: int, width: int, chains: Sequence[tuple[Kernel, ...]] = V3_CHAINS) -> Parallel:
     """Three chains of convolutions beside pool-1x1; gives 4 * width channels."""
     branches = [chain(inputs, width, *kernels) for kernels in chains]
     return Parallel(*branches, nn.Sequential(nn.AvgPool2d(3, 1, 1), *conv(inputs, width, 1)))
@@ -130,18 +130,24 @@ def inception_residual(channels: int, width: int) -> Residual:
     return Residual(channels, channels, nn.Sequential(branches, nn.Conv2d(2 * width, channels, 1, bias=False)))
 
 
-def inceptions(chains: Sequence[tuple[Kernel, ...]], stem: Callable[[], nn.Module], classes: int) -> nn.Module:
-    """Convolution, the stem that maps 16 to 24 channels, then blocks of such branches."""
-    parts = [conv(3, 16, 3, 2), stem(), reduction(24, 24), inception(48, 20, chains), reduction(80, 32)]
-    parts += [inception(112, 32, chains), inception(128, 32, chains)]
-    return classifier(classes, 128, features=nn.Sequential(*parts))
+def inception_v3(classes: int) -> nn.Module:
+    """A convolutional stem, then branches of 1x1 to 5x5 reach."""
+    parts = [conv(3, 16, 3, 2), conv(16, 24), reduction(24, 24), inception(48, 20), reduction(80, 32)]
+    return classifier(classes, 128, features=nn.Sequential(*parts, inception(112, 32), inception(128, 32)))
+
+
+def inception_v4(classes: int) -> nn.Module:
+    """A stem that branches, then factored 1x5-5x1 branches."""
+    stem = [conv(3, 16, 3, 2), Parallel(conv(16, 12), conv(16, 12, 5)), reduction(24, 24)]
+    blocks = [inception(48, 20, V4_CHAINS), reduction(80, 32), inception(112, 32, V4_CHAINS)]
+    return classifier(classes, 128, features=nn.Sequential(*stem, *blocks, inception(128, 32, V4_CHAINS)))
 
 
 def inception_resnet_v2(classes: int) -> nn.Module:
     """Parallel branches inside residual blocks."""
     parts = [conv(3, 16, 3, 2), conv(16, 24), reduction(24, 24), inception_residual(48, 24), reduction(48, 48)]
-    parts += [inception_residual(96, 32), inception_residual(96, 32)]
-    return classifier(classes, 96, features=nn.Sequential(*parts))
+    blocks = [inception_residual(96, 32), inception_residual(96, 32)]
+    return classifier(classes, 96, features=nn.Sequential(*parts, *blocks))
 
 
 # The taps that SSP reads: features.relu3_3 of the VGGs, layer2 of the ResNets.
@@ -153,7 +159,7 @@ ARCHITECTURES: dict[str, Callable[[int], nn.Module]] = {
     # With a 5x5 stem SSP hardly transferred to it (2 points beyond noise). This stem was taken of three after seeing
     # that, so transfer to this stand-in is no independent evidence.
     "resnet152": partial(resnet, (1, 3, 4), (16, 28, 56)),
-    "inception_v3": partial(inceptions, V3_CHAINS, partial(conv, 16, 24)),
-    "inception_v4": partial(inceptions, V4_CHAINS, lambda: Parallel(conv(16, 12), conv(16, 12, 5))),
+    "inception_v3": inception_v3,
+    "inception_v4": inception_v4,
     "inception_resnet_v2": inception_resnet_v2,
 }
