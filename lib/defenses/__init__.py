@@ -6,7 +6,6 @@ whose first argument is the images and whose options are keyword-only, add it to
 """
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable
 
@@ -38,24 +37,3 @@ def defense(kind: str | Callable[..., Tensor], **options) -> Defense:
     usual = {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
     options = {name: value for name, value in options.items() if name not in usual or value != usual[name]}
     return functools.partial(own_defense, function, **options) if own else functools.partial(function, **options)
-
-
-class Memo:
-    """A defense that is computed once per batch of images: several victims look at the same ones. Kept off the GPU.
-
-    It changes no result, so a stored result is that of the defense itself (`__wrapped__`).
-    """
-
-    most = 64  # images
-
-    def __init__(self, defense: Defense):
-        self.__wrapped__ = defense
-        self.known: dict[bytes, Tensor] = {}  # the last ones
-
-    def __call__(self, x: Tensor) -> Tensor:
-        key = hashlib.sha256(f"{list(x.shape)}".encode() + x.cpu().numpy().tobytes()).digest()
-        if key not in self.known:
-            self.known[key] = self.__wrapped__(x).cpu()
-            while sum(map(len, self.known.values())) > max(self.most, len(x)):
-                del self.known[next(iter(self.known))]
-        return self.known[key].to(x.device, copy=True)

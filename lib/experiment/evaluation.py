@@ -8,7 +8,8 @@ import pandas as pd
 
 from lib import zoo
 from lib.checks import checked_labels
-from lib.defenses import Defense, Memo
+from lib.defenses import Defense
+from lib.defenses.memo import Memo
 from lib.experiment.cells import Adversaries
 from lib.experiment.study import NONE, Images, Study, joined, label_of
 from lib.frames import KEYS, Contributions, Frame

@@ -10,7 +10,8 @@ from lib.attacks import decision
 from lib.attacks.adaptive import Adaptive
 from lib.data.detection import DetectionSet
 from lib.data.images import ImageSet
-from lib.defenses import Memo, defense
+from lib.defenses import defense
+from lib.defenses.memo import Memo
 from lib.experiment import Study, Through, adversaries, clean, evaluate, predictions
 from lib.experiment import cells as module
 from lib.experiment.cells import ATTACKER, MODES
