@@ -49,7 +49,7 @@ def test_two_runs_are_byte_identical(root):
 
 
 def test_a_failing_cell_ends_with_its_line_and_message(root):
-    notebook(root, "bad", "\n" * 9 + "x = 1\ny = x / 0\nz = 3")
+    notebook(root, "bad", "pass\n" * 9 + "x = 1\ny = x / 0\nz = 3")
     with pytest.raises(PapermillExecutionError) as caught:
         run.execute_notebook("bad", "mini", root)
     line = run.explain(caught.value)
