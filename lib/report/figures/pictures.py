@@ -179,10 +179,10 @@ def difference(image: np.ndarray, clean: np.ndarray, times: int) -> Picture:
 def tiles(grid: Grid, look: Look = PAPER) -> Figure:
     """A row per image with its detections, a titled column per kind, and a legend of the classes in maps."""
     present = {name for row in grid.rows for cell in row for name in cell.classes}
-    signs = {name: Patch(facecolor=one, edgecolor="0.5") for name, one in grid.legend.items() if name in present}
+    coloured = {name: colour for name, colour in grid.legend.items() if name in present}
     heights = [row[0].image.shape[0] / row[0].image.shape[1] for row in grid.rows]
     # The legend stands where there is room.
-    beside = 1.1 if signs and look.wide else 0
+    beside = 1.1 if coloured and look.wide else 0
     figure, picture = look.grid(heights, len(grid.titles), grid.above + 0.1 * len(heights), beside)
     titles, size = look.titles(grid.titles, picture)
     panels = figure.subplots(len(heights), len(titles), height_ratios=heights, squeeze=False)
@@ -197,7 +197,8 @@ def tiles(grid: Grid, look: Look = PAPER) -> Figure:
             plain = {"boxstyle": "square,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
             corner = {"transform": axes.transAxes, "ha": "right", "va": "bottom", "bbox": plain}
             axes.text(0.985, 0.02, cell.mark, fontsize=min(6.5 * look.scale, 10), **corner)
-    if signs:
+    if coloured:
+        signs = {name: Patch(facecolor=colour, edgecolor="0.5") for name, colour in coloured.items()}
         look.legend(figure, 7, most=6, entries=signs, title=grid.note, title_fontsize=7 * look.scale)
     else:
         figure.supxlabel(grid.note, fontsize=7 * look.scale, color="0.4")
