@@ -59,6 +59,7 @@ def test_a_figure_keeps_its_name_only_as_it_is_committed(results, run):
     assert run("6 --style paper --format pdf") == f"{folder}/figure_06.pdf"
     assert run("6 --style slides --format png") == "results/mini/redrawn/figure_06-slides.png"
     assert run("6 --only SSP --format png") == "results/mini/redrawn/figure_06-selected.png"
+    assert run("protocol --only NRP --format png") == "results/mini/redrawn/protocol-selected.png"
     assert run("2 --style slides --images 1 --format png").endswith("/figure_02-slides-selected.png")
     with (
         Image.open(results.find("figures/figure_06.png")) as page,
