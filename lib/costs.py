@@ -217,6 +217,7 @@ def report_costs(name: str, device: str) -> str:
     formats = ["", ",.0f", ",.0f", "", ".1f", ".1f", ".1f"]
     largest = sorted(((costs.seconds(work.passes), work) for work in works), key=lambda pair: -pair[0])[:8]
     most = [[work.stage, work.cell, work.pieces, span(seconds)] for seconds, work in largest]
+    trained = trainings(costs)
     lines = [*absent.values(), *plan.absent_sources(plan.data_sets(scale)).values()]
     parts = [
         f"# The scale {name} on {machine.describe()}: {zoo.device_name(device)}, one worker",
@@ -224,9 +225,7 @@ def report_costs(name: str, device: str) -> str:
         EXPLAINED,
         tabulate(table, heads, floatfmt=formats, intfmt=",", tablefmt="github"),
         tabulate(most, ["stage", "what takes longest", "pieces", "time"], intfmt=",", tablefmt="github"),
-        tabulate(trainings(costs), ["training", "time", "how known"], tablefmt="github")
-        if trained_names(scale)
-        else "",
+        tabulate(trained, ["training", "time", "how known"], tablefmt="github") if trained else "",
         f"Without its file not measured, taken for nothing: {', '.join(costs.unmeasured)}." if costs.unmeasured else "",
         "\n".join(["Not here:", *(f"- {line}" for line in lines)]) if lines else "All that it needs is here.",
     ]

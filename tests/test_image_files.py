@@ -336,7 +336,8 @@ def test_own_photographs_and_training_images_are_read_the_same_way(folder, tmp_p
     (own / "labels.csv").write_text("file,label\nexif.png,0\n")
     (own / "classes.txt").write_text("red\n")
     found = load_set(Data(name=str(own), side=SIDE)).images[0]
-    assert torch.equal(found, explore.square_image(own / "images" / "exif.png", SIDE))
+    explored = explore.from_folder(own / "images", SIDE, len(GOOD))
+    assert torch.equal(found, explored.images[explored.ids.index("exif.png")])
 
 
 # Adversaries from anywhere, evaluated.

@@ -193,7 +193,7 @@ def test_a_photograph_stands_upright_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(np.hstack([plain(48, 24, RED), plain(48, 24, BLUE)]), tmp_path / "a.png", exif=exif)
-    image = explore.square_image(tmp_path / "a.png", 48)
+    (image,) = explore.from_folder(tmp_path, 48, count=1).images
     assert image[:, 5, 24].tolist() == list(RED) and image[:, 43, 24].tolist() == list(BLUE)
 
 

@@ -7,17 +7,13 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from PIL import ImageOps
-from PIL.Image import Resampling
-from torch import Tensor
 
 from lib import markdown, settings
 from lib.attacks.registry import attack_named, attacks
-from lib.data.images import ImageSet, as_rgb, find_folder, image_files, middle, open_image
+from lib.data.images import ImageSet, find_folder, image_files, read_image
 from lib.data.sets import class_names, load_set
 from lib.experiment.study import NONE, Study
 from lib.settings import NetworkSpec, Scale
@@ -50,18 +46,8 @@ def open_images(scale: str | None = None, folder: str | Path | None = None, coun
 def from_folder(folder: str | Path, side: int, count: int) -> ImageSet:
     """The first `count` images of a folder, by name, `side` pixels square; labels are -1, as nobody knows them."""
     paths = image_files(find_folder(str(Path(folder).expanduser())))[:count]
-    images = torch.stack([square_image(path, side) for path in paths])
+    images = torch.stack([read_image(path, side, crop=True) for path in paths])
     return ImageSet(images, torch.full((len(paths),), -1), [path.name for path in paths])
-
-
-def square_image(path: Path, side: int) -> Tensor:
-    """An image of any size as uint8 `[3,side,side]`, upright as its camera says; the middle of one that is not square.
-    ValueError in one line for a file that is no image."""
-    with open_image(path) as file:
-        image = as_rgb(ImageOps.exif_transpose(file))
-    square = image.width == image.height
-    image = image.resize((side, side), Resampling.BILINEAR) if square else middle(image, side)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def fitting(scale: Scale, on: str) -> list[str]:

@@ -136,8 +136,12 @@ def targets(study: Study, victim: str, attacker: Attacker, seen: Through | None,
         return None
     which = changes.get("target", study.params.attacks.pgd_targeted.target)
     (network,), data, seed = seen_through(study, [victim], seen), study.images, study.params.seed
-    shards = [(network, data.images[part], data.labels[part], which, data.ids[part], seed) for part in study.shards()]
-    return study.cached([Call(aims, given, f"{which} targets") for given in shards], f"{which} targets")["targets"]
+
+    def given(part: slice) -> tuple:
+        return network, data.images[part], data.labels[part], which, data.ids[part], seed
+
+    cell = f"{which} targets"
+    return study.cached(study.calls(aims, given, cell), cell)["targets"]
 
 
 def inspected(

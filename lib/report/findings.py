@@ -11,7 +11,7 @@ import pandas as pd
 from lib import markdown, settings
 from lib.reading import intact, read_yaml
 from lib.report import facts
-from lib.report.claims import CASE_COLUMNS, FEW_CASES, FROM_CLAIM, after_holm, cases, claims, judge, verdicts
+from lib.report.claims import CASE_COLUMNS, FEW_CASES, FROM_CLAIM, after_holm, cases, claims, judge, overall, verdicts
 from lib.report.results import Results
 
 if TYPE_CHECKING:
@@ -40,9 +40,8 @@ def summary(judged: pd.DataFrame, others: dict[str, list[str]] | None = None) ->
     others: of `with_other_seeds`; seeds is then what they say otherwise, in words, or "".
     """
     rows = []
-    for claim, found in verdicts(judged).items():
-        part = judged[judged["id"] == claim]
-        first = part.iloc[0]
+    for claim, part in judged.groupby("id", sort=False):
+        first, found = part.iloc[0], overall(part)
         row = first[[*FROM_CLAIM, "source"]].to_dict() | {"effect": first["why"], "short": "", "n": "-"}
         if found != "not judged":
             row |= {"effect": _effects(part), "short": _short(part), "n": least_to_most(part["n"].astype(int))}
